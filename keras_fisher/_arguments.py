@@ -1,0 +1,52 @@
+"""Checks of arguments: each error names the argument, what was given and what is accepted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+
+def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """`value` as an `int`, or an error naming `name` unless it lies in `[low, high]`."""
+    accepted = f"an integer >= {low}" if high == math.inf else f"an integer in [{low}, {high}]"
+    message = f"`{name}` must be {accepted}. Received: {name}={value!r} ({type(value).__name__})"
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(message)
+    if not low <= value <= high:
+        raise ValueError(message)
+    return int(value)
+
+
+def check_real(name: str, value: Any) -> float:
+    """`value` as a `float`, or an error naming `name` unless it is a real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`{name}` must be a number. Received: {name}={value!r} ({type(value).__name__})"
+        )
+    return float(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """`value` as a `float`, or an error naming `name` unless it is positive and finite."""
+    if not 0 < check_real(name, value) < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value}")
+    return float(value)
+
+
+def check_non_negative(name: str, value: Any) -> float:
+    """`value` as a `float`, or an error naming `name` unless it is at least 0 and finite."""
+    if not 0 <= check_real(name, value) < math.inf:
+        raise ValueError(f"`{name}` must be at least 0 and finite. Received: {name}={value}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
+    """`value`, or an error naming `name` unless it is one of the `accepted` strings."""
+    if isinstance(value, str) and value in accepted:
+        return value
+    choices = ", ".join(repr(choice) for choice in accepted)
+    raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")

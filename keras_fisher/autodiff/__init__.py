@@ -1,0 +1,43 @@
+"""The only room that differentiates: one module per Keras backend, with the same few functions.
+
+- `gradients(objective, weights)`: a plain first-order gradient.
+- `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
+- `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
+- `compiled(function)`: the function as a graph.
+- `cond` and `assert_below`: a branch and a check inside a compiled step.
+"""
+
+from __future__ import annotations
+
+import keras
+
+_SUPPORTED = ("tensorflow",)
+
+if keras.backend.backend() not in _SUPPORTED:
+    raise ImportError(
+        f"keras_fisher supports the Keras backends {', '.join(_SUPPORTED)}. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()!r}. "
+        "Set the environment variable KERAS_BACKEND=tensorflow before importing keras."
+    )
+
+from keras_fisher.autodiff.tensorflow import (  # noqa: E402
+    PenaltyGradients,
+    assert_below,
+    compiled,
+    cond,
+    gradients,
+    penalty_gradients,
+    penalty_gradients_by_difference,
+    squared_norm,
+)
+
+__all__ = [
+    "PenaltyGradients",
+    "assert_below",
+    "compiled",
+    "cond",
+    "gradients",
+    "penalty_gradients",
+    "penalty_gradients_by_difference",
+    "squared_norm",
+]

@@ -1,0 +1,244 @@
+"""First and second derivatives with TensorFlow's gradient tapes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+class PenaltyGradients(NamedTuple):
+    """What one penalised evaluation gives.
+
+    Attributes:
+        loss: d loss / d weights, a list; `None` where a weight is unconnected. `None` if the
+            objective had no loss.
+        penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
+        squared_norm: ||g||^2, a scalar, at least float32.
+    """
+
+    loss: list[Any] | None
+    penalty: list[Any]
+    squared_norm: Any
+
+
+def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+    """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
+    with tf.GradientTape() as tape:
+        value = objective()
+    return _dense(tape.gradient(value, list(weights)))
+
+
+def penalty_gradients(
+    objective: Callable[[], tuple[Any, Any]],
+    weights: Sequence[Any],
+    wrt: Sequence[Any],
+    scale: Any = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d wrt by backpropagating twice.
+
+    Args:
+        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
+            `None`.
+        weights: What to differentiate the loss and the squared norm by.
+        wrt: What g is taken with respect to: `weights` again, or inputs.
+        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
+            do not underflow, and what is returned for the penalty is divided by it again.
+
+    Returns:
+        The gradients of the loss and of the squared norm, and the squared norm.
+    """
+    weights, wrt = _sources(weights), _sources(wrt)
+    with tf.GradientTape(persistent=True) as outer, exact_moments():
+        outer.watch(weights)
+        with tf.GradientTape() as inner:
+            inner.watch(wrt)
+            loss, nll = objective()
+            scaled_nll = _scaled(nll, scale)
+        g = _unscaled(_dense(inner.gradient(scaled_nll, wrt)), scale)
+        norm = squared_norm(g)
+        scaled_norm = _scaled(norm, scale)
+    zero = tf.UnconnectedGradients.ZERO
+    penalty = _dense(outer.gradient(scaled_norm, weights, unconnected_gradients=zero))
+    return PenaltyGradients(
+        _loss_gradients(outer, loss, weights), _unscaled(penalty, scale), tf.stop_gradient(norm)
+    )
+
+
+def penalty_gradients_by_difference(
+    objective: Callable[[], tuple[Any, Any]],
+    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    precision: str = "float32",
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
+
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference.
+
+    Args:
+        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
+            `None`.
+        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        weights: What to differentiate by, and v unless `inputs` is given.
+        inputs: v, when the gradient with respect to inputs is penalised.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in; the coarser, the longer the step.
+
+    Returns:
+        The gradients of the loss and of the squared norm, and the squared norm.
+    """
+    weights = _sources(weights)
+    shift_inputs = inputs is not None
+    point = _sources(inputs) if inputs is not None else weights
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([*weights, *point])
+        loss, nll = objective()
+        scaled_nll = _scaled(nll, scale)
+    here = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, weights)), weights), scale)
+    g = here
+    if shift_inputs:
+        g = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, point)), point), scale)
+    norm = squared_norm(g)
+    step = _step_length(point, norm, precision)
+    shifted = [_value(v) + tf.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
+    with tf.GradientTape() as tape_there:
+        at = [_value(w) for w in weights] if shift_inputs else shifted
+        tape_there.watch(at)
+        nll_there = shifted_nll(at, shifted if shift_inputs else [])
+        scaled_there = _scaled(nll_there, scale)
+    there = _zeros_for_none(_dense(tape_there.gradient(scaled_there, at)), at)
+    penalty = [2.0 * (t - h) / step for t, h in zip(_unscaled(there, scale), here, strict=True)]
+    return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
+
+
+def squared_norm(tensors: Sequence[Any]) -> Any:
+    """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
+    return tf.add_n([tf.reduce_sum(tf.square(_promoted(t))) for t in tensors if t is not None])
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function as a graph that is traced once for all batch sizes."""
+    return tf.function(function, reduce_retracing=True, autograph=False)
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """Runs one of two functions; errors in them keep their own message, unlike `ops.cond`'s."""
+    return tf.cond(condition, if_true, if_false)
+
+
+def assert_below(values: Any, bound: int, message: str) -> None:
+    """Fails the step, with `message`, unless every value lies in [0, bound)."""
+    values = tf.cast(values, tf.int64)
+    tf.debugging.assert_non_negative(values, message=message)
+    tf.debugging.assert_less(values, tf.cast(bound, tf.int64), message=message)
+
+
+@contextlib.contextmanager
+def exact_moments() -> Iterator[None]:
+    """Makes `tf.nn.moments`, and Keras's layers built on it, right when differentiated twice.
+
+    TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
+    not depend on that; the second does, so that batch, layer and group normalisation are silently
+    wrong in a nested tape.
+    """
+    _ExactMoments.enter()
+    try:
+        yield
+    finally:
+        _ExactMoments.leave()
+
+
+class _ExactMoments:
+    """Counts who is inside, so that threads that trace at the same time restore the original."""
+
+    lock = threading.Lock()
+    inside = 0
+    original: Any = None
+
+    @classmethod
+    def enter(cls) -> None:
+        with cls.lock:
+            if cls.inside == 0:
+                cls.original = tf.nn.moments
+                tf.nn.moments = _moments
+            cls.inside += 1
+
+    @classmethod
+    def leave(cls) -> None:
+        with cls.lock:
+            cls.inside -= 1
+            if cls.inside == 0:
+                tf.nn.moments = cls.original
+
+
+def _moments(
+    x: Any, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[Any, Any]:
+    """Mean and variance of `x` over `axes`, differentiable any number of times."""
+    del shift
+    with tf.name_scope(name or "moments"):
+        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+        mean = tf.reduce_mean(wide, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=True)
+        if not keepdims:
+            mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def _step_length(point: Sequence[Any], squared_norm_of_g: Any, precision: str) -> Any:
+    """The h for which the shift h g is a fixed small fraction of the point's own size."""
+    size = 1.0 + tf.sqrt(squared_norm([_value(v) for v in point]))
+    return _as(_SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
+
+
+# About the square root of each dtype's rounding error.
+_SHIFT = {"float64": 1e-8, "float32": 3e-4, "float16": 2e-2, "bfloat16": 5e-2}
+
+
+def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
+    return None if loss is None else _dense(tape.gradient(loss, weights))
+
+
+def _dense(tensors: Sequence[Any]) -> list[Any]:
+    """Sums the duplicate rows of sparse gradients (of embeddings) into dense tensors."""
+    return [tf.convert_to_tensor(t) if isinstance(t, tf.IndexedSlices) else t for t in tensors]
+
+
+def _zeros_for_none(tensors: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    return [
+        tf.zeros_like(_value(v)) if t is None else t for t, v in zip(tensors, like, strict=True)
+    ]
+
+
+def _scaled(scalar: Any, scale: Any) -> Any:
+    return scalar if scale is None else scalar * _as(scale, scalar)
+
+
+def _unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
+    promoted = [None if t is None else _promoted(t) for t in tensors]
+    if scale is None:
+        return promoted
+    return [None if t is None else t / _as(scale, t) for t in promoted]
+
+
+def _promoted(tensor: Any) -> Any:
+    return tf.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
+
+
+def _as(scale: Any, tensor: Any) -> Any:
+    return tf.cast(scale, tensor.dtype)
+
+
+def _value(variable: Any) -> Any:
+    return tf.convert_to_tensor(variable)
+
+
+def _sources(variables: Sequence[Any]) -> list[Any]:
+    """What a tape can watch: the `tf.Variable` inside each Keras variable; tensors as they are."""
+    return [v.value if isinstance(v, keras.Variable) else v for v in variables]

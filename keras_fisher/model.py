@@ -1,0 +1,458 @@
+"""`FisherPenaltyModel`: any Keras model, trained with a gradient-norm penalty."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_fisher import _arguments, autodiff, likelihoods, penalties
+from keras_fisher._kept import KeptGradient
+from keras_fisher._metrics import LatestValue
+from keras_fisher.autodiff import PenaltyGradients
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.penalties import Penalty
+
+_GRADIENTS = ("exact", "finite_difference")
+
+
+@keras.saving.register_keras_serializable(package="keras_fisher")
+class FisherPenaltyModel(keras.Model):
+    """Trains `backbone` with a penalty on the squared norm of the mini-batch gradient.
+
+    It minimises eq. 3 of Jastrzebski et al., "Catastrophic Fisher Explosion" (ICML 2021),
+
+        (1/B) sum_i l(x_i, y_i) + alpha ||(1/B) sum_i g(x_i, y^_i)||^2,
+
+    where l is the compiled loss, g the gradient of the negative log-likelihood and y^_i a label
+    drawn from the model's own prediction ("fp"), the given one ("gp", "gp_x") or a uniform one
+    ("gp_r"). As in section 2, the gradient of the second term is recomputed every `update_freq`
+    steps and reused in between.
+
+    Everything else is the backbone's: `compile`, `fit`, `evaluate`, `predict` and `save` behave as
+    on any Keras model. Logs hold the plain `loss` and, during training, `penalty`, the latest
+    squared norm (without alpha).
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    >>> model = kf.FisherPenaltyModel(backbone, alpha=0.1, seed=0)
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> x, y = np.random.rand(64, 8), np.random.randint(0, 3, 64)
+    >>> history = model.fit(x, y, epochs=2, verbose=0)
+    >>> sorted(history.history)
+    ['loss', 'penalty']
+    >>> model.alpha = 0.2  # at any time, also from a callback
+    >>> model.predict(x, verbose=0).shape
+    (64, 3)
+
+    Args:
+        backbone: The model to train, in place: functional, sequential or subclassed, with one
+            output. `model.backbone` is the same object.
+        alpha: The weight of the penalty: a number of at least 0, or a
+            `keras.optimizers.schedules.LearningRateSchedule` of the training step.
+        penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
+        update_freq: Every how many steps the penalty's gradient is recomputed.
+        penalty_batch_size: How many examples, the first of the batch, the penalty is taken on;
+            `None` for all. All examples share the step's forward pass. Fewer get a forward pass of
+            their own, in which dropout draws the same numbers and batch normalisation uses the
+            statistics of those examples and moves none. (`penalty_batch_size=1, update_freq=1` is
+            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.)
+        gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
+            gradients: cheaper, and for operations that have no second derivative).
+        likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
+            loss.
+        seed: The seed of the drawn labels; `None` for a random one.
+        name: The model's name.
+        **kwargs: Passed to `keras.Model`.
+
+    Raises:
+        TypeError: if `backbone` is no Keras model, or a number has another type.
+        ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
+            `update_freq` or `penalty_batch_size` is below 1, or `backbone` has no trainable
+            weights or several outputs; in `compile`, if the loss has no known likelihood.
+
+    Shapes and scaling: losses and likelihoods are means over the batch (and over the positions of
+    an example), so the penalty of one batch estimates Tr(F)/B, and for "gp_x" carries 1/B against
+    the per-example mean. All squares are summed in float32 or better.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        alpha: float | LearningRateSchedule = 0.01,
+        *,
+        penalty: str | Penalty = "fp",
+        update_freq: int = 10,
+        penalty_batch_size: int | None = None,
+        gradient: str = "exact",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        _check_backbone(backbone)
+        if likelihood is not None and not isinstance(likelihood, Likelihood):
+            raise TypeError(
+                "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
+                f"Received: {likelihood!r}"
+            )
+        # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
+        kwargs.setdefault("dtype", backbone.dtype_policy)
+        super().__init__(name=name, autocast=False, **kwargs)
+        self.backbone = backbone
+        self.penalty = penalties.get(penalty)
+        self.update_freq = _arguments.check_integer("update_freq", update_freq, low=1)
+        self.penalty_batch_size = (
+            None
+            if penalty_batch_size is None
+            else _arguments.check_integer("penalty_batch_size", penalty_batch_size, low=1)
+        )
+        self.gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
+        self.seed = None if seed is None else _arguments.check_integer("seed", seed, low=0)
+        self.likelihood: Any = likelihood
+        self._likelihood_given = likelihood is not None
+        self._label_seed = keras.random.SeedGenerator(self.seed)
+        self._penalty_metric = LatestValue("penalty")
+        self._evaluating = False
+        self._kept = KeptGradient(self.update_freq)
+        self._alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
+        self._schedule: LearningRateSchedule | None = None
+        self.alpha = alpha
+        self.built = backbone.built
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the penalty in the next step; set it to a number or a schedule.
+
+        A number acts on the next step, without a retrace.
+        """
+        if self._schedule is not None:
+            return float(ops.convert_to_numpy(self._schedule(self._kept.step)))
+        return float(ops.convert_to_numpy(self._alpha))
+
+    @alpha.setter
+    def alpha(self, value: float | LearningRateSchedule) -> None:
+        was_scheduled = self._schedule is not None
+        if isinstance(value, LearningRateSchedule):
+            self._schedule = value
+        else:
+            self._alpha.assign(_arguments.check_non_negative("alpha", value))
+            self._schedule = None
+        if (was_scheduled or self._schedule is not None) and self.train_function is not None:
+            self.make_train_function(force=True)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the backbone's output."""
+        outputs = self.backbone(inputs, training=training)
+        if isinstance(outputs, list | tuple | dict):
+            raise ValueError(
+                "`backbone` must have one output. "
+                f"Received: {self.backbone.name!r}, which returned {len(outputs)}"
+            )
+        return outputs
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does, and infers the likelihood."""
+        strategy = getattr(self, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            raise NotImplementedError(
+                "FisherPenaltyModel trains on one device. "
+                f"Received: a strategy of {strategy.num_replicas_in_sync} replicas"
+            )
+        super().compile(*args, **kwargs)
+        if not self._likelihood_given:
+            self.likelihood = likelihoods.from_loss(self.loss)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand."""
+        shape = getattr(self.backbone, "output_shape", None) if self.backbone.built else None
+        if self.likelihood is not None and isinstance(y, np.ndarray) and shape is not None:
+            self.likelihood.check_labels(y, shape)
+        return super().fit(x, y, *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes room for the kept gradient, outside the traced step."""
+        self._kept.allocate(self._penalised_weights())
+        return super().make_train_function(force)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes one optimisation step on eq. 3."""
+        batch = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self._penalised_weights()
+        self._kept.allocate(weights)
+        if self._schedule is not None:
+            self._alpha.assign(self._schedule(ops.convert_to_tensor(self._kept.step)))
+        connected = _Connected()
+        gradients = autodiff.cond(
+            ops.logical_and(self._alpha > 0.0, self._kept.is_due()),
+            lambda: connected.only(self._penalised_gradients(*batch)),
+            lambda: connected.only(self._plain_gradients(*batch)),
+        )
+        gradients = connected.all(self._with_penalty(gradients, connected.indices))
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        self._kept.count_step()
+        return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluates one batch; the penalty is no part of it."""
+        with self._without_penalty_metric():
+            return super().test_step(data)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does; the penalty is no part of it."""
+        with self._without_penalty_metric():
+            return super().evaluate(*args, **kwargs)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The compiled metrics and, in training, the penalty."""
+        metrics = super().metrics
+        if self._evaluating:
+            return [metric for metric in metrics if metric is not self._penalty_metric]
+        return metrics
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "backbone": serialize(self.backbone),
+            "alpha": self.alpha if self._schedule is None else serialize(self._schedule),
+            "penalty": serialize(self.penalty),
+            "update_freq": self.update_freq,
+            "penalty_batch_size": self.penalty_batch_size,
+            "gradient": self.gradient,
+            "likelihood": serialize(self.likelihood) if self._likelihood_given else None,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FisherPenaltyModel:
+        """Returns the model that `get_config` described."""
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+                if isinstance(value, dict)
+                else value
+                for key, value in config.items()
+            }
+        )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what exact resuming needs beyond weights and optimizer."""
+        self._kept.save(store)
+        store["alpha"] = ops.convert_to_numpy(self._alpha)
+        store["penalty"] = ops.convert_to_numpy(self._penalty_metric.latest)
+        for index, state in enumerate(self._random_states()):
+            store[f"random_state_{index}"] = ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        self._kept.load(store, self.trainable_weights)
+        self._alpha.assign(store["alpha"][()])
+        self._penalty_metric.update_state(store["penalty"][()])
+        for index, state in enumerate(self._random_states()):
+            state.assign(store[f"random_state_{index}"])
+
+    def _random_states(self) -> list[keras.Variable]:
+        """The states of every seed generator, of dropout layers too, which Keras does not save."""
+        weights = {id(weight) for weight in self.weights}
+        return [v for v in self.non_trainable_variables if id(v) not in weights]
+
+    def _penalised_weights(self) -> list[keras.Variable]:
+        weights = list(self.trainable_weights)
+        if not weights:
+            raise ValueError(_no_trainable_weights(self.backbone))
+        return weights
+
+    def _plain_gradients(self, x: Any, y: Any, sample_weight: Any) -> list[Any]:
+        return autodiff.gradients(
+            lambda: self._training_loss(x, y, sample_weight)[0], self.trainable_weights
+        )
+
+    def _penalised_gradients(self, x: Any, y: Any, sample_weight: Any) -> Any:
+        """The gradients of the plain loss; those of the penalty are kept."""
+        # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
+        state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
+        if self.penalty_batch_size is None:
+            result = self._penalty(
+                x, y, state, lambda _, inputs: self._training_loss(inputs, y, sample_weight)
+            )
+            loss_gradients = result.loss
+        else:
+            loss_gradients = self._plain_gradients(x, y, sample_weight)
+            first = slice(0, self.penalty_batch_size)
+            x, y = keras.tree.map_structure(lambda tensor: tensor[first], (x, y))
+            result = self._penalty(
+                x, y, state, lambda weights, inputs: (None, self._call_at(state, weights, inputs))
+            )
+        self._kept.keep(result.penalty)
+        self._penalty_metric.update_state(result.squared_norm)
+        return loss_gradients
+
+    def _penalty(
+        self,
+        x: Any,
+        y: Any,
+        state: Sequence[tuple[Any, Any]],
+        evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
+    ) -> PenaltyGradients:
+        """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
+        weights = self.trainable_weights
+        if self.penalty_batch_size is not None:
+            weights = [ops.copy(weight) for weight in weights]
+        inputs = _Inputs(x)
+        nll = _HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
+
+        def objective() -> tuple[Any, Any]:
+            loss, outputs = evaluate(weights, x)
+            return loss, nll(outputs)
+
+        def shifted_nll(shifted_weights: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
+            shifted_x = inputs.replaced(shifted_inputs) if shifted_inputs else x
+            return nll(self._call_at(state, shifted_weights, shifted_x))
+
+        wrt_inputs = self.penalty.wrt == "inputs"
+        if self.gradient == "exact":
+            wrt = inputs.floating() if wrt_inputs else weights
+            return autodiff.penalty_gradients(objective, weights, wrt, self._loss_scale())
+        return autodiff.penalty_gradients_by_difference(
+            objective,
+            shifted_nll,
+            weights,
+            inputs.floating() if wrt_inputs else None,
+            self._loss_scale(),
+            self.backbone.compute_dtype,
+        )
+
+    def _training_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
+        """One forward pass: the loss to differentiate and the outputs; metrics are updated."""
+        y_pred = self(x, training=True)
+        self._check_labels(y, y_pred)
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+        self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return self.optimizer.scale_loss(loss), y_pred
+
+    def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:
+        """The outputs in training mode at other weights; no variable of the model moves."""
+        mapping = [*zip(self.trainable_weights, weights, strict=True), *state]
+        with keras.StatelessScope(state_mapping=mapping):
+            return self(x, training=True)
+
+    def _with_penalty(self, gradients: list[Any], indices: Sequence[int]) -> list[Any]:
+        """Adds alpha times the kept gradient; with alpha 0 the gradients are left untouched."""
+        scale = self._loss_scale()
+        factor = self._alpha * (1.0 if scale is None else scale)
+        kept = [self._kept.gradients[index] for index in indices]
+        return autodiff.cond(
+            self._alpha > 0.0,
+            lambda: [
+                g + ops.cast(ops.cast(factor, k.dtype) * k, g.dtype)
+                for g, k in zip(gradients, kept, strict=True)
+            ],
+            lambda: gradients,
+        )
+
+    def _loss_scale(self) -> Any:
+        """The factor that the optimizer expects gradients to carry, or `None` for 1."""
+        scale = self.optimizer.scale_loss(1.0)
+        return None if isinstance(scale, float) and scale == 1.0 else scale
+
+    def _check_labels(self, y: Any, y_pred: Any) -> None:
+        bound = None if self._likelihood_given else self.likelihood.class_bound(y, y_pred)
+        if bound is not None:
+            autodiff.assert_below(
+                y, bound, f"`y` must hold labels from 0 to {bound - 1}, one for each output."
+            )
+
+    @contextlib.contextmanager
+    def _without_penalty_metric(self) -> Iterator[None]:
+        before, self._evaluating = self._evaluating, True
+        try:
+            yield
+        finally:
+            self._evaluating = before
+
+
+class _HeldLabels:
+    """The mean negative log-likelihood of labels drawn at the first call and held afterwards."""
+
+    def __init__(self, likelihood: Any, penalty: Penalty, y: Any, seed: Any) -> None:
+        self.likelihood, self.penalty, self.y, self.seed = likelihood, penalty, y, seed
+        self.labels: Any = None
+
+    def __call__(self, outputs: Any) -> Any:
+        if self.labels is None:
+            self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
+        return self.likelihood.mean_nll(self.labels, outputs)
+
+
+class _Inputs:
+    """The floating-point tensors among a batch's inputs."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self.leaves = keras.tree.flatten(x)
+        self.indices = [
+            index
+            for index, leaf in enumerate(self.leaves)
+            if keras.backend.is_float_dtype(leaf.dtype)
+        ]
+
+    def floating(self) -> list[Any]:
+        if not self.indices:
+            raise ValueError(
+                "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
+                f"numbers. Received inputs of dtype {[str(leaf.dtype) for leaf in self.leaves]}"
+            )
+        return [self.leaves[index] for index in self.indices]
+
+    def replaced(self, floating: Sequence[Any]) -> Any:
+        leaves = list(self.leaves)
+        for index, leaf in zip(self.indices, floating, strict=True):
+            leaves[index] = leaf
+        return keras.tree.pack_sequence_as(self.x, leaves)
+
+
+class _Connected:
+    """Takes unconnected weights (gradient `None`) out of a list, and puts them back."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.length = 0
+
+    def only(self, gradients: Sequence[Any]) -> list[Any]:
+        self.length = len(gradients)
+        self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        return [gradients[i] for i in self.indices]
+
+    def all(self, gradients: Sequence[Any]) -> list[Any]:
+        restored: list[Any] = [None] * self.length
+        for index, gradient in zip(self.indices, gradients, strict=True):
+            restored[index] = gradient
+        return restored
+
+
+def _check_backbone(backbone: Any) -> None:
+    if not isinstance(backbone, keras.Model):
+        raise TypeError(f"`backbone` must be a keras.Model. Received: {backbone!r}")
+    if backbone.built and not backbone.trainable_weights:
+        raise ValueError(_no_trainable_weights(backbone))
+    outputs = getattr(backbone, "outputs", None)
+    if outputs is not None and len(outputs) > 1:
+        raise ValueError(
+            f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
+        )
+
+
+def _no_trainable_weights(backbone: keras.Model) -> str:
+    return f"`backbone` must have trainable weights. Received: {backbone.name!r}, which has none"

@@ -1,0 +1,7 @@
+"""The architectures of the paper, as functional Keras models that return logits."""
+
+from keras_fisher.zoo.simple_cnn import simple_cnn
+from keras_fisher.zoo.vgg import vgg11
+from keras_fisher.zoo.wide_resnet import wide_resnet
+
+__all__ = ["simple_cnn", "vgg11", "wide_resnet"]

@@ -1,0 +1,113 @@
+"""Wide residual networks for small images."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_fisher.zoo._initializers import seeded_initializers
+from keras_fisher.zoo.skip_init import SkipInitScale
+
+
+def wide_resnet(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    depth: int = 44,
+    width: int = 3,
+    batch_norm: bool = True,
+    seed: int | None = None,
+) -> keras.Model:
+    """A wide residual network, with batch normalisation or with SkipInit in its place.
+
+    A 3x3 convolution to 16 channels; three stages of `(depth - 2) / 6` pre-activation blocks of two
+    3x3 convolutions, with `16 * width`, `32 * width` and `64 * width` filters, the second and third
+    stages halving the resolution; global average pooling, and the logits. The depth counts the
+    first convolution, those of the blocks and the dense layer, as He et al. do; Zagoruyko &
+    Komodakis count 6n + 4 for the same n.
+
+    A shortcut is the identity, except where the shape changes: there it is a 1x1 convolution of the
+    pre-activated input. Kernels start from He's normal distribution.
+
+    With `batch_norm=False`, convolutions have biases and each residual branch ends in a scalar that
+    starts at zero (SkipInit), so that every block starts as its shortcut.
+
+    References: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016. Zagoruyko &
+    Komodakis, "Wide Residual Networks", BMVC 2016. De & Smith, "Batch Normalization Biases Residual
+    Blocks Towards the Identity Function in Deep Networks", NeurIPS 2020.
+
+    Example:
+        >>> from keras_fisher import zoo
+        >>> model = zoo.wide_resnet(num_classes=100, depth=8, width=1, batch_norm=False, seed=0)
+        >>> model.output_shape
+        (None, 100)
+
+    Args:
+        input_shape: Height, width and channels of one image.
+        num_classes: The number of logits.
+        depth: The number of layers with weights, shortcuts apart: 6n + 2 for n blocks in a stage.
+        width: The factor by which the stages are wider than those of the plain residual network.
+        batch_norm: Whether to use batch normalisation; without it, SkipInit is used.
+        seed: Makes the initial weights reproducible.
+
+    Returns:
+        A functional model from images to logits of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: If `depth` is not 6n + 2 for a whole number n of at least 1.
+    """
+    blocks, remainder = divmod(depth - 2, 6)
+    if blocks < 1 or remainder:
+        raise ValueError(f"depth must be 6n + 2 for a whole number n of at least 1, got {depth}.")
+    build = _Builder(seeded_initializers(keras.initializers.HeNormal, seed), batch_norm)
+    inputs = keras.Input(input_shape)
+    x = build.conv(inputs, 16, name="stem")
+    for stage in (1, 2, 3):
+        for block in range(1, blocks + 1):
+            x = build.block(
+                x,
+                filters=2 ** (stage - 1) * 16 * width,
+                strides=2 if stage > 1 and block == 1 else 1,
+                name=f"stage{stage}_block{block}",
+            )
+    x = build.activation(x, name="head")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(num_classes, kernel_initializer=next(build.kernels), name="logits")(x)
+    return keras.Model(inputs, outputs, name="wide_resnet")
+
+
+class _Builder:
+    """Adds layers to a network, all with the same choices."""
+
+    def __init__(self, kernels: Iterator[keras.initializers.Initializer], batch_norm: bool) -> None:
+        self.kernels = kernels
+        self.batch_norm = batch_norm
+
+    def conv(self, x: Any, filters: int, size: int = 3, strides: int = 1, *, name: str) -> Any:
+        return layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="same",
+            use_bias=not self.batch_norm,
+            kernel_initializer=next(self.kernels),
+            name=name,
+        )(x)
+
+    def activation(self, x: Any, *, name: str) -> Any:
+        if self.batch_norm:
+            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def block(self, x: Any, *, filters: int, strides: int, name: str) -> Any:
+        activated = self.activation(x, name=f"{name}_1")
+        shortcut = x
+        if x.shape[-1] != filters or strides > 1:
+            shortcut = self.conv(activated, filters, 1, strides, name=f"{name}_shortcut")
+        branch = self.conv(activated, filters, strides=strides, name=f"{name}_conv1")
+        branch = self.activation(branch, name=f"{name}_2")
+        branch = self.conv(branch, filters, name=f"{name}_conv2")
+        if not self.batch_norm:
+            branch = SkipInitScale(name=f"{name}_scale")(branch)
+        return layers.Add(name=f"{name}_add")([shortcut, branch])

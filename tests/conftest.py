@@ -1,0 +1,24 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """Every test starts with the same random state and leaves Keras's global settings alone."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def float64(fresh_state):
+    """Everything in the test computes in double precision."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_fisher.data import mixup
+
+NUM_CLASSES = 5
+
+
+def batches(num_batches=6, batch_size=8):
+    """Each example is a distinct unit vector, so a mixed one tells what it was mixed from."""
+    n = num_batches * batch_size
+    x, y = np.eye(n, dtype="float32"), np.arange(n) % NUM_CLASSES
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+
+
+def arrays(dataset):
+    return [(x.numpy(), y.numpy()) for x, y in dataset]
+
+
+def test_each_example_is_a_convex_combination_with_one_of_its_own_batch():
+    originals = arrays(batches())
+    mixed = arrays(mixup(batches(), 0.8, seed=0, num_classes=NUM_CLASSES))
+    assert len(mixed) == len(originals)
+    for (x, y), (x_mixed, y_mixed) in zip(originals, mixed, strict=True):
+        weights = x_mixed @ x.T  # of each example of the batch in each mixed one
+        np.testing.assert_allclose(weights.sum(axis=0), 1, rtol=1e-6)  # a permutation
+        np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+        assert np.all((weights > 0).sum(axis=1) <= 2)
+        np.testing.assert_allclose(x_mixed, weights @ x, atol=1e-6)
+        np.testing.assert_allclose(y_mixed, weights @ np.eye(NUM_CLASSES)[y], atol=1e-6)
+        weight_of_self = np.diag(weights)
+        lam = weight_of_self[weight_of_self < 1]
+        np.testing.assert_allclose(lam, lam[0], rtol=1e-6)  # one lambda per batch
+
+
+@pytest.mark.parametrize("beta", [0.2, 1.0, 6.4])
+def test_lambda_has_the_moments_of_the_beta_distribution(beta):
+    ones_and_twos = tf.data.Dataset.from_tensors((np.array([[1.0], [2.0]]), np.array([0, 1])))
+    mixed = mixup(ones_and_twos.repeat(4000), beta, seed=0, num_classes=2)
+    x = np.stack([x for x, _ in mixed])[:, 0, 0]
+    lam = 2 - x[x != 1]  # the others were paired with themselves
+    assert abs(len(lam) / 4000 - 0.5) < 0.04
+    variance = 1 / (4 * (2 * beta + 1))
+    assert abs(lam.mean() - 0.5) < 4 * np.sqrt(variance / len(lam))
+    assert lam.var() == pytest.approx(variance, rel=0.08)
+
+
+@pytest.mark.parametrize("beta", [1e-4, 1e3])
+def test_extreme_beta_stays_finite(beta):
+    for x, y in arrays(mixup(batches(), beta, seed=0, num_classes=NUM_CLASSES)):
+        assert np.isfinite(x).all()
+        np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_it_is_a_pure_function_of_the_seed_and_the_batch_index():
+    def mixed(seed):
+        return arrays(mixup(batches(), 0.8, seed, NUM_CLASSES))
+
+    for (x, y), (x_again, y_again) in zip(mixed(1), mixed(1), strict=True):
+        np.testing.assert_array_equal(x, x_again)
+        np.testing.assert_array_equal(y, y_again)
+    assert np.any(mixed(1)[0][0] != mixed(2)[0][0])
+
+
+def test_batches_are_mixed_differently():
+    same = tf.data.Dataset.from_tensors((np.eye(8, dtype="float32"), np.arange(8))).repeat(2)
+    (first, _), (second, _) = arrays(mixup(same, 0.8, seed=0, num_classes=8))
+    assert np.any(first != second)
+
+
+def test_a_tensor_seed_works_inside_flat_map_and_equals_the_integer():
+    by_tensor = tf.data.Dataset.range(3, 4).flat_map(
+        lambda seed: mixup(batches(), 0.8, seed, NUM_CLASSES)
+    )
+    by_integer = mixup(batches(), 0.8, 3, NUM_CLASSES)
+    for (x, y), (x_expected, y_expected) in zip(arrays(by_tensor), arrays(by_integer), strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_array_equal(y, y_expected)
+
+
+def test_one_hot_labels_give_what_integer_labels_give():
+    one_hot = batches().map(lambda x, y: (x, tf.one_hot(y, NUM_CLASSES)))
+    expected = arrays(mixup(batches(), 0.8, 0, NUM_CLASSES))
+    for (_, y), (_, y_expected) in zip(arrays(mixup(one_hot, 0.8, 0)), expected, strict=True):
+        np.testing.assert_array_equal(y, y_expected)
+
+
+def test_dtype_of_images_and_cardinality_are_kept():
+    half = batches().map(lambda x, y: (tf.cast(x, tf.float16), y))
+    mixed = mixup(half, 0.8, 0, NUM_CLASSES)
+    assert [spec.dtype for spec in mixed.element_spec] == [tf.float16, tf.float32]
+    assert len(mixed) == len(half)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"beta": 0}, ValueError, "`beta`.*0"),
+        ({"beta": -1.0}, ValueError, "`beta`.*-1.0"),
+        ({"beta": float("nan")}, ValueError, "`beta`.*nan"),
+        ({"beta": float("inf")}, ValueError, "`beta`.*inf"),
+        ({"beta": "a lot"}, TypeError, "`beta`.*a lot"),
+        ({"seed": -1}, ValueError, "`seed`.*-1"),
+        ({"seed": 0.5}, TypeError, "`seed`.*0.5"),
+        ({"num_classes": None}, ValueError, "`num_classes`.*None"),
+        ({"dataset": batches().map(lambda x, y: x)}, ValueError, "pairs"),
+        ({"dataset": batches().unbatch()}, ValueError, r"batches.*\(\)"),
+        ({"dataset": batches().map(lambda x, y: (x, y[:, None]))}, ValueError, r"\(None, 1\)"),
+        ({"dataset": batches().map(lambda x, y: (y, y))}, TypeError, "floating.*int64"),
+    ],
+)
+def test_errors_name_the_argument_and_what_was_given(changed, error, message):
+    arguments = {"dataset": batches(), "beta": 0.8, "seed": 0, "num_classes": NUM_CLASSES}
+    with pytest.raises(error, match=message):
+        mixup(**(arguments | changed))

@@ -1,0 +1,175 @@
+"""Small networks of every kind that the penalty must be right for, one table for all tests."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_fisher import FisherPenaltyModel
+from keras_fisher.likelihoods import Categorical
+
+BATCH, CLASSES = 6, 3
+
+
+def dense():
+    return keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5, activation="tanh"), layers.Dense(CLASSES)]
+    )
+
+
+def batch_norm_cnn():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(3, 3, strides=2, activation="gelu"),
+            layers.BatchNormalization(),
+            layers.Conv2D(2, 2, activation="tanh"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dense(CLASSES),
+        ]
+    )
+
+
+def group_norm_cnn():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, activation="gelu"),
+            layers.GroupNormalization(2),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(CLASSES),
+        ]
+    )
+
+
+def attention():
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4)(tokens)
+    x = x + layers.MultiHeadAttention(2, 2)(x, x)
+    x = layers.LayerNormalization()(x)
+    x = layers.Dense(4, activation="gelu")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(tokens, layers.Dense(CLASSES)(x))
+
+
+def recurrent():
+    return keras.Sequential(
+        [keras.Input((4, 3)), layers.LSTM(3), layers.LayerNormalization(), layers.Dense(CLASSES)]
+    )
+
+
+def two_inputs():
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    x = layers.Concatenate()([layers.Dense(3, activation="tanh")(left), right])
+    return keras.Model({"left": left, "right": right}, layers.Dense(CLASSES)(x))
+
+
+@keras.saving.register_keras_serializable("keras_fisher_tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(4, activation="softplus")
+        self.norm = layers.BatchNormalization()
+        self.head = layers.Dense(CLASSES)
+
+    def call(self, inputs, training=None):
+        return self.head(self.norm(self.hidden(inputs), training=training))
+
+
+def dropout():
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="tanh"),
+            layers.Dropout(0.3, seed=3),
+            layers.Dense(CLASSES),
+        ]
+    )
+
+
+NETS = {
+    "dense": dense,
+    "batch_norm_cnn": batch_norm_cnn,
+    "group_norm_cnn": group_norm_cnn,
+    "attention": attention,
+    "recurrent": recurrent,
+    "two_inputs": two_inputs,
+    "subclassed": Subclassed,
+    "dropout": dropout,
+}
+
+
+def build(name, seed=0):
+    """Returns the net with its initial weights, built."""
+    keras.utils.set_random_seed(seed)
+    net = NETS[name]()
+    net(keras.tree.map_structure(keras.ops.convert_to_tensor, inputs(name)))
+    generator = np.random.default_rng(seed)
+    for weight in net.trainable_weights:  # biases, betas and gammas off their special values
+        weight.assign(weight + 0.3 * generator.normal(size=weight.shape))
+    return net
+
+
+def inputs(name, batch=BATCH, seed=1):
+    """Returns a batch of inputs for the net."""
+    generator = np.random.default_rng(seed)
+    if name == "attention":
+        return generator.integers(0, 7, (batch, 5)).astype("int32")
+    floatx = keras.config.floatx()
+    if name == "two_inputs":
+        return {
+            "left": generator.normal(size=(batch, 4)).astype(floatx),
+            "right": generator.normal(size=(batch, 3)).astype(floatx),
+        }
+    shapes = {"batch_norm_cnn": (6, 6, 2), "group_norm_cnn": (6, 6, 2), "recurrent": (4, 3)}
+    return generator.normal(size=(batch, *shapes.get(name, (4,)))).astype(floatx)
+
+
+def labels(batch=BATCH, seed=2):
+    """Returns a batch of integer labels."""
+    return np.random.default_rng(seed).integers(0, CLASSES, batch).astype("int32")
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+HELD_LABELS = labels(seed=5)
+
+
+class HeldLabels(Categorical):
+    """Draws HELD_LABELS every time."""
+
+    def sample(self, outputs, seed):
+        return keras.ops.convert_to_tensor(HELD_LABELS)[: keras.ops.shape(outputs)[0]]
+
+    sample_uniform = sample
+
+
+def compiled(name, optimizer=None, *, compile_args=None, **arguments):
+    """Returns the net in a compiled `FisherPenaltyModel`; the optimizer is SGD(1.0) by default."""
+    model = FisherPenaltyModel(build(name), **arguments)
+    model.compile(optimizer or keras.optimizers.SGD(1.0), loss(), **(compile_args or {}))
+    return model
+
+
+def flat(tensors):
+    """Returns all numbers of some tensors in one vector."""
+    return np.concatenate([np.ravel(keras.ops.convert_to_tensor(t)) for t in tensors])
+
+
+def penalty_and_gradient(name, **arguments):
+    """Returns the penalty of one batch and its gradient: what a step of SGD(1.0) moved by it."""
+    plain, penalised = build(name), compiled(name, alpha=1.0, **arguments)
+    plain.compile(keras.optimizers.SGD(1.0), loss())
+    batch = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs(name))
+    for model in (plain, penalised):
+        model.run_eagerly = True  # a single step: quicker than tracing
+        logs = model.train_on_batch(batch, labels(), return_dict=True)
+    weights, weights_penalised = flat(plain.trainable_weights), flat(penalised.trainable_weights)
+    return float(logs["penalty"]), weights - weights_penalised
+
+
+def relative_error(measured, expected):
+    return np.linalg.norm(measured - expected) / np.linalg.norm(expected)

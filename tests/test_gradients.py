@@ -1,0 +1,148 @@
+"""The penalties and their gradients against float64 central differences of first-order ones."""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_fisher import FisherPenaltyModel
+from tests import nets
+
+PENALTIES = ("fp", "gp", "gp_x", "gp_r")
+CASES = [
+    (name, penalty)
+    for name in nets.NETS
+    for penalty in PENALTIES
+    if (name, penalty) != ("attention", "gp_x")  # its inputs are integers
+]
+NORMALISED = ("batch_norm_cnn", "group_norm_cnn", "attention", "recurrent", "subclassed")
+
+
+@functools.cache
+def central_differences(name, labels_seed, wrt, examples):
+    """Returns the squared norm of the plain gradient, random directions and the slopes there."""
+    net, loss = nets.build(name), nets.loss()
+    x = keras.tree.map_structure(lambda a: tf.constant(a[:examples]), nets.inputs(name))
+    y = nets.labels(seed=labels_seed)[:examples]
+    state = [(v, v.numpy()) for v in net.non_trainable_variables]
+    sources = keras.tree.flatten(x) if wrt == "inputs" else [v.value for v in net.trainable_weights]
+
+    def squared_norm():
+        for variable, value in state:  # the same dropout mask
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            value = loss(y, net(x, training=True))
+        return np.sum(nets.flat(tape.gradient(value, sources)) ** 2)
+
+    def squared_norm_at(shift):
+        start = 0
+        for weight, value in zip(net.trainable_weights, weights, strict=True):
+            weight.assign(value + shift[start : start + value.size].reshape(value.shape))
+            start += value.size
+        return squared_norm()
+
+    weights = [w.numpy() for w in net.trainable_weights]
+    directions = np.random.default_rng(0).normal(size=(8, sum(w.size for w in weights)))
+    h = 1e-5
+    slopes = [(squared_norm_at(h * d) - squared_norm_at(-h * d)) / (2 * h) for d in directions]
+    return squared_norm_at(0 * directions[0]), directions, np.array(slopes)
+
+
+def errors(name, penalty, examples=None, **arguments):
+    """Returns the relative errors of the penalty's value and of its slopes."""
+    labels_seed = 2 if penalty in ("gp", "gp_x") else 5
+    value, directions, slopes = central_differences(
+        name, labels_seed, "inputs" if penalty == "gp_x" else "weights", examples
+    )
+    measured, gradient = nets.penalty_and_gradient(
+        name,
+        penalty=penalty,
+        penalty_batch_size=examples,
+        likelihood=nets.HeldLabels(),
+        **arguments,
+    )
+    return abs(measured - value) / value, nets.relative_error(directions @ gradient, slopes)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("name", "penalty"), CASES)
+def test_exact_gradient_agrees_with_central_differences(name, penalty):
+    assert max(errors(name, penalty)) < 1e-5
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("name", ["batch_norm_cnn", "two_inputs"])
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_penalty_batch_size_takes_the_first_examples_alone(name, penalty, gradient):
+    assert max(errors(name, penalty, examples=3, gradient=gradient)) < 1e-5
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", NORMALISED)
+def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
+    monkeypatch.setattr("keras_fisher.autodiff.tensorflow.exact_moments", contextlib.nullcontext)
+    value_error, gradient_error = errors(name, "fp")
+    assert value_error < 1e-5
+    assert gradient_error > 1e-5
+
+
+@pytest.mark.parametrize(("name", "penalty"), CASES)
+def test_finite_difference_agrees_with_exact_in_float32(name, penalty):
+    # The labels of "fp" and "gp_r" are drawn: both gradients must be taken at the same ones.
+    arguments = {"penalty": penalty, "seed": 4}
+    value, exact = nets.penalty_and_gradient(name, **arguments)
+    value_by_difference, by_difference = nets.penalty_and_gradient(
+        name, gradient="finite_difference", **arguments
+    )
+    assert value_by_difference == pytest.approx(value, rel=1e-5)
+    assert nets.relative_error(by_difference, exact) < 1e-2
+
+
+@pytest.mark.usefixtures("float64")
+def test_gp_is_the_squared_norm_of_the_masked_losss_gradient():
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential([keras.Input((4, 3)), keras.layers.Masking(), keras.layers.Dense(3)])
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(5, 4, 3))
+    x[0, 2:] = x[3] = 0.0
+    y = generator.integers(0, 3, (5, 4))
+    with tf.GradientTape() as tape:
+        loss = nets.loss()(y, net(x, training=True))
+    expected = np.sum(nets.flat(tape.gradient(loss, [w.value for w in net.weights])) ** 2)
+    model = FisherPenaltyModel(net, penalty="gp")
+    model.compile("sgd", nets.loss())
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
+    assert logs["loss"] == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_stock_moments_are_back_after_training():
+    stock = tf.nn.moments
+    model = nets.compiled("batch_norm_cnn")
+    model.train_on_batch(nets.inputs("batch_norm_cnn"), nets.labels())
+    assert tf.nn.moments is stock
+
+
+def test_stock_moments_are_back_after_an_error():
+    class Failing(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs, training=None):
+            if training:
+                raise RuntimeError("out of order")
+            return self.dense(inputs)
+
+    stock, net = tf.nn.moments, Failing()
+    net(nets.inputs("dense"))
+    model = FisherPenaltyModel(net)
+    model.compile("sgd", nets.loss())
+    with pytest.raises(RuntimeError, match="out of order"):
+        model.train_on_batch(nets.inputs("dense"), nets.labels())
+    assert tf.nn.moments is stock

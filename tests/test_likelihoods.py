@@ -1,0 +1,268 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import losses, ops
+
+from keras_fisher import likelihoods
+from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
+
+DRAWS = 20_000
+# Chi-square's 99.9th percentile, by degrees of freedom.
+CRITICAL = {1: 10.83, 2: 13.82, 11: 31.26}
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(size=(6, 4)).astype("float32")
+TIMED_LOGITS = RANDOM.normal(size=(6, 5, 4)).astype("float32")
+CLASSES = RANDOM.integers(0, 4, 6)
+TIMED_CLASSES = RANDOM.integers(0, 4, (6, 5))
+BITS = RANDOM.integers(0, 2, (6, 4))
+ONE_HOT, TIMED_ONE_HOT = np.eye(4)[CLASSES], np.eye(4)[TIMED_CLASSES]
+SOFT = RANDOM.dirichlet(np.ones(4), 6)
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def sparse(from_logits):
+    return losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+
+def one_hot(from_logits):
+    return losses.CategoricalCrossentropy(from_logits=from_logits)
+
+
+def binary(from_logits):
+    return losses.BinaryCrossentropy(from_logits=from_logits)
+
+
+CASES = {
+    "classes, logits": (sparse(True), CLASSES, LOGITS),
+    "classes, probabilities": (sparse(False), CLASSES, softmax(LOGITS)),
+    "classes with a trailing axis": (sparse(True), CLASSES[:, None], LOGITS),
+    "one-hot, logits": (one_hot(True), ONE_HOT, LOGITS),
+    "one-hot, probabilities": (one_hot(False), ONE_HOT, softmax(LOGITS)),
+    "soft targets": (one_hot(True), SOFT, LOGITS),
+    "classes over time, logits": (sparse(True), TIMED_CLASSES, TIMED_LOGITS),
+    "classes over time, probabilities": (sparse(False), TIMED_CLASSES, softmax(TIMED_LOGITS)),
+    "classes over time with a trailing axis": (
+        sparse(True),
+        TIMED_CLASSES[..., None],
+        TIMED_LOGITS,
+    ),
+    "one-hot over time": (one_hot(True), TIMED_ONE_HOT, TIMED_LOGITS),
+    "bits, logits": (binary(True), BITS, LOGITS),
+    "bits, probabilities": (binary(False), BITS, sigmoid(LOGITS)),
+    "bits without the trailing axis": (binary(True), BITS[:, 0], LOGITS[:, :1]),
+    "bits over time": (binary(True), TIMED_ONE_HOT, TIMED_LOGITS),
+    "numbers": (losses.MeanSquaredError(), SOFT, LOGITS),
+    "numbers without the trailing axis": (losses.MeanSquaredError(), SOFT[:, 0], LOGITS[:, :1]),
+    "numbers over time": (losses.MeanSquaredError(), TIMED_ONE_HOT, TIMED_LOGITS),
+}
+TIMED_CASES = {name: case for name, case in CASES.items() if "over time" in name}
+
+
+def parametrize(cases):
+    return pytest.mark.parametrize(("loss", "labels", "outputs"), cases.values(), ids=cases.keys())
+
+
+@parametrize(CASES)
+def test_mean_nll_is_kerass_own_loss(loss, labels, outputs):
+    nll = likelihoods.from_loss(loss).nll(labels, outputs)
+    assert nll.shape == (6,)
+    assert np.mean(nll) == pytest.approx(float(loss(labels, outputs)), rel=1e-5)
+
+
+@parametrize(CASES)
+def test_nll_of_each_example_is_kerass_loss_of_it_alone(loss, labels, outputs):
+    nll = likelihoods.from_loss(loss).nll(labels, outputs)
+    alone = [float(loss(labels[i : i + 1], outputs[i : i + 1])) for i in range(6)]
+    np.testing.assert_allclose(nll, alone, rtol=1e-5)
+
+
+@parametrize(TIMED_CASES)
+def test_masked_nll_is_kerass_masked_loss(loss, labels, outputs):
+    mask = np.random.default_rng(1).random((6, 5)) < 0.6
+    mask[2] = False
+    nll = likelihoods.from_loss(loss).nll(labels, outputs, mask)
+    masked_outputs = ops.convert_to_tensor(outputs)
+    keras.src.backend.set_keras_mask(masked_outputs, ops.convert_to_tensor(mask))
+    assert np.mean(nll) == pytest.approx(float(loss(labels, masked_outputs)), rel=1e-5)
+    assert float(nll[2]) == 0.0
+
+
+@pytest.mark.parametrize("variance", [0.5, 2.0])
+def test_gaussian_nll_is_the_log_density_up_to_a_constant(variance):
+    labels, mean = np.array([[0.3], [2.0]]), np.array([[1.0], [-1.0]])
+    expected = (labels - mean)[:, 0] ** 2 / (2 * variance)
+    np.testing.assert_allclose(Gaussian(variance).nll(labels, mean), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(), Categorical(False), Bernoulli(), Bernoulli(False), Gaussian()]
+)
+def test_half_precision_outputs_give_float32_nll(likelihood, dtype):
+    outputs = ops.cast(softmax(LOGITS), dtype)
+    nll = likelihood.nll(ONE_HOT, outputs)
+    assert nll.dtype == "float32"
+    np.testing.assert_allclose(nll, likelihood.nll(ONE_HOT, ops.cast(outputs, "float32")))
+
+
+def chi_square(counts, probabilities):
+    expected = np.asarray(probabilities, "float64") * np.sum(counts)
+    return np.sum((counts - expected) ** 2 / expected)
+
+
+def draw(likelihood, outputs, uniform=False):
+    """Draws DRAWS labels for one example's outputs."""
+    seed = keras.random.SeedGenerator(3)
+    sample = likelihood.sample_uniform if uniform else likelihood.sample
+    return np.asarray(sample(ops.repeat(outputs[None], DRAWS, axis=0), seed))
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_categorical_draws_follow_the_prediction(from_logits):
+    p = np.array([0.2, 0.7, 0.1], "float32")
+    drawn = draw(Categorical(from_logits), np.log(p) if from_logits else p)
+    assert drawn.shape == (DRAWS,)
+    assert chi_square(np.bincount(drawn, minlength=3), p) < CRITICAL[2]
+
+
+def test_categorical_draws_each_position_by_itself():
+    p = np.array([[0.2, 0.7, 0.1], [0.6, 0.15, 0.25]], "float32")
+    drawn = draw(Categorical(from_logits=False), p)
+    assert drawn.shape == (DRAWS, 2)
+    for position in range(2):
+        counts = np.bincount(drawn[:, position], minlength=3)
+        assert chi_square(counts, p[position]) < CRITICAL[2]
+    pairs = np.bincount(3 * drawn[:, 0] + drawn[:, 1], minlength=9)
+    assert chi_square(pairs, np.outer(*p).ravel()) < CRITICAL[11]  # 8 degrees: stricter still
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_bernoulli_draws_follow_the_prediction(from_logits):
+    p = np.array([0.1, 0.5, 0.85], "float32")
+    drawn = draw(Bernoulli(from_logits), np.log(p / (1 - p)) if from_logits else p)
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    for component in range(3):
+        ones = drawn[:, component].sum()
+        q = p[component]
+        assert chi_square(np.array([DRAWS - ones, ones]), [1 - q, q]) < CRITICAL[1]
+
+
+@pytest.mark.parametrize("variance", [0.5, 4.0])
+def test_gaussian_draws_have_the_outputs_as_mean_and_the_given_variance(variance):
+    mean = np.array([-3.0, 7.0], "float32")
+    drawn = draw(Gaussian(variance), mean)
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=4 * (variance / DRAWS) ** 0.5)
+    np.testing.assert_allclose(drawn.var(0), variance, rtol=4 * (2 / DRAWS) ** 0.5)
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 4 / DRAWS**0.5
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_uniform_classes_ignore_the_prediction(shape):
+    outputs = np.broadcast_to(np.array([-5.0, 5.0, 0.0], "float32"), shape)
+    drawn = draw(Categorical(), outputs, uniform=True)
+    assert drawn.shape == (DRAWS, *shape[:-1])
+    for position in drawn.reshape(DRAWS, -1).T:
+        assert chi_square(np.bincount(position, minlength=3), np.full(3, 1 / 3)) < CRITICAL[2]
+
+
+def test_uniform_bits_ignore_the_prediction():
+    drawn = draw(Bernoulli(), np.array([-5.0, 5.0], "float32"), uniform=True)
+    for ones in drawn.sum(0):
+        assert chi_square(np.array([DRAWS - ones, ones]), [0.5, 0.5]) < CRITICAL[1]
+
+
+def test_a_gaussian_has_no_uniform_labels():
+    with pytest.raises(ValueError, match=r"'gp_r'.*Gaussian.*Use 'fp', 'gp' or 'gp_x'"):
+        Gaussian().sample_uniform(LOGITS, keras.random.SeedGenerator(0))
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Gaussian()])
+def test_labels_are_drawn_afresh_by_each_call_and_again_by_the_same_seed(likelihood):
+    seed, same = keras.random.SeedGenerator(1), keras.random.SeedGenerator(1)
+    outputs = np.zeros((50, 4), "float32")
+    first, second = likelihood.sample(outputs, seed), likelihood.sample(outputs, seed)
+    assert np.any(np.asarray(first) != np.asarray(second))
+    np.testing.assert_array_equal(first, likelihood.sample(outputs, same))
+
+
+@pytest.mark.parametrize("compile_function", [lambda f: f, tf.function])
+def test_a_certain_prediction_is_always_drawn(compile_function):
+    outputs = np.array([[-1e4, 1e4, -1e4]] * 1000, "float32")
+    seed = keras.random.SeedGenerator(0)
+    drawn = compile_function(lambda: Categorical().sample(outputs, seed))()
+    assert np.all(np.asarray(drawn) == 1)
+
+
+FROM_LOSS = [
+    ("sparse_categorical_crossentropy", Categorical, {"from_logits": False}),
+    (losses.sparse_categorical_crossentropy, Categorical, {"from_logits": False}),
+    (sparse(False), Categorical, {"from_logits": False}),
+    (sparse(True), Categorical, {"from_logits": True}),
+    ("categorical_crossentropy", Categorical, {"from_logits": False}),
+    (losses.categorical_crossentropy, Categorical, {"from_logits": False}),
+    (one_hot(True), Categorical, {"from_logits": True}),
+    ("binary_crossentropy", Bernoulli, {"from_logits": False}),
+    (losses.binary_crossentropy, Bernoulli, {"from_logits": False}),
+    (binary(True), Bernoulli, {"from_logits": True}),
+    ("mse", Gaussian, {"variance": 0.5}),
+    ("mean_squared_error", Gaussian, {"variance": 0.5}),
+    (losses.mean_squared_error, Gaussian, {"variance": 0.5}),
+    (losses.MeanSquaredError(), Gaussian, {"variance": 0.5}),
+    (losses.CategoricalCrossentropy(label_smoothing=0.1), Categorical, {"from_logits": False}),
+]
+
+
+@pytest.mark.parametrize(("loss", "kind", "config"), FROM_LOSS)
+def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
+    likelihood = likelihoods.from_loss(loss)
+    assert type(likelihood) is kind
+    assert likelihood.get_config() == config
+
+
+@pytest.mark.parametrize(
+    "loss", ["mae", losses.Huber(), lambda y, p: p, None, {"a": "mse"}, ["mse"], losses.KLDivergence()]
+)
+def test_other_losses_have_no_known_likelihood(loss):
+    with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
+        likelihoods.from_loss(loss)
+
+
+@pytest.mark.parametrize(
+    ("option", "loss"),
+    [
+        ("axis", losses.CategoricalCrossentropy(axis=1)),
+        ("axis", losses.BinaryCrossentropy(axis=1)),
+        ("axis", losses.SparseCategoricalCrossentropy(axis=1)),
+        ("ignore_class", losses.SparseCategoricalCrossentropy(ignore_class=0)),
+    ],
+)
+def test_losses_over_other_observations_are_refused(option, loss):
+    with pytest.raises(ValueError, match=rf"`loss` is known for {option}=.*Received: .*{option}="):
+        likelihoods.from_loss(loss)
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(False), Bernoulli(False), Gaussian(2.0)])
+def test_likelihood_survives_serialisation(likelihood):
+    serialised = keras.saving.serialize_keras_object(likelihood)
+    again = keras.saving.deserialize_keras_object(serialised)
+    assert type(again) is type(likelihood)
+    assert again.get_config() == likelihood.get_config()
+
+
+@pytest.mark.parametrize(
+    ("variance", "error"),
+    [(0, ValueError), (-1.0, ValueError), (np.nan, ValueError), (np.inf, ValueError)]
+    + [("1", TypeError), (None, TypeError)],
+)
+def test_variance_must_be_a_finite_number_above_0(variance, error):
+    with pytest.raises(error, match=r"`variance` must be a finite number above 0. Received:"):
+        Gaussian(variance)
