@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_fisher import _arguments
-from keras_fisher.traces import GradientNorm, batches
+from keras_fisher.traces import GradientNorm, accuracy, batches
 
 
 class LabelNoiseMonitor(keras.callbacks.Callback):
@@ -85,7 +85,7 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
         assert self._gradient_norm is not None
         measured = {}
         for name, (x, y) in self._groups.items():
-            measured[f"{name}_accuracy"] = self._accuracy(x, y)
+            measured[f"{name}_accuracy"] = accuracy(self.model, x, y)
             some = batches((x, y), self.gradient_batches * self.batch_size, self.batch_size)
             measured[f"{name}_gradient_norm"] = self._gradient_norm(some).value
         measured["gradient_norm_ratio"] = (
@@ -95,7 +95,3 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
         )
         if logs is not None:
             logs.update(measured)
-
-    def _accuracy(self, x: np.ndarray, y: np.ndarray) -> float:
-        outputs = self.model.predict(x, batch_size=self.batch_size, verbose=0)
-        return float(np.mean(np.argmax(outputs, axis=-1) == y))

@@ -156,12 +156,12 @@ def compiled(name, optimizer=None, *, compile_args=None, **arguments):
 
 def flat(tensors):
     """Returns all numbers of some tensors in one vector."""
-    return np.concatenate([np.ravel(keras.ops.convert_to_tensor(t)) for t in tensors])
+    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(t)) for t in tensors])
 
 
-def penalty_and_gradient(name, **arguments):
+def penalty_and_gradient(name, optimizer=None, **arguments):
     """Returns the penalty of one batch and its gradient: what a step of SGD(1.0) moved by it."""
-    plain, penalised = build(name), compiled(name, alpha=1.0, **arguments)
+    plain, penalised = build(name), compiled(name, optimizer, alpha=1.0, **arguments)
     plain.compile(keras.optimizers.SGD(1.0), loss())
     batch = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs(name))
     for model in (plain, penalised):

@@ -89,9 +89,9 @@ def test_nll_of_each_example_is_kerass_loss_of_it_alone(loss, labels, outputs):
 def test_masked_nll_is_kerass_masked_loss(loss, labels, outputs):
     mask = np.random.default_rng(1).random((6, 5)) < 0.6
     mask[2] = False
-    nll = likelihoods.from_loss(loss).nll(labels, outputs, mask)
     masked_outputs = ops.convert_to_tensor(outputs)
-    keras.src.backend.set_keras_mask(masked_outputs, ops.convert_to_tensor(mask))
+    masked_outputs._keras_mask = ops.convert_to_tensor(mask)  # as layers attach it
+    nll = likelihoods.from_loss(loss).nll(labels, masked_outputs)
     assert np.mean(nll) == pytest.approx(float(loss(labels, masked_outputs)), rel=1e-5)
     assert float(nll[2]) == 0.0
 
@@ -229,7 +229,8 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
 
 
 @pytest.mark.parametrize(
-    "loss", ["mae", losses.Huber(), lambda y, p: p, None, {"a": "mse"}, ["mse"], losses.KLDivergence()]
+    "loss",
+    ["mae", losses.Huber(), lambda y, p: p, None, {"a": "mse"}, ["mse"], losses.KLDivergence()],
 )
 def test_other_losses_have_no_known_likelihood(loss):
     with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
@@ -260,9 +261,11 @@ def test_likelihood_survives_serialisation(likelihood):
 
 @pytest.mark.parametrize(
     ("variance", "error"),
-    [(0, ValueError), (-1.0, ValueError), (np.nan, ValueError), (np.inf, ValueError)]
-    + [("1", TypeError), (None, TypeError)],
+    [
+        *((value, ValueError) for value in (0, -1.0, np.nan, np.inf)),
+        *((value, TypeError) for value in ("1", None)),
+    ],
 )
 def test_variance_must_be_a_finite_number_above_0(variance, error):
-    with pytest.raises(error, match=r"`variance` must be a finite number above 0. Received:"):
+    with pytest.raises(error, match=r"`variance` must be .*Received:"):
         Gaussian(variance)

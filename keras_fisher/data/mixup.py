@@ -22,7 +22,6 @@ def mixup(
     dataset. Larger values of `beta` mix more.
 
     Example:
-
     >>> import numpy as np
     >>> import tensorflow as tf
     >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 3])
@@ -95,9 +94,15 @@ def _has_integer_labels(dataset: tf.data.Dataset) -> bool:
 
 
 def _symmetric_beta(beta: float, seed: tf.Tensor) -> tf.Tensor:
-    a, b = tf.unstack(tf.random.stateless_gamma([2], seed, alpha=beta, dtype=tf.float64))
-    # With a tiny beta both may underflow. Zero is then as good as one: neither mixes.
-    return tf.math.divide_no_nan(a, a + b)
+    """`a / (a + b)` of two gammas, `log a = log gamma(beta + 1) + log(u) / beta`.
+
+    By their logarithms, because the gammas themselves underflow where `beta` is small.
+    """
+    gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, 2))
+    gammas = tf.random.stateless_gamma([2], gamma_seed, alpha=beta + 1, dtype=tf.float64)
+    uniforms = tf.random.stateless_uniform([2], uniform_seed, dtype=tf.float64)
+    log_a, log_b = tf.unstack(tf.math.log(gammas) + tf.math.log(uniforms) / beta)
+    return tf.sigmoid(log_a - log_b)
 
 
 def _interpolate(lam: tf.Tensor, values: tf.Tensor, order: tf.Tensor) -> tf.Tensor:

@@ -113,7 +113,7 @@ def test_without_data_and_network_the_error_says_what_to_do(monkeypatch, tmp_pat
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     start = time.monotonic()
-    with pytest.raises(DatasetNotFoundError, match="cifar100.*TFDS_DATA_DIR.*digits") as caught:
+    with pytest.raises(DatasetNotFoundError, match=r"cifar100.*TFDS_DATA_DIR.*digits") as caught:
         load("cifar100")
     assert str(tmp_path) in str(caught.value)
     assert isinstance(caught.value.__cause__, urllib.error.URLError)

@@ -1,0 +1,444 @@
+"""What a training step of `FisherPenaltyModel` does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_fisher import FisherPenaltyModel
+from tests import nets
+
+MODES = [
+    {"gradient": "exact"},
+    {"gradient": "finite_difference"},
+    {"gradient": "exact", "penalty_batch_size": 3},
+    {"gradient": "finite_difference", "penalty_batch_size": 3},
+]
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+def busy_net():
+    """Batch normalisation, dropout and a regulariser in one."""
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.1)),
+            layers.BatchNormalization(),
+            layers.Dropout(0.3, seed=1),
+            layers.Dense(nets.CLASSES),
+        ]
+    )
+
+
+def fit(model, epochs=1, steps=20, **arguments):
+    data = {
+        "x": nets.inputs("dense", batch=nets.BATCH * steps),
+        "y": nets.labels(nets.BATCH * steps),
+    }
+    arguments = {"batch_size": nets.BATCH, "shuffle": False, "verbose": 0, **arguments}
+    return model.fit(**data, epochs=epochs, **arguments).history
+
+
+def step(model, name="dense", **arguments):
+    """Trains on the same batch of the net's inputs; returns the logs."""
+    x, y = nets.inputs(name), nets.labels()
+    return model.train_on_batch(x, y, return_dict=True, **arguments)
+
+
+def penalties(model, steps):
+    return [float(step(model)["penalty"]) for _ in range(steps)]
+
+
+def changes(values):
+    return [i for i in range(1, len(values)) if values[i] != values[i - 1]]
+
+
+def frozen_in_place(**arguments):
+    """A model whose weights never move, so that only new labels change the penalty."""
+    return nets.compiled("dense", keras.optimizers.SGD(0.0), seed=0, **arguments)
+
+
+class Counting(FisherPenaltyModel):
+    traces = 0
+
+    def train_step(self, data):
+        self.traces += 1
+        return super().train_step(data)
+
+
+class AtBatch(keras.callbacks.Callback):
+    """Calls a function of the model before one batch."""
+
+    def __init__(self, batch, action):
+        super().__init__()
+        self.batch, self.action = batch, action
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.batch:
+            self.action(self.model)
+
+
+# Alpha
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "weighting"),
+    [
+        ("momentum", {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}),
+        ("adam", {"sample_weight": np.linspace(0.1, 2, 20 * nets.BATCH)}),
+    ],
+)
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_alpha_0_trains_the_very_weights_of_the_plain_model(optimizer, weighting, run_eagerly):
+    plain, backbone = busy_net(), busy_net()
+    model = FisherPenaltyModel(backbone, alpha=0.0)
+    for m in (plain, model):
+        m.compile(OPTIMIZERS[optimizer](), nets.loss(), run_eagerly=run_eagerly)
+    expected, logs = fit(plain, **weighting), fit(model, **weighting)
+    for weight, other in zip(backbone.weights, plain.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    assert logs == {**expected, "penalty": [0.0]}
+
+
+def test_alpha_set_by_a_callback_acts_on_the_next_step_without_a_retrace():
+    weights, traces = {}, {}
+    for alpha in (0.0, 0.5):
+        model = Counting(nets.build("dense"), alpha=0.0, penalty="gp")
+        model.compile(keras.optimizers.SGD(0.1), nets.loss())
+        seen = weights[alpha] = []
+        record = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, m=model, s=seen: s.append(
+                nets.flat(m.backbone.weights)
+            )
+        )
+
+        def switch_on(model, alpha=alpha):
+            traces[alpha] = model.traces
+            model.alpha = alpha
+
+        fit(model, steps=8, callbacks=[AtBatch(4, switch_on), record])
+        assert model.traces == traces[alpha]
+    differ = [bool(np.any(a != b)) for a, b in zip(weights[0.0], weights[0.5], strict=True)]
+    assert differ == [False] * 4 + [True] * 4
+
+
+def test_alpha_reads_what_was_set():
+    model = nets.compiled("dense", alpha=0.25)
+    assert model.alpha == 0.25
+    model.alpha = 0.5
+    assert model.alpha == 0.5
+
+
+def test_a_schedule_acts_as_if_alpha_were_set_before_each_step():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.0, 0.5, 0.125])
+    values = [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.125, 0.125]
+    scheduled = nets.compiled("dense", alpha=schedule, penalty="gp")
+    by_hand = nets.compiled("dense", alpha=0.0, penalty="gp")
+    for value in values:
+        by_hand.alpha = value
+        assert scheduled.alpha == value
+        step(scheduled)
+        step(by_hand)
+        np.testing.assert_array_equal(
+            nets.flat(scheduled.backbone.weights), nets.flat(by_hand.backbone.weights)
+        )
+
+
+@pytest.mark.parametrize("scheduled_first", [True, False])
+def test_schedules_and_numbers_replace_each_other_during_training(scheduled_first):
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.0])
+    first, second = (schedule, 0.25) if scheduled_first else (0.25, schedule)
+    model = nets.compiled("dense", alpha=first, penalty="gp")
+    expected = nets.compiled("dense", alpha=0.5 if scheduled_first else 0.25, penalty="gp")
+    for _ in range(2):
+        step(model), step(expected)
+    model.alpha, expected.alpha = second, 0.25 if scheduled_first else 0.5
+    assert model.alpha == expected.alpha
+    for _ in range(2):
+        step(model), step(expected)
+    np.testing.assert_array_equal(
+        nets.flat(model.backbone.weights), nets.flat(expected.backbone.weights)
+    )
+
+
+# When the penalty is recomputed
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_penalty_is_recomputed_every_update_freq_steps(run_eagerly):
+    model = frozen_in_place()
+    model.run_eagerly = run_eagerly
+    assert changes(penalties(model, 25)) == [10, 20]
+
+
+def test_labels_are_drawn_afresh_at_every_recomputation():
+    values = penalties(frozen_in_place(update_freq=1), 6)
+    assert len(set(values)) == 6
+    assert len(set(penalties(frozen_in_place(update_freq=1, penalty="gp"), 6))) == 1
+
+
+def test_the_same_seed_draws_the_same_labels():
+    assert penalties(frozen_in_place(), 3) == penalties(frozen_in_place(), 3)
+
+
+def test_steps_in_between_use_the_kept_gradient():
+    model = nets.compiled("dense", keras.optimizers.SGD(0.1), penalty="gp", alpha=0.5)
+    net, x, y = model.backbone, nets.inputs("dense"), nets.labels()
+    kept = []
+    for _ in range(12):
+        with tf.GradientTape() as tape:
+            loss = nets.loss()(y, net(x))
+        gradient = nets.flat(tape.gradient(loss, [w.value for w in net.weights]))
+        before = nets.flat(net.weights)
+        step(model)
+        kept.append(((before - nets.flat(net.weights)) / 0.1 - gradient) / 0.5)
+    for i in range(1, 10):
+        np.testing.assert_allclose(kept[i], kept[0], atol=1e-5)
+    np.testing.assert_allclose(kept[11], kept[10], atol=1e-5)
+    assert np.max(np.abs(kept[10] - kept[0])) > 1e-3
+
+
+def test_penalty_turned_on_between_recomputations_is_computed_at_once():
+    model = frozen_in_place(alpha=0.0)
+    values = penalties(model, 4)
+    model.alpha = 0.1
+    values += penalties(model, 10)
+    assert values[:4] == [0.0] * 4
+    assert changes(values) == [4, 10]
+
+
+def test_alpha_0_computes_no_penalty():
+    model = frozen_in_place()
+    values = penalties(model, 5)
+    model.alpha = 0.0
+    values += penalties(model, 10)
+    assert len(set(values)) == 1
+
+
+# One forward pass
+
+
+@pytest.mark.parametrize("arguments", MODES)
+@pytest.mark.parametrize("name", ["batch_norm_cnn", "subclassed"])
+def test_batch_norm_statistics_move_as_in_plain_training(name, arguments):
+    plain = nets.build(name)
+    plain.compile(keras.optimizers.SGD(0.0), nets.loss())
+    model = nets.compiled(name, keras.optimizers.SGD(0.0), update_freq=2, **arguments)
+    initial = nets.flat(plain.non_trainable_weights)
+    for seed in range(20):
+        x = nets.inputs(name, seed=seed)
+        plain.train_on_batch(x, nets.labels())
+        model.train_on_batch(x, nets.labels())
+    statistics = nets.flat(model.backbone.non_trainable_weights)
+    np.testing.assert_array_equal(statistics, nets.flat(plain.non_trainable_weights))
+    assert np.all(statistics != initial)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    list(zip(MODES, [[1, 1, 1], [2, 1, 2], [2, 1, 2], [3, 1, 3]], strict=True)),
+)
+def test_forward_passes_of_a_step(arguments, calls):
+    class CountingLayer(layers.Layer):
+        count = 0
+
+        def call(self, inputs):
+            self.count += 1
+            return inputs
+
+    layer = CountingLayer()
+    net = keras.Sequential([keras.Input((4,)), layer, layers.Dense(nets.CLASSES)])
+    model = FisherPenaltyModel(net, update_freq=2, **arguments)
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    step(model)  # builds
+    step(model)
+    counted = []
+    for _ in calls:
+        before = layer.count
+        step(model)
+        counted.append(layer.count - before)
+    assert counted == calls
+
+
+# The plain loss and what belongs to it alone
+
+
+@pytest.mark.parametrize("arguments", MODES)
+@pytest.mark.parametrize("weighting", [{}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}])
+def test_loss_in_the_logs_is_the_plain_models(arguments, weighting):
+    plain, model = busy_net(), FisherPenaltyModel(busy_net(), alpha=10.0, **arguments)
+    for m in (plain, model):
+        m.compile(keras.optimizers.SGD(0.0), nets.loss(), metrics=["accuracy"])
+    logs = fit(model, epochs=2, **weighting)
+    assert logs.pop("penalty")[0] > 0
+    expected = fit(plain, epochs=2, **weighting)
+    assert set(logs) == set(expected) == {"loss", "accuracy"}
+    for key, values in expected.items():
+        np.testing.assert_allclose(logs[key], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "weighting",
+    [{"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}, {"sample_weight": np.linspace(0, 2, nets.BATCH)}],
+)
+def test_class_and_sample_weights_leave_the_penalty_alone(weighting):
+    plain, weighted = (nets.compiled("dense", penalty="gp", alpha=1.0) for _ in range(2))
+    plain_logs, weighted_logs = step(plain), step(weighted, **weighting)
+    assert weighted_logs["penalty"] == plain_logs["penalty"]
+    assert weighted_logs["loss"] != plain_logs["loss"]
+
+
+def test_regularisers_and_label_smoothing_leave_the_penalty_alone():
+    def regularised(strength, smoothing):
+        keras.utils.set_random_seed(0)
+        regulariser = keras.regularizers.L2(strength)
+        net = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(5, kernel_regularizer=regulariser, activity_regularizer=regulariser),
+                layers.Dense(nets.CLASSES),
+            ]
+        )
+        model = FisherPenaltyModel(net, penalty="gp")
+        loss = keras.losses.CategoricalCrossentropy(True, label_smoothing=smoothing)
+        model.compile("sgd", loss)
+        y = np.eye(nets.CLASSES)[nets.labels()]
+        return model.train_on_batch(nets.inputs("dense"), y, return_dict=True)
+
+    without, given = regularised(0.0, 0.0), regularised(0.5, 0.2)
+    assert given["penalty"] == without["penalty"]
+    assert given["loss"] > without["loss"]
+
+
+def test_frozen_layers_neither_move_nor_count():
+    net = nets.build("dense")
+    net.layers[0].trainable = False
+    frozen = nets.flat(net.layers[0].weights)
+    x, y = nets.inputs("dense"), nets.labels()
+
+    def squared_norm(weights):
+        with tf.GradientTape() as tape:
+            loss = nets.loss()(y, net(x))
+        return np.sum(nets.flat(tape.gradient(loss, [w.value for w in weights])) ** 2)
+
+    model = FisherPenaltyModel(net, alpha=0.5, penalty="gp")
+    model.compile("sgd", nets.loss())
+    expected = squared_norm(net.layers[1].weights)
+    assert step(model)["penalty"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(nets.flat(net.layers[0].weights), frozen)
+
+    net.layers[0].trainable = True
+    model.compile("sgd", nets.loss())
+    expected = squared_norm(net.weights)
+    assert step(model)["penalty"] == pytest.approx(expected, rel=1e-5)
+    assert np.all(nets.flat(net.layers[0].weights) != frozen)
+
+
+# Logs
+
+
+def test_penalty_is_logged_in_training_only(capsys):
+    model = nets.compiled("dense", compile_args={"metrics": ["accuracy"]})
+    data = nets.inputs("dense"), nets.labels()
+    keys = {"loss", "accuracy"}
+    assert set(model.evaluate(*data, verbose=0, return_dict=True)) == keys
+    history = fit(model, validation_data=data, verbose=1)
+    assert set(history) == {*keys, "penalty", "val_loss", "val_accuracy"}
+    bar = capsys.readouterr().out
+    assert " penalty: " in bar
+    assert "val_penalty" not in bar
+    assert set(model.evaluate(*data, verbose=0, return_dict=True)) == keys
+    assert set(model.test_on_batch(*data, return_dict=True)) == keys
+    assert len(model.evaluate(*data, verbose=0)) == 2
+
+
+def test_logged_penalty_is_the_latest_squared_norm():
+    history = fit(frozen_in_place(), epochs=2, steps=10)["penalty"]
+    assert history == [pytest.approx(v, rel=1e-6) for v in _penalties_by_epoch()]
+
+
+def _penalties_by_epoch():
+    model = frozen_in_place()
+    x, y = nets.inputs("dense", batch=60), nets.labels(60)
+    values = [
+        float(model.train_on_batch(x[i : i + 6], y[i : i + 6], return_dict=True)["penalty"])
+        for i in [*range(0, 60, 6)] * 2
+    ]
+    return values[9], values[19]
+
+
+@pytest.mark.parametrize("name", ["batch_norm_cnn", "dropout", "subclassed"])
+def test_evaluate_and_predict_are_the_plain_models(name):
+    model, plain = nets.compiled(name), nets.build(name)
+    plain.compile("sgd", nets.loss())
+    x, y = nets.inputs(name), nets.labels()
+    assert model.evaluate(x, y, verbose=0) == plain.evaluate(x, y, verbose=0)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), plain.predict(x, verbose=0))
+
+
+# Ways to run
+
+
+@pytest.mark.parametrize(
+    ("compile_args", "tolerance"),
+    [
+        ({"steps_per_execution": 3}, 0.0),
+        ({"run_eagerly": True}, 1e-5),
+        ({"jit_compile": True}, 1e-4),
+    ],
+)
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_every_way_to_run_trains_the_same_weights(compile_args, tolerance, gradient):
+    def trained(**compile_args):
+        arguments = {"penalty": "gp", "alpha": 0.1, "gradient": gradient, "update_freq": 4}
+        model = nets.compiled(
+            "subclassed", keras.optimizers.SGD(0.1), compile_args=compile_args, **arguments
+        )
+        fit(model, steps=12)
+        return nets.flat(model.backbone.weights)
+
+    np.testing.assert_allclose(trained(**compile_args), trained(), atol=tolerance, rtol=tolerance)
+
+
+def test_drawn_labels_are_the_same_for_several_steps_per_execution():
+    def trained(**compile_args):
+        model = nets.compiled(
+            "dropout", compile_args=compile_args, alpha=0.1, seed=1, update_freq=2
+        )
+        fit(model, steps=12)
+        return nets.flat(model.backbone.weights)
+
+    np.testing.assert_array_equal(trained(steps_per_execution=3), trained())
+
+
+def test_a_smaller_last_batch_is_penalised_too():
+    model = frozen_in_place(update_freq=1)
+    x, y = nets.inputs("dense", batch=8), nets.labels(8)
+    assert model.fit(x, y, batch_size=6, verbose=0).history["penalty"][0] > 0
+    model = frozen_in_place(update_freq=1, penalty_batch_size=4)
+    assert model.fit(x, y, batch_size=6, verbose=0).history["penalty"][0] > 0
+
+
+def test_weights_that_the_loss_does_not_reach_stay():
+    class Spare(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = layers.Dense(3), layers.Dense(3)
+
+        def call(self, inputs):
+            self.unused(inputs)
+            return self.used(inputs)
+
+    net = Spare()
+    net(nets.inputs("dense"))
+    before = nets.flat(net.unused.weights)
+    for gradient in ("exact", "finite_difference"):
+        model = FisherPenaltyModel(net, alpha=0.1, gradient=gradient)
+        model.compile("sgd", nets.loss())
+        assert step(model)["penalty"] > 0
+    np.testing.assert_array_equal(nets.flat(net.unused.weights), before)

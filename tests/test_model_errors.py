@@ -1,0 +1,175 @@
+"""What `FisherPenaltyModel` refuses, and what its errors say."""
+
+import re
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_fisher import FisherPenaltyModel
+from keras_fisher.likelihoods import Bernoulli, Gaussian
+from tests import nets
+
+BAD_ARGUMENTS = [
+    *(("alpha", value, ValueError) for value in (-0.1, np.nan, np.inf)),
+    *(("alpha", value, TypeError) for value in ("0.1", None, True)),
+    *(("penalty", value, ValueError) for value in ("fisher", None)),
+    *(("gradient", value, ValueError) for value in ("forward", None)),
+    *(("update_freq", value, ValueError) for value in (0, -1)),
+    *(("update_freq", value, TypeError) for value in (2.5, "10", None, True)),
+    ("penalty_batch_size", 0, ValueError),
+    ("penalty_batch_size", 1.5, TypeError),
+    ("likelihood", "categorical", TypeError),
+    ("likelihood", Gaussian, TypeError),
+    ("seed", -1, ValueError),
+    ("seed", "0", TypeError),
+]
+DATA = nets.inputs("dense"), nets.labels()
+
+
+@pytest.mark.parametrize(("argument", "value", "error"), BAD_ARGUMENTS)
+def test_bad_arguments_are_named_with_what_was_given_and_is_accepted(argument, value, error):
+    with pytest.raises(error, match=rf"`{argument}` must be .*Received: ") as raised:
+        FisherPenaltyModel(nets.build("dense"), **{argument: value})
+    assert str(value) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, "much"])
+def test_a_bad_alpha_is_refused_later_too_and_the_old_one_stays(value):
+    model = nets.compiled("dense", alpha=0.5)
+    with pytest.raises((TypeError, ValueError), match=r"`alpha` must be .*Received: "):
+        model.alpha = value
+    assert model.alpha == 0.5
+
+
+def without_weights():
+    return keras.Sequential([keras.Input((4,)), layers.Flatten()])
+
+
+def frozen():
+    net = nets.build("dense")
+    net.trainable = False
+    return net
+
+
+def two_outputs():
+    x = keras.Input((4,))
+    return keras.Model(x, [layers.Dense(3)(x), layers.Dense(3)(x)])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "error", "message"),
+    [
+        (lambda: layers.Dense(3), TypeError, "must be a keras.Model"),
+        (lambda: None, TypeError, "must be a keras.Model"),
+        (without_weights, ValueError, "must have trainable weights"),
+        (frozen, ValueError, "must have trainable weights"),
+        (two_outputs, ValueError, "must have one output"),
+    ],
+)
+def test_backbones_that_cannot_be_penalised_are_refused(backbone, error, message):
+    with pytest.raises(error, match=rf"`backbone` {message}.*Received: "):
+        FisherPenaltyModel(backbone())
+
+
+def test_a_subclassed_backbone_with_two_outputs_is_refused_at_its_first_call():
+    class TwoOutputs(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs), inputs
+
+    model = FisherPenaltyModel(TwoOutputs())
+    with pytest.raises(ValueError, match=r"`backbone` must have one output.*Received: .*2"):
+        model(DATA[0])
+
+
+def test_a_backbone_whose_weights_are_frozen_later_is_refused():
+    model = nets.compiled("dense")
+    model.backbone.trainable = False
+    model.compile("sgd", nets.loss())
+    with pytest.raises(ValueError, match=r"`backbone` must have trainable weights"):
+        model.fit(*DATA, verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["mae", lambda y, p: keras.ops.mean(p**2, axis=-1), None])
+def test_a_loss_without_a_known_likelihood_is_refused_by_compile(loss):
+    model = FisherPenaltyModel(nets.build("dense"))
+    with pytest.raises(ValueError, match=r"`loss`.*Received: .*likelihood="):
+        model.compile("sgd", loss)
+
+
+def test_a_loss_without_a_known_likelihood_trains_with_a_given_one():
+    model = FisherPenaltyModel(nets.build("dense"), likelihood=Bernoulli())
+    model.compile("sgd", "mae")
+    y = np.eye(nets.CLASSES)[nets.labels()]
+    assert model.train_on_batch(DATA[0], y, return_dict=True)["penalty"] > 0
+
+
+@pytest.mark.parametrize("label", [-1, nets.CLASSES])
+def test_an_array_with_a_label_outside_the_classes_is_refused_before_the_first_step(label):
+    model = nets.compiled("dense")
+    before = nets.flat(model.backbone.weights)
+    y = nets.labels()
+    y[4] = label
+    with pytest.raises(ValueError, match=rf"`y` .*from 0 to 2.*Received .*{label}"):
+        model.fit(DATA[0], y, batch_size=2, verbose=0)
+    np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("label", [-1, nets.CLASSES])
+def test_a_data_set_with_a_label_outside_the_classes_is_refused(label, alpha):
+    model = nets.compiled("dense", alpha=alpha)
+    before = nets.flat(model.backbone.weights)
+    y = nets.labels()
+    y[4] = label
+    data = tf.data.Dataset.from_tensor_slices((DATA[0], y)).batch(6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must hold labels from 0 to 2"):
+        model.fit(data, verbose=0)
+    np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
+
+
+def test_integer_inputs_have_no_input_gradient():
+    model = nets.compiled("attention", penalty="gp_x")
+    with pytest.raises(ValueError, match=r"'gp_x'.*floating-point.*Received .*int32"):
+        model.fit(nets.inputs("attention"), nets.labels(), verbose=0)
+
+
+def test_numbers_have_no_uniform_labels():
+    model = FisherPenaltyModel(nets.build("dense"), penalty="gp_r")
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"'gp_r'.*Gaussian"):
+        model.fit(DATA[0], np.zeros((nets.BATCH, nets.CLASSES)), verbose=0)
+
+
+def test_several_replicas_are_refused():
+    script = """
+        import keras, tensorflow as tf
+        from keras_fisher import FisherPenaltyModel
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+            model = FisherPenaltyModel(backbone)
+            try:
+                model.compile("sgd", "mse")
+            except NotImplementedError as error:
+                print(error)
+    """
+    printed = _run(script).stdout
+    assert re.search(r"one device.*Received: .*2 replicas", printed), printed
+
+
+def _run(script):
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

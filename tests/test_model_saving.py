@@ -1,0 +1,179 @@
+"""Saving, loading and resuming a `FisherPenaltyModel`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_fisher
+from keras_fisher import FisherPenaltyModel
+from keras_fisher.likelihoods import Gaussian
+from keras_fisher.penalties import Penalty
+from tests import nets
+
+OPTIMIZERS = {
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+}
+
+
+def new_model(optimizer="adam", **arguments):
+    """Every kind of state at once: drawn labels, dropout, batch normalisation, an optimizer."""
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="tanh"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.3),
+            layers.Dense(nets.CLASSES),
+        ]
+    )
+    model = FisherPenaltyModel(net, **{"alpha": 0.3, "seed": 5, **arguments})
+    model.compile(OPTIMIZERS[optimizer](), nets.loss(), metrics=["accuracy"])
+    return model
+
+
+def train(model, start, stop):
+    """Trains on the batches of steps `start` to `stop`; returns the penalty after each."""
+    return [
+        model.train_on_batch(
+            nets.inputs("dense", seed=i), nets.labels(seed=i + 100), return_dict=True
+        )["penalty"]
+        for i in range(start, stop)
+    ]
+
+
+def through_keras_file(model, optimizer, path):
+    model.save(path / "model.keras")
+    return keras.models.load_model(path / "model.keras")
+
+
+def through_weights_file(model, optimizer, path):
+    model.save_weights(path / "model.weights.h5")
+    model = new_model(optimizer)
+    train(model, 0, 1)  # creates the optimizer's variables, as Keras needs
+    model.load_weights(path / "model.weights.h5")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("through", "optimizer"),
+    [
+        (through_keras_file, "momentum"),
+        (through_keras_file, "adam"),
+        (through_weights_file, "adam"),
+    ],
+)
+def test_training_resumed_within_a_recomputation_cycle_equals_uninterrupted(
+    through, optimizer, tmp_path
+):
+    uninterrupted = new_model(optimizer)
+    train(uninterrupted, 0, 13)
+    resumed = through(uninterrupted, optimizer, tmp_path)
+    assert train(resumed, 13, 24) == train(uninterrupted, 13, 24)
+    for weight, other in zip(resumed.backbone.weights, uninterrupted.backbone.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+def test_backup_and_restore_resumes_as_if_uninterrupted(tmp_path):
+    class PowerCut(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    x, y = nets.inputs("dense", batch=42), nets.labels(42)
+
+    def fit(model, *callbacks):
+        model.fit(x, y, batch_size=6, epochs=5, shuffle=False, verbose=0, callbacks=[*callbacks])
+        return model
+
+    backup = tmp_path / "backup"
+    uninterrupted = fit(new_model())
+    with pytest.raises(KeyboardInterrupt):
+        fit(new_model(), keras.callbacks.BackupAndRestore(backup), PowerCut())
+    resumed = fit(new_model(), keras.callbacks.BackupAndRestore(backup))
+    for weight, other in zip(resumed.backbone.weights, uninterrupted.backbone.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.filterwarnings("error:.*compile.*:UserWarning")
+def test_load_model_returns_a_compiled_fisher_penalty_model(tmp_path):
+    model = new_model(penalty="gp", update_freq=7, gradient="finite_difference")
+    train(model, 0, 3)
+    loaded = through_keras_file(model, "adam", tmp_path)
+    assert type(loaded) is FisherPenaltyModel
+    assert loaded.compiled
+    assert loaded.alpha == model.alpha
+    assert loaded.get_config() == model.get_config()
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    x = nets.inputs("dense")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@pytest.mark.parametrize("name", ["attention", "two_inputs", "subclassed"])
+def test_every_kind_of_backbone_is_saved(name, tmp_path):
+    model = nets.compiled(name)
+    model.train_on_batch(nets.inputs(name), nets.labels())
+    loaded = through_keras_file(model, None, tmp_path)
+    x = nets.inputs(name)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_an_untrained_model_is_saved(tmp_path):
+    model = through_keras_file(new_model(), "adam", tmp_path)
+    np.testing.assert_equal(train(model, 0, 3), train(new_model(), 0, 3))
+
+
+def test_an_alpha_set_during_training_is_saved(tmp_path):
+    model = new_model()
+    model.alpha = 0.0625
+    assert through_keras_file(model, "adam", tmp_path).alpha == 0.0625
+
+
+def test_backbone_is_saved_as_a_plain_model(tmp_path):
+    model = new_model()
+    train(model, 0, 2)
+    model.backbone.save(tmp_path / "plain.keras")
+    plain = keras.models.load_model(tmp_path / "plain.keras")
+    assert type(plain) is keras.Sequential
+    x = nets.inputs("dense")
+    np.testing.assert_array_equal(plain.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_only_the_backbones_weights_are_the_models():
+    model = new_model()
+    train(model, 0, 2)
+    assert {id(w) for w in model.weights} == {id(w) for w in model.backbone.weights}
+    assert model.count_params() == model.backbone.count_params()
+    assert len(model.trainable_variables) == len(model.backbone.trainable_variables)
+
+
+CONFIGURED = [
+    {},
+    {"alpha": keras.optimizers.schedules.CosineDecay(0.5, 100), "name": "scheduled"},
+    {"penalty": Penalty("sampled", "inputs"), "gradient": "finite_difference"},
+    {"penalty": "gp_r", "update_freq": 3, "penalty_batch_size": 2, "seed": 7},
+    {"likelihood": Gaussian(2.0), "alpha": 0.0},
+]
+
+
+@pytest.mark.parametrize("arguments", CONFIGURED)
+def test_config_round_trip(arguments):
+    model = FisherPenaltyModel(nets.build("dense"), **arguments)
+    config = model.get_config()
+    again = FisherPenaltyModel.from_config(config)
+    assert again.get_config() == config
+    assert again.alpha == model.alpha
+    assert again.penalty == model.penalty
+    assert type(again.likelihood) is type(model.likelihood)
+    copied = keras.models.clone_model(model)
+    assert type(copied) is keras_fisher.FisherPenaltyModel
+
+
+def test_a_schedule_goes_on_after_loading(tmp_path):
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 8, 0.0)
+    model = new_model(alpha=schedule)
+    train(model, 0, 4)
+    loaded = through_keras_file(model, "adam", tmp_path)
+    assert loaded.alpha == model.alpha == 0.5
