@@ -31,6 +31,7 @@ PAPER = {
 }
 
 Run = dict[str, Any]
+NOTHING = "-"
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -83,14 +84,14 @@ def best_values(runs: Sequence[Run]) -> dict[tuple[float, str, str], list[Run]]:
 
 def _cell(runs: Sequence[Run], figure: Callable[[Run], float]) -> str:
     if not runs:
-        return "–"
+        return NOTHING
     values = 100 * np.array([figure(run) for run in runs])
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{values.mean():.1f}{spread}"
 
 
 def _value(runs: Sequence[Run]) -> str:
-    return f"{runs[0]['value']:g}" if runs and runs[0]["method"] != "baseline" else "–"
+    return f"{runs[0]['value']:g}" if runs and runs[0]["method"] != "baseline" else NOTHING
 
 
 def figure(runs: Sequence[Run], path: Path) -> None:

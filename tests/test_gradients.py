@@ -121,10 +121,16 @@ def test_gp_is_the_squared_norm_of_the_masked_losss_gradient():
     assert logs["loss"] == pytest.approx(float(loss), rel=1e-6)
 
 
+def test_gp_x_takes_numpy_batches_when_run_eagerly():
+    model = nets.compiled("two_inputs", penalty="gp_x", compile_args={"run_eagerly": True})
+    logs = model.train_on_batch(nets.inputs("two_inputs"), nets.labels(), return_dict=True)
+    assert logs["penalty"] > 0
+
+
 def test_stock_moments_are_back_after_training():
     stock = tf.nn.moments
-    model = nets.compiled("batch_norm_cnn")
-    model.train_on_batch(nets.inputs("batch_norm_cnn"), nets.labels())
+    model = nets.compiled("subclassed")
+    model.train_on_batch(nets.inputs("subclassed"), nets.labels())
     assert tf.nn.moments is stock
 
 

@@ -166,6 +166,17 @@ def test_schedules_and_numbers_replace_each_other_during_training(scheduled_firs
     )
 
 
+def test_a_schedule_replaced_by_a_callback_acts_no_more():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.0])
+    seen = []
+    for alpha in (schedule, 0.5):
+        model = nets.compiled("dense", alpha=alpha, penalty="gp")
+        fit(model, steps=6, callbacks=[AtBatch(3, lambda m: setattr(m, "alpha", 0.25))])
+        assert model.alpha == 0.25
+        seen.append(nets.flat(model.backbone.weights))
+    np.testing.assert_array_equal(*seen)
+
+
 # When the penalty is recomputed
 
 
@@ -442,3 +453,13 @@ def test_weights_that_the_loss_does_not_reach_stay():
         model.compile("sgd", nets.loss())
         assert step(model)["penalty"] > 0
     np.testing.assert_array_equal(nets.flat(net.unused.weights), before)
+
+
+@pytest.mark.parametrize("train", [fit, step])
+@pytest.mark.parametrize(
+    "backbone", [nets.Subclassed, lambda: keras.Sequential([layers.Dense(nets.CLASSES)])]
+)
+def test_an_unbuilt_backbone_is_built_by_training(backbone, train):
+    model = FisherPenaltyModel(backbone())
+    model.compile("sgd", nets.loss())
+    assert np.all(np.asarray(train(model)["penalty"]) > 0)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_fisher.data._arguments import check_integer
+from keras_fisher._arguments import check_integer
 
 _TFDS_CLASSES = {"cifar10": 10, "cifar100": 100}
 _TFDS_VALIDATION_SIZE = 5000

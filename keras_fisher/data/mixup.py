@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fisher.data._arguments import check_integer, check_positive
+from keras_fisher._arguments import check_integer, check_positive
 
 
 def mixup(

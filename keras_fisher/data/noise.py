@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_fisher.data._arguments import check_integer, check_real
+from keras_fisher._arguments import check_integer, check_real
 
 
 def uniform_label_noise(

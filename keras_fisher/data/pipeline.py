@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher.data._arguments import check_integer, check_positive
+from keras_fisher._arguments import check_integer, check_positive
 from keras_fisher.data.augment import flip_and_crop
 from keras_fisher.data.mixup import mixup
 
