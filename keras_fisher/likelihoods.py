@@ -142,10 +142,6 @@ class Categorical(Likelihood):
         classes = outputs.shape[-1]
         return keras.random.randint(ops.shape(outputs)[:-1], 0, classes, seed=seed)
 
-    def mean_nll(self, labels: Any, outputs: Any) -> Any:
-        """Returns the mean of `nll` over the batch, a scalar."""
-        return ops.mean(self.nll(labels, outputs))
-
     def check_labels(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
         """Raises `ValueError` if integer labels lie outside the classes."""
         classes = outputs_shape[-1]
@@ -285,7 +281,8 @@ def from_loss(loss: Any) -> Likelihood:
         return Gaussian()
     for kinds, functions, likelihood in _CROSS_ENTROPIES:
         if isinstance(known, kinds):
-            config: dict[str, Any] = known.get_config()
+            # The configuration of the sparse one leaves out its axis.
+            config = {**known.get_config(), **getattr(known, "_fn_kwargs", {})}
             _refuse_unlike(loss, config)
             return likelihood(from_logits=bool(config["from_logits"]))
         if any(known is function for function in functions):

@@ -12,8 +12,8 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
-from keras_fisher._kept import KeptGradient
 from keras_fisher._metrics import LatestValue
+from keras_fisher._state import PenaltyState
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -121,8 +121,7 @@ class FisherPenaltyModel(keras.Model):
         self._label_seed = keras.random.SeedGenerator(self.seed)
         self._penalty_metric = LatestValue("penalty")
         self._evaluating = False
-        self._kept = KeptGradient(self.update_freq)
-        self._alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
+        self._state = PenaltyState(self.update_freq)
         self._schedule: LearningRateSchedule | None = None
         self.alpha = alpha
         self.built = backbone.built
@@ -133,9 +132,9 @@ class FisherPenaltyModel(keras.Model):
 
         A number acts on the next step, without a retrace.
         """
-        if self._schedule is not None:
-            return float(ops.convert_to_numpy(self._schedule(self._kept.step)))
-        return float(ops.convert_to_numpy(self._alpha))
+        alpha = self._state.alpha if self._schedule is None else self._schedule(self._state.step)
+        # By way of its shortest decimal form, a float32 reads as the number that was set.
+        return float(str(ops.convert_to_numpy(alpha)))
 
     @alpha.setter
     def alpha(self, value: float | LearningRateSchedule) -> None:
@@ -143,7 +142,7 @@ class FisherPenaltyModel(keras.Model):
         if isinstance(value, LearningRateSchedule):
             self._schedule = value
         else:
-            self._alpha.assign(_arguments.check_non_negative("alpha", value))
+            self._state.alpha.assign(_arguments.check_non_negative("alpha", value))
             self._schedule = None
         if (was_scheduled or self._schedule is not None) and self.train_function is not None:
             self.make_train_function(force=True)
@@ -177,27 +176,35 @@ class FisherPenaltyModel(keras.Model):
             self.likelihood.check_labels(y, shape)
         return super().fit(x, y, *args, **kwargs)
 
+    def get_compile_config(self) -> Any:
+        """Returns what `compile` was given."""
+        return super().get_compile_config()
+
+    def compile_from_config(self, config: Any) -> None:
+        """Compiles as `get_compile_config` described."""
+        # Keras leaves this to models that override `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes room for the kept gradient, outside the traced step."""
-        self._kept.allocate(self._penalised_weights())
+        """Makes room for the penalty's gradient, outside the traced step."""
+        if self.backbone.built:
+            self._state.allocate(self._penalised_weights())
         return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Takes one optimisation step on eq. 3."""
-        batch = keras.utils.unpack_x_y_sample_weight(data)
-        weights = self._penalised_weights()
-        self._kept.allocate(weights)
+        """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
+        self._create_variables(data)
         if self._schedule is not None:
-            self._alpha.assign(self._schedule(ops.convert_to_tensor(self._kept.step)))
-        connected = _Connected()
-        gradients = autodiff.cond(
-            ops.logical_and(self._alpha > 0.0, self._kept.is_due()),
-            lambda: connected.only(self._penalised_gradients(*batch)),
-            lambda: connected.only(self._plain_gradients(*batch)),
+            step = ops.convert_to_tensor(self._state.step)
+            self._state.alpha.assign(self._schedule(step))
+        autodiff.cond(
+            self._state.alpha > 0.0,
+            lambda: self._penalised_step(*keras.utils.unpack_x_y_sample_weight(data)),
+            lambda: self._plain_step(data),
         )
-        gradients = connected.all(self._with_penalty(gradients, connected.indices))
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        self._kept.count_step()
+        self._state.count_step()
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -247,16 +254,14 @@ class FisherPenaltyModel(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Saves what exact resuming needs beyond weights and optimizer."""
-        self._kept.save(store)
-        store["alpha"] = ops.convert_to_numpy(self._alpha)
+        self._state.save(store)
         store["penalty"] = ops.convert_to_numpy(self._penalty_metric.latest)
         for index, state in enumerate(self._random_states()):
             store[f"random_state_{index}"] = ops.convert_to_numpy(state)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
-        self._kept.load(store, self.trainable_weights)
-        self._alpha.assign(store["alpha"][()])
+        self._state.load(store, self.trainable_weights)
         self._penalty_metric.update_state(store["penalty"][()])
         for index, state in enumerate(self._random_states()):
             state.assign(store[f"random_state_{index}"])
@@ -272,7 +277,29 @@ class FisherPenaltyModel(keras.Model):
             raise ValueError(_no_trainable_weights(self.backbone))
         return weights
 
-    def _plain_gradients(self, x: Any, y: Any, sample_weight: Any) -> list[Any]:
+    def _create_variables(self, data: Any) -> None:
+        """Creates what does not exist yet: neither branch of a step can."""
+        if not self.backbone.built:
+            self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
+        weights = self._penalised_weights()
+        self._state.allocate(weights)
+        if not self.optimizer.built:
+            self.optimizer.build(weights)
+
+    def _plain_step(self, data: Any) -> None:
+        super().train_step(data)
+
+    def _penalised_step(self, x: Any, y: Any, sample_weight: Any) -> None:
+        connected = _Connected()
+        gradients = autodiff.cond(
+            self._state.is_due(),
+            lambda: connected.only(self._penalised_gradients(x, y, sample_weight)),
+            lambda: connected.only(self._plain_gradients(x, y, sample_weight)),
+        )
+        gradients = connected.all(self._with_penalty(gradients, connected.indices))
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+
+    def _plain_gradients(self, x: Any, y: Any, sample_weight: Any) -> Any:
         return autodiff.gradients(
             lambda: self._training_loss(x, y, sample_weight)[0], self.trainable_weights
         )
@@ -293,7 +320,7 @@ class FisherPenaltyModel(keras.Model):
             result = self._penalty(
                 x, y, state, lambda weights, inputs: (None, self._call_at(state, weights, inputs))
             )
-        self._kept.keep(result.penalty)
+        self._state.keep(result.penalty)
         self._penalty_metric.update_state(result.squared_norm)
         return loss_gradients
 
@@ -309,6 +336,7 @@ class FisherPenaltyModel(keras.Model):
         if self.penalty_batch_size is not None:
             weights = [ops.copy(weight) for weight in weights]
         inputs = _Inputs(x)
+        x = inputs.replaced([])  # the same tensors that the gradient may be taken at
         nll = _HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
 
         def objective() -> tuple[Any, Any]:
@@ -335,7 +363,7 @@ class FisherPenaltyModel(keras.Model):
     def _training_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
         """One forward pass: the loss to differentiate and the outputs; metrics are updated."""
         y_pred = self(x, training=True)
-        self._check_labels(y, y_pred)
+        y = self._checked_labels(y, y_pred)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
@@ -349,30 +377,30 @@ class FisherPenaltyModel(keras.Model):
             return self(x, training=True)
 
     def _with_penalty(self, gradients: list[Any], indices: Sequence[int]) -> list[Any]:
-        """Adds alpha times the kept gradient; with alpha 0 the gradients are left untouched."""
+        """Adds alpha times the kept gradient, at the scale that the optimizer expects."""
         scale = self._loss_scale()
-        factor = self._alpha * (1.0 if scale is None else scale)
-        kept = [self._kept.gradients[index] for index in indices]
-        return autodiff.cond(
-            self._alpha > 0.0,
-            lambda: [
-                g + ops.cast(ops.cast(factor, k.dtype) * k, g.dtype)
-                for g, k in zip(gradients, kept, strict=True)
-            ],
-            lambda: gradients,
-        )
+        factor = self._state.alpha * (1.0 if scale is None else scale)
+        kept = [self._state.gradients[index] for index in indices]
+        return [
+            g + ops.cast(ops.cast(factor, k.dtype) * k, g.dtype)
+            for g, k in zip(gradients, kept, strict=True)
+        ]
 
     def _loss_scale(self) -> Any:
         """The factor that the optimizer expects gradients to carry, or `None` for 1."""
         scale = self.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else scale
 
-    def _check_labels(self, y: Any, y_pred: Any) -> None:
-        bound = None if self._likelihood_given else self.likelihood.class_bound(y, y_pred)
-        if bound is not None:
-            autodiff.assert_below(
-                y, bound, f"`y` must hold labels from 0 to {bound - 1}, one for each output."
-            )
+    def _checked_labels(self, y: Any, y_pred: Any) -> Any:
+        """Returns `y`, in a graph that fails where a label lies outside the classes."""
+        if self._likelihood_given:  # which may leave out labels of its own choice
+            return y
+        labels = _only_labels(y)
+        bound = self.likelihood.class_bound(labels, y_pred)
+        if bound is None:
+            return y
+        message = f"`y` must hold labels from 0 to {bound - 1}, one for each output."
+        return keras.tree.pack_sequence_as(y, [autodiff.checked_below(labels, bound, message)])
 
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:
@@ -387,7 +415,8 @@ class _HeldLabels:
     """The mean negative log-likelihood of labels drawn at the first call and held afterwards."""
 
     def __init__(self, likelihood: Any, penalty: Penalty, y: Any, seed: Any) -> None:
-        self.likelihood, self.penalty, self.y, self.seed = likelihood, penalty, y, seed
+        self.likelihood, self.penalty, self.seed = likelihood, penalty, seed
+        self.y = _only_labels(y)
         self.labels: Any = None
 
     def __call__(self, outputs: Any) -> Any:
@@ -401,7 +430,7 @@ class _Inputs:
 
     def __init__(self, x: Any) -> None:
         self.x = x
-        self.leaves = keras.tree.flatten(x)
+        self.leaves = [ops.convert_to_tensor(leaf) for leaf in keras.tree.flatten(x)]
         self.indices = [
             index
             for index, leaf in enumerate(self.leaves)
@@ -418,7 +447,7 @@ class _Inputs:
 
     def replaced(self, floating: Sequence[Any]) -> Any:
         leaves = list(self.leaves)
-        for index, leaf in zip(self.indices, floating, strict=True):
+        for index, leaf in zip(self.indices, floating, strict=False):
             leaves[index] = leaf
         return keras.tree.pack_sequence_as(self.x, leaves)
 
@@ -440,6 +469,11 @@ class _Connected:
         for index, gradient in zip(self.indices, gradients, strict=True):
             restored[index] = gradient
         return restored
+
+
+def _only_labels(y: Any) -> Any:
+    """The labels of the one output, which Keras accepts in a list or dictionary too."""
+    return next(iter(keras.tree.flatten(y)), None)
 
 
 def _check_backbone(backbone: Any) -> None:

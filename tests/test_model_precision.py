@@ -35,7 +35,7 @@ def test_half_precision_gives_about_the_float32_penalty(name, policy, tolerance)
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("penalty", ["fp", "gp_x"])
 @pytest.mark.parametrize("policy", HALF)
 def test_half_precision_trains(policy, penalty, gradient):
     keras.config.set_dtype_policy(policy)

@@ -4,7 +4,7 @@
 - `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
 - `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
 - `compiled(function)`: the function as a graph.
-- `cond` and `assert_below`: a branch and a check inside a compiled step.
+- `cond` and `checked_below`: a branch and a check inside a compiled step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if keras.backend.backend() not in _SUPPORTED:
 
 from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     PenaltyGradients,
-    assert_below,
+    checked_below,
     compiled,
     cond,
     gradients,
@@ -33,7 +33,7 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
 
 __all__ = [
     "PenaltyGradients",
-    "assert_below",
+    "checked_below",
     "compiled",
     "cond",
     "gradients",

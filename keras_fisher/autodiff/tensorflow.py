@@ -51,6 +51,9 @@ def penalty_gradients(
 
     Returns:
         The gradients of the loss and of the squared norm, and the squared norm.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
     """
     weights, wrt = _sources(weights), _sources(wrt)
     with tf.GradientTape(persistent=True) as outer, exact_moments():
@@ -62,8 +65,7 @@ def penalty_gradients(
         g = _unscaled(_dense(inner.gradient(scaled_nll, wrt)), scale)
         norm = squared_norm(g)
         scaled_norm = _scaled(norm, scale)
-    zero = tf.UnconnectedGradients.ZERO
-    penalty = _dense(outer.gradient(scaled_norm, weights, unconnected_gradients=zero))
+    penalty = _second_gradient(outer, scaled_norm, weights)
     return PenaltyGradients(
         _loss_gradients(outer, loss, weights), _unscaled(penalty, scale), tf.stop_gradient(norm)
     )
@@ -132,11 +134,16 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
     return tf.cond(condition, if_true, if_false)
 
 
-def assert_below(values: Any, bound: int, message: str) -> None:
-    """Fails the step, with `message`, unless every value lies in [0, bound)."""
-    values = tf.cast(values, tf.int64)
-    tf.debugging.assert_non_negative(values, message=message)
-    tf.debugging.assert_less(values, tf.cast(bound, tf.int64), message=message)
+def checked_below(values: Any, bound: int, message: str) -> Any:
+    """Returns `values`; fails the step, with `message`, unless every one lies in [0, bound)."""
+    values = tf.convert_to_tensor(values)
+    integers = tf.cast(values, tf.int64)
+    checks = [
+        tf.debugging.assert_non_negative(integers, message=message),
+        tf.debugging.assert_less(integers, tf.cast(bound, tf.int64), message=message),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(values)
 
 
 @contextlib.contextmanager
@@ -198,7 +205,19 @@ def _step_length(point: Sequence[Any], squared_norm_of_g: Any, precision: str) -
 
 
 # About the square root of each dtype's rounding error.
-_SHIFT = {"float64": 1e-8, "float32": 3e-4, "float16": 2e-2, "bfloat16": 5e-2}
+_SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+
+
+def _second_gradient(tape: tf.GradientTape, norm: Any, weights: list[Any]) -> list[Any]:
+    zero = tf.UnconnectedGradients.ZERO
+    try:
+        return _dense(tape.gradient(norm, weights, unconnected_gradients=zero))
+    except LookupError as error:
+        raise NotImplementedError(
+            "An operation of the backbone has no second derivative in TensorFlow: use "
+            "gradient='finite_difference' (or, for an LSTM or GRU on a GPU, use_cudnn=False). "
+            f"TensorFlow says: {error}"
+        ) from error
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
