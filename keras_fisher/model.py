@@ -176,6 +176,18 @@ class FisherPenaltyModel(keras.Model):
             self.likelihood.check_labels(y, shape)
         return super().fit(x, y, *args, **kwargs)
 
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the plain loss; a label outside the classes fails the step."""
+        y = self._checked_labels(y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
     def get_compile_config(self) -> Any:
         """Returns what `compile` was given."""
         return super().get_compile_config()
@@ -363,7 +375,6 @@ class FisherPenaltyModel(keras.Model):
     def _training_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
         """One forward pass: the loss to differentiate and the outputs; metrics are updated."""
         y_pred = self(x, training=True)
-        y = self._checked_labels(y, y_pred)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
