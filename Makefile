@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help:  ## Say what each target does
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (about a minute)
+demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (about two minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples

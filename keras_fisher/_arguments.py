@@ -21,26 +21,26 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> in
     return int(value)
 
 
-def check_real(name: str, value: Any) -> float:
+def check_real(name: str, value: Any, accepted: str = "a number") -> float:
     """`value` as a `float`, or an error naming `name` unless it is a real number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
-            f"`{name}` must be a number. Received: {name}={value!r} ({type(value).__name__})"
+            f"`{name}` must be {accepted}. Received: {name}={value!r} ({type(value).__name__})"
         )
     return float(value)
 
 
 def check_positive(name: str, value: Any) -> float:
     """`value` as a `float`, or an error naming `name` unless it is positive and finite."""
-    if not 0 < check_real(name, value) < math.inf:
+    if not 0 < check_real(name, value, "a number, positive and finite") < math.inf:
         raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value}")
     return float(value)
 
 
-def check_non_negative(name: str, value: Any) -> float:
+def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and finite") -> float:
     """`value` as a `float`, or an error naming `name` unless it is at least 0 and finite."""
-    if not 0 <= check_real(name, value) < math.inf:
-        raise ValueError(f"`{name}` must be at least 0 and finite. Received: {name}={value}")
+    if not 0 <= check_real(name, value, f"a number, {accepted}") < math.inf:
+        raise ValueError(f"`{name}` must be {accepted}. Received: {name}={value}")
     return float(value)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 _NEVER = -1
@@ -55,28 +56,33 @@ class PenaltyState:
         """Counts one training step."""
         self.step.assign_add(1)
 
-    def save(self, store: Any) -> None:
-        """Writes the state into a Keras weight store."""
+    def save(self, store: Any, all_weights: Sequence[keras.Variable]) -> None:
+        """Writes the state, and of which of the model's weights it is, into a Keras store."""
+        store["weights"] = _positions(self._weights, all_weights)
         for name in ("alpha", "step", "computed_at"):
             store[name] = ops.convert_to_numpy(getattr(self, name))
         for index, gradient in enumerate(self.gradients):
             store[f"gradient_{index}"] = ops.convert_to_numpy(gradient)
 
-    def load(self, store: Any, weights: Sequence[keras.Variable]) -> None:
-        """Reads the state back; a gradient of other weights is left to be recomputed."""
+    def load(
+        self, store: Any, weights: Sequence[keras.Variable], all_weights: Sequence[keras.Variable]
+    ) -> None:
+        """Reads the state back; a gradient of other than `weights` is left to be recomputed."""
         self.allocate(weights)
         for name in ("alpha", "step", "computed_at"):
             getattr(self, name).assign(store[name][()])
-        saved = [f"gradient_{index}" for index in range(len(self.gradients))]
-        fits = f"gradient_{len(saved)}" not in store and all(
-            name in store and tuple(store[name].shape) == tuple(gradient.shape)
-            for name, gradient in zip(saved, self.gradients, strict=True)
-        )
-        if not fits:
+        if not np.array_equal(store["weights"][()], _positions(weights, all_weights)):
             self.computed_at.assign(_NEVER)
             return
-        for name, gradient in zip(saved, self.gradients, strict=True):
-            gradient.assign(store[name])
+        for index, gradient in enumerate(self.gradients):
+            gradient.assign(store[f"gradient_{index}"])
+
+
+def _positions(
+    weights: Sequence[keras.Variable], all_weights: Sequence[keras.Variable]
+) -> np.ndarray:
+    position = {id(weight): index for index, weight in enumerate(all_weights)}
+    return np.array([position[id(weight)] for weight in weights], "int64")
 
 
 def _counter(name: str, value: int) -> keras.Variable:

@@ -55,7 +55,12 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
         gradient_batches: int = 10,
     ) -> None:
         super().__init__()
-        is_noisy = np.asarray(is_noisy, bool)
+        x, y, is_noisy = np.asarray(x), np.asarray(y), np.asarray(is_noisy, bool)
+        if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(
+                "`y` must hold integer labels, shape (n,). "
+                f"Received: dtype {y.dtype}, shape {y.shape}"
+            )
         if not len(x) == len(y) == len(is_noisy):
             raise ValueError(
                 "`x`, `y` and `is_noisy` must have the same length. "

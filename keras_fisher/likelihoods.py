@@ -82,11 +82,8 @@ class Likelihood(abc.ABC):
         """Returns the mean of `nll` over the batch, a scalar."""
         return ops.mean(self.nll(labels, outputs))
 
-    def check_labels(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:  # noqa: B027
-        """Raises `ValueError` if an array of `labels` does not fit outputs of that shape."""
-
     def class_bound(self, labels: Any, outputs: Any) -> int | None:
-        """Returns the bound that integer `labels` must stay below, or `None` if there is none."""
+        """Returns the bound that integer `labels` must stay below, or `None` to accept any."""
         return None
 
     def get_config(self) -> dict[str, Any]:
@@ -124,9 +121,11 @@ class Categorical(Likelihood):
         """Returns -log p of each position's class, shape `(batch, ...)`."""
         log_p = self._log_probabilities(outputs)
         if _is_dense(labels, outputs):
-            return -ops.sum(ops.cast(labels, log_p.dtype) * log_p, axis=-1)
-        one_hot = ops.one_hot(_sparse(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
-        return -ops.sum(one_hot * log_p, axis=-1)
+            weights = ops.cast(labels, log_p.dtype)
+        else:
+            weights = ops.one_hot(_sparse(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
+        # A logit of minus infinity (a class that is ruled out) counts only where it is the label.
+        return -ops.sum(ops.where(weights > 0, weights * log_p, 0.0), axis=-1)
 
     def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""
@@ -142,17 +141,6 @@ class Categorical(Likelihood):
         classes = outputs.shape[-1]
         return keras.random.randint(ops.shape(outputs)[:-1], 0, classes, seed=seed)
 
-    def check_labels(self, labels: Any, outputs_shape: tuple[int | None, ...]) -> None:
-        """Raises `ValueError` if integer labels lie outside the classes."""
-        classes = outputs_shape[-1]
-        if classes is None or tuple(labels.shape[1:]) == tuple(outputs_shape[1:]):
-            return
-        if labels.size and (labels.min() < 0 or labels.max() >= classes):
-            raise ValueError(
-                f"`y` must hold labels from 0 to {classes - 1}, one for each of the model's "
-                f"{classes} outputs. Received labels from {labels.min()} to {labels.max()}"
-            )
-
     def class_bound(self, labels: Any, outputs: Any) -> int | None:
         """Returns the number of classes if `labels` are integer classes."""
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
@@ -162,8 +150,8 @@ class Categorical(Likelihood):
         return {"from_logits": self.from_logits}
 
     def _log_probabilities(self, outputs: Any) -> Any:
-        outputs = _at_least_float32(outputs)
-        if self.from_logits:
+        outputs, from_logits = _logits(outputs, self.from_logits)
+        if from_logits:
             return ops.log_softmax(outputs, axis=-1)
         return ops.log(ops.clip(outputs, keras.config.epsilon(), 1.0))
 
@@ -190,9 +178,9 @@ class Bernoulli(Likelihood):
 
     def observation_nll(self, labels: Any, outputs: Any) -> Any:
         """Returns -log p of each component, of the outputs' shape."""
-        outputs = _at_least_float32(outputs)
+        outputs, from_logits = _logits(outputs, self.from_logits)
         labels = _like(labels, outputs)
-        if self.from_logits:
+        if from_logits:
             return ops.softplus(outputs) - labels * outputs
         epsilon = keras.config.epsilon()
         p = ops.clip(outputs, epsilon, 1.0 - epsilon)
@@ -276,6 +264,8 @@ def from_loss(loss: Any) -> Likelihood:
     Raises:
         ValueError: if the likelihood of the loss is not known.
     """
+    if isinstance(loss, dict | list | tuple) and len(loss) == 1:
+        return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
     known: Any = keras.losses.get(loss) if isinstance(loss, str) else loss
     if isinstance(known, keras.losses.MeanSquaredError) or known is keras.losses.mean_squared_error:
         return Gaussian()
@@ -319,6 +309,18 @@ def _at_least_float32(outputs: Any) -> Any:
     outputs = ops.convert_to_tensor(outputs)
     half = keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16")
     return ops.cast(outputs, "float32") if half else outputs
+
+
+def _logits(outputs: Any, from_logits: bool) -> tuple[Any, bool]:
+    """Returns the outputs as Keras's losses see them, and whether they are logits.
+
+    A softmax or sigmoid activation leaves its logits on the tensor. Without them the logarithm is
+    that of a clipped probability, which has no gradient where the model is nearly certain.
+    """
+    logits = None if from_logits else getattr(outputs, "_keras_logits", None)
+    if logits is not None:
+        outputs, from_logits = logits, True
+    return _at_least_float32(outputs), from_logits
 
 
 def _is_dense(labels: Any, outputs: Any) -> bool:

@@ -29,10 +29,11 @@ class FisherPenaltyModel(keras.Model):
 
         (1/B) sum_i l(x_i, y_i) + alpha ||(1/B) sum_i g(x_i, y^_i)||^2,
 
-    where l is the compiled loss, g the gradient of the negative log-likelihood and y^_i a label
-    drawn from the model's own prediction ("fp"), the given one ("gp", "gp_x") or a uniform one
-    ("gp_r"). As in section 2, the gradient of the second term is recomputed every `update_freq`
-    steps and reused in between.
+    where l is the compiled loss, g the gradient of the negative log-likelihood with respect to the
+    weights and y^_i a label drawn from the model's own prediction ("fp"). The cousins of section 4
+    take the given labels ("gp"), uniform ones ("gp_r"), or the given ones and the gradient with
+    respect to the inputs ("gp_x"). As in section 2, the gradient of the second term is recomputed
+    every `update_freq` steps and reused in between.
 
     Everything else is the backbone's: `compile`, `fit`, `evaluate`, `predict` and `save` behave as
     on any Keras model. Logs hold the plain `loss` and, during training, `penalty`, the latest
@@ -76,11 +77,21 @@ class FisherPenaltyModel(keras.Model):
         TypeError: if `backbone` is no Keras model, or a number has another type.
         ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
             `update_freq` or `penalty_batch_size` is below 1, or `backbone` has no trainable
-            weights or several outputs; in `compile`, if the loss has no known likelihood.
+            weights or several outputs; in `compile`, if the loss has no known likelihood; in
+            training, if "gp_x" finds no floating-point input or "gp_r" no finite label set.
+        NotImplementedError: in `compile`, under a strategy of several replicas; in training, if an
+            operation has no second derivative and `gradient` is "exact".
 
-    Shapes and scaling: losses and likelihoods are means over the batch (and over the positions of
-    an example), so the penalty of one batch estimates Tr(F)/B, and for "gp_x" carries 1/B against
-    the per-example mean. All squares are summed in float32 or better.
+    Scaling: losses and likelihoods are means over the batch (and over the positions of an example,
+    as in Keras's losses). With one label per example the penalty of one batch under sampled labels
+    has the mean Tr(F)/B; "gp_x" carries 1/B against the per-example mean. A negative value of a
+    schedule counts as 0. All squares are summed in float32 or better.
+
+    Loading weights also brings back alpha, the step counter, the kept gradient and the states of
+    random generators; set `model.alpha` afterwards to go on with another one.
+
+    A layer that wraps its own `call` in a `tf.function` and was traced before training keeps
+    TensorFlow's moments there: call such a model for the first time in `fit`.
     """
 
     def __init__(
@@ -108,7 +119,6 @@ class FisherPenaltyModel(keras.Model):
         super().__init__(name=name, autocast=False, **kwargs)
         self.backbone = backbone
         self.penalty = penalties.get(penalty)
-        self.update_freq = _arguments.check_integer("update_freq", update_freq, low=1)
         self.penalty_batch_size = (
             None
             if penalty_batch_size is None
@@ -121,16 +131,22 @@ class FisherPenaltyModel(keras.Model):
         self._label_seed = keras.random.SeedGenerator(self.seed)
         self._penalty_metric = LatestValue("penalty")
         self._evaluating = False
-        self._state = PenaltyState(self.update_freq)
+        self._state = PenaltyState(_arguments.check_integer("update_freq", update_freq, low=1))
         self._schedule: LearningRateSchedule | None = None
         self.alpha = alpha
         self.built = backbone.built
 
     @property
+    def update_freq(self) -> int:
+        """Every how many steps the penalty's gradient is recomputed."""
+        return self._state.update_freq
+
+    @property
     def alpha(self) -> float:
         """The weight of the penalty in the next step; set it to a number or a schedule.
 
-        A number acts on the next step, without a retrace.
+        A number acts on the next step, without a retrace. Exchanging a schedule (for a number or
+        another schedule) or setting one traces the step anew.
         """
         alpha = self._state.alpha if self._schedule is None else self._schedule(self._state.step)
         # By way of its shortest decimal form, a float32 reads as the number that was set.
@@ -142,7 +158,8 @@ class FisherPenaltyModel(keras.Model):
         if isinstance(value, LearningRateSchedule):
             self._schedule = value
         else:
-            self._state.alpha.assign(_arguments.check_non_negative("alpha", value))
+            accepted = "at least 0 and finite, or a LearningRateSchedule"
+            self._state.alpha.assign(_arguments.check_non_negative("alpha", value, accepted))
             self._schedule = None
         if (was_scheduled or self._schedule is not None) and self.train_function is not None:
             self.make_train_function(force=True)
@@ -152,8 +169,8 @@ class FisherPenaltyModel(keras.Model):
         outputs = self.backbone(inputs, training=training)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
-                "`backbone` must have one output. "
-                f"Received: {self.backbone.name!r}, which returned {len(outputs)}"
+                f"`backbone` must have one output, a tensor. Received: {self.backbone.name!r}, "
+                f"which returned a {type(outputs).__name__} of {len(outputs)}"
             )
         return outputs
 
@@ -171,9 +188,8 @@ class FisherPenaltyModel(keras.Model):
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand."""
-        shape = getattr(self.backbone, "output_shape", None) if self.backbone.built else None
-        if self.likelihood is not None and isinstance(y, np.ndarray) and shape is not None:
-            self.likelihood.check_labels(y, shape)
+        if self.likelihood is not None and isinstance(y, np.ndarray):
+            self._check_label_array(y)
         return super().fit(x, y, *args, **kwargs)
 
     def compute_loss(
@@ -184,13 +200,14 @@ class FisherPenaltyModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the plain loss; a label outside the classes fails the step."""
+        """Returns the plain loss; a label outside the classes fails the step.
+
+        Under XLA, which has no assertions, the loss of such a label is NaN instead.
+        """
+        if y is None:
+            raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
         y = self._checked_labels(y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def get_compile_config(self) -> Any:
-        """Returns what `compile` was given."""
-        return super().get_compile_config()
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""
@@ -201,7 +218,8 @@ class FisherPenaltyModel(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes room for the penalty's gradient, outside the traced step."""
-        if self.backbone.built:
+        is_made = self.train_function is not None and not force
+        if self.backbone.built and not is_made:
             self._state.allocate(self._penalised_weights())
         return super().make_train_function(force)
 
@@ -250,6 +268,8 @@ class FisherPenaltyModel(keras.Model):
             "likelihood": serialize(self.likelihood) if self._likelihood_given else None,
             "seed": self.seed,
             "name": self.name,
+            "dtype": serialize(self.dtype_policy),
+            "trainable": self.trainable,
         }
 
     @classmethod
@@ -266,14 +286,14 @@ class FisherPenaltyModel(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Saves what exact resuming needs beyond weights and optimizer."""
-        self._state.save(store)
+        self._state.save(store, self.weights)
         store["penalty"] = ops.convert_to_numpy(self._penalty_metric.latest)
         for index, state in enumerate(self._random_states()):
             store[f"random_state_{index}"] = ops.convert_to_numpy(state)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
-        self._state.load(store, self.trainable_weights)
+        self._state.load(store, self.trainable_weights, self.weights)
         self._penalty_metric.update_state(store["penalty"][()])
         for index, state in enumerate(self._random_states()):
             state.assign(store[f"random_state_{index}"])
@@ -404,14 +424,21 @@ class FisherPenaltyModel(keras.Model):
 
     def _checked_labels(self, y: Any, y_pred: Any) -> Any:
         """Returns `y`, in a graph that fails where a label lies outside the classes."""
-        if self._likelihood_given:  # which may leave out labels of its own choice
-            return y
         labels = _only_labels(y)
         bound = self.likelihood.class_bound(labels, y_pred)
         if bound is None:
             return y
-        message = f"`y` must hold labels from 0 to {bound - 1}, one for each output."
-        return keras.tree.pack_sequence_as(y, [autodiff.checked_below(labels, bound, message)])
+        checked = autodiff.checked_below(labels, bound, _outside_classes(bound))
+        return keras.tree.pack_sequence_as(y, [checked])
+
+    def _check_label_array(self, y: np.ndarray) -> None:
+        """Raises before the first step if a label of the whole array lies outside the classes."""
+        outputs = getattr(self.backbone, "outputs", None)  # known of functional ones alone
+        bound = self.likelihood.class_bound(y, outputs[0]) if outputs else None
+        if bound is not None and y.size and not (y.min() >= 0 and y.max() < bound):
+            raise ValueError(
+                f"{_outside_classes(bound)} Received: labels from {y.min()} to {y.max()}"
+            )
 
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:
@@ -497,6 +524,10 @@ def _check_backbone(backbone: Any) -> None:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
         )
+
+
+def _outside_classes(bound: int) -> str:
+    return f"`y` must hold labels from 0 to {bound - 1}, one for each of the {bound} outputs."
 
 
 def _no_trainable_weights(backbone: keras.Model) -> str:

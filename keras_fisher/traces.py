@@ -54,9 +54,9 @@ def gradient_norm(
     Args:
         model: A Keras model with one output.
         data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: The size of a mini-batch of arrays; a dataset keeps its own. A smaller last
-            mini-batch is left out, unless it is the only one.
+        num_examples: How many examples to use at most, from the first on; `None` for all.
+        batch_size: The size of a mini-batch of arrays; a dataset keeps its own. A last mini-batch
+            that is smaller than the first is left out.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Returns:
@@ -131,8 +131,13 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[tu
     batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
     if num_examples is not None:
         num_examples = _arguments.check_integer("num_examples", num_examples, low=1)
-    if not isinstance(data, tuple):
+    if not isinstance(data, tuple | list):
         return _from_dataset(data, num_examples)
+    if len(data) != 2:
+        raise ValueError(
+            "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
+            f"Received: a {type(data).__name__} of {len(data)}"
+        )
     x, y = data
     return _from_arrays(x, y, num_examples, batch_size)
 
@@ -148,10 +153,13 @@ def _from_arrays(
 
 
 def _from_dataset(data: Any, num_examples: int | None) -> Iterator[tuple[Any, Any]]:
-    seen = 0
+    left, batch_size = num_examples, None
     for batch in data:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        if num_examples is not None and seen >= num_examples:
+        if y is None:
+            raise ValueError("`data` must hold labels. Received: batches of x alone")
+        batch_size = batch_size or (len(y) if left is None else min(len(y), left))
+        if len(y) < batch_size or (left is not None and left < batch_size):
             return
-        seen += len(y)
-        yield x, y
+        yield keras.tree.map_structure(lambda array, size=batch_size: array[:size], (x, y))
+        left = None if left is None else left - batch_size

@@ -72,12 +72,12 @@ def _option(default: Any) -> dict[str, Any]:
     if isinstance(default, bool):
         return {"action": argparse.BooleanOptionalAction}
     if isinstance(default, tuple):
-        return {"nargs": "*", "type": type(default[0])}
+        return {"nargs": "*", "type": type(default[0]) if default else int}
     return {"type": type(default)}
 
 
-class OtherSettingsError(ValueError):
-    """A folder holds a run of other settings."""
+class SettingsError(ValueError):
+    """What was asked for on the command line cannot be run."""
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{k} is {found.get(k)} there" for k in changed)
-        raise OtherSettingsError(
+        raise SettingsError(
             f"`--out`: {folder} holds a run of other settings ({differences}). "
             "Choose another folder with --out, or give the same settings."
         )

@@ -22,7 +22,9 @@ COLOURS = {
     "gp_r": "#1b6fb5",
 }
 
-# Table 3: test accuracy in percent at the best validation point, in the order of TITLES.
+# Table 3: test accuracy in percent at the best validation point, in the order of TITLES. Its second
+# network goes by three names in the paper: Wide ResNet in section 4.1, ResNet-52 in the table and
+# ResNet-50 in figure 9.
 PAPER = {
     (0.25, "vgg11"): (41.74, 52.31, 45.94, 60.18, 58.46),
     (0.25, "wide_resnet"): (53.30, 61.61, 52.70, 58.31, 57.60),
@@ -130,9 +132,10 @@ def _curve(axis: Any, runs: Sequence[Run], key: str, colour: str, style: str) ->
     """The mean over seeds, with a band of one standard deviation."""
     values = np.array([run["history"][key] for run in runs])
     epochs = np.arange(1, values.shape[1] + 1)
-    mean, spread = values.mean(axis=0), values.std(axis=0)
+    mean = values.mean(axis=0)
     axis.plot(epochs, mean, color=colour, ls=style, lw=1.6)
     if len(runs) > 1:
+        spread = values.std(axis=0, ddof=1)
         axis.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0)
 
 

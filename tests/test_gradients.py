@@ -152,3 +152,35 @@ def test_stock_moments_are_back_after_an_error():
     with pytest.raises(RuntimeError, match="out of order"):
         model.train_on_batch(nets.inputs("dense"), nets.labels())
     assert tf.nn.moments is stock
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("activation", "loss"),
+    [("softmax", "sparse_categorical_crossentropy"), ("sigmoid", "binary_crossentropy")],
+)
+def test_gp_of_a_saturated_activation_is_that_of_the_compiled_loss(activation, loss):
+    units = 3 if activation == "softmax" else 1
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(units, activation=activation)])
+    net.layers[0].kernel.assign(50.0 * np.arange(2 * units).reshape(2, units))
+    x, y = np.ones((4, 2)), np.zeros((4, 1), "int32")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(keras.losses.get(loss)(y, net(x)))
+    expected = np.sum(nets.flat(tape.gradient(value, [w.value for w in net.weights])) ** 2)
+    model = FisherPenaltyModel(net, penalty="gp")
+    model.compile("sgd", loss)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert expected > 0.1
+    assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_operation_without_a_second_derivative_is_named():
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softsign")])
+    x, y = nets.inputs("dense"), nets.labels()
+    model = FisherPenaltyModel(net)
+    model.compile("sgd", nets.loss())
+    with pytest.raises(NotImplementedError, match=r"finite_difference[\s\S]*SoftsignGrad"):
+        model.fit(x, y, verbose=0)
+    model = FisherPenaltyModel(net, gradient="finite_difference")
+    model.compile("sgd", nets.loss())
+    assert np.isfinite(model.fit(x, y, verbose=0).history["penalty"][0])

@@ -230,7 +230,15 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
 
 @pytest.mark.parametrize(
     "loss",
-    ["mae", losses.Huber(), lambda y, p: p, None, {"a": "mse"}, ["mse"], losses.KLDivergence()],
+    [
+        "mae",
+        losses.Huber(),
+        lambda y, p: p,
+        None,
+        {"a": "mse", "b": "mse"},
+        ["mse", "mse"],
+        losses.KLDivergence(),
+    ],
 )
 def test_other_losses_have_no_known_likelihood(loss):
     with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
@@ -269,3 +277,15 @@ def test_likelihood_survives_serialisation(likelihood):
 def test_variance_must_be_a_finite_number_above_0(variance, error):
     with pytest.raises(error, match=r"`variance` must be .*Received:"):
         Gaussian(variance)
+
+
+def test_a_class_that_is_ruled_out_counts_only_where_it_is_the_label():
+    logits = np.array([[1.0, 0.0, -np.inf]], "float32")
+    expected = np.log1p(np.exp(1.0))
+    for labels in (np.array([1]), np.array([[0.0, 1.0, 0.0]])):
+        assert Categorical().nll(labels, logits).numpy() == pytest.approx([expected], rel=1e-6)
+
+
+def test_the_loss_of_the_only_output_may_stand_in_a_list_or_dictionary():
+    for loss in (["mse"], {"output": "mse"}):
+        assert likelihoods.from_loss(loss).get_config() == {"variance": 0.5}

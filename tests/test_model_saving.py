@@ -190,3 +190,47 @@ def test_a_schedule_goes_on_after_loading(tmp_path):
     train(model, 0, 4)
     loaded = through_keras_file(model, "adam", tmp_path)
     assert loaded.alpha == model.alpha == 0.5
+
+
+def test_a_mixed_float16_model_is_loaded_with_its_loss_scale_whatever_the_global_policy(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = new_model()
+    train(model, 0, 3)
+    keras.config.set_dtype_policy("float32")
+    loaded = through_keras_file(model, "adam", tmp_path)
+    assert isinstance(loaded.optimizer, keras.optimizers.LossScaleOptimizer)
+    np.testing.assert_array_equal(nets.flat(loaded.get_weights()), nets.flat(model.get_weights()))
+    assert train(loaded, 3, 6) == train(model, 3, 6)
+
+
+def two_layers(frozen):
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential([keras.Input((4,)), *(layers.Dense(4) for _ in range(3))])
+    net.layers[frozen].trainable = False
+    model = FisherPenaltyModel(net, alpha=0.3, seed=5)
+    model.compile(OPTIMIZERS["momentum"](), nets.loss())
+    return model
+
+
+def test_a_kept_gradient_of_other_weights_of_the_same_shape_is_recomputed(tmp_path):
+    model = two_layers(frozen=0)
+    train(model, 0, 3)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = two_layers(frozen=1)
+    train(other, 0, 1)
+    other.load_weights(tmp_path / "model.weights.h5")
+    kept = train(other, 3, 4)
+    assert kept != train(model, 3, 4)
+
+
+def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_path):
+    model = new_model("momentum")
+    x, y = nets.inputs("dense"), nets.labels()
+    model.fit(x, y, verbose=0)
+    model.backbone.layers[0].trainable = False
+    model.fit(x, y, verbose=0)
+    model.backbone.layers[0].trainable = True
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert train(loaded, 2, 13) == train(model, 2, 13)
+    np.testing.assert_array_equal(nets.flat(loaded.get_weights()), nets.flat(model.get_weights()))

@@ -4,6 +4,7 @@
 - `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
 - `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
 - `compiled(function)`: the function as a graph.
+- `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
 """
 

@@ -121,7 +121,13 @@ def penalty_gradients_by_difference(
 
 def squared_norm(tensors: Sequence[Any]) -> Any:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
-    return tf.add_n([tf.reduce_sum(tf.square(_promoted(t))) for t in tensors if t is not None])
+    squares = [tf.reduce_sum(tf.square(_promoted(t))) for t in tensors if t is not None]
+    if not squares:
+        raise ValueError(
+            "A gradient norm needs outputs that depend on what the gradient is taken with respect "
+            "to (trainable weights, or floating-point inputs for 'gp_x'). Received: none that do"
+        )
+    return tf.add_n(squares)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,7 +158,7 @@ def exact_moments() -> Iterator[None]:
 
     TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
     not depend on that; the second does, so that batch, layer and group normalisation are silently
-    wrong in a nested tape.
+    wrong in a nested tape. A `tf.function` that was traced outside keeps TensorFlow's own.
     """
     _ExactMoments.enter()
     try:

@@ -13,6 +13,7 @@ def flip_and_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     normalisation, so that the border has the mean colour.
 
     Example:
+    >>> from keras_fisher.data import flip_and_crop
     >>> import tensorflow as tf
     >>> images = tf.ones((2, 8, 8, 1))
     >>> flip_and_crop(images, seed=[1, 2]).shape

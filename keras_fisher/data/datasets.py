@@ -49,6 +49,7 @@ def load(
     named by the environment variable `TFDS_DATA_DIR` and downloads them to it if need be.
 
     Example:
+    >>> from keras_fisher.data import load
     >>> splits = load("digits", num_train=500)
     >>> splits.train.x.shape, splits.validation.x.shape, splits.test.x.shape
     ((500, 8, 8, 1), (180, 8, 8, 1), (539, 8, 8, 1))

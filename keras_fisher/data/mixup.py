@@ -22,6 +22,7 @@ def mixup(
     dataset. Larger values of `beta` mix more.
 
     Example:
+    >>> from keras_fisher.data import mixup
     >>> import numpy as np
     >>> import tensorflow as tf
     >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 3])

@@ -16,6 +16,7 @@ def uniform_label_noise(
     less than `fraction` of the labels end up wrong.
 
     Example:
+    >>> from keras_fisher.data import uniform_label_noise
     >>> import numpy as np
     >>> y = np.array([0, 1, 2, 3, 4, 5, 6, 7])
     >>> y_noisy, is_noisy = uniform_label_noise(y, 0.25, num_classes=10, seed=0)

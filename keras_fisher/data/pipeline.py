@@ -32,6 +32,7 @@ def training_batches(
     `model.fit(batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=steps)`.
 
     Example:
+    >>> from keras_fisher.data import training_batches
     >>> import numpy as np
     >>> x, y = np.arange(5.0, dtype="float32"), np.arange(5)
     >>> batches = training_batches(x, y, batch_size=2, epochs=3, seed=0)

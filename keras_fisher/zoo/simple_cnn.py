@@ -43,8 +43,8 @@ def simple_cnn(
     """
     if min(input_shape[:2]) < _SMALLEST_INPUT:
         raise ValueError(
-            f"input_shape must be at least {_SMALLEST_INPUT} by {_SMALLEST_INPUT} pixels, "
-            f"got {input_shape}."
+            f"`input_shape` must be at least {_SMALLEST_INPUT} by {_SMALLEST_INPUT} pixels. "
+            f"Received: {input_shape}"
         )
     kernels = seeded_initializers(keras.initializers.GlorotUniform, seed)
 

@@ -17,6 +17,7 @@ class SkipInitScale(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
+        >>> from keras_fisher.zoo.skip_init import SkipInitScale
         >>> layer = SkipInitScale()
         >>> layer(np.ones((1, 2), "float32")).numpy().tolist()
         [[0.0, 0.0]]

@@ -59,7 +59,7 @@ def wide_resnet(
     """
     blocks, remainder = divmod(depth - 2, 6)
     if blocks < 1 or remainder:
-        raise ValueError(f"depth must be 6n + 2 for a whole number n of at least 1, got {depth}.")
+        raise ValueError(f"`depth` must be 6n + 2 for a whole number n >= 1. Received: {depth}")
     build = _Builder(seeded_initializers(keras.initializers.HeNormal, seed), batch_norm)
     inputs = keras.Input(input_shape)
     x = build.conv(inputs, 16, name="stem")

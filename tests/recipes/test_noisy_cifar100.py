@@ -132,6 +132,23 @@ def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
         run(tmp_path / "out", "--dataset", "cifar100")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--noise", "1.5"),
+        ("--fp", "-1"),
+        ("--epochs", "0"),
+        ("--num-train", "100000"),
+        ("--seeds", ""),
+    ],
+)
+def test_impossible_setting_is_refused_by_name(tmp_path, option, value):
+    name = option.strip("-").replace("-", "[-_]")
+    with pytest.raises(SystemExit, match=f"error: `.*{name}` must"):
+        run(tmp_path, *f"{option} {value}".split())
+    assert not list(tmp_path.glob("*/results.json"))
+
+
 @pytest.mark.parametrize("option", [["--methods", "dropout"], ["--dataset", "mnist"]])
 def test_unknown_choice_is_refused_with_the_choices(tmp_path, capsys, option):
     with pytest.raises(SystemExit):
@@ -153,6 +170,19 @@ def test_paper_preset_spans_the_ranges_of_the_paper():
     assert [r.value for r in of_vgg if r.method == "gp_x"] == [10, 30, 100, 300, 1000]
     assert [r.value for r in of_vgg if r.method == "mixup"] == [0.4, 0.8, 1.6, 3.2, 6.4]
     assert len(runs) == 2 * 2 * (1 + 5 + 5 + 4 + 4)
+
+
+@pytest.mark.parametrize(
+    ("network", "epochs"),
+    [("vgg11", (80, 120, 160, 200, 240, 280)), ("wide_resnet", (150, 225))],
+)
+def test_paper_preset_drops_the_rate_of_each_network_as_appendix_g2_does(network, epochs):
+    paper = noisy_cifar100.PRESETS["paper"]
+    schedule = noisy_cifar100.learning_rate_drops(
+        noisy_cifar100.Run(network, 0.5, "fp", 0.1, 0), paper
+    ).schedule
+    drops = [e for e in range(1, paper.epochs) if schedule(e) < 0.5 * schedule(e - 1)]
+    assert tuple(drops) == epochs
 
 
 @pytest.mark.parametrize("network", noisy_cifar100.NETWORKS)

@@ -1,0 +1,58 @@
+"""What the callbacks write into the logs."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+from tests import nets
+
+N = 40
+
+
+@pytest.fixture
+def task():
+    x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+    y_noisy, is_noisy = kf.data.uniform_label_noise(y, 0.4, nets.CLASSES, seed=0)
+    return x, y_noisy, is_noisy
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_label_noise_monitor_measures_either_group_at_the_end_of_the_epoch(task, alpha):
+    x, y, is_noisy = task
+    model = nets.compiled("dense", keras.optimizers.SGD(0.01), alpha=alpha)
+    monitor = kf.callbacks.LabelNoiseMonitor(x, y, is_noisy, batch_size=8, gradient_batches=2)
+    history = model.fit(x, y, epochs=2, verbose=0, callbacks=[monitor]).history
+    predicted = np.argmax(model.predict(x, verbose=0), axis=-1)
+    for name, group in (("clean", ~is_noisy), ("noisy", is_noisy)):
+        right = predicted[group] == y[group]
+        assert history[f"{name}_accuracy"][-1] == pytest.approx(right.mean())
+        norm = kf.gradient_norm(model, (x[group], y[group]), batch_size=8, num_examples=16).value
+        assert history[f"{name}_gradient_norm"][-1] == pytest.approx(norm, rel=1e-5)
+    assert history["gradient_norm_ratio"][-1] == pytest.approx(
+        history["clean_gradient_norm"][-1] / history["noisy_gradient_norm"][-1]
+    )
+
+
+def test_label_noise_monitor_does_not_change_training(task):
+    x, y, is_noisy = task
+    weights = []
+    for callbacks in ([], [kf.callbacks.LabelNoiseMonitor(x, y, is_noisy)]):
+        model = nets.compiled("dropout", keras.optimizers.SGD(0.01), seed=1)
+        model.fit(x, y, epochs=2, verbose=0, shuffle=False, callbacks=callbacks)
+        weights.append(nets.flat(model.get_weights()))
+    np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y, noisy: (x[1:], y, noisy), "same length"),
+        (lambda x, y, noisy: (x, y, noisy & False), "`is_noisy` must mark some"),
+        (lambda x, y, noisy: (x, y, noisy | True), "`is_noisy` must mark some"),
+        (lambda x, y, noisy: (x, np.eye(nets.CLASSES)[y], noisy), "`y` must hold integer labels"),
+    ],
+)
+def test_label_noise_monitor_refuses_bad_arrays(task, change, message):
+    with pytest.raises(ValueError, match=message):
+        kf.callbacks.LabelNoiseMonitor(*change(*task))
