@@ -465,3 +465,21 @@ def test_an_unbuilt_backbone_is_built_by_training(backbone, train):
     model = FisherPenaltyModel(backbone())
     model.compile("sgd", nets.loss())
     assert np.all(np.asarray(train(model)["penalty"]) > 0)
+
+
+def test_accumulated_gradients_include_the_penalty():
+    batches = [(nets.inputs("dense", seed=i), nets.labels(seed=i)) for i in range(2)]
+    arguments = {"alpha": 0.5, "penalty": "gp", "update_freq": 1}
+    start = nets.flat(nets.build("dense").weights)
+    moves = []
+    for x, y in batches:
+        model = nets.compiled("dense", **arguments)
+        model.train_on_batch(x, y)
+        moves.append(nets.flat(model.get_weights()) - start)
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    model = nets.compiled("dense", optimizer, **arguments)
+    for x, y in batches:
+        np.testing.assert_array_equal(nets.flat(model.get_weights()), start)
+        model.train_on_batch(x, y)
+    moved = nets.flat(model.get_weights()) - start
+    np.testing.assert_allclose(moved, np.mean(moves, axis=0), rtol=1e-4, atol=1e-6)

@@ -119,7 +119,7 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_before_the_first_s
     before = nets.flat(model.backbone.weights)
     y = nets.labels()
     y[4] = label
-    with pytest.raises(ValueError, match=rf"`y` .*from 0 to 2.*Received .*{label}"):
+    with pytest.raises(ValueError, match=rf"`y` .*from 0 to 2.*Received: .*{label}"):
         model.fit(DATA[0], y, batch_size=2, verbose=0)
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
