@@ -14,6 +14,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
+from keras_fisher._step import Connected, HeldLabels, Inputs, only_labels
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -322,7 +323,7 @@ class FisherPenaltyModel(keras.Model):
         super().train_step(data)
 
     def _penalised_step(self, x: Any, y: Any, sample_weight: Any) -> None:
-        connected = _Connected()
+        connected = Connected()
         gradients = autodiff.cond(
             self._state.is_due(),
             lambda: connected.only(self._penalised_gradients(x, y, sample_weight)),
@@ -367,9 +368,9 @@ class FisherPenaltyModel(keras.Model):
         weights = self.trainable_weights
         if self.penalty_batch_size is not None:
             weights = [ops.copy(weight) for weight in weights]
-        inputs = _Inputs(x)
+        inputs = Inputs(x)
         x = inputs.replaced([])  # the same tensors that the gradient may be taken at
-        nll = _HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
+        nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
 
         def objective() -> tuple[Any, Any]:
             loss, outputs = evaluate(weights, x)
@@ -424,7 +425,7 @@ class FisherPenaltyModel(keras.Model):
 
     def _checked_labels(self, y: Any, y_pred: Any) -> Any:
         """Returns `y`, in a graph that fails where a label lies outside the classes."""
-        labels = _only_labels(y)
+        labels = only_labels(y)
         bound = self.likelihood.class_bound(labels, y_pred)
         if bound is None:
             return y
@@ -447,71 +448,6 @@ class FisherPenaltyModel(keras.Model):
             yield
         finally:
             self._evaluating = before
-
-
-class _HeldLabels:
-    """The mean negative log-likelihood of labels drawn at the first call and held afterwards."""
-
-    def __init__(self, likelihood: Any, penalty: Penalty, y: Any, seed: Any) -> None:
-        self.likelihood, self.penalty, self.seed = likelihood, penalty, seed
-        self.y = _only_labels(y)
-        self.labels: Any = None
-
-    def __call__(self, outputs: Any) -> Any:
-        if self.labels is None:
-            self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
-        return self.likelihood.mean_nll(self.labels, outputs)
-
-
-class _Inputs:
-    """The floating-point tensors among a batch's inputs."""
-
-    def __init__(self, x: Any) -> None:
-        self.x = x
-        self.leaves = [ops.convert_to_tensor(leaf) for leaf in keras.tree.flatten(x)]
-        self.indices = [
-            index
-            for index, leaf in enumerate(self.leaves)
-            if keras.backend.is_float_dtype(leaf.dtype)
-        ]
-
-    def floating(self) -> list[Any]:
-        if not self.indices:
-            raise ValueError(
-                "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
-                f"numbers. Received inputs of dtype {[str(leaf.dtype) for leaf in self.leaves]}"
-            )
-        return [self.leaves[index] for index in self.indices]
-
-    def replaced(self, floating: Sequence[Any]) -> Any:
-        leaves = list(self.leaves)
-        for index, leaf in zip(self.indices, floating, strict=False):
-            leaves[index] = leaf
-        return keras.tree.pack_sequence_as(self.x, leaves)
-
-
-class _Connected:
-    """Takes unconnected weights (gradient `None`) out of a list, and puts them back."""
-
-    def __init__(self) -> None:
-        self.indices: list[int] = []
-        self.length = 0
-
-    def only(self, gradients: Sequence[Any]) -> list[Any]:
-        self.length = len(gradients)
-        self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        return [gradients[i] for i in self.indices]
-
-    def all(self, gradients: Sequence[Any]) -> list[Any]:
-        restored: list[Any] = [None] * self.length
-        for index, gradient in zip(self.indices, gradients, strict=True):
-            restored[index] = gradient
-        return restored
-
-
-def _only_labels(y: Any) -> Any:
-    """The labels of the one output, which Keras accepts in a list or dictionary too."""
-    return next(iter(keras.tree.flatten(y)), None)
 
 
 def _check_backbone(backbone: Any) -> None:

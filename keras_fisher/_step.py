@@ -1,0 +1,76 @@
+"""The pieces of one penalised step: its labels, its inputs, its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher.penalties import Penalty
+
+
+class HeldLabels:
+    """The mean negative log-likelihood of labels drawn at the first call and held afterwards."""
+
+    def __init__(self, likelihood: Any, penalty: Penalty, y: Any, seed: Any) -> None:
+        self.likelihood, self.penalty, self.seed = likelihood, penalty, seed
+        self.y = only_labels(y)
+        self.labels: Any = None
+
+    def __call__(self, outputs: Any) -> Any:
+        if self.labels is None:
+            self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
+        return self.likelihood.mean_nll(self.labels, outputs)
+
+
+class Inputs:
+    """The floating-point tensors among a batch's inputs."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self.leaves = [ops.convert_to_tensor(leaf) for leaf in keras.tree.flatten(x)]
+        self.indices = [
+            index
+            for index, leaf in enumerate(self.leaves)
+            if keras.backend.is_float_dtype(leaf.dtype)
+        ]
+
+    def floating(self) -> list[Any]:
+        if not self.indices:
+            raise ValueError(
+                "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
+                f"numbers. Received inputs of dtype {[str(leaf.dtype) for leaf in self.leaves]}"
+            )
+        return [self.leaves[index] for index in self.indices]
+
+    def replaced(self, floating: Sequence[Any]) -> Any:
+        leaves = list(self.leaves)
+        for index, leaf in zip(self.indices, floating, strict=False):
+            leaves[index] = leaf
+        return keras.tree.pack_sequence_as(self.x, leaves)
+
+
+class Connected:
+    """Takes unconnected weights (gradient `None`) out of a list, and puts them back."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.length = 0
+
+    def only(self, gradients: Sequence[Any]) -> list[Any]:
+        self.length = len(gradients)
+        self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        return [gradients[i] for i in self.indices]
+
+    def all(self, gradients: Sequence[Any]) -> list[Any]:
+        restored: list[Any] = [None] * self.length
+        for index, gradient in zip(self.indices, gradients, strict=True):
+            restored[index] = gradient
+        return restored
+
+
+def only_labels(y: Any) -> Any:
+    """The labels of the one output, which Keras accepts in a list or dictionary too."""
+    return next(iter(keras.tree.flatten(y)), None)
