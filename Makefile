@@ -36,5 +36,5 @@ clean:  ## Remove the environment and all that was built
 # environment whose own creation was interrupted has no working pip, and is made anew.
 $(STAMP): pyproject.toml
 	$(BIN)/python -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@
