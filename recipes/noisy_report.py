@@ -150,6 +150,6 @@ def _label(row: Any, name: str) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-    for axis in (row[0], row[1]):
-        axis.set_ylim(0, 1.02)
+    row[0].set_ylim(bottom=0)
+    row[1].set_ylim(0, 1.02)
     row[2].set_ylim(bottom=0)
