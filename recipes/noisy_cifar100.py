@@ -3,8 +3,8 @@
 Trains on labels of which 25% or 50% were replaced by uniform ones, with no regularisation, mixup
 and the penalties GP_x, FP and GP_r, and compares test accuracies (table 3) and how clean and wrong
 labels are learnt (figures 5 and 9). `--preset demo` uses scikit-learn's digits and takes about two
-minutes on two cores; `small` is cut from CIFAR-100 to three quarters of an hour or more for one seed;
-`paper` is the paper's own size, for a GPU.
+minutes on two cores; `small` is cut from CIFAR-100 to three quarters of an hour or more for one
+seed; `paper` is the paper's own size, for a GPU.
 
 Where the paper is silent: validation labels stay clean, there is no augmentation (as in table 1),
 and the learning rate is 0.01. Networks without batch normalisation use SkipInit.
