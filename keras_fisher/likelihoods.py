@@ -280,7 +280,8 @@ def from_loss(loss: Any) -> Likelihood:
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
         "sparse categorical, categorical or binary cross-entropy or mean squared error, or say "
-        "which it is with FisherPenaltyModel(..., likelihood=keras_fisher.likelihoods.…)."
+        "which it is with FisherPenaltyModel(..., likelihood=) and Categorical(), Bernoulli() or "
+        "Gaussian() of keras_fisher.likelihoods."
     )
 
 

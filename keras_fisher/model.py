@@ -112,20 +112,21 @@ class FisherPenaltyModel(keras.Model):
         _check_backbone(backbone)
         if likelihood is not None and not isinstance(likelihood, Likelihood):
             raise TypeError(
-                "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
+                "`likelihood` must be a keras_fisher.likelihoods.Likelihood (Categorical(), "
+                "Bernoulli(), Gaussian() or one of your own) or None. "
                 f"Received: {likelihood!r}"
             )
         # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
         kwargs.setdefault("dtype", backbone.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
         self.backbone = backbone
-        self.penalty = penalties.get(penalty)
-        self.penalty_batch_size = (
+        self._penalty = penalties.get(penalty)
+        self._penalty_batch_size = (
             None
             if penalty_batch_size is None
             else _arguments.check_integer("penalty_batch_size", penalty_batch_size, low=1)
         )
-        self.gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
+        self._gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
         self.seed = None if seed is None else _arguments.check_integer("seed", seed, low=0)
         self.likelihood: Any = likelihood
         self._likelihood_given = likelihood is not None
@@ -136,6 +137,21 @@ class FisherPenaltyModel(keras.Model):
         self._schedule: LearningRateSchedule | None = None
         self.alpha = alpha
         self.built = backbone.built
+
+    @property
+    def penalty(self) -> Penalty:
+        """What is penalised."""
+        return self._penalty
+
+    @property
+    def penalty_batch_size(self) -> int | None:
+        """How many examples the penalty is taken on; `None` for all."""
+        return self._penalty_batch_size
+
+    @property
+    def gradient(self) -> str:
+        """How the penalty is differentiated."""
+        return self._gradient
 
     @property
     def update_freq(self) -> int:
@@ -256,6 +272,10 @@ class FisherPenaltyModel(keras.Model):
             return [metric for metric in metrics if metric is not self._penalty_metric]
         return metrics
 
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the backbone, which is all that inference needs."""
+        return self.backbone.export(*args, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         serialize = keras.saving.serialize_keras_object
@@ -342,7 +362,7 @@ class FisherPenaltyModel(keras.Model):
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
         state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
         if self.penalty_batch_size is None:
-            result = self._penalty(
+            result = self._differentiated(
                 x, y, state, lambda _, inputs: self._training_loss(inputs, y, sample_weight)
             )
             loss_gradients = result.loss
@@ -350,14 +370,14 @@ class FisherPenaltyModel(keras.Model):
             loss_gradients = self._plain_gradients(x, y, sample_weight)
             first = slice(0, self.penalty_batch_size)
             x, y = keras.tree.map_structure(lambda tensor: tensor[first], (x, y))
-            result = self._penalty(
+            result = self._differentiated(
                 x, y, state, lambda weights, inputs: (None, self._call_at(state, weights, inputs))
             )
         self._state.keep(result.penalty)
         self._penalty_metric.update_state(result.squared_norm)
         return loss_gradients
 
-    def _penalty(
+    def _differentiated(
         self,
         x: Any,
         y: Any,

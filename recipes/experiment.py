@@ -195,7 +195,9 @@ class EpochBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         shown = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty"}
-        self.bar.set_postfix({label: f"{logs[key]:.3g}" for key, label in shown.items()})
+        self.bar.set_postfix(
+            {label: f"{logs[key]:.3g}" for key, label in shown.items() if logs.get(key)}
+        )
         self.bar.update()
 
 
@@ -216,6 +218,8 @@ def train(
     """Trains a compiled model from its last checkpoint to the end, and returns the figures."""
     record = Record(folder, data)
     record.restore(model)
+    if record.first_epoch:
+        bar.write(f"{folder.name}: goes on from its checkpoint after epoch {record.first_epoch}")
     bar.update(record.first_epoch)
     steps = -(-len(y_train) // batch_size)
     batches = training_batches(

@@ -483,3 +483,19 @@ def test_accumulated_gradients_include_the_penalty():
         model.train_on_batch(x, y)
     moved = nets.flat(model.get_weights()) - start
     np.testing.assert_allclose(moved, np.mean(moves, axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_options_that_a_traced_step_would_ignore_cannot_be_set():
+    model = nets.compiled("dense")
+    for option in ("penalty", "penalty_batch_size", "gradient", "update_freq"):
+        with pytest.raises(AttributeError):
+            setattr(model, option, "other")
+
+
+def test_export_gives_the_backbone(tmp_path):
+    model = nets.compiled("dense")
+    x = nets.inputs("dense")
+    model.fit(x, nets.labels(), verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-5)
