@@ -15,7 +15,7 @@ demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (about two mi
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(STAMP)  ## Run the linters and the type checker
 	$(BIN)/ruff check
