@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher._labels import only_labels
 from keras_fisher.penalties import Penalty
 
 
@@ -69,8 +70,3 @@ class Connected:
         for index, gradient in zip(self.indices, gradients, strict=True):
             restored[index] = gradient
         return restored
-
-
-def only_labels(y: Any) -> Any:
-    """The labels of the one output, which Keras accepts in a list or dictionary too."""
-    return next(iter(keras.tree.flatten(y)), None)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_fisher import _arguments
-from keras_fisher.traces import GradientNorm, accuracy, batches
+from keras_fisher.traces import GradientNormMeter, accuracy
 
 
 class LabelNoiseMonitor(keras.callbacks.Callback):
@@ -79,11 +79,11 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
             "clean": (x[~is_noisy], y[~is_noisy]),
             "noisy": (x[is_noisy], y[is_noisy]),
         }
-        self._gradient_norm: GradientNorm | None = None
+        self._gradient_norm: GradientNormMeter | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Compiles the measurement for the model that is trained."""
-        self._gradient_norm = GradientNorm(self.model)
+        self._gradient_norm = GradientNormMeter(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures and writes into `logs`."""
@@ -91,8 +91,9 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
         measured = {}
         for name, (x, y) in self._groups.items():
             measured[f"{name}_accuracy"] = accuracy(self.model, x, y)
-            some = batches((x, y), self.gradient_batches * self.batch_size, self.batch_size)
-            measured[f"{name}_gradient_norm"] = self._gradient_norm(some).value
+            some = min(len(y), self.gradient_batches * self.batch_size)
+            norm = self._gradient_norm((x, y), num_examples=some, batch_size=self.batch_size)
+            measured[f"{name}_gradient_norm"] = norm.value
         measured["gradient_norm_ratio"] = (
             measured["clean_gradient_norm"] / measured["noisy_gradient_norm"]
             if measured["noisy_gradient_norm"]

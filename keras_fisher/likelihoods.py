@@ -68,19 +68,57 @@ class Likelihood(abc.ABC):
         Returns:
             A float tensor, shape `(batch,)`, at least float32.
         """
-        values = self.observation_nll(labels, outputs)
-        mask = getattr(outputs, "_keras_mask", None)
-        if mask is not None:
-            weight = ops.cast(mask, values.dtype)
-            weight = weight * ops.divide_no_nan(1.0, ops.mean(weight))
-            while len(weight.shape) < len(values.shape):
-                weight = ops.expand_dims(weight, -1)
-            values = values * weight
-        return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)), axis=-1)
+        terms = _weighted(self.observation_nll(labels, outputs), outputs, across_batch=True)
+        return ops.mean(terms, axis=-1)
+
+    def nll_terms(self, labels: Any, outputs: Any) -> Any:
+        """Returns what each observation adds to the negative log-likelihood of its own example.
+
+        An example is taken by itself: where Keras masks outputs, the observations of an example
+        that count have equal weights, whatever else is in the batch.
+
+        Args:
+            labels: Labels, in any layout that the likelihood accepts.
+            outputs: Outputs of the model, shape `(batch, ...)`.
+
+        Returns:
+            A float tensor, shape `(batch, observations)`, at least float32. The sum over the
+            observations is the mean negative log-likelihood of those that count.
+        """
+        terms = _weighted(self.observation_nll(labels, outputs), outputs, across_batch=False)
+        return terms / ops.cast(ops.shape(terms)[-1], terms.dtype)
 
     def mean_nll(self, labels: Any, outputs: Any) -> Any:
         """Returns the mean of `nll` over the batch, a scalar."""
         return ops.mean(self.nll(labels, outputs))
+
+    def num_outcomes(self, outputs: Any) -> int:
+        """Returns how many outcomes stand for all labels that one observation can have.
+
+        Raises:
+            ValueError: if the likelihood does not list them.
+        """
+        raise ValueError(
+            "labels='expected' sums over the labels of a likelihood that lists them in "
+            f"`num_outcomes` and `outcome`, and {type(self).__name__} does not. "
+            "Use labels='sampled' or 'given'."
+        )
+
+    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns an outcome and its probability, so that they give the Fisher information.
+
+        Over all outcomes, sum_k p_k s_k s_k^T is the expectation of s s^T over labels, where s is
+        the gradient of the negative log-likelihood with respect to the outputs.
+
+        Args:
+            index: Which outcome, an integer tensor below `num_outcomes`.
+            outputs: Outputs of the model, shape `(batch, ...)`.
+
+        Returns:
+            The labels, and for each observation the probability, in the layout of
+            `observation_nll`.
+        """
+        raise NotImplementedError
 
     def class_bound(self, labels: Any, outputs: Any) -> int | None:
         """Returns the bound that integer `labels` must stay below, or `None` to accept any."""
@@ -141,6 +179,15 @@ class Categorical(Likelihood):
         classes = outputs.shape[-1]
         return keras.random.randint(ops.shape(outputs)[:-1], 0, classes, seed=seed)
 
+    def num_outcomes(self, outputs: Any) -> int:
+        """Returns the number of classes."""
+        return outputs.shape[-1]
+
+    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns the class `index` at every position, and its probability."""
+        p = ops.take(ops.exp(self._log_probabilities(outputs)), index, axis=-1)
+        return ops.zeros_like(p, dtype="int32") + ops.cast(index, "int32"), p
+
     def class_bound(self, labels: Any, outputs: Any) -> int | None:
         """Returns the number of classes if `labels` are integer classes."""
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
@@ -188,13 +235,25 @@ class Bernoulli(Likelihood):
 
     def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
         """Draws a bit per component from the prediction, of the outputs' shape."""
-        outputs = _at_least_float32(outputs)
-        p = ops.sigmoid(outputs) if self.from_logits else outputs
-        return _bits(p, seed)
+        return _bits(self._probabilities(outputs), seed)
 
     def sample_uniform(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
         """Draws a fair bit per component, of the outputs' shape."""
         return _bits(0.5 * ops.ones_like(_at_least_float32(outputs)), seed)
+
+    def num_outcomes(self, outputs: Any) -> int:
+        """Returns 2: a bit is 0 or 1."""
+        return 2
+
+    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns the bit `index` for every component, and its probability."""
+        p = self._probabilities(outputs)
+        bits = ops.zeros_like(p) + ops.cast(index, p.dtype)
+        return bits, bits * p + (1.0 - bits) * (1.0 - p)
+
+    def _probabilities(self, outputs: Any) -> Any:
+        outputs = _at_least_float32(outputs)
+        return ops.sigmoid(outputs) if self.from_logits else outputs
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -234,6 +293,15 @@ class Gaussian(Likelihood):
         outputs = _at_least_float32(outputs)
         noise = keras.random.normal(ops.shape(outputs), dtype=outputs.dtype, seed=seed)
         return outputs + self.variance**0.5 * noise
+
+    def num_outcomes(self, outputs: Any) -> int:
+        """Returns 1: the gradient is linear in the label, so its mean square is enough."""
+        return 1
+
+    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+        """Returns labels one standard deviation away, which have the mean squared gradient."""
+        outputs = _at_least_float32(outputs)
+        return outputs + self.variance**0.5, ops.ones_like(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -280,8 +348,8 @@ def from_loss(loss: Any) -> Likelihood:
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
         "sparse categorical, categorical or binary cross-entropy or mean squared error, or say "
-        "which it is with FisherPenaltyModel(..., likelihood=) and Categorical(), Bernoulli() or "
-        "Gaussian() of keras_fisher.likelihoods."
+        "which it is with likelihood=: Categorical(), Bernoulli() or Gaussian() of "
+        "keras_fisher.likelihoods, or one of your own."
     )
 
 
@@ -304,6 +372,19 @@ def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
                 f"The likelihood of the compiled `loss` is known for {option}={value} only. "
                 f"Received: {loss!r} with {option}={config[option]!r}"
             )
+
+
+def _weighted(values: Any, outputs: Any, across_batch: bool) -> Any:
+    """Weights observations by Keras's mask, to a mean weight of 1; shape (batch, observations)."""
+    mask = getattr(outputs, "_keras_mask", None)
+    if mask is not None:
+        weight = ops.cast(mask, values.dtype)
+        axes = tuple(range(0 if across_batch else 1, len(weight.shape)))
+        weight = weight * ops.divide_no_nan(1.0, ops.mean(weight, axis=axes, keepdims=True))
+        while len(weight.shape) < len(values.shape):
+            weight = ops.expand_dims(weight, -1)
+        values = values * weight
+    return ops.reshape(values, (ops.shape(values)[0], -1))
 
 
 def _at_least_float32(outputs: Any) -> Any:
@@ -330,9 +411,15 @@ def _is_dense(labels: Any, outputs: Any) -> bool:
 
 
 def _sparse(labels: Any, outputs: Any) -> Any:
-    if len(labels.shape) == len(outputs.shape):
-        labels = ops.squeeze(labels, axis=-1)
-    return ops.cast(labels, "int32")
+    classes = labels
+    if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == 1:
+        classes = ops.squeeze(labels, axis=-1)
+    if len(classes.shape) != len(outputs.shape) - 1:
+        raise ValueError(
+            "`y` must hold a class for each position, or a number for each class. Received: "
+            f"labels of shape {tuple(labels.shape)} for outputs of shape {tuple(outputs.shape)}"
+        )
+    return ops.cast(classes, "int32")
 
 
 def _like(labels: Any, outputs: Any) -> Any:

@@ -12,9 +12,10 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
+from keras_fisher._labels import checked_labels, outside_classes
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
-from keras_fisher._step import Connected, HeldLabels, Inputs, only_labels
+from keras_fisher._step import Connected, HeldLabels, Inputs
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -223,7 +224,7 @@ class FisherPenaltyModel(keras.Model):
         """
         if y is None:
             raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
-        y = self._checked_labels(y, y_pred)
+        y = checked_labels(self.likelihood, y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compile_from_config(self, config: Any) -> None:
@@ -443,22 +444,13 @@ class FisherPenaltyModel(keras.Model):
         scale = self.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else scale
 
-    def _checked_labels(self, y: Any, y_pred: Any) -> Any:
-        """Returns `y`, in a graph that fails where a label lies outside the classes."""
-        labels = only_labels(y)
-        bound = self.likelihood.class_bound(labels, y_pred)
-        if bound is None:
-            return y
-        checked = autodiff.checked_below(labels, bound, _outside_classes(bound))
-        return keras.tree.pack_sequence_as(y, [checked])
-
     def _check_label_array(self, y: np.ndarray) -> None:
         """Raises before the first step if a label of the whole array lies outside the classes."""
         outputs = getattr(self.backbone, "outputs", None)  # known of functional ones alone
         bound = self.likelihood.class_bound(y, outputs[0]) if outputs else None
         if bound is not None and y.size and not (y.min() >= 0 and y.max() < bound):
             raise ValueError(
-                f"{_outside_classes(bound)} Received: labels from {y.min()} to {y.max()}"
+                f"{outside_classes(bound)} Received: labels from {y.min()} to {y.max()}"
             )
 
     @contextlib.contextmanager
@@ -480,10 +472,6 @@ def _check_backbone(backbone: Any) -> None:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
         )
-
-
-def _outside_classes(bound: int) -> str:
-    return f"`y` must hold labels from 0 to {bound - 1}, one for each of the {bound} outputs."
 
 
 def _no_trainable_weights(backbone: keras.Model) -> str:

@@ -3,7 +3,10 @@
 - `gradients(objective, weights)`: a plain first-order gradient.
 - `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
 - `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
-- `compiled(function)`: the function as a graph.
+- `tapped_gradients(objective)`: the gradient with respect to tensors inside the model.
+- `map_examples(function, examples)`: a function of one example after another.
+- `quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
+- `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
 """
@@ -22,23 +25,33 @@ if keras.backend.backend() not in _SUPPORTED:
     )
 
 from keras_fisher.autodiff.tensorflow import (  # noqa: E402
+    InnerGraphError,
     PenaltyGradients,
+    Tap,
     checked_below,
     compiled,
     cond,
     gradients,
+    map_examples,
     penalty_gradients,
     penalty_gradients_by_difference,
+    quadratic_forms,
     squared_norm,
+    tapped_gradients,
 )
 
 __all__ = [
+    "InnerGraphError",
     "PenaltyGradients",
+    "Tap",
     "checked_below",
     "compiled",
     "cond",
     "gradients",
+    "map_examples",
     "penalty_gradients",
     "penalty_gradients_by_difference",
+    "quadratic_forms",
     "squared_norm",
+    "tapped_gradients",
 ]

@@ -26,11 +26,99 @@ class PenaltyGradients(NamedTuple):
     squared_norm: Any
 
 
+Tap = Callable[[Any], Any]
+
+
+class InnerGraphError(Exception):
+    """A tensor was tapped inside a loop, a branch or another function than the tape's."""
+
+
 def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
     """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
     with tf.GradientTape() as tape:
         value = objective()
     return _dense(tape.gradient(value, list(weights)))
+
+
+def tapped_gradients(objective: Callable[[Tap], Any]) -> list[Any]:
+    """Returns d objective / d each tensor that it passes through the `tap` it is given.
+
+    The gradients come in the order of the taps, dense, `None` where a tensor is unconnected.
+    """
+    tapped: list[Any] = []
+    context = _context()
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+        def tap(tensor: Any) -> Any:
+            if _context() is not context:
+                raise InnerGraphError
+            tape.watch(tensor)
+            tapped.append(tensor)
+            return tensor
+
+        value = objective(tap)
+    return _dense(tape.gradient(value, tapped))
+
+
+def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+    """Applies a function to one example after another, each with a batch axis of length 1.
+
+    Args:
+        function: From a structure like `examples` to a tensor.
+        examples: A structure of tensors of shape `(batch, ...)`.
+        dtype: The dtype of what the function returns.
+
+    Returns:
+        The stacked results.
+    """
+
+    def one(example: Any) -> Any:
+        return function(tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example))
+
+    return tf.map_fn(one, examples, fn_output_signature=dtype)
+
+
+def quadratic_forms(
+    objective: Callable[[], Any], weights: Sequence[Any], num_probes: int, gaussian: bool, seed: Any
+) -> Any:
+    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
+
+    The first-order gradient is computed once; each probe is one backpropagation through it.
+
+    Args:
+        objective: Evaluates the model and returns a scalar.
+        weights: What to differentiate by.
+        num_probes: How many probes to draw.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
+        each weight. Sums over weights are z^T H z.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    weights = _sources(weights)
+    with tf.GradientTape(persistent=True) as outer, exact_moments():
+        outer.watch(weights)
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            value = objective()
+        g = _zeros_for_none(_dense(inner.gradient(value, weights)), weights)
+
+    def form(probe: Any) -> Any:
+        seeds = tf.random.experimental.stateless_fold_in(seed, probe)
+        z = [
+            _probe(w, gaussian, tf.random.experimental.stateless_fold_in(seeds, i))
+            for i, w in enumerate(weights)
+        ]
+        h_z = _second_gradient(outer, g, weights, z)
+        products = [_promoted(a) * _promoted(b) for a, b in zip(z, h_z, strict=True)]
+        return tf.stack([tf.reduce_sum(product) for product in products])
+
+    dtype = keras.backend.result_type(*(w.dtype for w in weights), "float32")
+    return tf.map_fn(form, tf.range(num_probes), fn_output_signature=dtype, parallel_iterations=1)
 
 
 def penalty_gradients(
@@ -131,8 +219,27 @@ def squared_norm(tensors: Sequence[Any]) -> Any:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function as a graph that is traced once for all batch sizes."""
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    """Returns the function as a graph that is traced once for batches of any size.
+
+    Arguments are structures of arrays; all but the first axis of each is fixed when it is traced.
+    """
+    graph = tf.function(function, autograph=False)
+    traced: dict[Any, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        specs = tf.nest.map_structure(_any_batch, tensors)
+        key = tuple(tf.nest.flatten(specs))
+        if key not in traced:
+            traced[key] = graph.get_concrete_function(*specs)
+        return traced[key](*tensors)
+
+    return call
+
+
+def _any_batch(tensor: Any) -> tf.TensorSpec:
+    shape = tensor.shape.as_list()
+    return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
 
 def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
@@ -214,16 +321,30 @@ def _step_length(point: Sequence[Any], squared_norm_of_g: Any, precision: str) -
 _SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 
 
-def _second_gradient(tape: tf.GradientTape, norm: Any, weights: list[Any]) -> list[Any]:
+def _second_gradient(
+    tape: tf.GradientTape, target: Any, weights: list[Any], direction: Any = None
+) -> list[Any]:
     zero = tf.UnconnectedGradients.ZERO
     try:
-        return _dense(tape.gradient(norm, weights, unconnected_gradients=zero))
+        return _dense(tape.gradient(target, weights, direction, unconnected_gradients=zero))
     except LookupError as error:
         raise NotImplementedError(
-            "An operation of the backbone has no second derivative in TensorFlow: use "
-            "gradient='finite_difference' (or, for an LSTM or GRU on a GPU, use_cudnn=False). "
+            "An operation of the model has no second derivative in TensorFlow: in training use "
+            "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
             f"TensorFlow says: {error}"
         ) from error
+
+
+def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
+    if gaussian:
+        return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
+    bits = tf.random.stateless_uniform(weight.shape, seed, 0, 2, dtype=tf.int32)
+    return tf.cast(2 * bits - 1, weight.dtype)
+
+
+def _context() -> Any:
+    """What operations run in now: a graph, or None when they are executed at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:

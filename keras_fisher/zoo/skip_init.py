@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_fisher import rules
+
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
 class SkipInitScale(keras.layers.Layer):
@@ -28,3 +30,8 @@ class SkipInitScale(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return self.scale * inputs
+
+
+@rules.register(SkipInitScale)
+def _skip_init_scale(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    return [(layer.scale, rules.sum_to(gradient * inputs, ()))]

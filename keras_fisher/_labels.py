@@ -1,0 +1,29 @@
+"""The labels of a batch: where they are, and whether they are classes of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher import autodiff
+from keras_fisher.likelihoods import Likelihood
+
+
+def only_labels(y: Any) -> Any:
+    """The labels of the one output, which Keras accepts in a list or dictionary too."""
+    return next(iter(keras.tree.flatten(y)), None)
+
+
+def checked_labels(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
+    """Returns `y`, in a graph that fails where a label lies outside the classes."""
+    labels = only_labels(y)
+    bound = likelihood.class_bound(labels, outputs)
+    if bound is None:
+        return y
+    checked = autodiff.checked_below(labels, bound, outside_classes(bound))
+    return keras.tree.pack_sequence_as(y, [checked])
+
+
+def outside_classes(bound: int) -> str:
+    return f"`y` must hold labels from 0 to {bound - 1}, one for each of the {bound} outputs."

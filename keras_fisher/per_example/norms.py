@@ -1,0 +1,286 @@
+"""Squared norms of per-example gradients: by the rules of layers, or one example after another."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import autodiff
+from keras_fisher.per_example.forward import forward
+from keras_fisher.per_example.recording import Call, Unit, is_differentiable, recording, units_of
+from keras_fisher.rules import gradients
+
+# How many numbers a batch may take: all that is kept for the backward pass, and the largest
+# temporary of a rule. Larger batches are split. The second is small because what fits into a
+# processor's cache is quicker than what does not.
+_MOST_KEPT = 2**28
+_MOST_TEMPORARY = 2**23
+
+Labels = Callable[..., Any]
+Values = Callable[[Any, Any], Any]
+
+
+class SquaredGradientNorms:
+    """Measures, for each example of a batch, the squared norm of its gradient by each weight.
+
+    Args:
+        model: A built Keras model with one output.
+        labels: `labels(outputs, y, *arguments)` returns what `values` needs, a structure of tensors
+            of shape `(batch, ...)` that are not differentiated.
+        values: `values(labels, outputs)` returns the loss of each example, shape `(batch,)`.
+
+    Raises:
+        ValueError: if the model has no trainable weights.
+    """
+
+    def __init__(self, model: keras.Model, labels: Labels, values: Values) -> None:
+        self._model, self._labels, self._values = model, labels, values
+        self._weights = model.trainable_weights
+        if not self._weights:
+            raise ValueError(f"Model {model.name!r} has no trainable weights.")
+        self._index = {id(weight): i for i, weight in enumerate(self._weights)}
+        self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
+        self._units: list[Unit] = []
+        self._slow: dict[str, None] = {}  # classes of layers differentiated one by one, in order
+        self._measure: Callable[..., Any] | None = None
+        self._batch_limit = 0
+
+    def __call__(self, x: Any, y: Any, *arguments: Any) -> np.ndarray:
+        """Returns the squared norms, shape `(batch, trainable weights)`."""
+        if self._measure is None:
+            self._measure = self._choose(x, y, arguments)
+        batch = len(keras.tree.flatten(x)[0])
+        parts = -(-batch // (self._batch_limit or batch))
+        bounds = np.linspace(0, batch, parts + 1).astype(int)
+        pieces = [(x, y)] if parts == 1 else [_rows((x, y), slice(*b)) for b in pairwise(bounds)]
+        found = [self._measure(*piece, *arguments)[0] for piece in pieces]
+        return np.concatenate([ops.convert_to_numpy(part) for part in found])
+
+    def _choose(self, x: Any, y: Any, arguments: Sequence[Any]) -> Callable[..., Any]:
+        """Takes the model apart, and checks the result on two examples; else takes it as one."""
+        two = _rows((x, y), [0, -1])
+        try:
+            self._survey(_rows(x, [0]), two[0])
+            measure = autodiff.compiled(self._by_rules)
+            found, labels = measure(*two, *arguments)
+            self._check(found, self._one_by_one(two[0], labels))
+        except (_WholeError, autodiff.InnerGraphError) as error:
+            # Keras gives errors inside a layer's call another text.
+            inner = isinstance(error, autodiff.InnerGraphError)
+            reason = "layers with weights are called inside a loop or a branch" if inner else error
+            _say(
+                f"Model {self._model.name!r} is differentiated one example after another, which is "
+                f"slower: {reason}."
+            )
+            return autodiff.compiled(self._by_examples)
+        for kind in self._slow:
+            _say(
+                f"Layers of class {kind} are differentiated one example after another, which is "
+                "slower: they have no closed form, or an option that it does not cover, or an "
+                "input whose shape is known only when they run. "
+                "keras_fisher.rules.register gives them one."
+            )
+        return measure
+
+    def _survey(self, one: Any, two: Any) -> None:
+        """Finds the units, and how large a batch may be."""
+        self._units = units_of(self._model)
+        for x, batch in ((one, 1), (two, 2)):
+            calls = self._calls(x)
+            if not calls:
+                raise _WholeError("no layer with trainable weights is called")
+            for call in calls:
+                if any(len(t.shape) == 0 or t.shape[0] != batch for t in call.tapped):
+                    raise _WholeError(
+                        f"layer {call.unit.layer.name!r} has outputs whose first axis is not that "
+                        "of the examples"
+                    )
+        sizes = []
+        for call in calls:
+            zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
+            if not self._covers(call, zeros):
+                whole = [u._replace(rule=None) if u is call.unit else u for u in self._units]
+                self._units = whole
+                call = call._replace(unit=call.unit._replace(rule=None))
+            sizes.append(max(self._size(call, *pair) for pair in self._gradients(call, zeros)))
+        kept = sum(math.prod(t.shape[1:]) for call in calls for t in _tensors(call))
+        self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // max(sizes)))
+
+    def _size(self, call: Call, weight: Any, gradient: Any) -> int:
+        """How many numbers a gradient takes for each example; checks the shape of a rule's own."""
+        shape = getattr(gradient, "shape", (2, *weight.shape))
+        if tuple(shape) != (2, *weight.shape):
+            raise _WholeError(
+                f"for two examples, the rule for class {type(call.unit.layer).__name__} gives a "
+                f"gradient of shape {tuple(shape)} by a weight of shape {tuple(weight.shape)}"
+            )
+        return gradients.size(gradient)
+
+    def _calls(self, x: Any) -> list[Call]:
+        """Records one run of the model; calls inside a loop or a branch are an error."""
+        recorded: list[list[Call]] = []
+
+        def run(tap: autodiff.Tap) -> Any:
+            with recording(self._units, tap) as calls:
+                forward(self._model, x, training=False)
+            recorded.append(calls)
+            return ops.zeros(())  # nothing is to be differentiated
+
+        autodiff.tapped_gradients(run)
+        return recorded[0]
+
+    def _covers(self, call: Call, zeros: Sequence[Any]) -> bool:
+        """Whether the unit's rule gives all its trainable weights, in this configuration."""
+        if call.unit.rule is None:
+            return True
+        try:
+            pairs = call.unit.rule(call.unit.layer, call.inputs, zeros[0])
+        except NotImplementedError:
+            return False
+        covered = {id(weight) for weight, _ in pairs}
+        return all(id(weight) in covered for weight in call.unit.layer.trainable_weights)
+
+    def _check(self, found: Any, expected: Any) -> None:
+        found, expected = ops.convert_to_numpy(found), ops.convert_to_numpy(expected)
+        half = any(unit.layer.compute_dtype in ("float16", "bfloat16") for unit in self._units)
+        tolerance = (0.3 if half else 0.01) * expected.sum(axis=1, keepdims=True)
+        wrong = ~(np.abs(found - expected) <= tolerance).all(axis=0)  # also where found is NaN
+        if np.isfinite(expected).all() and wrong.any():
+            weights = [w.path for w, is_wrong in zip(self._weights, wrong, strict=True) if is_wrong]
+            raise _WholeError(
+                f"the gradient by {', '.join(weights[:3])} does not come from recorded calls of "
+                "layers alone, or a rule is wrong"
+            )
+
+    def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+        records: dict[str, Any] = {}
+
+        def objective(tap: autodiff.Tap) -> Any:
+            with recording(self._units, tap) as calls:
+                outputs = forward(self._model, x, training=False)
+            labels = self._labels(outputs, y, *arguments)
+            records.update(calls=calls, labels=labels)
+            return ops.sum(self._values(labels, outputs))
+
+        by_output = iter(autodiff.tapped_gradients(objective))
+        by_weight: list[list[Any]] = [[] for _ in self._weights]
+        for call in records["calls"]:
+            for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
+                if id(weight) in self._index:
+                    by_weight[self._index[id(weight)]].append(gradient)
+        return self._squares(by_weight, x), records["labels"]
+
+    def _by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+        labels = self._labels(forward(self._model, x, training=False), y, *arguments)
+        return self._one_by_one(x, labels), labels
+
+    def _one_by_one(self, x: Any, labels: Any) -> Any:
+        def squares(example: Any) -> Any:
+            x, labels = example
+
+            def value() -> Any:
+                outputs = forward(self._model, x, training=False)
+                return ops.sum(self._values(labels, outputs))
+
+            found = autodiff.gradients(value, self._weights)
+            return ops.stack([self._square(gradient) for gradient in found])
+
+        return autodiff.map_examples(squares, (x, labels), self._dtype)
+
+    def _gradients(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The per-example gradients of one call by each weight of its layer."""
+        if all(gradient is None for gradient in by_output):
+            return []
+        by_output = [
+            ops.zeros_like(tensor, dtype=self._dtype) if g is None else ops.cast(g, self._dtype)
+            for tensor, g in zip(call.tapped, by_output, strict=True)
+        ]
+        # Rules need to know all sizes but that of the batch.
+        tensors = [*by_output, *keras.tree.flatten(call.inputs)]
+        if call.unit.rule is None or any(None in tensor.shape[1:] for tensor in tensors):
+            return self._gradients_one_by_one(call, by_output)
+        inputs = keras.tree.map_structure(self._promoted, call.inputs)
+        return call.unit.rule(call.unit.layer, inputs, by_output[0])
+
+    def _promoted(self, tensor: Any) -> Any:
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
+        return ops.cast(tensor, self._dtype) if is_float else tensor
+
+    def _gradients_one_by_one(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+        layer, weights = call.unit.layer, call.unit.layer.trainable_weights
+        self._slow[type(layer).__name__] = None
+        arguments = keras.tree.flatten((call.args, call.kwargs))
+        batched = [i for i, a in enumerate(arguments) if _is_batched(a, by_output[0])]
+
+        def flat_gradient(example: Any) -> Any:
+            inputs, cotangents = example
+            those = dict(zip(batched, inputs, strict=True))
+            args, kwargs = keras.tree.pack_sequence_as(
+                (call.args, call.kwargs), [those.get(i, a) for i, a in enumerate(arguments)]
+            )
+
+            def value() -> Any:
+                outputs = keras.tree.flatten(forward(layer, *args, **kwargs))
+                pairs = zip(filter(is_differentiable, outputs), cotangents, strict=True)
+                return sum(ops.sum(ops.cast(o, self._dtype) * c) for o, c in pairs)
+
+            found = zip(autodiff.gradients(value, weights), weights, strict=True)
+            flat = [ops.zeros(w.shape) if g is None else g for g, w in found]
+            return ops.concatenate([ops.cast(ops.ravel(g), self._dtype) for g in flat])
+
+        examples = ([arguments[i] for i in batched], list(by_output))
+        flat = autodiff.map_examples(flat_gradient, examples, self._dtype)
+        ends = np.cumsum([math.prod(weight.shape) for weight in weights])
+        starts = [0, *ends[:-1]]
+        return [(w, flat[:, i:j]) for w, i, j in zip(weights, starts, ends, strict=True)]
+
+    def _squares(self, by_weight: Sequence[Sequence[Any]], x: Any) -> Any:
+        batch = ops.shape(keras.tree.flatten(x)[0])[0]
+        none = ops.zeros((batch,), dtype=self._dtype)
+        return ops.stack(
+            [
+                ops.cast(gradients.squared_norms(gradients.total(uses)), self._dtype)
+                if uses
+                else none
+                for uses in by_weight
+            ],
+            axis=1,
+        )
+
+    def _square(self, gradient: Any) -> Any:
+        if gradient is None:
+            return ops.zeros((), dtype=self._dtype)
+        return ops.sum(ops.square(ops.cast(gradient, self._dtype)))
+
+
+class _WholeError(Exception):
+    """The model cannot be taken apart, and why."""
+
+
+def _rows(structure: Any, rows: Any) -> Any:
+    if isinstance(rows, slice):
+        return keras.tree.map_structure(lambda tensor: tensor[rows], structure)
+    return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), structure)
+
+
+def _tensors(call: Call) -> list[Any]:
+    arguments = keras.tree.flatten((call.args, call.kwargs))
+    return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
+
+
+def _is_batched(argument: Any, like: Any) -> bool:
+    return bool(getattr(argument, "shape", None)) and argument.shape[0] == like.shape[0]
+
+
+@functools.cache
+def _say(message: str) -> None:
+    """Logs a message once."""
+    logging.getLogger("keras_fisher").warning(message)

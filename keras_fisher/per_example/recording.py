@@ -1,0 +1,114 @@
+"""What goes into layers and what comes out of them while a model runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_fisher.autodiff import Tap
+from keras_fisher.per_example.forward import replaced
+from keras_fisher.rules import Rule, find
+
+# Layers that run the layers inside them in a loop, where these cannot be recorded.
+_WHOLE = (keras.layers.RNN, keras.layers.SpectralNormalization, keras.layers.TimeDistributed)
+
+
+class Unit(NamedTuple):
+    """A layer that is recorded as one, and its rule if it has one."""
+
+    layer: keras.layers.Layer
+    rule: Rule | None
+
+
+class Call(NamedTuple):
+    """One call of a unit's layer.
+
+    Attributes:
+        unit: Whose call it is.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        tapped: The tensors whose gradient is needed: of a unit with a rule and an activation, the
+            value before it; otherwise all outputs that are differentiable.
+    """
+
+    unit: Unit
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    tapped: list[Any]
+
+    @property
+    def inputs(self) -> Any:
+        """The first argument."""
+        return self.args[0] if self.args else next(iter(self.kwargs.values()))
+
+
+def is_differentiable(output: Any) -> bool:
+    """Whether an output of a layer is a floating-point tensor: no mask, and not `None`."""
+    dtype = getattr(output, "dtype", None)
+    return dtype is not None and keras.backend.is_float_dtype(dtype)
+
+
+def units_of(layer: keras.layers.Layer) -> list[Unit]:
+    """Returns the units that hold the trainable weights of a layer, each once."""
+    found: dict[int, Unit] = {}
+    _collect(layer, found)
+    return list(found.values())
+
+
+def _collect(layer: keras.layers.Layer, found: dict[int, Unit]) -> None:
+    if not layer.trainable_weights:
+        return
+    rule = find(layer) if layer.quantization_mode is None else None
+    inner = layer._flatten_layers(include_self=False, recursive=False)
+    held = {id(weight) for sublayer in inner for weight in sublayer.trainable_weights}
+    owns = any(id(weight) not in held for weight in layer.trainable_weights)
+    if rule is not None or owns or isinstance(layer, _WHOLE):
+        found[id(layer)] = Unit(layer, rule)
+        return
+    for sublayer in inner:
+        _collect(sublayer, found)
+
+
+@contextlib.contextmanager
+def recording(units: Sequence[Unit], tap: Tap) -> Iterator[list[Call]]:
+    """Records the calls of the units' layers, in the order in which they end."""
+    calls: list[Call] = []
+    with contextlib.ExitStack() as stack:
+        for unit in units:
+            stack.enter_context(replaced(unit.layer, "call", _recorder(unit, tap, calls)))
+        yield calls
+
+
+def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
+    original = unit.layer.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tapped: list[Any] = []
+
+        def record(output: Any) -> Any:
+            if not is_differentiable(output):
+                return output
+            tapped.append(tap(output))
+            return tapped[-1]
+
+        if unit.rule is None:
+            outputs = keras.tree.map_structure(record, original(*args, **kwargs))
+        else:
+            outputs = _call_with_rule(unit.layer, original, record, args, kwargs)
+        calls.append(Call(unit, args, kwargs, tapped))
+        return outputs
+
+    return call
+
+
+def _call_with_rule(
+    layer: Any, original: Callable[..., Any], record: Tap, args: Any, kwargs: Any
+) -> Any:
+    activation = getattr(layer, "activation", None)
+    if not callable(activation):
+        return record(original(*args, **kwargs))
+    with replaced(layer, "activation", lambda tensor: activation(record(tensor))):
+        return original(*args, **kwargs)

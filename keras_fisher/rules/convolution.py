@@ -1,0 +1,189 @@
+"""Convolutions: outer products of input patches and output gradient, summed over positions.
+
+A gradient with respect to a kernel needs, for every offset of the kernel, the input shifted by that
+offset. The shifted copies are laid side by side, so that one matrix product per example does all
+offsets. Where the output has fewer channels than the input, the output gradient is shifted instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_fisher.rules.gradients import Outer
+from keras_fisher.rules.registry import register
+
+
+class _Window(NamedTuple):
+    """How a kernel moves: one number for each spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]  # padding in front of the input
+
+    @classmethod
+    def of(cls, layer: Any, size: Sequence[int], steps: Sequence[int]) -> _Window:
+        """The window of a layer that reads `size` positions and writes `steps`."""
+        reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+        if layer.padding == "causal":
+            before = reach
+        elif layer.padding == "same":
+            before = [
+                max((n_out - 1) * s + r + 1 - n, 0) // 2
+                for n_out, s, r, n in zip(steps, layer.strides, reach, size, strict=True)
+            ]
+        else:
+            before = [0] * len(reach)
+        return cls(layer.kernel_size, layer.strides, layer.dilation_rate, tuple(before))
+
+
+@register(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+def convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """At offset k of the kernel, d l / d kernel[k] = sum_t x[stride t + dilation k] g[t]^T."""
+    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
+    return [(layer.kernel, _kernel_gradient(x, g, window, layer.groups)), *_bias(layer, g)]
+
+
+@register(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+def transposed_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """A convolution from output gradient to input: the two change places."""
+    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    window = _Window.of(layer, g.shape[1:-1], x.shape[1:-1])
+    return [(layer.kernel, _kernel_gradient(g, x, window, groups=1)), *_bias(layer, g)]
+
+
+@register(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+def depthwise_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """A convolution with as many groups as input channels."""
+    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    return [(layer.kernel, _depthwise_gradient(layer, x, g)), *_bias(layer, g)]
+
+
+@register(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """A depthwise convolution and a dense layer over channels, one after the other."""
+    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    pointwise = ops.cast(ops.squeeze(layer.pointwise_kernel, tuple(range(layer.rank))), g.dtype)
+    between = ops.depthwise_conv(
+        x,
+        ops.cast(layer.depthwise_kernel, x.dtype),
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        data_format="channels_last",
+    )
+    g_between = ops.matmul(g, ops.transpose(pointwise))
+    outer = Outer(
+        _flat(between, layer.rank), _flat(g, layer.rank), _reshaped(layer.pointwise_kernel.shape)
+    )
+    return [
+        (layer.depthwise_kernel, _depthwise_gradient(layer, x, g_between)),
+        (layer.pointwise_kernel, outer),
+        *_bias(layer, g),
+    ]
+
+
+def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer:
+    """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
+    if groups == 1 and max(window.strides) == 1 and g.shape[-1] < x.shape[-1]:
+        return _shifting_gradient(x, g, window)
+    patches = _patches(x, window, g.shape[1:-1])
+    left, right = _grouped(patches, groups), _grouped(ops.expand_dims(g, -2), groups)
+    features, filters = x.shape[-1] // groups, g.shape[-1] // groups
+
+    def assemble(product: Any) -> Any:
+        product = ops.reshape(product, (-1, groups, math.prod(window.kernel), features, filters))
+        product = ops.transpose(product, (0, 2, 3, 1, 4))
+        return ops.reshape(product, (-1, *window.kernel, features, groups * filters))
+
+    return Outer(left, right, assemble)
+
+
+def _shifting_gradient(x: Any, g: Any, window: _Window) -> Outer:
+    """The same with the output gradient shifted, against the input where it is."""
+    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
+    shifting = window._replace(
+        before=tuple(r - b for r, b in zip(reach, window.before, strict=True))
+    )
+    patches = _patches(g, shifting, x.shape[1:-1])
+    features, filters = x.shape[-1], g.shape[-1]
+
+    def assemble(product: Any) -> Any:
+        product = ops.reshape(product, (-1, features, *window.kernel, filters))
+        spatial = tuple(range(2, 2 + len(window.kernel)))
+        product = ops.flip(product, axis=spatial)
+        return ops.transpose(product, (0, *spatial, 1, len(spatial) + 2))
+
+    rank = len(window.kernel)
+    return Outer(_flat(x, rank), _flat(patches, rank), assemble)
+
+
+def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
+    """The gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
+    window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
+    channels = x.shape[-1]
+    patches = _patches(x, window, g.shape[1:-1])
+
+    def assemble(product: Any) -> Any:
+        product = ops.transpose(product, (0, 2, 1, 3))
+        return ops.reshape(product, (-1, *window.kernel, channels, layer.depth_multiplier))
+
+    left, right = _grouped(patches, channels), _grouped(ops.expand_dims(g, -2), channels)
+    return Outer(left, right, assemble)
+
+
+def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
+    """The input at every offset, shape (batch, *steps, offsets, channels)."""
+    size, paddings = x.shape[1:-1], []
+    for axis, (k, s, d, before) in enumerate(zip(*window, strict=True)):
+        end = (steps[axis] - 1) * s + (k - 1) * d + 1
+        paddings.append((before, max(0, end - before - size[axis])))
+    padded = ops.pad(x, ((0, 0), *paddings, (0, 0))) if any(map(any, paddings)) else x
+    shifted = [
+        padded[(slice(None), *map(_strided, offset, window.strides, window.dilation, steps))]
+        for offset in itertools.product(*map(range, window.kernel))
+    ]
+    joined = ops.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
+    return ops.reshape(joined, (-1, *steps, len(shifted), x.shape[-1]))
+
+
+def _strided(offset: int, stride: int, dilation: int, steps: int) -> slice:
+    start = offset * dilation
+    return slice(start, start + (steps - 1) * stride + 1, stride)
+
+
+def _grouped(patches: Any, groups: int) -> Any:
+    """Shape (batch, groups, T, offsets * channels / groups)."""
+    t, (offsets, channels) = math.prod(patches.shape[1:-2]), patches.shape[-2:]
+    if groups == 1:
+        return ops.reshape(patches, (-1, 1, t, offsets * channels))
+    split = ops.reshape(patches, (-1, t, offsets, groups, channels // groups))
+    split = ops.transpose(split, (0, 3, 1, 2, 4))
+    return ops.reshape(split, (-1, groups, t, offsets * (channels // groups)))
+
+
+def _flat(x: Any, rank: int) -> Any:
+    """Shape (batch, T, features): the `rank` spatial axes in one, and all after them in one."""
+    shape = x.shape[1:]
+    return ops.reshape(x, (-1, math.prod(shape[:rank]), math.prod(shape[rank:])))
+
+
+def _reshaped(shape: Sequence[int]) -> Callable[[Any], Any]:
+    return lambda product: ops.reshape(product, (-1, *shape))
+
+
+def _channels_last(layer: Any, x: Any) -> Any:
+    return x if layer.data_format == "channels_last" else ops.moveaxis(x, 1, -1)
+
+
+def _bias(layer: Any, g: Any) -> list[tuple[Any, Any]]:
+    if layer.bias is None:
+        return []
+    return [(layer.bias, ops.sum(g, axis=tuple(range(1, len(g.shape) - 1))))]

@@ -1,0 +1,82 @@
+"""Dense and einsum layers: outer products of input and output gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher.rules.gradients import Outer, sum_to
+from keras_fisher.rules.registry import register
+
+
+@register(keras.layers.Dense)
+def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
+    x, g = _flattened(inputs), _flattened(gradient)
+    weights: list[tuple[Any, Any]] = [(layer.kernel, Outer(x, g))]
+    if layer.bias is not None:
+        weights.append((layer.bias, ops.sum(g, axis=1)))
+    return weights
+
+
+@register(keras.layers.EinsumDense)
+def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """The same for an equation: x and g are summed over the labels t that the kernel lacks."""
+    x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
+    x_only = [i for i, a in enumerate(x_labels) if a not in kernel_labels + g_labels]
+    x = ops.sum(inputs, axis=tuple(x_only)) if x_only else inputs
+    x_labels = "".join(a for a in x_labels if a in kernel_labels + g_labels)
+    batch = x_labels[0]
+    if batch != g_labels[0] or batch in kernel_labels:
+        raise NotImplementedError("the first axis of input and output is not the batch")
+    if not set(kernel_labels) <= set(x_labels + g_labels):
+        raise NotImplementedError("the kernel has an axis of its own")
+    if not set(g_labels) <= set(x_labels + kernel_labels):
+        raise NotImplementedError("the output has an axis of its own")
+    groups = [a for a in kernel_labels if a in x_labels and a in g_labels]
+    left = [a for a in kernel_labels if a in x_labels and a not in groups]
+    right = [a for a in kernel_labels if a in g_labels and a not in groups]
+    summed = [a for a in x_labels[1:] if a in g_labels and a not in groups]
+    sizes = dict(zip(kernel_labels, layer.kernel.shape, strict=True))
+
+    def assemble(product: Any) -> Any:
+        labels = [*groups, *left, *right]
+        product = ops.reshape(product, (-1, *(sizes[a] for a in labels)))
+        return ops.transpose(product, (0, *(1 + labels.index(a) for a in kernel_labels)))
+
+    outer = Outer(
+        _arranged(x, x_labels, groups, summed, left),
+        _arranged(gradient, g_labels, groups, summed, right),
+        assemble,
+    )
+    weights: list[tuple[Any, Any]] = [(layer.kernel, outer)]
+    if layer.bias is not None:
+        weights.append((layer.bias, sum_to(gradient, layer.bias.shape)))
+    return weights
+
+
+def _flattened(x: Any) -> Any:
+    """Shape (batch, T, features)."""
+    return ops.reshape(x, (-1, math.prod(x.shape[1:-1]), x.shape[-1]))
+
+
+def _labels(equation: str, inputs: Any, gradient: Any) -> tuple[str, str, str]:
+    """The labels of input, kernel and output, an ellipsis spelt out."""
+    left, g_labels = equation.replace(" ", "").split("->")
+    x_labels, kernel_labels = left.split(",")
+    unused = (a for a in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if a not in equation)
+    covered = len(inputs.shape) - len(x_labels.replace("...", ""))
+    spelt = "".join(next(unused) for _ in range(covered))
+    return x_labels.replace("...", spelt), kernel_labels, g_labels.replace("...", spelt)
+
+
+def _arranged(x: Any, labels: str, groups: list[str], summed: list[str], own: list[str]) -> Any:
+    """Shape (batch, groups, T, features)."""
+    x = ops.transpose(x, (0, *(labels.index(a) for a in [*groups, *summed, *own])))
+    ends = (len(groups), len(groups) + len(summed))
+    shape = x.shape[1:]
+    parts = (shape[: ends[0]], shape[ends[0] : ends[1]], shape[ends[1] :])
+    return ops.reshape(x, (-1, *(math.prod(part) for part in parts)))

@@ -1,0 +1,109 @@
+"""Per-example gradients, as tensors or as factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+
+class Outer:
+    """Per-example gradients sum_t left[b, t] right[b, t]^T, kept as their factors.
+
+    The squared norm of each is computed in the cheaper of two ways: from the product itself, T m n
+    multiplications, or from the Gram matrices of the factors, T^2 (m + n) of them:
+    ||sum_t l_t r_t^T||^2 = sum_ts (l_t . l_s) (r_t . r_s).
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_fisher.rules import Outer
+    >>> left, right = np.ones((2, 4, 3), "float32"), np.ones((2, 4, 5), "float32")
+    >>> Outer(left, right).squared_norms().numpy()  # 3 * 5 entries, each 4
+    array([240., 240.], dtype=float32)
+
+    Args:
+        left: Shape `(batch, T, m)`, or `(batch, groups, T, m)` for independent groups.
+        right: Shape `(batch, T, n)` or `(batch, groups, T, n)`.
+        assemble: Turns products of shape `(batch, m, n)` or `(batch, groups, m, n)` into the
+            layout of the weight, shape `(batch, *weight.shape)`; needed where that is another.
+    """
+
+    def __init__(
+        self, left: Any, right: Any, assemble: Callable[[Any], Any] = lambda product: product
+    ) -> None:
+        self.left, self.right, self._assemble = left, right, assemble
+        t, m, n = left.shape[-2], left.shape[-1], right.shape[-1]
+        self._by_gram = t * (m + n) < m * n
+        largest = t * t if self._by_gram else m * n
+        self.size = math.prod(left.shape[1:-2]) * (t * (m + n) + largest)
+        """How many numbers it takes for each example, the factors included."""
+
+    def squared_norms(self) -> Any:
+        """Returns the squared norm of each example's gradient, shape `(batch,)`."""
+        left, right = self.left, self.right
+        if not self._by_gram:
+            # Matrix products are quicker with the longer side of the result last.
+            narrow, wide = sorted((left, right), key=lambda factor: factor.shape[-1])
+            return squared_norms(ops.matmul(ops.swapaxes(narrow, -1, -2), wide))
+        grams = ops.matmul(left, ops.swapaxes(left, -1, -2)) * ops.matmul(
+            right, ops.swapaxes(right, -1, -2)
+        )
+        return ops.sum(grams, axis=tuple(range(1, len(grams.shape))))
+
+    def gradient(self) -> Any:
+        """Returns each example's gradient in the layout of the weight."""
+        return self._assemble(ops.matmul(ops.swapaxes(self.left, -1, -2), self.right))
+
+
+def squared_norms(gradient: Any) -> Any:
+    """Returns the squared norm of each example's gradient, shape `(batch,)`."""
+    if hasattr(gradient, "squared_norms"):
+        return gradient.squared_norms()
+    return ops.sum(ops.square(gradient), axis=tuple(range(1, len(gradient.shape))))
+
+
+def total(gradients: Sequence[Any]) -> Any:
+    """Returns the sum of the gradients that a weight gets from each of its uses."""
+    if len(gradients) == 1:
+        return gradients[0]
+    return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
+
+
+def size(gradient: Any) -> int:
+    """Returns how many numbers a gradient takes for each example."""
+    return gradient.size if hasattr(gradient, "squared_norms") else math.prod(gradient.shape[1:])
+
+
+def sum_to(values: Any, shape: Sequence[int]) -> Any:
+    """Sums `values` of each example to the shape that was broadcast against it.
+
+    It gives the per-example gradient of a weight that a layer adds to its input (of the output
+    gradient) or multiplies it by (of the output gradient times the input).
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_fisher.rules import sum_to
+    >>> sum_to(np.ones((2, 4, 5, 3)), (3,)).shape, sum_to(np.ones((2, 4, 5, 3)), ()).shape
+    (TensorShape([2, 3]), TensorShape([2]))
+
+    Args:
+        values: Shape `(batch, ...)`.
+        shape: The shape of the weight, which broadcasts against the axes after the first.
+
+    Returns:
+        A tensor of shape `(batch, *shape)`.
+    """
+    extra = len(values.shape) - 1 - len(shape)
+    summed = ops.sum(values, axis=tuple(range(1, 1 + extra))) if extra else values
+    ones = tuple(i for i, n in enumerate(shape, 1) if n == 1 and summed.shape[i] != 1)
+    return ops.sum(summed, axis=ones, keepdims=True) if ones else summed
+
+
+def sum_over_others(values: Any, axes: Sequence[int]) -> Any:
+    """Sums `values` of each example over all axes but the first and `axes`."""
+    rank = len(values.shape)
+    kept = {0, *(axis % rank for axis in axes)}
+    others = tuple(axis for axis in range(rank) if axis not in kept)
+    return ops.sum(values, axis=others) if others else values

@@ -1,0 +1,51 @@
+"""Normalisation layers: y = gamma x^ + beta, with x^ the input normalised, in inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher.rules.gradients import sum_over_others
+from keras_fisher.rules.registry import register
+
+
+@register(
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+)
+def normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """The weights get sum g x^ (gamma) and sum g (beta), over all axes but their own."""
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    weights = []
+    if layer.gamma is not None:
+        normalized = _normalized(layer, inputs, layer.gamma, layer.beta)
+        weights.append((layer.gamma, _summed(gradient * normalized, axes, layer.gamma)))
+    if layer.beta is not None:
+        weights.append((layer.beta, _summed(gradient, axes, layer.beta)))
+    return weights
+
+
+@register(keras.layers.RMSNormalization)
+def rms_normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """The scale gets sum g x^, over all axes but its own."""
+    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    normalized = _normalized(layer, inputs, layer.scale, None)
+    return [(layer.scale, _summed(gradient * normalized, axes, layer.scale))]
+
+
+def _summed(values: Any, axes: Sequence[int], weight: Any) -> Any:
+    """The sum over all other axes; with axes [-1, 1] the weight is shaped (channels, height)."""
+    return ops.reshape(sum_over_others(values, axes), (-1, *weight.shape))
+
+
+def _normalized(layer: Any, inputs: Any, scale: Any, offset: Any) -> Any:
+    """What the layer itself returns with scale 1 and offset 0."""
+    at = [(scale, ops.ones_like(scale))]
+    if offset is not None:
+        at.append((offset, ops.zeros_like(offset)))
+    with keras.StatelessScope(state_mapping=at):
+        return ops.cast(layer.call(inputs), inputs.dtype)

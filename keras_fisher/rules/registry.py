@@ -1,0 +1,69 @@
+"""Which layer has which rule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import keras
+
+Rule = Callable[[Any, Any, Any], list[tuple[Any, Any]]]
+R = TypeVar("R", bound=Rule)
+
+_RULES: dict[type, Rule] = {}
+
+
+def register(*layer_classes: type) -> Callable[[R], R]:
+    """Registers the closed form of the per-example gradients of a kind of layer.
+
+    Example:
+    >>> import keras
+    >>> from keras_fisher import rules
+    >>> class Shift(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.shift = self.add_weight(shape=(input_shape[-1],))
+    ...
+    ...     def call(self, inputs):
+    ...         return inputs + self.shift
+    >>> @rules.register(Shift)
+    ... def shift(layer, inputs, gradient):
+    ...     return [(layer.shift, rules.sum_to(gradient, layer.shift.shape))]
+
+    Args:
+        *layer_classes: Subclasses of `keras.layers.Layer`. A subclass of theirs is covered too, as
+            long as it does not override `call`.
+
+    Returns:
+        A decorator for a function `rule(layer, inputs, gradient)`. `inputs` is the first argument
+        of the layer's call, shape `(batch, ...)`. `gradient` is, for every example, the gradient of
+        that example's loss with respect to the layer's output, shape `(batch, ...)`, at least
+        float32; for a layer with an `activation`, with respect to the value before it. The rule
+        returns a pair `(weight, per-example gradient)` for each of the layer's own trainable
+        weights, the gradient a tensor of shape `(batch, *weight.shape)` or an `Outer`. It may use
+        `keras.ops` only, and raises `NotImplementedError` for a configuration that it does not
+        cover. Before a rule is used it is checked on two examples against plain gradients.
+
+    Raises:
+        TypeError: if something else than a class of layers is given.
+    """
+    for layer_class in layer_classes:
+        if not (inspect.isclass(layer_class) and issubclass(layer_class, keras.layers.Layer)):
+            raise TypeError(
+                "`layer_classes` must be subclasses of keras.layers.Layer. "
+                f"Received: {layer_class!r}"
+            )
+
+    def decorator(rule: R) -> R:
+        _RULES.update(dict.fromkeys(layer_classes, rule))
+        return rule
+
+    return decorator
+
+
+def find(layer: keras.layers.Layer) -> Rule | None:
+    """Returns the rule for a layer, or `None` if there is none."""
+    for parent in type(layer).__mro__:
+        if parent in _RULES:
+            return _RULES[parent] if type(layer).call is getattr(parent, "call", None) else None
+    return None

@@ -1,0 +1,28 @@
+"""Traces of the Fisher and the Hessian matrix and norms of gradients, measured over data.
+
+All are measured in inference mode (dropout off, batch normalisation with its moving statistics) and
+leave every variable, loss and random state of the model as it was. Each comes as a function, and as
+a meter that is compiled once for many measurements of one model.
+"""
+
+from keras_fisher.traces.accuracy import accuracy
+from keras_fisher.traces.data import check_data
+from keras_fisher.traces.estimate import Estimate
+from keras_fisher.traces.fisher import FisherTraceMeter, fisher_trace
+from keras_fisher.traces.gradient_norm import GradientNormMeter, gradient_norm
+from keras_fisher.traces.hessian import HessianTraceMeter, hessian_trace
+from keras_fisher.traces.minibatch import MinibatchFisherTraceMeter, minibatch_fisher_trace
+
+__all__ = [
+    "Estimate",
+    "FisherTraceMeter",
+    "GradientNormMeter",
+    "HessianTraceMeter",
+    "MinibatchFisherTraceMeter",
+    "accuracy",
+    "check_data",
+    "fisher_trace",
+    "gradient_norm",
+    "hessian_trace",
+    "minibatch_fisher_trace",
+]

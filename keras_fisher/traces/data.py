@@ -1,0 +1,182 @@
+"""The data that is measured on: arrays, or a dataset of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_fisher import _arguments
+
+Batch = tuple[Any, Any]
+
+
+def check_data(data: Any, num_examples: int | None, batch_size: int, needs_labels: bool) -> None:
+    """Refuses what can be seen to be wrong before the data is read.
+
+    Raises:
+        TypeError: if a number is no integer, or `data` is neither `(x, y)` nor a dataset.
+        ValueError: if a number is below 1, the data is empty or endless, holds fewer examples than
+            `num_examples`, or lacks labels that are needed.
+    """
+    _arguments.check_integer("batch_size", batch_size, low=1)
+    if num_examples is not None:
+        _arguments.check_integer("num_examples", num_examples, low=1)
+    if isinstance(data, tuple | list):
+        _check_arrays(data, num_examples, needs_labels)
+    else:
+        _check_dataset(data, num_examples, needs_labels)
+
+
+def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
+    """Yields all examples of checked data, or the first `num_examples`, in batches `(x, y)`.
+
+    Raises:
+        ValueError: if a dataset turns out to be empty, to hold fewer examples than that, or to be
+            one of other things than batches.
+    """
+    found = 0
+    for x, y in _read(data, batch_size):
+        size = _common_length(x, y)
+        if num_examples is not None:
+            size = min(size, num_examples - found)
+        if size:
+            found += size
+            yield (x, y) if size == _length(x) else _rows((x, y), 0, size)
+        if found == num_examples:
+            return
+    if not found:
+        raise ValueError(_EMPTY)
+    if num_examples is not None:
+        raise ValueError(_too_few(num_examples, found))
+
+
+def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
+    """Yields the same, in mini-batches of equal size; a smaller one at the end is left out."""
+    first = None
+    for x, y in batches(data, num_examples, batch_size):
+        first = first or _length(x)
+        if _length(x) == first:
+            yield x, y
+
+
+_EMPTY = "`data` must hold at least one example. Received: none"
+_NO_BATCH = (
+    "`data` must hold examples along the first axis. Received: a scalar, as in a dataset that is "
+    "not batched"
+)
+
+
+def _too_few(num_examples: int, found: int) -> str:
+    return (
+        "`num_examples` must be at most the number of examples in `data`. "
+        f"Received: num_examples={num_examples} and {found} examples"
+    )
+
+
+def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> None:
+    if len(data) not in (1, 2):
+        raise ValueError(
+            "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
+            f"Received: a {type(data).__name__} of {len(data)}"
+        )
+    x, y = _pair(data)
+    for leaf in keras.tree.flatten((x, y)):
+        if leaf is not None and not hasattr(leaf, "shape"):
+            raise TypeError(
+                "`data` must be `(x, y)`, arrays or structures of arrays. "
+                f"Received: {type(leaf).__name__} where an array should be"
+            )
+    if not _shapes(x):
+        raise ValueError(f"`data` must hold inputs. Received: x={x!r}")
+    if needs_labels and not _shapes(y):
+        raise ValueError("`data` must hold labels. Received: x alone")
+    found = _common_length(x, y)
+    if not found:
+        raise ValueError(_EMPTY)
+    if num_examples is not None and num_examples > found:
+        raise ValueError(_too_few(num_examples, found))
+
+
+def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> None:
+    if not hasattr(data, "__iter__") or isinstance(data, dict | str) or hasattr(data, "dtype"):
+        raise TypeError(
+            "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
+            f"Received: {type(data).__name__}"
+        )
+    spec, cardinality = getattr(data, "element_spec", None), getattr(data, "cardinality", None)
+    shapes = _shapes(spec)
+    if needs_labels and spec is not None and not _shapes(_pair(spec)[1]):
+        raise ValueError("`data` must hold labels. Received: batches of x alone")
+    if any(shape.rank == 0 for shape in shapes):
+        raise ValueError(_NO_BATCH)
+    if cardinality is None:
+        return
+    length = int(cardinality())
+    if length == 0:
+        raise ValueError(_EMPTY)
+    if length == -1 and num_examples is None:
+        raise ValueError("`num_examples` must be given for a dataset without end. Received: None")
+    sizes = {shape[0] for shape in shapes}
+    if length < 0 or num_examples is None or None in sizes:
+        return
+    if num_examples > length * max(sizes):
+        raise ValueError(_too_few(num_examples, length * max(sizes)))
+
+
+def _read(data: Any, batch_size: int) -> Iterator[Batch]:
+    if not isinstance(data, tuple | list):
+        for batch in data:
+            yield _pair(batch)
+        return
+    x, y = _pair(data)
+    total = _length(x)
+    for start in range(0, total, batch_size):
+        yield _rows((x, y), start, min(start + batch_size, total))
+
+
+def _pair(batch: Any) -> Batch:
+    """The inputs and the labels, `None` if there are none."""
+    batch = tuple(batch) if isinstance(batch, list) else batch
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    return x, y
+
+
+def _rows(structure: Any, start: int, end: int) -> Any:
+    def cut(array: Any) -> Any:
+        return None if array is None else _standard(array[start:end])
+
+    return keras.tree.map_structure(cut, structure)
+
+
+def _standard(array: Any) -> Any:
+    """Arrays of floating point in Keras's default precision, as `fit` takes them."""
+    if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
+        return array.astype(keras.config.floatx())
+    return array
+
+
+def _length(x: Any) -> int:
+    return len(keras.tree.flatten(x)[0])
+
+
+def _common_length(x: Any, y: Any) -> int:
+    """How many examples a batch holds, whose arrays must agree on it."""
+    shapes = _shapes((x, y))
+    if any(len(shape) == 0 for shape in shapes):
+        raise ValueError(_NO_BATCH)
+    lengths = sorted({int(shape[0]) for shape in shapes})
+    if len(lengths) > 1:
+        raise ValueError(
+            "`data` must hold inputs and labels of one length. "
+            f"Received: lengths {', '.join(map(str, lengths))}"
+        )
+    return lengths[0]
+
+
+def _shapes(structure: Any) -> list[Any]:
+    """The shapes in a structure of arrays or specifications, some of which may be `None`."""
+    leaves = keras.tree.flatten(structure)
+    return [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]

@@ -1,0 +1,91 @@
+"""Which labels a Fisher trace is taken with.
+
+Each kind draws what its values need from the outputs of a batch, and gives the loss of each example
+whose squared gradient norm counts. `passes` lists the further arguments of `draw`: the squared
+norms of all passes are added.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher._labels import checked_labels, only_labels, outside_classes
+from keras_fisher.likelihoods import Likelihood
+
+Passes = list[tuple[Any, ...]]
+
+
+class Given:
+    """The labels of the data (the empirical Fisher)."""
+
+    needs_labels = True
+
+    def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
+        self._likelihood = likelihood
+
+    def passes(self, outputs: Any) -> Passes:
+        return [()]
+
+    def draw(self, outputs: Any, y: Any) -> Any:
+        return only_labels(checked_labels(self._likelihood, y, outputs))
+
+    def values(self, labels: Any, outputs: Any) -> Any:
+        return ops.sum(self._likelihood.nll_terms(labels, outputs), axis=-1)
+
+
+class Sampled(Given):
+    """Labels drawn from the model's own prediction."""
+
+    needs_labels = False
+
+    def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
+        super().__init__(likelihood, seed)
+        self._generator = keras.random.SeedGenerator(seed)
+
+    def draw(self, outputs: Any, y: Any) -> Any:
+        return ops.stop_gradient(self._likelihood.sample(outputs, self._generator))
+
+
+class Expected(Given):
+    """The expectation over all labels of an example, exactly.
+
+    The observations of an example are independent given the outputs, and their gradients have mean
+    zero. So E ||sum_t g_t||^2 = sum_t sum_k p_tk ||g_tk||^2: one pass for each observation t and
+    outcome k, with the square root of the probability as a factor of the loss.
+    """
+
+    needs_labels = False
+
+    def passes(self, outputs: Any) -> Passes:
+        outcomes = self._likelihood.num_outcomes(outputs)
+        labels, _ = self._likelihood.outcome(0, outputs)
+        observations = self._likelihood.nll_terms(labels, outputs).shape[-1]
+        return [(t, k) for t in range(observations) for k in range(outcomes)]
+
+    def draw(self, outputs: Any, y: Any, *arguments: Any) -> Any:
+        observation, outcome = arguments
+        labels, p = self._likelihood.outcome(outcome, outputs)
+        p = ops.reshape(p, (-1, math.prod(p.shape[1:])))
+        factors = ops.sqrt(p) * ops.one_hot(observation, p.shape[-1], dtype=p.dtype)
+        return ops.stop_gradient(labels), ops.stop_gradient(factors)
+
+    def values(self, labels: Any, outputs: Any) -> Any:
+        labels, factors = labels
+        terms = self._likelihood.nll_terms(labels, outputs)
+        return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
+
+
+def check_classes(likelihood: Likelihood, y: Any, model: keras.Model) -> None:
+    """Refuses an array with labels outside the classes, before anything runs."""
+    labels = only_labels(y)
+    outputs = getattr(getattr(model, "backbone", model), "outputs", None)  # of functional ones
+    bound = likelihood.class_bound(labels, outputs[0]) if outputs else None
+    if bound is None:
+        return
+    lowest, highest = int(ops.min(labels)), int(ops.max(labels))
+    if lowest < 0 or highest >= bound:
+        raise ValueError(f"{outside_classes(bound)} Received: labels from {lowest} to {highest}")

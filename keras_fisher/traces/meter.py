@@ -1,0 +1,135 @@
+"""What all meters share: the model and its likelihood, and turning data into an `Estimate`."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import likelihoods
+from keras_fisher._labels import only_labels
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.per_example import forward
+from keras_fisher.traces.data import Batch, check_data, minibatches
+from keras_fisher.traces.estimate import Estimate, estimate
+from keras_fisher.traces.labels import check_classes
+from keras_fisher.traces.progress import shown
+
+
+class Meter(abc.ABC):
+    """A measurement of one model, compiled on first use for many uses.
+
+    Args:
+        model: A Keras model with one output, wrapped or not.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+
+    Raises:
+        TypeError: if `model` is no Keras model or `likelihood` no likelihood.
+        ValueError: if the model has no known likelihood, or several outputs.
+    """
+
+    needs_labels = True
+    """Whether the data must hold labels."""
+
+    def __init__(self, model: keras.Model, likelihood: Likelihood | None = None) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
+        outputs = getattr(model, "outputs", None)  # known of functional ones alone
+        if outputs is not None and len(outputs) > 1:
+            raise ValueError(
+                f"`model` must have one output. Received: {model.name!r} with {len(outputs)}"
+            )
+        self._model = model
+        self._likelihood = _likelihood(model, likelihood)
+        self._compiled_for: list[int] = []
+
+    def __call__(
+        self,
+        data: Any,
+        *,
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        by_layer: bool = False,
+    ) -> Estimate:
+        """Measures over `data`; see the function of the same name for the arguments."""
+        return self.measure(data, num_examples, batch_size, by_layer)
+
+    def measure(
+        self,
+        data: Any,
+        num_examples: int | None,
+        batch_size: int,
+        by_layer: bool,
+        verbose: bool = False,
+    ) -> Estimate:
+        """The same; `verbose` shows a progress bar once it has taken some seconds."""
+        check_data(data, num_examples, batch_size, self.needs_labels)
+        if self.needs_labels and isinstance(data, tuple | list):
+            check_classes(self._likelihood, data[1], self._model)
+        read = self._read(data, num_examples, batch_size)
+        if verbose:
+            total = len(only_labels(data[0])) if isinstance(data, tuple | list) else None
+            read = shown(read, num_examples or total)
+        measured = self._measure(self._prepared(batch) for batch in read)
+        layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
+        return estimate(measured, layers if by_layer else None)
+
+    _read = staticmethod(minibatches)
+
+    @abc.abstractmethod
+    def _compile(self) -> None:
+        """Compiles anew what depends on which weights of the model are trainable."""
+
+    @abc.abstractmethod
+    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
+        """Returns what was measured, shape `(measurements, trainable weights)`."""
+
+    def _outputs(self, x: Any) -> Any:
+        outputs = forward(self._model, x, training=False)
+        if isinstance(outputs, list | tuple | dict):
+            raise ValueError(
+                f"`model` must have one output, a tensor. Received: {self._model.name!r}, "
+                f"which returned a {type(outputs).__name__} of {len(outputs)}"
+            )
+        return outputs
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """Tensors, an empty tuple for labels that are not there; a model that is built."""
+        if self.needs_labels and only_labels(batch[1]) is None:
+            raise ValueError("`data` must hold labels. Received: a batch of x alone")
+        x, y = keras.tree.map_structure(
+            lambda array: () if array is None else ops.convert_to_tensor(array), batch
+        )
+        if not self._model.built:
+            self._model(x, training=False)
+        weights = [id(weight) for weight in self._model.trainable_weights]
+        if not weights:
+            raise ValueError(
+                "`model` must have trainable weights. "
+                f"Received: {self._model.name!r}, which has none"
+            )
+        if weights != self._compiled_for:
+            self._compile()
+            self._compiled_for = weights
+        return x, y if self.needs_labels else ()
+
+
+def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:
+    if given is None:
+        given = getattr(model, "likelihood", None)
+    if given is None and not model.compiled:
+        raise ValueError(
+            f"`likelihood` must be given for a model that is not compiled. Received: {model.name!r}"
+        )
+    if given is None:
+        return likelihoods.from_loss(model.loss)
+    if not isinstance(given, Likelihood):
+        raise TypeError(
+            "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
+            f"Received: {given!r}"
+        )
+    return given

@@ -1,0 +1,118 @@
+"""Tr(F^B), the squared norm of the mini-batch gradient under sampled labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import _arguments, autodiff
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces.data import Batch
+from keras_fisher.traces.estimate import Estimate
+from keras_fisher.traces.labels import Given, Sampled
+from keras_fisher.traces.meter import Meter
+
+_LABELS = {"sampled": Sampled, "given": Given}
+
+
+def minibatch_fisher_trace(
+    model: keras.Model,
+    data: Any,
+    *,
+    labels: str = "sampled",
+    num_examples: int | None = None,
+    batch_size: int = 128,
+    by_layer: bool = False,
+    likelihood: Likelihood | None = None,
+    seed: int | None = None,
+) -> Estimate:
+    """Measures the squared norm of the mini-batch gradient of eq. 3 and appendix C.
+
+        Tr(F^B) = ||(1/B) sum_i g(x_i, y^_i)||^2 with y^_i ~ p(y | x_i),
+
+    averaged over mini-batches. This is what the Fisher penalty penalises: averaged first, then
+    squared. Its mean is Tr(F)/B, and it follows Tr(F) in training (figure 12).
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> categorical = kf.likelihoods.Categorical()
+    >>> data = np.random.rand(64, 4), None
+    >>> kf.minibatch_fisher_trace(model, data, batch_size=16, likelihood=categorical).count
+    4
+
+    Args:
+        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. `(x, None)` and batches of x
+            do unless labels are "given".
+        labels: "sampled" draws them from the model's prediction; "given" takes those of the data.
+        num_examples: How many examples to use, the first ones; `None` for all.
+        batch_size: B for arrays; a dataset keeps its own. A last mini-batch that is smaller than
+            the first is left out.
+        by_layer: Whether the estimate is to have `layers`, the value split by layer.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of drawn labels; `None` for a random one.
+
+    Returns:
+        An `Estimate` over mini-batches.
+
+    Scaling: the negative log-likelihood is the mean over the mini-batch (and over the positions of
+    an example, as in Keras's losses). Compare equal batch sizes only.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if `data` is empty or holds fewer than `num_examples`, lacks labels that are
+            needed, the model has no known likelihood, or `labels` is unknown.
+    """
+    meter = MinibatchFisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
+    return meter.measure(data, num_examples, batch_size, by_layer, verbose=True)
+
+
+class MinibatchFisherTraceMeter(Meter):
+    """`minibatch_fisher_trace`, compiled once for many measurements of one model.
+
+    Args:
+        model: A Keras model with one output.
+        labels: "sampled" or "given".
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of drawn labels; `None` for a random one.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        labels: str = "sampled",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(model, likelihood)
+        kind = _LABELS[_arguments.check_choice("labels", labels, _LABELS)]
+        if seed is not None:
+            _arguments.check_integer("seed", seed, low=0)
+        self._labels = kind(self._likelihood, seed)
+        self.needs_labels = self._labels.needs_labels
+
+    def _compile(self) -> None:
+        self._squares = autodiff.compiled(self._batch_squares)
+
+    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
+        return np.stack([ops.convert_to_numpy(self._squares(x, y)) for x, y in batches])
+
+    def _batch_squares(self, x: Any, y: Any) -> Any:
+        def mean_nll() -> Any:
+            outputs = self._outputs(x)
+            return self._likelihood.mean_nll(self._labels.draw(outputs, y), outputs)
+
+        return squares(autodiff.gradients(mean_nll, self._model.trainable_weights))
+
+
+def squares(gradients: list[Any]) -> Any:
+    """Returns the squared norm of each gradient, 0 for `None`."""
+    return ops.stack(
+        [ops.zeros(()) if g is None else autodiff.squared_norm([g]) for g in gradients]
+    )

@@ -1,0 +1,25 @@
+"""A progress bar for what turns out to take long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+_SECONDS_BEFORE_IT_SHOWS = 5.0
+
+
+def shown(batches: Iterable[tuple[Any, Any]], total: int | None) -> Iterator[tuple[Any, Any]]:
+    """Yields the batches, and shows how many examples are done once it has taken a while."""
+    started, done, bar = time.monotonic(), 0, None
+    for batch in batches:
+        yield batch
+        done += len(keras.tree.flatten(batch[0])[0])
+        if bar is None and time.monotonic() - started > _SECONDS_BEFORE_IT_SHOWS:
+            bar = keras.utils.Progbar(total, unit_name="example")
+        if bar is not None:
+            bar.update(done, finalize=False)
+    if bar is not None:
+        bar.update(done, finalize=True)
