@@ -8,10 +8,11 @@ import keras
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_example_runs_as_printed(tmp_path, monkeypatch):
+def test_the_examples_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
+    exec(compile("".join(examples), "README.md", "exec"), {})
     plain = keras.models.load_model("plain.keras")
     assert isinstance(plain, keras.Sequential)
 

@@ -1,26 +1,26 @@
-"""Callbacks that measure during `fit` and write into `logs`.
-
-List them before `keras.callbacks.TensorBoard`, `CSVLogger` and whatever else reads `logs`.
-"""
+"""How clean and noisy labels are learnt."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_fisher import _arguments
+from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.traces import GradientNormMeter, accuracy
 
 
-class LabelNoiseMonitor(keras.callbacks.Callback):
+class LabelNoiseMonitor(LogWriter):
     """Measures, after each epoch, how clean and noisy examples are being learnt (figure 5).
 
     It logs the training accuracy on either group against the labels that are trained on
     (`clean_accuracy`, `noisy_accuracy`: the latter is the fraction of noisy labels memorised), the
     norm of the mini-batch gradient on either (`clean_gradient_norm`, `noisy_gradient_norm`) and
     the ratio clean to noisy of these (`gradient_norm_ratio`). All in inference mode.
+
+    Order of callbacks is as in `FisherTrace`.
 
     Example:
     >>> import keras, numpy as np, keras_fisher as kf
@@ -42,7 +42,8 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
         gradient_batches: On how many mini-batches of either group the gradient norm is measured.
 
     Raises:
-        ValueError: if the arrays differ in length, or all examples are of one kind.
+        ValueError: if the arrays differ in length, or all examples are of one kind; when training
+            begins, if the model has no known likelihood.
     """
 
     def __init__(
@@ -56,21 +57,7 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         x, y, is_noisy = np.asarray(x), np.asarray(y), np.asarray(is_noisy, bool)
-        if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-            raise ValueError(
-                "`y` must hold integer labels, shape (n,). "
-                f"Received: dtype {y.dtype}, shape {y.shape}"
-            )
-        if not len(x) == len(y) == len(is_noisy):
-            raise ValueError(
-                "`x`, `y` and `is_noisy` must have the same length. "
-                f"Received: {len(x)}, {len(y)} and {len(is_noisy)}"
-            )
-        if is_noisy.all() or not is_noisy.any():
-            raise ValueError(
-                "`is_noisy` must mark some examples and leave some. "
-                f"Received: {is_noisy.sum()} marked of {len(is_noisy)}"
-            )
+        _check_arrays(x, y, is_noisy)
         self.batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
         self.gradient_batches = _arguments.check_integer(
             "gradient_batches", gradient_batches, low=1
@@ -79,25 +66,47 @@ class LabelNoiseMonitor(keras.callbacks.Callback):
             "clean": (x[~is_noisy], y[~is_noisy]),
             "noisy": (x[is_noisy], y[is_noisy]),
         }
-        self._gradient_norm: GradientNormMeter | None = None
+        self._meter: GradientNormMeter | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_meter": None}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Compiles the measurement for the model that is trained."""
-        self._gradient_norm = GradientNormMeter(self.model)
+        super().on_train_begin(logs)
+        self._meter = GradientNormMeter(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Measures and writes into `logs`."""
-        assert self._gradient_norm is not None
         measured = {}
         for name, (x, y) in self._groups.items():
             measured[f"{name}_accuracy"] = accuracy(self.model, x, y)
-            some = min(len(y), self.gradient_batches * self.batch_size)
-            norm = self._gradient_norm((x, y), num_examples=some, batch_size=self.batch_size)
-            measured[f"{name}_gradient_norm"] = norm.value
+            norm = self._gradient_norm(x, y)
+            self._warn_of_nan(norm, f"at the end of epoch {epoch}")
+            measured[f"{name}_gradient_norm"] = norm
+        noisy_norm = measured["noisy_gradient_norm"]
         measured["gradient_norm_ratio"] = (
-            measured["clean_gradient_norm"] / measured["noisy_gradient_norm"]
-            if measured["noisy_gradient_norm"]
-            else float("nan")
+            measured["clean_gradient_norm"] / noisy_norm if noisy_norm else math.nan
         )
         if logs is not None:
             logs.update(measured)
+
+    def _gradient_norm(self, x: np.ndarray, y: np.ndarray) -> float:
+        assert self._meter is not None
+        num_examples = min(self.gradient_batches * self.batch_size, len(y))
+        return self._meter((x, y), num_examples=num_examples, batch_size=self.batch_size).value
+
+
+def _check_arrays(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
+        )
+    if not len(x) == len(y) == len(is_noisy):
+        raise ValueError(
+            "`x`, `y` and `is_noisy` must have the same length. "
+            f"Received: {len(x)}, {len(y)} and {len(is_noisy)}"
+        )
+    if is_noisy.all() or not is_noisy.any():
+        raise ValueError(
+            "`is_noisy` must mark some examples and leave some. "
+            f"Received: {is_noisy.sum()} marked of {len(is_noisy)}"
+        )

@@ -1,0 +1,24 @@
+"""Callbacks that measure during `fit`, and two that act on it.
+
+What they measure is in `logs` for every other callback, in whatever order all are listed.
+"""
+
+from keras_fisher.callbacks.alpha_scheduler import AlphaScheduler
+from keras_fisher.callbacks.batch_norm_recalibration import BatchNormRecalibration
+from keras_fisher.callbacks.early_phase import EarlyPhase
+from keras_fisher.callbacks.fisher_trace import FisherTrace
+from keras_fisher.callbacks.gradient_norm import GradientNorm
+from keras_fisher.callbacks.hessian_trace import HessianTrace
+from keras_fisher.callbacks.label_noise_monitor import LabelNoiseMonitor
+from keras_fisher.callbacks.minibatch_fisher_trace import MinibatchFisherTrace
+
+__all__ = [
+    "AlphaScheduler",
+    "BatchNormRecalibration",
+    "EarlyPhase",
+    "FisherTrace",
+    "GradientNorm",
+    "HessianTrace",
+    "LabelNoiseMonitor",
+    "MinibatchFisherTrace",
+]

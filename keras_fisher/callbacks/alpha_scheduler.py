@@ -1,0 +1,97 @@
+"""The weight of the penalty, epoch by epoch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_fisher import _arguments
+from keras_fisher.callbacks._log_writer import LogWriter
+
+
+class AlphaScheduler(LogWriter):
+    """Sets `alpha`, the weight of the penalty, at the beginning of each epoch.
+
+    It is to `FisherPenaltyModel` what `keras.callbacks.LearningRateScheduler` is to an optimizer.
+    (Section 4.2 turns the penalty on late in training, or off early.) It logs `alpha`, for every
+    other callback to see wherever it is listed.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model = kf.FisherPenaltyModel(backbone, seed=0)
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> late = kf.callbacks.AlphaScheduler(lambda epoch: 0.1 if epoch >= 2 else 0.0)
+    >>> model.fit(x, y, epochs=3, callbacks=[late], verbose=0).history["alpha"]
+    [0.0, 0.0, 0.1]
+
+    Args:
+        schedule: A function of the epoch's index, or of that and the present alpha if it needs
+            both, that returns a number of at least 0.
+
+    Raises:
+        TypeError: if `schedule` is no such function, or a Keras schedule (which counts steps, and
+            is itself a value of `FisherPenaltyModel(alpha=...)`); when training begins, if the
+            model has no `alpha`; in training, if `schedule` returns no number.
+        ValueError: in training, if `schedule` returns a number below 0 or not finite.
+    """
+
+    def __init__(self, schedule: Callable[[int], float] | Callable[[int, float], float]) -> None:
+        super().__init__()
+        self.schedule: Callable[..., Any] = schedule
+        self._takes_alpha = _takes_alpha(schedule)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        if not hasattr(self.model, "alpha"):
+            raise TypeError(
+                "AlphaScheduler needs a model that has `alpha`, a FisherPenaltyModel. "
+                f"Received: {self.model.name!r} ({type(self.model).__name__})"
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        arguments = (epoch, self.model.alpha) if self._takes_alpha else (epoch,)
+        value = self.schedule(*arguments)
+        self.model.alpha = _arguments.check_non_negative(f"schedule({epoch})", value)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is not None:
+            logs["alpha"] = self.model.alpha
+
+
+def _takes_alpha(schedule: Any) -> bool:
+    """Whether `schedule` needs alpha beside the epoch, or an error if it takes neither."""
+    if isinstance(schedule, LearningRateSchedule):
+        raise TypeError(
+            "`schedule` must be a function of the epoch. A LearningRateSchedule is one of the "
+            "training step: give it to FisherPenaltyModel(alpha=...). "
+            f"Received: schedule={schedule!r}"
+        )
+    if not callable(schedule):
+        raise TypeError(
+            "`schedule` must be a function of the epoch, or of the epoch and alpha. "
+            f"Received: schedule={schedule!r} ({type(schedule).__name__})"
+        )
+    if _accepts(schedule, "epoch"):
+        return False
+    if _accepts(schedule, "epoch", "alpha"):
+        return True
+    raise TypeError(
+        "`schedule` must take the epoch, or the epoch and alpha. "
+        f"Received: schedule={schedule!r}, which takes {inspect.signature(schedule)}"
+    )
+
+
+def _accepts(function: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # A built-in, such as a list's __getitem__, may have no signature to read.
+        return True
+    return True

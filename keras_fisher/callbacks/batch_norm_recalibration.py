@@ -1,0 +1,140 @@
+"""Fresh statistics of batch normalisation for every evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import _arguments, autodiff
+from keras_fisher.callbacks._copying import CopyableCallback
+from keras_fisher.traces import check_data
+from keras_fisher.traces.data import minibatches
+
+
+class BatchNormRecalibration(CopyableCallback):
+    """Re-estimates the statistics of batch normalisation before each evaluation.
+
+    The moving mean and variance of each layer become the averages, over the first `num_batches`
+    mini-batches of training data, of the mean and variance of the mini-batch in training mode, at
+    the weights as they are: appendix G.2 does so with 100 batches when it tests. Moving averages
+    instead mix in the statistics of earlier weights.
+
+    It acts at the beginning of each evaluation: that of validation data within `fit`, and
+    `model.evaluate(..., callbacks=[...])`. All other variables, states of random generators
+    included, stay as they are, and so do layers that are frozen. Of a model that has no layer to
+    recalibrate it warns, once.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> norm = keras.layers.BatchNormalization()
+    >>> model = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(3)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> fresh = kf.callbacks.BatchNormRecalibration((x, y), batch_size=64)
+    >>> loss = model.evaluate(x, y, callbacks=[fresh], verbose=0)
+    >>> np.allclose(norm.moving_mean, x.mean(axis=0))
+    True
+
+    Args:
+        data: Training data: `(x,)` or `(x, y)`, arrays, or a `tf.data.Dataset` of such batches,
+            which is read from its beginning each time. Labels are not used.
+        num_batches: How many mini-batches to average over at most. A last one that is smaller than
+            the first is left out.
+        batch_size: The size of a mini-batch of arrays; a dataset keeps its own.
+
+    Raises:
+        TypeError: if `data` is of another kind, or a number has another type.
+        ValueError: if `num_batches` or `batch_size` is below 1, or `data` is empty.
+    """
+
+    def __init__(self, data: Any, num_batches: int = 100, *, batch_size: int = 128) -> None:
+        super().__init__()
+        self.num_batches = _arguments.check_integer("num_batches", num_batches, low=1)
+        self.batch_size = batch_size
+        check_data(data, 1, batch_size, needs_labels=False)
+        self._data = data
+        self._pass: _TrainingPass | None = None
+        self._has_warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_pass": None}
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self._pass = None  # Compiled for one model.
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        layers = _batch_norms(self.model)
+        if layers:
+            self._recalibrate(layers)
+        elif not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "BatchNormRecalibration found no batch normalisation that is not frozen in "
+                f"{self.model.name!r}: it does nothing",
+                stacklevel=2,
+            )
+
+    def _recalibrate(self, layers: Sequence[Any]) -> None:
+        if self._pass is None:
+            self._pass = _TrainingPass(self.model)
+        statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+        batches = minibatches(self._data, None, self.batch_size)
+        with _forgetting(layers):
+            states = self._pass(x for x, _ in itertools.islice(batches, self.num_batches))
+            seen = [[ops.convert_to_numpy(state[id(v)]) for v in statistics] for state in states]
+        for variable, values in zip(statistics, zip(*seen, strict=True), strict=True):
+            variable.assign(np.mean(values, axis=0, dtype="float64"))
+
+
+def _batch_norms(model: keras.Model) -> list[Any]:
+    # `model.layers` does not list what is inside of layers and backbones.
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.built and layer.trainable
+    ]
+
+
+class _TrainingPass:
+    """Forward passes in training mode that leave the model as it was."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._variables = model.non_trainable_variables
+        self._compiled = autodiff.compiled(self._step)
+
+    def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
+        """Yields what each pass leaves in the variables, by their id; the next goes on from it."""
+        state = [ops.copy(v) for v in self._variables]
+        for x in inputs:
+            state = self._compiled(state, x)
+            yield dict(zip(map(id, self._variables), state, strict=True))
+
+    def _step(self, state: Sequence[Any], x: Any) -> list[Any]:
+        # A compiled function takes the first axis of whatever it is given for that of a batch.
+        state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
+        with keras.StatelessScope(zip(self._variables, state, strict=True)) as scope:
+            self._model(x, training=True)
+        return [scope.get_current_value(v) for v in self._variables]
+
+
+@contextlib.contextmanager
+def _forgetting(layers: Sequence[Any]) -> Iterator[None]:
+    """Makes the moving statistics, after a step, those of its mini-batch alone."""
+    momenta = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

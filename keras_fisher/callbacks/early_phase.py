@@ -1,0 +1,147 @@
+"""Tr(F_i): Tr(F) in the early phase of training."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import keras
+
+from keras_fisher import _arguments
+from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._measuring import Measuring
+from keras_fisher.callbacks._state import from_json, to_json
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import Estimate, FisherTraceMeter
+
+
+class EarlyPhase(Measuring):
+    """Measures Tr(F_i): Tr(F) where the training loss first reaches a threshold (section 3).
+
+    It logs `early_fisher_trace`: NaN until the loss is at or below `loss_threshold`, and from then
+    on the trace that was measured there, once, as `keras_fisher.fisher_trace` does. The loss is the
+    one that Keras shows: the mean over the epoch so far, regularisers included.
+
+    A training that was begun without this callback may be past the threshold already. If its loss
+    is below at the first look, where it crossed is not known: a warning says so and the value stays
+    NaN. Give the state of the callback that saw the beginning to `set_state`.
+
+    Order of callbacks is as in `FisherTrace`.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x = np.random.normal(size=(64, 4))
+    >>> y = (x[:, 0] > 0).astype(int)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile(keras.optimizers.SGD(1.0), loss)
+    >>> early = kf.callbacks.EarlyPhase((x, y), loss_threshold=0.5, seed=0)
+    >>> fit = model.fit(x, y, epochs=5, callbacks=[early], verbose=0)
+    >>> crossed = [loss <= 0.5 for loss in fit.history["loss"]].index(True)
+    >>> step, estimate = early.crossing
+    >>> step == 2 * (crossed + 1)  # an epoch has two steps
+    True
+    >>> fit.history["early_fisher_trace"][-1] == estimate.value
+    True
+
+    Args:
+        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.
+            Labels are needed for "given" ones only.
+        loss_threshold: The training loss to wait for. Section 3 has 3.5 for CIFAR-100 and ImageNet
+            and 1.2 for CIFAR-10.
+        freq: When to look at the loss: "epoch" at the end of each, or every how many training
+            steps. (The first batches of an epoch make a mean of few.)
+        num_examples: How many examples to use, from the first on; `None` for all.
+        batch_size: How many examples are computed at a time.
+        labels: "sampled" from the model's prediction, "expected" for the exact sum over the
+            classes, or "given" for those of `data`.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of the drawn labels; `None` for a random one.
+
+    Attributes:
+        crossing: `(step, Estimate)` once the threshold was crossed, `None` before.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `loss_threshold` is not finite, `freq`, `labels` or a number is out of range,
+            or `data` holds too little; when training begins, if the model has no known likelihood;
+            in training, if it reports no `loss`.
+    """
+
+    key = "early_fisher_trace"
+    crossing: tuple[int, Estimate] | None
+
+    def __init__(
+        self,
+        data: Any,
+        loss_threshold: float,
+        *,
+        freq: Frequency = "epoch",
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        labels: str = "sampled",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.loss_threshold = _check_finite("loss_threshold", loss_threshold)
+        self.labels = _arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
+        super().__init__(
+            data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
+        )
+        self.seed = check_seed(seed)
+        self._is_ahead: bool | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what the callback remembers of the training, in values that JSON has."""
+        crossing = None if self.crossing is None else to_json(*self.crossing)
+        return {"is_ahead": self._is_ahead, "crossing": crossing}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `get_state` returned; the next fit goes on from there."""
+        self._is_ahead = state["is_ahead"]
+        self.crossing = None if state["crossing"] is None else from_json(state["crossing"])
+        self._is_restored = True
+
+    def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
+        return FisherTraceMeter(
+            model, labels=self.labels, likelihood=self.likelihood, seed=self.seed
+        )
+
+    def _look(self, logs: dict[str, Any] | None) -> None:
+        if self._is_ahead is False:
+            return
+        if not self._loss(logs) <= self.loss_threshold:
+            self._is_ahead = True
+            return
+        if self._is_ahead:
+            self.crossing = self._measure()
+        else:
+            warnings.warn(
+                "EarlyPhase began to look when the training loss was below "
+                f"loss_threshold={self.loss_threshold} already: `{self.key}` stays NaN",
+                stacklevel=2,
+            )
+        self._is_ahead = False
+
+    def _values(self) -> dict[str, float]:
+        return {self.key: math.nan if self.crossing is None else self.crossing[1].value}
+
+    def _forget(self) -> None:
+        self.crossing = None
+        self._is_ahead = True
+
+    def _loss(self, logs: dict[str, Any] | None) -> float:
+        reported = self.model.get_metrics_result() if logs is None else logs
+        if "loss" not in reported:
+            raise ValueError(
+                f"EarlyPhase needs a model that reports its `loss`. Received: {sorted(reported)}"
+            )
+        return float(reported["loss"])
+
+
+def _check_finite(name: str, value: Any) -> float:
+    if not math.isfinite(_arguments.check_real(name, value)):
+        raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
+    return float(value)

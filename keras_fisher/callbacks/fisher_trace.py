@@ -1,0 +1,112 @@
+"""Tr(F) during training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_fisher import _arguments
+from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._curve import Curve
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import FisherTraceMeter
+
+
+class FisherTrace(Curve):
+    """Follows Tr(F), the mean squared norm of the per-example gradient, through training.
+
+        Tr(F) = (1/n) sum_i ||g(x_i, y^_i)||^2
+
+    with g the gradient of the negative log-likelihood with respect to the weights, as
+    `keras_fisher.fisher_trace` measures it. It logs `fisher_trace`, the latest value, and
+    `fisher_trace_peak`, the largest one from the end of the first epoch on; both are NaN until
+    there is one. Maxima start there as in appendix A.2, since Tr(F) explodes at the
+    initialisation of networks with batch normalisation.
+
+    All callbacks that measure write into `logs` before any other callback reads them, in whatever
+    order they are listed, and leave the training as it is. (To `keras.callbacks.EarlyStopping` and
+    `ModelCheckpoint` say by `mode` whether more is better.) With `freq` a number of steps, the
+    curve over steps also goes to each `keras.callbacks.TensorBoard` of the list.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> trace = kf.callbacks.FisherTrace((x, y), freq=2, num_examples=16, seed=0)
+    >>> fit = model.fit(x, y, batch_size=16, epochs=2, callbacks=[trace], verbose=0)
+    >>> [step for step, estimate in trace.history]
+    [2, 4, 6, 8]
+    >>> fit.history["fisher_trace"][-1] == trace.history[-1][1].value
+    True
+
+    Args:
+        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time. Labels are needed for "given" ones only.
+        freq: "epoch" to measure at the end of each epoch, or every how many training steps. Steps
+            are counted from the first of the training, across fits. (`freq=1, num_examples=128` on
+            a dataset that shuffles is figures 15 and 16.)
+        num_examples: How many examples to use, from the first on; `None` for all.
+        batch_size: How many examples are computed at a time.
+        labels: "sampled" from the model's prediction, "expected" for the exact sum over the
+            classes, or "given" for those of `data` (the empirical Fisher).
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of the drawn labels; `None` for a random one.
+
+    Attributes:
+        history: All measurements of the training, a list of `(step, Estimate)`.
+        peak: The largest value measured at the end of epoch 0 or later, by the numbers that `fit`
+            gives to epochs (a fit with `initial_epoch` above 0 is past it); NaN before.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `freq`, `labels` or a number is out of range, or `data` holds too little;
+            when training begins, if the model has no known likelihood.
+    """
+
+    key = "fisher_trace"
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        freq: Frequency = "epoch",
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        labels: str = "sampled",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.labels = _arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
+        super().__init__(
+            data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
+        )
+        self.seed = check_seed(seed)
+
+    def get_state(self) -> dict[str, Any]:
+        return super().get_state() | {"peak": None if math.isnan(self.peak) else self.peak}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.peak = math.nan if state["peak"] is None else state["peak"]
+
+    def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
+        return FisherTraceMeter(
+            model, labels=self.labels, likelihood=self.likelihood, seed=self.seed
+        )
+
+    def _look(self, logs: dict[str, Any] | None) -> None:
+        super()._look(logs)
+        if self._epochs:
+            self.peak = float(np.fmax(self.peak, self.history[-1][1].value))
+
+    def _values(self) -> dict[str, float]:
+        return super()._values() | {f"{self.key}_peak": self.peak}
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.peak = math.nan

@@ -1,0 +1,67 @@
+"""The norm of the mini-batch gradient during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher.callbacks._checks import Frequency
+from keras_fisher.callbacks._curve import Curve
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import GradientNormMeter
+
+
+class GradientNorm(Curve):
+    """Follows the norm of the mini-batch gradient through training (figure 1).
+
+        ||(1/B) sum_i g(x_i, y_i)||,
+
+    with the given labels, averaged over mini-batches, as `keras_fisher.gradient_norm` measures it.
+    It logs `gradient_norm`, the latest value, NaN until there is one.
+
+    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> norm = kf.callbacks.GradientNorm((x, y), batch_size=16)
+    >>> fit = model.fit(x, y, epochs=2, callbacks=[norm], verbose=0)
+    >>> len(fit.history["gradient_norm"])
+    2
+
+    Args:
+        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time.
+        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
+        num_examples: How many examples to use, from the first on; `None` for all.
+        batch_size: The size B of a mini-batch of arrays; a dataset keeps its own.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+
+    Attributes:
+        history: All measurements of the training, a list of `(step, Estimate)`.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `freq` or a number is out of range, or `data` holds too little; when training
+            begins, if the model has no known likelihood.
+    """
+
+    key = "gradient_norm"
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        freq: Frequency = "epoch",
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        super().__init__(data, freq, num_examples, batch_size, likelihood, needs_labels=True)
+
+    def _make_meter(self, model: keras.Model) -> GradientNormMeter:
+        return GradientNormMeter(model, likelihood=self.likelihood)

@@ -1,0 +1,85 @@
+"""Tr(H) during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher import _arguments
+from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._curve import Curve
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import HessianTraceMeter
+
+
+class HessianTrace(Curve):
+    """Follows Tr(H), the trace of the Hessian of the mean loss, through training (figure 18).
+
+        Tr(H) = E_z z^T H z,
+
+    estimated from `num_probes` random vectors z, as `keras_fisher.hessian_trace` does. It logs
+    `hessian_trace`, the latest value, NaN until there is one.
+
+    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> trace = kf.callbacks.HessianTrace((x, y), num_probes=10, seed=0)
+    >>> fit = model.fit(x, y, callbacks=[trace], verbose=0)
+    >>> fit.history["hessian_trace"][0] > 0
+    True
+
+    Args:
+        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time.
+        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
+        num_examples: How many examples to use, from the first on; `None` for all.
+        batch_size: How many examples are computed at a time.
+        num_probes: How many random vectors are drawn for each measurement.
+        distribution: What their entries are drawn from, "gaussian" or "rademacher".
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of the random vectors; `None` for a random one.
+
+    Attributes:
+        history: All measurements of the training, a list of `(step, Estimate)`.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `freq`, `distribution` or a number is out of range, or `data` holds too
+            little; when training begins, if the model has no known likelihood.
+    """
+
+    key = "hessian_trace"
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        freq: Frequency = "epoch",
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        num_probes: int = 30,
+        distribution: str = "gaussian",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(data, freq, num_examples, batch_size, likelihood, needs_labels=True)
+        self.num_probes = _arguments.check_integer("num_probes", num_probes, low=1)
+        self.distribution = _arguments.check_choice(
+            "distribution", distribution, ("gaussian", "rademacher")
+        )
+        self.seed = check_seed(seed)
+
+    def _make_meter(self, model: keras.Model) -> HessianTraceMeter:
+        return HessianTraceMeter(
+            model,
+            num_probes=self.num_probes,
+            distribution=self.distribution,
+            likelihood=self.likelihood,
+            seed=self.seed,
+        )

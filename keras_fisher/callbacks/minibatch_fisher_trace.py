@@ -1,0 +1,78 @@
+"""The squared norm of the mini-batch gradient during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher import _arguments
+from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._curve import Curve
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import MinibatchFisherTraceMeter
+
+
+class MinibatchFisherTrace(Curve):
+    """Follows Tr(F^B), the squared norm of the mini-batch gradient of eq. 3, through training.
+
+        Tr(F^B) = ||(1/B) sum_i g(x_i, y^_i)||^2,
+
+    averaged over mini-batches, as `keras_fisher.minibatch_fisher_trace` measures it. It logs
+    `minibatch_fisher_trace`, the latest value, NaN until there is one.
+
+    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> trace = kf.callbacks.MinibatchFisherTrace((x, y), batch_size=16, seed=0)
+    >>> fit = model.fit(x, y, callbacks=[trace], verbose=0)
+    >>> fit.history["minibatch_fisher_trace"][0] > 0
+    True
+
+    Args:
+        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time. Labels are needed for "given" ones only.
+        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
+        num_examples: How many examples to use, from the first on; `None` for all.
+        batch_size: The size B of a mini-batch of arrays; a dataset keeps its own.
+        labels: "sampled" from the model's prediction, or "given" for those of `data`.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of the drawn labels; `None` for a random one.
+
+    Attributes:
+        history: All measurements of the training, a list of `(step, Estimate)`.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `freq`, `labels` or a number is out of range, or `data` holds too little;
+            when training begins, if the model has no known likelihood.
+    """
+
+    key = "minibatch_fisher_trace"
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        freq: Frequency = "epoch",
+        num_examples: int | None = None,
+        batch_size: int = 128,
+        labels: str = "sampled",
+        likelihood: Likelihood | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.labels = _arguments.check_choice("labels", labels, ("sampled", "given"))
+        super().__init__(
+            data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
+        )
+        self.seed = check_seed(seed)
+
+    def _make_meter(self, model: keras.Model) -> MinibatchFisherTraceMeter:
+        return MinibatchFisherTraceMeter(
+            model, labels=self.labels, likelihood=self.likelihood, seed=self.seed
+        )

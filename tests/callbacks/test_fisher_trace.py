@@ -1,0 +1,92 @@
+"""The peak of Tr(F)."""
+
+import json
+import math
+
+import keras
+import pytest
+
+import keras_fisher as kf
+from tests import nets
+
+X, Y = nets.inputs("dense", batch=12), nets.labels(batch=12)
+
+
+class Rising(keras.callbacks.Callback):
+    """Multiplies the last kernel, so that Tr(F) differs clearly from step to step."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.factors = iter(factors)
+
+    def on_train_batch_end(self, batch, logs=None):
+        kernel = self.model.trainable_weights[2]
+        kernel.assign(kernel * next(self.factors))
+
+
+def fit(trace, factors, model=None, **arguments):
+    """Trains at learning rate 0, two steps an epoch."""
+    if model is None:
+        model = nets.build("dense")
+        model.compile(keras.optimizers.SGD(0.0), nets.loss(), run_eagerly=True)
+    callbacks = [trace, Rising(factors)]
+    return model.fit(X, Y, batch_size=6, verbose=0, callbacks=callbacks, **arguments).history
+
+
+def trace(**options):
+    return kf.callbacks.FisherTrace((X, Y), labels="given", **options)
+
+
+def test_the_peak_is_the_largest_value_from_the_end_of_the_first_epoch_on():
+    steps, factors = trace(freq=1), (8, 1 / 4, 2, 1, 1 / 8, 1)
+    logged = fit(steps, factors, epochs=3)
+    values = [estimate.value for _, estimate in steps.history]
+    assert values[0] == max(values)  # within the first epoch, which does not count
+    assert logged["fisher_trace_peak"] == [values[1], values[2], values[2]]
+    assert steps.peak == values[2] > values[1]
+
+
+def test_there_is_no_peak_before_the_first_epoch_has_ended():
+    steps = trace(freq=3)
+    logged = fit(steps, (1, 1, 1, 1), epochs=2)
+    assert math.isnan(logged["fisher_trace_peak"][0])
+    assert logged["fisher_trace_peak"][1] == steps.history[0][1].value
+
+
+def test_a_fit_that_begins_at_a_later_epoch_is_past_the_first():
+    steps = trace(freq=1)
+    fit(steps, (1, 1 / 8), initial_epoch=1, epochs=2)
+    assert steps.peak == steps.history[0][1].value > steps.history[1][1].value
+
+
+def test_the_peak_survives_a_restart():
+    first, resumed = trace(), trace()
+    model = nets.build("dense")
+    model.compile(keras.optimizers.SGD(0.0), nets.loss(), run_eagerly=True)
+    fit(first, (1, 1), model)
+    resumed.set_state(json.loads(json.dumps(first.get_state(), allow_nan=False)))
+    logged = fit(resumed, (1, 1 / 8), model, initial_epoch=1, epochs=2)
+    assert logged["fisher_trace_peak"] == [first.peak]
+    assert first.peak > logged["fisher_trace"][0]
+
+
+def test_a_new_training_has_a_peak_of_its_own():
+    again = trace()
+    fit(again, (8, 1))
+    logged = fit(again, (1, 1))
+    assert logged["fisher_trace_peak"] == logged["fisher_trace"]
+
+
+def test_a_state_without_a_peak_is_plain_json():
+    state = json.loads(json.dumps(trace().get_state(), allow_nan=False))
+    restored = trace()
+    restored.set_state(state)
+    assert math.isnan(restored.peak)
+    assert state == {"history": [], "peak": None}
+
+
+def test_nan_is_no_peak():
+    steps = trace(freq=1)
+    with pytest.warns(UserWarning, match="measured NaN"):
+        fit(steps, (1, 1, math.nan, 1), epochs=2)
+    assert steps.peak == steps.history[1][1].value

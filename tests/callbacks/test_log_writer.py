@@ -1,0 +1,120 @@
+"""What the callbacks put into the logs is seen by every other, and training does not notice."""
+
+import csv
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import keras_fisher as kf
+from tests import nets
+
+N = 24
+KEYS = ("alpha", "early_fisher_trace", "fisher_trace", "gradient_norm_ratio")
+
+
+def writers(x, y):
+    return [
+        kf.callbacks.AlphaScheduler(lambda epoch: 0.1 * epoch),
+        kf.callbacks.EarlyPhase((x, y), 100.0, labels="given", num_examples=4),
+        kf.callbacks.FisherTrace((x, y), labels="given", num_examples=8),
+        kf.callbacks.LabelNoiseMonitor(x, y, np.arange(len(y)) % 2, batch_size=8),
+    ]
+
+
+class ReaderOfAKind(keras.callbacks.Callback):
+    """Notes which keys it finds, as a callback of the user's may."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.found = dict(logs)
+
+
+@pytest.mark.parametrize("listed", ["before", "after"])
+def test_every_callback_finds_what_is_measured_wherever_it_is_listed(tmp_path, listed):
+    x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+    model = nets.compiled("dense", keras.optimizers.SGD(0.5), compile_args={"run_eagerly": True})
+    log, table = keras.callbacks.History(), tmp_path / "log.csv"
+    # More is better, though Tr(F) falls in this run: the second epoch is the last.
+    stop = keras.callbacks.EarlyStopping("fisher_trace", mode="max", patience=1)
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    readers = [
+        log,
+        ReaderOfAKind(),
+        keras.callbacks.CSVLogger(table),
+        stop,
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "{fisher_trace:.5f}.keras", "fisher_trace", mode="max"
+        ),
+        board,
+    ]
+    first, last = (readers, writers(x, y)) if listed == "after" else (writers(x, y), readers)
+    given = [*first, *last]
+    model.fit(x, y, batch_size=12, epochs=4, verbose=0, callbacks=given)
+
+    measured = log.history
+    assert all(type(value) is float for key in KEYS for value in measured[key])
+    assert measured["alpha"] == [0.0, 0.1]
+    assert len(measured["fisher_trace"]) == stop.stopped_epoch + 1 == 2
+    assert readers[1].found == {key: values[-1] for key, values in measured.items()}
+    with table.open() as lines:
+        rows = list(csv.DictReader(lines))
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    for key in KEYS:
+        assert [float(row[key]) for row in rows] == measured[key]
+        curve = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors(f"epoch_{key}")]
+        assert curve == pytest.approx(measured[key])
+    for value in measured["fisher_trace"]:
+        saved = keras.models.load_model(tmp_path / f"{value:.5f}.keras")
+        again = kf.fisher_trace(saved, (x, y), labels="given", num_examples=8).value
+        assert again == pytest.approx(value, rel=1e-5)
+    assert given == [*first, *last]  # the list that the user holds
+
+
+def test_the_order_among_the_others_is_kept():
+    called = []
+
+    def note(name):
+        return keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: called.append(name),
+            on_epoch_end=lambda epoch, logs: called.append(name),
+        )
+
+    x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+    model = nets.compiled("dense", compile_args={"run_eagerly": True})
+    alpha, norm = kf.callbacks.AlphaScheduler(lambda epoch: 0.0), kf.callbacks.GradientNorm((x, y))
+    everyone = keras.callbacks.CallbackList([note("a"), alpha, note("b"), norm], True, model=model)
+    model.fit(x, y, verbose=0, callbacks=everyone)
+    assert called == ["a", "b", "a", "b"]  # each of them once at the beginning and the end
+    assert everyone.callbacks[:2] == [alpha, norm]
+
+
+def all_measures(x, y):
+    options = {"num_examples": 6, "freq": 2}
+    return [
+        kf.callbacks.FisherTrace((x, y), **options),
+        kf.callbacks.MinibatchFisherTrace((x, y), **options),
+        kf.callbacks.HessianTrace((x, y), num_probes=1, **options),
+        kf.callbacks.GradientNorm((x, y), **options),
+        kf.callbacks.EarlyPhase((x, y), 100.0, **options),
+        kf.callbacks.LabelNoiseMonitor(x, y, np.arange(len(y)) % 2, batch_size=8),
+    ]
+
+
+def test_training_with_all_measures_is_bit_for_bit_that_without():
+    x, y = nets.inputs("dropout", batch=N), nets.labels(batch=N)
+    results = []
+    for measures in ([], all_measures(x, y)):
+        body = [keras.Input((4,)), *nets.build("dropout").layers, layers.BatchNormalization()]
+        model = kf.FisherPenaltyModel(keras.Sequential(body), seed=1)
+        model.compile(keras.optimizers.Adam(0.01), nets.loss(), run_eagerly=True)
+        drawn = []  # by a user's own augmentation, say
+        draw = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs, drawn=drawn: drawn.append(random.random())
+        )
+        model.fit(x, y, batch_size=5, epochs=2, verbose=0, callbacks=[*measures, draw])
+        results.append([*nets.flat([*model.variables, *model.optimizer.variables]), *drawn])
+    np.testing.assert_array_equal(*results)
