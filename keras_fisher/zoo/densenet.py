@@ -1,0 +1,90 @@
+"""Densely connected networks for small images."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_fisher.zoo._initializers import seeded_initializers
+
+
+def densenet(
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    num_classes: int = 10,
+    *,
+    depth: int = 40,
+    growth: int = 12,
+    seed: int | None = None,
+) -> keras.Model:
+    """A DenseNet with neither bottlenecks nor compression.
+
+    A 3x3 convolution to 16 channels; three dense blocks of `(depth - 4) / 3` pre-activation 3x3
+    convolutions of `growth` filters, each of which reads the outputs of all before it in its block;
+    between two blocks a transition, which is a pre-activation 1x1 convolution that keeps the number
+    of channels and 2x2 average pooling; global average pooling, and the logits. There is no
+    dropout. Kernels start from He's normal distribution.
+
+    Reference: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
+
+    Example:
+        >>> from keras_fisher import zoo
+        >>> model = zoo.densenet(num_classes=100, depth=10, growth=4, seed=0)
+        >>> model.output_shape
+        (None, 100)
+
+    Args:
+        input_shape: Height, width and channels of one image.
+        num_classes: The number of logits.
+        depth: The number of layers with weights: 3n + 4 for n layers in a dense block.
+        growth: The channels that each layer of a dense block adds.
+        seed: Makes the initial weights reproducible.
+
+    Returns:
+        A functional model from images to logits of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: If `depth` is not 3n + 4 for a whole number n of at least 1.
+    """
+    layers_per_block, remainder = divmod(depth - 4, 3)
+    if layers_per_block < 1 or remainder:
+        raise ValueError(f"`depth` must be 3n + 4 for a whole number n >= 1. Received: {depth}")
+    kernels = seeded_initializers(keras.initializers.HeNormal, seed)
+    inputs = keras.Input(input_shape)
+    x = _conv(inputs, 16, 3, kernels, name="stem")
+    for block in (1, 2, 3):
+        for layer in range(1, layers_per_block + 1):
+            name = f"block{block}_layer{layer}"
+            new = _conv(_activation(x, name=name), growth, 3, kernels, name=f"{name}_conv")
+            x = layers.Concatenate(name=f"{name}_concat")([x, new])
+        if block < 3:
+            name = f"transition{block}"
+            x = _conv(_activation(x, name=name), x.shape[-1], 1, kernels, name=f"{name}_conv")
+            x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+    x = _activation(x, name="head")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(num_classes, kernel_initializer=next(kernels), name="logits")(x)
+    return keras.Model(inputs, outputs, name="densenet")
+
+
+def _conv(
+    x: Any,
+    filters: int,
+    size: int,
+    kernels: Iterator[keras.initializers.Initializer],
+    *,
+    name: str,
+) -> Any:
+    return layers.Conv2D(
+        filters,
+        size,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=next(kernels),
+        name=name,
+    )(x)
+
+
+def _activation(x: Any, *, name: str) -> Any:
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
