@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from keras_fisher.autodiff.replaced_ops import exact_moments, quick_convolutions
 
 
 class PenaltyGradients(NamedTuple):
@@ -47,7 +47,7 @@ def tapped_gradients(objective: Callable[[Tap], Any]) -> list[Any]:
     """
     tapped: list[Any] = []
     context = _context()
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    with tf.GradientTape(watch_accessed_variables=False) as tape, quick_convolutions():
 
         def tap(tensor: Any) -> Any:
             if _context() is not context:
@@ -100,7 +100,7 @@ def quadratic_forms(
         NotImplementedError: if an operation has no second derivative.
     """
     weights = _sources(weights)
-    with tf.GradientTape(persistent=True) as outer, exact_moments():
+    with tf.GradientTape(persistent=True) as outer, exact_moments(), quick_convolutions():
         outer.watch(weights)
         with tf.GradientTape() as inner:
             inner.watch(weights)
@@ -257,58 +257,6 @@ def checked_below(values: Any, bound: int, message: str) -> Any:
     ]
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(values)
-
-
-@contextlib.contextmanager
-def exact_moments() -> Iterator[None]:
-    """Makes `tf.nn.moments`, and Keras's layers built on it, right when differentiated twice.
-
-    TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
-    not depend on that; the second does, so that batch, layer and group normalisation are silently
-    wrong in a nested tape. A `tf.function` that was traced outside keeps TensorFlow's own.
-    """
-    _ExactMoments.enter()
-    try:
-        yield
-    finally:
-        _ExactMoments.leave()
-
-
-class _ExactMoments:
-    """Counts who is inside, so that threads that trace at the same time restore the original."""
-
-    lock = threading.Lock()
-    inside = 0
-    original: Any = None
-
-    @classmethod
-    def enter(cls) -> None:
-        with cls.lock:
-            if cls.inside == 0:
-                cls.original = tf.nn.moments
-                tf.nn.moments = _moments
-            cls.inside += 1
-
-    @classmethod
-    def leave(cls) -> None:
-        with cls.lock:
-            cls.inside -= 1
-            if cls.inside == 0:
-                tf.nn.moments = cls.original
-
-
-def _moments(
-    x: Any, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
-) -> tuple[Any, Any]:
-    """Mean and variance of `x` over `axes`, differentiable any number of times."""
-    del shift
-    with tf.name_scope(name or "moments"):
-        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
-        mean = tf.reduce_mean(wide, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=True)
-        if not keepdims:
-            mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
-        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
 def _step_length(point: Sequence[Any], squared_norm_of_g: Any, precision: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 from keras_fisher.autodiff import Tap
 from keras_fisher.per_example.forward import replaced
@@ -94,21 +95,39 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
             tapped.append(tap(output))
             return tapped[-1]
 
+        recorded = Call(unit, args, kwargs, tapped)
         if unit.rule is None:
             outputs = keras.tree.map_structure(record, original(*args, **kwargs))
         else:
-            outputs = _call_with_rule(unit.layer, original, record, args, kwargs)
-        calls.append(Call(unit, args, kwargs, tapped))
+            outputs = _call_with_rule(recorded, original, record)
+        calls.append(recorded)
         return outputs
 
     return call
 
 
-def _call_with_rule(
-    layer: Any, original: Callable[..., Any], record: Tap, args: Any, kwargs: Any
-) -> Any:
+def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> Any:
+    layer = call.unit.layer
+
+    def record_shaped(tensor: Any) -> Any:
+        return record(_with_static_shape(tensor, layer, call.inputs))
+
     activation = getattr(layer, "activation", None)
     if not callable(activation):
-        return record(original(*args, **kwargs))
-    with replaced(layer, "activation", lambda tensor: activation(record(tensor))):
-        return original(*args, **kwargs)
+        return record_shaped(original(*call.args, **call.kwargs))
+    with replaced(layer, "activation", lambda tensor: activation(record_shaped(tensor))):
+        return original(*call.args, **call.kwargs)
+
+
+def _with_static_shape(output: Any, layer: Any, inputs: Any) -> Any:
+    """Restores the shape of an output that TensorFlow has lost in a graph, if Keras knows it.
+
+    Depthwise convolutions with strides and dilation lose theirs.
+    """
+    if None not in output.shape[1:] or not hasattr(inputs, "shape"):
+        return output
+    with contextlib.suppress(NotImplementedError):
+        shape = layer.compute_output_shape(inputs.shape)
+        if None not in shape[1:]:
+            return ops.reshape(output, (-1, *shape[1:]))
+    return output

@@ -79,10 +79,9 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[
         dilation_rate=layer.dilation_rate,
         data_format="channels_last",
     )
+    between = ops.reshape(between, (-1, math.prod(g.shape[1:-1]), pointwise.shape[0]))
     g_between = ops.matmul(g, ops.transpose(pointwise))
-    outer = Outer(
-        _flat(between, layer.rank), _flat(g, layer.rank), _reshaped(layer.pointwise_kernel.shape)
-    )
+    outer = Outer(between, _flat(g, layer.rank), _reshaped(layer.pointwise_kernel.shape))
     return [
         (layer.depthwise_kernel, _depthwise_gradient(layer, x, g_between)),
         (layer.pointwise_kernel, outer),

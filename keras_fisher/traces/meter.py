@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,7 +75,8 @@ class Meter(abc.ABC):
         if verbose:
             total = len(only_labels(data[0])) if isinstance(data, tuple | list) else None
             read = shown(read, num_examples or total)
-        measured = self._measure(self._prepared(batch) for batch in read)
+        with _losses_kept(self._model):
+            measured = self._measure(self._prepared(batch) for batch in read)
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
 
@@ -98,24 +100,33 @@ class Meter(abc.ABC):
         return outputs
 
     def _prepared(self, batch: Batch) -> Batch:
-        """Tensors, an empty tuple for labels that are not there; a model that is built."""
-        if self.needs_labels and only_labels(batch[1]) is None:
+        """Tensors, an empty tuple for labels that are not needed; a model that is built."""
+        x, y = batch[0], only_labels(batch[1]) if self.needs_labels else ()
+        if y is None:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
-        x, y = keras.tree.map_structure(
-            lambda array: () if array is None else ops.convert_to_tensor(array), batch
-        )
+        x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
         if not self._model.built:
             self._model(x, training=False)
         weights = [id(weight) for weight in self._model.trainable_weights]
         if not weights:
             raise ValueError(
-                "`model` must have trainable weights. "
-                f"Received: {self._model.name!r}, which has none"
+                f"`model` must have trainable weights. Received: {self._model.name!r} with none"
             )
         if weights != self._compiled_for:
             self._compile()
             self._compiled_for = weights
-        return x, y if self.needs_labels else ()
+        return x, y
+
+
+@contextlib.contextmanager
+def _losses_kept(model: keras.Model) -> Iterator[None]:
+    """Gives layers the losses of their last call back, which any call of the model takes away."""
+    kept = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
+    try:
+        yield
+    finally:
+        for layer, losses in kept:
+            layer._losses[:] = losses
 
 
 def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:

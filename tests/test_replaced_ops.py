@@ -1,0 +1,94 @@
+"""Operations whose derivatives are replaced while a trace is measured."""
+
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_fisher.autodiff.replaced_ops import exact_moments, quick_convolutions
+
+SIZES = [
+    ((3, 3), "SAME"),
+    ((3, 3), "VALID"),
+    ((1, 5), "SAME"),
+    ((2, 4), "VALID"),
+    ((1, 1), "VALID"),
+]
+
+
+def derivatives(kernel_size, padding):
+    """A convolution, and its derivatives up to the third, contracted with random numbers."""
+    generator = np.random.default_rng(0)
+    x = tf.constant(generator.normal(size=(2, 6, 7, 3)))
+    kernel = tf.constant(generator.normal(size=(*kernel_size, 3, 4)))
+    with tf.GradientTape() as third:
+        third.watch([x, kernel])
+        with tf.GradientTape() as second:
+            second.watch([x, kernel])
+            with tf.GradientTape() as first:
+                first.watch([x, kernel])
+                y = tf.nn.convolution(x, kernel, 1, padding)
+                value = tf.reduce_sum(tf.sin(y))
+            gradient = first.gradient(value, [x, kernel])
+            norm = tf.add_n([tf.reduce_sum(g**2) for g in gradient])
+        of_norm = second.gradient(norm, [x, kernel])
+        again = tf.add_n([tf.reduce_sum(tf.cos(g)) for g in of_norm])
+    return [y, *gradient, *of_norm, *third.gradient(again, [x, kernel])]
+
+
+@pytest.mark.parametrize(("kernel_size", "padding"), SIZES)
+def test_quick_convolutions_have_the_derivatives_of_tensorflows_own(kernel_size, padding):
+    expected = derivatives(kernel_size, padding)
+    with quick_convolutions():
+        found = derivatives(kernel_size, padding)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def operations(padding, **options):
+    """The kinds of operation in the graph of the gradient by the input."""
+
+    @tf.function
+    def by_input(x, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.nn.convolution(x, kernel, padding=padding, **options)
+        return tape.gradient(y, x)
+
+    with quick_convolutions():
+        graph = by_input.get_concrete_function(tf.ones((2, 8, 8, 4)), tf.ones((3, 3, 4, 4))).graph
+    return {operation.type for operation in graph.get_operations()}
+
+
+@pytest.mark.skipif(bool(tf.config.get_visible_devices("GPU")), reason="they are for the CPU")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_quick_convolutions_do_without_the_slow_operation(padding):
+    assert "Conv2DBackpropInput" not in operations(padding)
+
+
+def test_strided_convolutions_stay_tensorflows_own():
+    assert "Conv2DBackpropInput" in operations("SAME", strides=2)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "name"), [(exact_moments, "moments"), (quick_convolutions, "convolution")]
+)
+def test_the_original_is_back_when_the_last_of_several_threads_has_left(replaced, name):
+    original = getattr(tf.nn, name)
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with replaced():
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    entered.wait()
+    with pytest.raises(ZeroDivisionError), replaced():
+        raise ZeroDivisionError
+    assert getattr(tf.nn, name) is not original
+    leave.set()
+    thread.join()
+    assert getattr(tf.nn, name) is original
