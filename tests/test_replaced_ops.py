@@ -18,23 +18,28 @@ SIZES = [
 
 
 def derivatives(kernel_size, padding):
-    """A convolution, and its derivatives up to the third, contracted with random numbers."""
+    """A convolution, and its derivatives up to the third, in a graph."""
     generator = np.random.default_rng(0)
     x = tf.constant(generator.normal(size=(2, 6, 7, 3)))
     kernel = tf.constant(generator.normal(size=(*kernel_size, 3, 4)))
-    with tf.GradientTape() as third:
-        third.watch([x, kernel])
-        with tf.GradientTape() as second:
-            second.watch([x, kernel])
-            with tf.GradientTape() as first:
-                first.watch([x, kernel])
-                y = tf.nn.convolution(x, kernel, 1, padding)
-                value = tf.reduce_sum(tf.sin(y))
-            gradient = first.gradient(value, [x, kernel])
-            norm = tf.add_n([tf.reduce_sum(g**2) for g in gradient])
-        of_norm = second.gradient(norm, [x, kernel])
-        again = tf.add_n([tf.reduce_sum(tf.cos(g)) for g in of_norm])
-    return [y, *gradient, *of_norm, *third.gradient(again, [x, kernel])]
+
+    @tf.function
+    def all_of_them():
+        with tf.GradientTape() as third:
+            third.watch([x, kernel])
+            with tf.GradientTape() as second:
+                second.watch([x, kernel])
+                with tf.GradientTape() as first:
+                    first.watch([x, kernel])
+                    y = tf.nn.convolution(x, kernel, 1, padding)
+                    value = tf.reduce_sum(tf.sin(y))
+                gradient = first.gradient(value, [x, kernel])
+                norm = tf.add_n([tf.reduce_sum(g**2) for g in gradient])
+            of_norm = second.gradient(norm, [x, kernel])
+            again = tf.add_n([tf.reduce_sum(tf.cos(g)) for g in of_norm])
+        return [y, *gradient, *of_norm, *third.gradient(again, [x, kernel])]
+
+    return all_of_them()
 
 
 @pytest.mark.parametrize(("kernel_size", "padding"), SIZES)
