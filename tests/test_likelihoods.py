@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -96,6 +98,29 @@ def test_masked_nll_is_kerass_masked_loss(loss, labels, outputs):
     assert float(nll[2]) == 0.0
 
 
+@parametrize(CASES)
+def test_the_terms_of_an_examples_observations_sum_to_its_nll(loss, labels, outputs):
+    likelihood = likelihoods.from_loss(loss)
+    terms = likelihood.nll_terms(labels, outputs)
+    assert terms.shape == (6, math.prod(likelihood.observation_nll(labels, outputs).shape[1:]))
+    np.testing.assert_allclose(np.sum(terms, axis=1), likelihood.nll(labels, outputs), rtol=1e-5)
+
+
+@parametrize(TIMED_CASES)
+def test_masked_terms_are_those_of_the_example_without_its_padding(loss, labels, outputs):
+    lengths = (5, 1, 3, 0, 2, 4)
+    masked_outputs = ops.convert_to_tensor(outputs)
+    masked_outputs._keras_mask = ops.arange(5) < ops.expand_dims(lengths, -1)
+    likelihood = likelihoods.from_loss(loss)
+    terms = np.asarray(likelihood.nll_terms(labels, masked_outputs)).reshape(6, 5, -1)
+    for i, length in enumerate(lengths):
+        assert np.all(terms[i, length:] == 0.0)
+        if length:
+            row, kept = slice(i, i + 1), slice(0, length)
+            alone = likelihood.nll_terms(labels[row, kept], outputs[row, kept])
+            np.testing.assert_allclose(terms[i, kept].ravel(), np.ravel(alone), rtol=1e-5)
+
+
 @pytest.mark.parametrize("variance", [0.5, 2.0])
 def test_gaussian_nll_is_the_log_density_up_to_a_constant(variance):
     labels, mean = np.array([[0.3], [2.0]]), np.array([[1.0], [-1.0]])
@@ -112,6 +137,112 @@ def test_half_precision_outputs_give_float32_nll(likelihood, dtype):
     nll = likelihood.nll(ONE_HOT, outputs)
     assert nll.dtype == "float32"
     np.testing.assert_allclose(nll, likelihood.nll(ONE_HOT, ops.cast(outputs, "float32")))
+
+
+def scores(likelihood, labels, outputs):
+    """Gradients of the negative log-likelihoods by the outputs; shape of the outputs."""
+    outputs = tf.constant(outputs)
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        value = ops.sum(likelihood.observation_nll(labels, outputs))
+    return np.asarray(tape.gradient(value, outputs))
+
+
+def expected_squares(likelihood, outputs):
+    """The expectation of s s^T over outcomes, s on the last axis, and that of s."""
+    squares, mean, total = 0.0, 0.0, 0.0
+    for k in range(likelihood.num_outcomes(outputs)):
+        labels, p = likelihood.outcome(k, outputs)
+        s, p = scores(likelihood, labels, outputs), np.asarray(p)
+        total = total + p
+        p = p if p.shape == s.shape else p[..., None]
+        squares = squares + p[..., None] * s[..., :, None] * s[..., None, :]
+        mean = mean + p * s
+    return squares, mean, total
+
+
+@pytest.mark.parametrize("logits", [LOGITS, TIMED_LOGITS])
+def test_the_outcomes_of_a_class_give_its_fisher_information(logits):
+    squares, mean, total = expected_squares(Categorical(), logits)
+    p = softmax(logits)
+    exact = p[..., :, None] * np.eye(4) - p[..., :, None] * p[..., None, :]
+    np.testing.assert_allclose(squares, exact, atol=1e-6)
+    np.testing.assert_allclose(mean, 0.0, atol=1e-6)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("logits", [LOGITS, TIMED_LOGITS])
+def test_the_outcomes_of_bits_give_their_fisher_information(logits):
+    squares, mean, total = expected_squares(Bernoulli(), logits)
+    p = sigmoid(logits)
+    # The components are one observation each: the diagonal is what their outcomes give.
+    diagonal = np.diagonal(squares, axis1=-2, axis2=-1)
+    np.testing.assert_allclose(diagonal, p * (1 - p), atol=1e-6)
+    np.testing.assert_allclose(mean, 0.0, atol=1e-6)
+    np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [0.5, 4.0])
+def test_the_outcome_of_numbers_gives_their_fisher_information(variance):
+    squares, _, total = expected_squares(Gaussian(variance), LOGITS)
+    diagonal = np.diagonal(squares, axis1=-2, axis2=-1)
+    np.testing.assert_allclose(diagonal, 1 / variance, rtol=1e-5)
+    np.testing.assert_allclose(total, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("by_logits", "by_probabilities", "probabilities"),
+    [
+        (Categorical(), Categorical(from_logits=False), softmax),
+        (Bernoulli(), Bernoulli(from_logits=False), sigmoid),
+    ],
+)
+def test_outcomes_are_the_same_by_logits_and_by_probabilities(
+    by_logits, by_probabilities, probabilities
+):
+    assert by_logits.num_outcomes(LOGITS) == by_probabilities.num_outcomes(LOGITS)
+    for k in range(by_logits.num_outcomes(LOGITS)):
+        labels, p = by_logits.outcome(k, LOGITS)
+        same_labels, same_p = by_probabilities.outcome(k, probabilities(LOGITS))
+        np.testing.assert_array_equal(labels, same_labels)
+        np.testing.assert_allclose(p, same_p, rtol=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Gaussian()])
+def test_an_outcome_may_be_chosen_by_a_tensor(likelihood):
+    chosen = tf.function(lambda k: likelihood.outcome(k, TIMED_LOGITS))
+    last = likelihood.num_outcomes(TIMED_LOGITS) - 1
+    for found, exact in zip(
+        chosen(tf.constant(last)), likelihood.outcome(last, TIMED_LOGITS), strict=True
+    ):
+        np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Gaussian()])
+def test_half_precision_outputs_give_float32_terms_and_probabilities(likelihood):
+    outputs = ops.cast(LOGITS, "float16")
+    labels, p = likelihood.outcome(0, outputs)
+    assert p.dtype == likelihood.nll_terms(labels, outputs).dtype == "float32"
+
+
+def test_a_likelihood_of_ones_own_need_not_list_outcomes():
+    class Laplace(likelihoods.Likelihood):
+        def observation_nll(self, labels, outputs):
+            return ops.abs(labels - outputs)
+
+        def sample(self, outputs, seed):
+            return outputs
+
+    assert Laplace().nll_terms(BITS, LOGITS).shape == (6, 4)
+    with pytest.raises(ValueError, match=r"labels='expected'.*`num_outcomes`.*Laplace does not"):
+        Laplace().num_outcomes(LOGITS)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 5, 3), (5,)])
+def test_classes_of_another_shape_than_the_positions_are_refused(shape):
+    outputs = LOGITS if len(shape) > 1 else TIMED_LOGITS
+    with pytest.raises(ValueError, match=r"`y` must hold a class for each.*Received: .*\(6, "):
+        Categorical().nll(np.zeros(shape, "int32"), outputs)
 
 
 def chi_square(counts, probabilities):

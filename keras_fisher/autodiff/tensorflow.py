@@ -224,12 +224,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Arguments are structures of arrays; all but the first axis of each is fixed when it is traced.
     """
     graph = tf.function(function, autograph=False)
-    traced: dict[Any, Any] = {}
+    traced: dict[str, Any] = {}
 
     def call(*arguments: Any) -> Any:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         specs = tf.nest.map_structure(_any_batch, tensors)
-        key = tuple(tf.nest.flatten(specs))
+        key = repr(specs)
         if key not in traced:
             traced[key] = graph.get_concrete_function(*specs)
         return traced[key](*tensors)

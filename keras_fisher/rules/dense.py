@@ -15,7 +15,7 @@ from keras_fisher.rules.registry import register
 @register(keras.layers.Dense)
 def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
-    x, g = _flattened(inputs), _flattened(gradient)
+    x, g = _flattened(ops.cast(inputs, gradient.dtype)), _flattened(gradient)
     weights: list[tuple[Any, Any]] = [(layer.kernel, Outer(x, g))]
     if layer.bias is not None:
         weights.append((layer.bias, ops.sum(g, axis=1)))
@@ -27,7 +27,8 @@ def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]
     """The same for an equation: x and g are summed over the labels t that the kernel lacks."""
     x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
     x_only = [i for i, a in enumerate(x_labels) if a not in kernel_labels + g_labels]
-    x = ops.sum(inputs, axis=tuple(x_only)) if x_only else inputs
+    x = ops.cast(inputs, gradient.dtype)
+    x = ops.sum(x, axis=tuple(x_only)) if x_only else x
     x_labels = "".join(a for a in x_labels if a in kernel_labels + g_labels)
     batch = x_labels[0]
     if batch != g_labels[0] or batch in kernel_labels:

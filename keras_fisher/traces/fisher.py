@@ -39,12 +39,13 @@ def fisher_trace(
 
     Example:
     >>> import keras, numpy as np, keras_fisher as kf
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="logits")])
+    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="logits")]
+    >>> model = keras.Sequential(layers, name="net")
     >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     >>> x = np.random.default_rng(0).normal(size=(500, 4))
     >>> trace = kf.fisher_trace(model, (x, None), num_examples=300, by_layer=True, seed=0)
     >>> trace.count, list(trace.layers)
-    (300, ['logits'])
+    (300, ['net/logits'])
     >>> trace.stderr < 0.2 * trace.value
     True
 

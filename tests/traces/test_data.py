@@ -1,0 +1,222 @@
+"""What may be measured on, and what is refused before anything is measured."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_fisher as kf
+from keras_fisher.traces import FisherTraceMeter, GradientNormMeter
+from tests import nets
+from tests.traces.measures import LABELLED, MEASURES
+
+X, Y = nets.inputs("dense", batch=10), nets.labels(batch=10)
+DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
+UNKNOWN = DATASET.filter(lambda x, y: True)  # of a cardinality that is not known
+
+
+def dense():
+    net = nets.build("dense")
+    net.compile("sgd", nets.loss())
+    return net
+
+
+LABELLED_DATA = {
+    "a list": [X, Y],
+    "tensors": (tf.constant(X), tf.constant(Y)),
+    "float64": (X.astype("float64"), Y),
+    "labels with a trailing axis": (X, Y[:, None]),
+    "one-hot labels": (X, np.eye(nets.CLASSES)[Y]),
+    "labels in a list": (X, [Y]),
+    "labels in a dictionary": (X, {"output": Y}),
+    "a dataset": DATASET.batch(4),
+    "a dataset in even batches": DATASET.batch(5, drop_remainder=True),
+    "a dataset of unknown length": UNKNOWN.batch(4),
+    "a dataset with sample weights": DATASET.map(lambda x, y: (x, y, 7.0)).batch(4),
+    "a generator of arrays": lambda: ((X[i : i + 4], Y[i : i + 4]) for i in (0, 4, 8)),
+}
+
+
+def test_arrays_and_datasets_of_any_kind_give_the_same():
+    meter = FisherTraceMeter(dense(), labels="given")
+    exact = meter((X, Y))
+    assert exact.count == 10
+    for name, data in LABELLED_DATA.items():
+        found = meter(data() if callable(data) else data)
+        assert found == pytest.approx(exact, rel=1e-5), name
+
+
+UNLABELLED_DATA = {
+    "x and None": (X, None),
+    "x alone": (X,),
+    "a dataset of x": DATASET.map(lambda x, y: x).batch(4),
+    "a dataset of x and None": DATASET.map(lambda x, y: (x, None)).batch(4),
+    "a dataset of x in a tuple": DATASET.map(lambda x, y: (x,)).batch(4),
+    "a generator of x": lambda: (X[i : i + 4] for i in (0, 4, 8)),
+    "x and labels that are ignored": (X, -Y),
+}
+
+
+def test_labels_may_be_missing_where_none_are_needed():
+    meter = FisherTraceMeter(dense(), labels="expected")
+    exact = meter((X, Y))
+    for name, data in UNLABELLED_DATA.items():
+        found = meter(data() if callable(data) else data)
+        assert found == pytest.approx(exact, rel=1e-5), name
+
+
+@pytest.mark.parametrize("measure", [kf.fisher_trace, kf.minibatch_fisher_trace])
+def test_labels_are_drawn_unless_they_are_asked_for(measure):
+    made = measure(dense(), (X, None), seed=0)
+    assert made == pytest.approx(measure(dense(), (X, Y), seed=0), nan_ok=True)
+
+
+@pytest.mark.parametrize("data", [(X, Y), DATASET.batch(4), DATASET.batch(4).repeat()])
+def test_num_examples_takes_the_first_ones(data):
+    meter = FisherTraceMeter(dense(), labels="given")
+    made = meter(data, num_examples=7)
+    assert made == pytest.approx(meter((X[:7], Y[:7])), rel=1e-5)
+    assert made.count == 7
+
+
+def test_inputs_of_any_type_of_number_are_measured_as_fit_takes_them():
+    meter = FisherTraceMeter(dense(), labels="given")
+    x = np.arange(40).reshape(10, 4) % 2
+    exact = meter((x.astype("float32"), Y))
+    for dtype in ("uint8", "int64", "bool", "float64", "float16"):
+        assert meter((x.astype(dtype), Y)) == pytest.approx(exact, rel=1e-5), dtype
+
+
+BAD_DATA = [
+    ("no examples", (X[:0], Y[:0]), ValueError, r"`data` must hold at least one .*Received: none"),
+    ("an empty dataset", DATASET.take(0).batch(4), ValueError, r"`data` must hold at least one"),
+    (
+        "an empty dataset of unknown length",
+        DATASET.filter(lambda x, y: False).batch(4),
+        ValueError,
+        r"`data` must hold at least one example. Received: none",
+    ),
+    (
+        "an endless dataset",
+        DATASET.batch(4).repeat(),
+        ValueError,
+        r"`num_examples` must be given for a dataset without end. Received: None",
+    ),
+    ("no batches", DATASET, ValueError, r"`data` must hold .*first axis. Received: .*not batched"),
+    (
+        "single examples of a generator",
+        iter(zip(X, Y, strict=True)),
+        ValueError,
+        r"`data` must hold .*first axis. Received: .*not batched",
+    ),
+    (
+        "lengths that differ",
+        (X, Y[:3]),
+        ValueError,
+        r"`data` must hold .*of one length. Received: lengths 3, 10",
+    ),
+    (
+        "lengths that differ in a dataset",
+        tf.data.Dataset.from_tensors((X, Y[:3])),
+        ValueError,
+        r"`data` must hold .*of one length. Received: lengths 3, 10",
+    ),
+    ("an array", X, TypeError, r"`data` must be `\(x, y\)` or .*Received: ndarray"),
+    ("a dictionary", {"x": X}, TypeError, r"`data` must be `\(x, y\)` or .*Received: dict"),
+    ("nothing", None, TypeError, r"`data` must be `\(x, y\)` or .*Received: NoneType"),
+    ("three arrays", (X, Y, Y), ValueError, r"`data` must be .*Received: a tuple of 3"),
+    ("lists of numbers", (X.tolist(), Y), TypeError, r"`data` must be .*arrays.*Received: float"),
+    ("no inputs", (None, Y), ValueError, r"`data` must hold inputs. Received: x=None"),
+]
+WITHOUT_LABELS = [
+    ("x alone", (X,), ValueError, r"`data` must hold labels. Received: x alone"),
+    ("x and None", (X, None), ValueError, r"`data` must hold labels. Received: x alone"),
+    (
+        "a dataset of x",
+        DATASET.map(lambda x, y: x).batch(4),
+        ValueError,
+        r"`data` must hold labels. Received: batches of x alone",
+    ),
+    (
+        "a dataset of x and None",
+        DATASET.map(lambda x, y: (x, None)).batch(4),
+        ValueError,
+        r"`data` must hold labels. Received: batches of x alone",
+    ),
+    ("a generator of x", iter([X]), ValueError, r"`data` must hold labels. Received: .*x alone"),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [case[1:] for case in (*BAD_DATA, *WITHOUT_LABELS)],
+    ids=[case[0] for case in (*BAD_DATA, *WITHOUT_LABELS)],
+)
+def test_bad_data_is_refused_before_anything_is_measured(data, error, message, monkeypatch):
+    meter = GradientNormMeter(dense())
+    monkeypatch.setattr(keras.Model, "__call__", unwanted)
+    with pytest.raises(error, match=message):
+        meter(data)
+
+
+def unwanted(*args, **kwargs):
+    raise AssertionError("the model was called")
+
+
+@pytest.mark.parametrize("measure", LABELLED)
+def test_every_measurement_with_given_labels_needs_them(measure):
+    with pytest.raises(ValueError, match=r"`data` must hold labels. Received: x alone"):
+        measure(dense(), (X, None))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("data", [(X, Y), DATASET.batch(5, drop_remainder=True)])
+def test_fewer_examples_than_asked_for_are_refused_beforehand_where_that_can_be_seen(
+    measure, data, monkeypatch
+):
+    net = dense()
+    monkeypatch.setattr(keras.Model, "__call__", unwanted)
+    with pytest.raises(
+        ValueError, match=r"`num_examples` must be at most .*num_examples=11 and 10 examples"
+    ):
+        measure(net, data, num_examples=11)
+
+
+@pytest.mark.parametrize("data", [DATASET.batch(4), UNKNOWN.batch(4)])
+def test_fewer_examples_than_asked_for_are_refused_at_the_end_of_a_dataset(data):
+    with pytest.raises(
+        ValueError, match=r"`num_examples` must be at most .*num_examples=11 and 10 examples"
+    ):
+        kf.gradient_norm(dense(), data, num_examples=11)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("argument", ["num_examples", "batch_size"])
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_sizes_must_be_integers_of_at_least_1(measure, argument, value, error):
+    message = rf"`{argument}` must be an integer >= 1. Received: {argument}={value!r}"
+    with pytest.raises(error, match=message):
+        measure(dense(), (X, Y), **{argument: value})
+
+
+@pytest.mark.parametrize("measure", LABELLED)
+@pytest.mark.parametrize("label", [-1, nets.CLASSES])
+def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
+    measure, label, monkeypatch
+):
+    net, y = dense(), Y.copy()
+    y[-1] = label
+    monkeypatch.setattr(keras.Model, "__call__", unwanted)
+    with pytest.raises(
+        ValueError, match=r"`y` must hold labels from 0 to 2.*Received: .*" + str(label)
+    ):
+        measure(net, (X, y))
+
+
+@pytest.mark.parametrize("measure", [kf.hessian_trace, kf.gradient_norm])
+def test_a_label_outside_the_classes_in_a_dataset_fails_the_measurement(measure):
+    data = tf.data.Dataset.from_tensors((X, np.full(10, nets.CLASSES)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must hold labels from 0 to 2"):
+        measure(dense(), data)

@@ -1,0 +1,177 @@
+"""Tr(F) against closed forms, loops and its own definition."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_fisher as kf
+from keras_fisher.traces import FisherTraceMeter
+from tests import nets
+from tests.traces import oracles
+
+HEADS = pytest.mark.parametrize("head", oracles.HEADS.values(), ids=oracles.HEADS.keys())
+
+
+@HEADS
+@pytest.mark.usefixtures("float64")
+def test_expected_and_given_labels_give_the_closed_form_of_a_linear_model(head):
+    model, x, y = head.model(), head.inputs(7), head.labels(7)
+    for labels, exact in (
+        ("expected", head.expected(model, x)),
+        ("given", head.given(model, x, y)),
+    ):
+        trace = kf.fisher_trace(model, (x, y), labels=labels, likelihood=head.likelihood)
+        assert trace.value == pytest.approx(np.mean(exact), rel=1e-9)
+        assert trace.stderr == pytest.approx(np.std(exact, ddof=1) / 7**0.5, rel=1e-9)
+        assert trace.count == 7
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softmax, logits",
+        "softmax, probabilities",
+        "softmax over time",
+        "bits, logits",
+        "bits over time",
+        "numbers over time",
+    ],
+)
+def test_expected_labels_give_the_mean_over_many_sampled_ones(name):
+    head = oracles.HEADS[name]
+    model = head.model(hidden=[layers.Dense(4, "tanh")])
+    x = head.inputs(1)
+    many = np.repeat(x, 4000, axis=0)
+    expected = kf.fisher_trace(model, (x, None), labels="expected", likelihood=head.likelihood)
+    sampled = kf.fisher_trace(model, (many, None), likelihood=head.likelihood, seed=0)
+    # One example, so that the standard error is that of the labels alone.
+    assert abs(sampled.value - expected.value) <= 3 * sampled.stderr
+    assert sampled.stderr < 0.05 * sampled.value
+
+
+def test_the_stated_standard_error_covers_the_truth_at_the_stated_rate():
+    head, repetitions, level = oracles.HEADS["softmax, logits"], 200, 0.95
+    model, population = head.model(), head.inputs(5000)
+    truth = np.mean(head.expected(model, population))
+    meter = FisherTraceMeter(model, likelihood=head.likelihood, seed=0)
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(repetitions):
+        trace = meter((population[generator.integers(0, 5000, 200)], None))
+        covered += abs(trace.value - truth) <= 1.96 * trace.stderr
+    spread = 3 * (repetitions * level * (1 - level)) ** 0.5  # of a binomial number: 9
+    assert abs(covered - repetitions * level) <= spread
+
+
+@pytest.mark.parametrize("name", ["subclassed", "attention"])
+def test_given_labels_give_the_mean_of_a_loop_over_single_examples(name):
+    net, x, y = nets.build(name), nets.inputs(name), nets.labels()
+    net.compile("sgd", nets.loss())
+    trace = kf.fisher_trace(net, (x, y), labels="given", by_layer=True)
+    exact = oracles.squares(net, x, y)
+    assert trace.value == pytest.approx(exact.sum(1).mean(), rel=1e-5)
+    assert trace.stderr == pytest.approx(exact.sum(1).std(ddof=1) / len(y) ** 0.5, rel=1e-4)
+    assert trace.layers == pytest.approx(oracles.by_layer(net, exact.mean(0)), rel=1e-4, abs=1e-9)
+
+
+def test_gradients_are_squared_before_they_are_averaged():
+    # Two examples that pull in opposite directions: their mean gradient is 0, Tr(F) is not.
+    net = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    net.layers[0].kernel.assign([[0.0]])
+    data = np.ones((2, 1)), np.array([[1.0], [-1.0]])
+    trace = kf.fisher_trace(net, data, labels="given", likelihood=kf.likelihoods.Gaussian())
+    assert trace.value == pytest.approx(4.0)  # (2 (0 - 1))^2 and (2 (0 + 1))^2
+    mean = kf.minibatch_fisher_trace(
+        net, data, labels="given", likelihood=kf.likelihoods.Gaussian()
+    )
+    assert mean.value == pytest.approx(0.0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("labels", ["given", "expected"])
+def test_batch_size_changes_nothing(labels):
+    net, data = nets.build("dense"), (nets.inputs("dense"), nets.labels())
+    net.compile("sgd", nets.loss())
+    meter = FisherTraceMeter(net, labels=labels)
+    whole = meter(data, by_layer=True)
+    for batch_size in (1, 4):
+        parts = meter(data, batch_size=batch_size, by_layer=True)
+        assert parts == pytest.approx(whole, rel=1e-12)
+        assert parts.layers == pytest.approx(whole.layers, rel=1e-12)
+
+
+def test_a_seed_draws_the_same_labels_again_and_another_one_others():
+    net, data = nets.build("dense"), (nets.inputs("dense", batch=40), None)
+    net.compile("sgd", nets.loss())
+    values = [kf.fisher_trace(net, data, seed=seed).value for seed in (1, 1, 2)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_every_measurement_of_a_meter_draws_new_labels():
+    net, data = nets.build("dense"), (nets.inputs("dense", batch=40), None)
+    net.compile("sgd", nets.loss())
+    meter = FisherTraceMeter(net, seed=0)
+    assert meter(data).value != meter(data).value
+
+
+def masked_net():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(7, 3, mask_zero=True),
+            layers.Dense(4, activation="tanh"),
+            layers.Dense(nets.CLASSES),
+        ]
+    )
+
+
+@pytest.mark.parametrize("labels", ["given", "expected"])
+def test_a_padded_example_counts_as_the_same_example_without_its_padding(labels):
+    net, lengths = masked_net(), (2, 5)
+    net.compile("sgd", nets.loss())
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(1, 7, (2, 5)), generator.integers(0, nets.CLASSES, (2, 5))
+    meter = FisherTraceMeter(net, labels=labels)
+    alone = [meter((x[i : i + 1, :n], y[i : i + 1, :n])).value for i, n in enumerate(lengths)]
+    x[0, 2:] = 0
+    padded = meter((x, y))
+    assert padded.value == pytest.approx(np.mean(alone), rel=1e-5)
+    assert padded.stderr == pytest.approx(np.std(alone, ddof=1) / 2**0.5, rel=1e-4)
+    assert meter((x, y), num_examples=1).value == pytest.approx(alone[0], rel=1e-5)
+
+
+def test_an_example_that_is_masked_everywhere_adds_nothing():
+    net = masked_net()
+    net.compile("sgd", nets.loss())
+    meter = FisherTraceMeter(net, labels="expected")
+    x = np.array([[1, 2, 3], [0, 0, 0]])
+    assert meter((x, None)).value == pytest.approx(meter((x[:1], None)).value / 2, rel=1e-5)
+
+
+def test_batches_may_differ_in_their_number_of_positions():
+    net = masked_net()
+    net.compile("sgd", nets.loss())
+    batches = [(np.full((2, 3), 1), None), (np.full((2, 5), 2), None)]
+    meter = FisherTraceMeter(net, labels="expected")
+    alone = [meter(batch).value for batch in batches]
+    together = kf.fisher_trace(net, iter(batches), labels="expected")
+    assert together.value == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_expected_labels_need_a_likelihood_that_lists_its_outcomes():
+    class Laplace(kf.likelihoods.Likelihood):
+        def observation_nll(self, labels, outputs):
+            return keras.ops.abs(labels - outputs)
+
+        def sample(self, outputs, seed):
+            return outputs
+
+    net, x = nets.build("dense"), nets.inputs("dense")
+    with pytest.raises(
+        ValueError, match=r"labels='expected'.*Laplace.*labels='sampled' or 'given'"
+    ):
+        kf.fisher_trace(net, (x, None), labels="expected", likelihood=Laplace())
+    y = np.zeros((len(x), nets.CLASSES))
+    assert kf.fisher_trace(net, (x, y), labels="given", likelihood=Laplace()).value > 0

@@ -1,0 +1,61 @@
+"""The progress bar of what takes long."""
+
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+from keras_fisher.traces import FisherTraceMeter, progress
+from tests import nets
+from tests.traces.measures import MEASURES
+
+
+@pytest.fixture
+def measured():
+    net = nets.build("dense")
+    net.compile("sgd", nets.loss())
+    return net, (nets.inputs("dense", batch=10), nets.labels(batch=10))
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_function_that_takes_long_shows_how_many_examples_are_done(
+    measure, measured, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, data = measured
+    measure(net, data, batch_size=5)
+    shown = capsys.readouterr().out
+    assert "5/10" in shown
+    assert "10/10" in shown
+    assert "example" in shown
+
+
+def test_the_examples_asked_for_are_what_it_counts_to(measured, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, data = measured
+    kf.fisher_trace(net, data, batch_size=4, num_examples=7)
+    assert "7/7" in capsys.readouterr().out
+
+
+def test_a_short_measurement_shows_nothing(measured, capsys):
+    net, (x, y) = measured
+    kf.fisher_trace(net, (x, y))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_meter_shows_nothing(measured, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, data = measured
+    FisherTraceMeter(net)(data)
+    assert capsys.readouterr().out == ""
+
+
+def test_callbacks_show_nothing(measured, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, (x, y) = measured
+    measuring = [
+        kf.callbacks.FisherTrace((x, None)),
+        kf.callbacks.LabelNoiseMonitor(x, y, np.arange(10) < 5),
+    ]
+    history = net.fit(x, y, verbose=0, callbacks=measuring).history
+    assert {"fisher_trace", "gradient_norm_ratio"} <= history.keys()
+    assert capsys.readouterr().out == ""
