@@ -44,6 +44,11 @@ def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and fi
     return float(value)
 
 
+def check_seed(seed: Any) -> int | None:
+    """`seed`, or an error unless it is an integer of at least 0 or `None`."""
+    return None if seed is None else check_integer("seed", seed, low=0)
+
+
 def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
     """`value`, or an error naming `name` unless it is one of the `accepted` strings."""
     if isinstance(value, str) and value in accepted:

@@ -128,7 +128,7 @@ class FisherPenaltyModel(keras.Model):
             else _arguments.check_integer("penalty_batch_size", penalty_batch_size, low=1)
         )
         self._gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
-        self.seed = None if seed is None else _arguments.check_integer("seed", seed, low=0)
+        self.seed = _arguments.check_seed(seed)
         self.likelihood: Any = likelihood
         self._likelihood_given = likelihood is not None
         self._label_seed = keras.random.SeedGenerator(self.seed)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_fisher.autodiff.replaced_ops import exact_moments, quick_convolutions
+from keras_fisher.autodiff.tensorflow_ops import exact_moments, quick_convolutions
 
 
 class PenaltyGradients(NamedTuple):

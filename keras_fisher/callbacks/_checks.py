@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_fisher import _arguments
 from keras_fisher.likelihoods import Likelihood
 
 Frequency = int | Literal["epoch"]
@@ -34,6 +33,10 @@ def check_likelihood(likelihood: Any) -> Likelihood | None:
     )
 
 
-def check_seed(seed: Any) -> int | None:
-    """`seed`, or an error unless it is an integer of at least 0 or `None`."""
-    return None if seed is None else _arguments.check_integer("seed", seed, low=0)
+def check_rereadable(data: Any) -> None:
+    """Raises if `data` can be read only once, as a generator can."""
+    if iter(data) is data:
+        raise TypeError(
+            "`data` must be `(x, y)` or a tf.data.Dataset, which can be read again and again. "
+            f"Received: a {type(data).__name__}"
+        )

@@ -38,6 +38,9 @@ class LogWriter(CopyableCallback):
             self._peers = sorted(calling.callbacks, key=lambda c: not isinstance(c, LogWriter))
             calling.callbacks = self._peers
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._peers = []
+
     def _calling_list(self) -> CallbackList | None:
         """The list that this callback is called from: Keras tells a callback its model only."""
         frame: FrameType | None = sys._getframe(1)

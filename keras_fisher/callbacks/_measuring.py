@@ -8,7 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._checks import Frequency, check_freq, check_likelihood
+from keras_fisher.callbacks._checks import (
+    Frequency,
+    check_freq,
+    check_likelihood,
+    check_rereadable,
+)
 from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.callbacks._steps import StepCounter
 from keras_fisher.likelihoods import Likelihood
@@ -38,6 +43,7 @@ class Measuring(LogWriter, abc.ABC):
     ) -> None:
         super().__init__()
         check_data(data, num_examples, batch_size, needs_labels)
+        check_rereadable(data)
         self.freq = check_freq(freq)
         self.num_examples = num_examples
         self.batch_size = batch_size
@@ -100,6 +106,7 @@ class Measuring(LogWriter, abc.ABC):
         logs.update(self._values())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
         self._meter = None
 
     def _measure(self) -> tuple[int, Estimate]:

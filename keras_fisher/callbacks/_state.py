@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from keras_fisher.traces import Estimate
 
 
-def to_json(step: int, estimate: Estimate) -> list[float | None]:
-    """`[step, value, stderr, count]`, with `None` for NaN, which JSON does not have."""
-    numbers = (step, estimate.value, estimate.stderr, estimate.count)
-    return [None if math.isnan(number) else number for number in numbers]
+def number_to_json(number: float) -> float | str:
+    """The number, or its name ("nan", "inf") where JSON has none such."""
+    return number if math.isfinite(number) else str(number)
 
 
-def from_json(numbers: Sequence[float | None]) -> tuple[int, Estimate]:
+def to_json(step: int, estimate: Estimate) -> list[float | str]:
+    """`[step, value, stderr, count]`."""
+    return [number_to_json(number) for number in (step, *estimate)]
+
+
+def from_json(numbers: Sequence[float | str]) -> tuple[int, Estimate]:
     """The step and the estimate that `to_json` wrote."""
-    step, value, stderr, count = (math.nan if number is None else number for number in numbers)
+    step, value, stderr, count = map(float, numbers)
     return int(step), Estimate(value, stderr, int(count))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_fisher import _arguments
-from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._measuring import Measuring
 from keras_fisher.callbacks._state import from_json, to_json
 from keras_fisher.likelihoods import Likelihood
@@ -90,7 +90,7 @@ class EarlyPhase(Measuring):
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = check_seed(seed)
+        self.seed = _arguments.check_seed(seed)
         self._is_ahead: bool | None = None
 
     def get_state(self) -> dict[str, Any]:

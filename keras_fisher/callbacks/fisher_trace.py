@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_fisher import _arguments
-from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
+from keras_fisher.callbacks._state import number_to_json
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import FisherTraceMeter
 
@@ -85,14 +86,14 @@ class FisherTrace(Curve):
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = check_seed(seed)
+        self.seed = _arguments.check_seed(seed)
 
     def get_state(self) -> dict[str, Any]:
-        return super().get_state() | {"peak": None if math.isnan(self.peak) else self.peak}
+        return super().get_state() | {"peak": number_to_json(self.peak)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        self.peak = math.nan if state["peak"] is None else state["peak"]
+        self.peak = float(state["peak"])
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(

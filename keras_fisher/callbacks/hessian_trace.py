@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_fisher import _arguments
-from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import HessianTraceMeter
@@ -18,7 +18,7 @@ class HessianTrace(Curve):
 
         Tr(H) = E_z z^T H z,
 
-    estimated from `num_probes` random vectors z, as `keras_fisher.hessian_trace` does. It logs
+    estimated from `num_probes` probes z, as `keras_fisher.hessian_trace` does. It logs
     `hessian_trace`, the latest value, NaN until there is one.
 
     Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
@@ -40,10 +40,10 @@ class HessianTrace(Curve):
         freq: "epoch" to measure at the end of each epoch, or every how many training steps.
         num_examples: How many examples to use, from the first on; `None` for all.
         batch_size: How many examples are computed at a time.
-        num_probes: How many random vectors are drawn for each measurement.
+        num_probes: How many probes are drawn for each measurement.
         distribution: What their entries are drawn from, "gaussian" or "rademacher".
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
-        seed: The seed of the random vectors; `None` for a random one.
+        seed: The seed of the probes; `None` for a random one.
 
     Attributes:
         history: All measurements of the training, a list of `(step, Estimate)`.
@@ -73,7 +73,7 @@ class HessianTrace(Curve):
         self.distribution = _arguments.check_choice(
             "distribution", distribution, ("gaussian", "rademacher")
         )
-        self.seed = check_seed(seed)
+        self.seed = _arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> HessianTraceMeter:
         return HessianTraceMeter(

@@ -89,6 +89,10 @@ class LabelNoiseMonitor(LogWriter):
         if logs is not None:
             logs.update(measured)
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
+        self._meter = None
+
     def _gradient_norm(self, x: np.ndarray, y: np.ndarray) -> float:
         assert self._meter is not None
         num_examples = min(self.gradient_batches * self.batch_size, len(y))

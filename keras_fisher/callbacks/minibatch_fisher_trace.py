@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_fisher import _arguments
-from keras_fisher.callbacks._checks import Frequency, check_seed
+from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import MinibatchFisherTraceMeter
@@ -70,7 +70,7 @@ class MinibatchFisherTrace(Curve):
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = check_seed(seed)
+        self.seed = _arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> MinibatchFisherTraceMeter:
         return MinibatchFisherTraceMeter(

@@ -22,7 +22,7 @@ def normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     weights = []
     if layer.gamma is not None:
-        normalized = _normalized(layer, inputs, layer.gamma, layer.beta)
+        normalized = _normalized(layer, inputs, layer.gamma, layer.beta, gradient.dtype)
         weights.append((layer.gamma, _summed(gradient * normalized, axes, layer.gamma)))
     if layer.beta is not None:
         weights.append((layer.beta, _summed(gradient, axes, layer.beta)))
@@ -33,7 +33,7 @@ def normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any
 def rms_normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The scale gets sum g x^, over all axes but its own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    normalized = _normalized(layer, inputs, layer.scale, None)
+    normalized = _normalized(layer, inputs, layer.scale, None, gradient.dtype)
     return [(layer.scale, _summed(gradient * normalized, axes, layer.scale))]
 
 
@@ -42,10 +42,10 @@ def _summed(values: Any, axes: Sequence[int], weight: Any) -> Any:
     return ops.reshape(sum_over_others(values, axes), (-1, *weight.shape))
 
 
-def _normalized(layer: Any, inputs: Any, scale: Any, offset: Any) -> Any:
+def _normalized(layer: Any, inputs: Any, scale: Any, offset: Any, dtype: str) -> Any:
     """What the layer itself returns with scale 1 and offset 0."""
     at = [(scale, ops.ones_like(scale))]
     if offset is not None:
         at.append((offset, ops.zeros_like(offset)))
     with keras.StatelessScope(state_mapping=at):
-        return ops.cast(layer.call(inputs), inputs.dtype)
+        return ops.cast(layer.call(inputs), dtype)

@@ -32,17 +32,18 @@ def register(*layer_classes: type) -> Callable[[R], R]:
 
     Args:
         *layer_classes: Subclasses of `keras.layers.Layer`. A subclass of theirs is covered too, as
-            long as it does not override `call`.
+            long as it overrides neither `call` nor `convolution_op`.
 
     Returns:
         A decorator for a function `rule(layer, inputs, gradient)`. `inputs` is the first argument
         of the layer's call, shape `(batch, ...)`. `gradient` is, for every example, the gradient of
         that example's loss with respect to the layer's output, shape `(batch, ...)`, at least
         float32; for a layer with an `activation`, with respect to the value before it. The rule
-        returns a pair `(weight, per-example gradient)` for each of the layer's own trainable
-        weights, the gradient a tensor of shape `(batch, *weight.shape)` or an `Outer`. It may use
-        `keras.ops` only, and raises `NotImplementedError` for a configuration that it does not
-        cover. Before a rule is used it is checked on two examples against plain gradients.
+        returns a pair `(weight, per-example gradient)` for each trainable weight of the layer
+        (and of the layers inside it), the gradient a tensor of shape `(batch, *weight.shape)` or an
+        `Outer`. It may use `keras.ops` only, and raises `NotImplementedError` for a configuration
+        that it does not cover. Before a rule is used it is checked on two examples against plain
+        gradients.
 
     Raises:
         TypeError: if something else than a class of layers is given.
@@ -65,5 +66,10 @@ def find(layer: keras.layers.Layer) -> Rule | None:
     """Returns the rule for a layer, or `None` if there is none."""
     for parent in type(layer).__mro__:
         if parent in _RULES:
-            return _RULES[parent] if type(layer).call is getattr(parent, "call", None) else None
+            return _RULES[parent] if _computes_like(type(layer), parent) else None
     return None
+
+
+def _computes_like(kind: type, parent: type) -> bool:
+    names = ("call", "convolution_op")
+    return all(getattr(kind, name, None) is getattr(parent, name, None) for name in names)

@@ -44,7 +44,7 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Ba
             size = min(size, num_examples - found)
         if size:
             found += size
-            yield (x, y) if size == _length(x) else _rows((x, y), 0, size)
+            yield (x, y) if size == length(x) else _rows((x, y), 0, size)
         if found == num_examples:
             return
     if not found:
@@ -54,12 +54,24 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Ba
 
 
 def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
-    """Yields the same, in mini-batches of equal size; a smaller one at the end is left out."""
-    first = None
+    """Yields the same, in mini-batches of equal size; a smaller one at the end is left out.
+
+    Raises:
+        ValueError: if a dataset has mini-batches of other sizes before its last.
+    """
+    first, other = None, None
     for x, y in batches(data, num_examples, batch_size):
-        first = first or _length(x)
-        if _length(x) == first:
+        size = length(x)
+        first = first or size
+        if other is not None or size > first:
+            raise ValueError(
+                "`data` must have mini-batches of one size, but for a smaller last one. "
+                f"Received: sizes {first} and {other or size}"
+            )
+        if size == first:
             yield x, y
+        else:
+            other = size
 
 
 _EMPTY = "`data` must hold at least one example. Received: none"
@@ -77,7 +89,7 @@ def _too_few(num_examples: int, found: int) -> str:
 
 
 def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> None:
-    if len(data) not in (1, 2):
+    if len(data) not in (1, 2, 3):
         raise ValueError(
             "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
             f"Received: a {type(data).__name__} of {len(data)}"
@@ -114,16 +126,16 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
         raise ValueError(_NO_BATCH)
     if cardinality is None:
         return
-    length = int(cardinality())
-    if length == 0:
+    number = int(cardinality())
+    if number == 0:
         raise ValueError(_EMPTY)
-    if length == -1 and num_examples is None:
+    if number == -1 and num_examples is None:
         raise ValueError("`num_examples` must be given for a dataset without end. Received: None")
     sizes = {shape[0] for shape in shapes}
-    if length < 0 or num_examples is None or None in sizes:
+    if number < 0 or num_examples is None or None in sizes:
         return
-    if num_examples > length * max(sizes):
-        raise ValueError(_too_few(num_examples, length * max(sizes)))
+    if num_examples > number * max(sizes):
+        raise ValueError(_too_few(num_examples, number * max(sizes)))
 
 
 def _read(data: Any, batch_size: int) -> Iterator[Batch]:
@@ -132,7 +144,7 @@ def _read(data: Any, batch_size: int) -> Iterator[Batch]:
             yield _pair(batch)
         return
     x, y = _pair(data)
-    total = _length(x)
+    total = length(x)
     for start in range(0, total, batch_size):
         yield _rows((x, y), start, min(start + batch_size, total))
 
@@ -158,7 +170,8 @@ def _standard(array: Any) -> Any:
     return array
 
 
-def _length(x: Any) -> int:
+def length(x: Any) -> int:
+    """Returns the number of examples in a structure of arrays."""
     return len(keras.tree.flatten(x)[0])
 
 

@@ -52,14 +52,16 @@ def fisher_trace(
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
         data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. Labels are needed for
-            `labels="given"` only: `(x, None)` and batches of x do for the others.
+            `labels="given"` only: `(x, None)` and batches of x do for the others. Sample
+            weights do not count. A dataset is traced once for each shape of its examples: pad
+            sequences to few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
             "given" takes those of the data (the empirical Fisher).
         num_examples: How many examples to measure, the first ones; `None` for all. (The paper takes
             2,500 to 5,000 in appendix G.1, a batch in G.2.)
         batch_size: How many examples of arrays are measured at a time; it changes speed and memory
-            only. A batch that would take too much memory is split.
+            (and which labels a seed draws). A batch that would take too much memory is split.
         by_layer: Whether the estimate is to have `layers`, the trace split by layer.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of drawn labels; `None` for a random one.
@@ -114,28 +116,25 @@ class FisherTraceMeter(Meter):
     ) -> None:
         super().__init__(model, likelihood)
         kind = _LABELS[_arguments.check_choice("labels", labels, _LABELS)]
-        if seed is not None:
-            _arguments.check_integer("seed", seed, low=0)
+        _arguments.check_seed(seed)
         self._labels = kind(self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
-        self._passes: dict[Any, Passes] = {}
+        self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}
 
     _read = staticmethod(batches)
 
     def _compile(self) -> None:
-        self._norms = SquaredGradientNorms(self._model, self._labels.draw, self._labels.values)
+        self._norms = {}
 
     def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
         return np.concatenate([self._batch_norms(x, y) for x, y in batches])
 
     def _batch_norms(self, x: Any, y: Any) -> np.ndarray:
-        passes = [self._norms(x, y, *arguments) for arguments in self._passes_of(x)]
-        return np.sum(passes, axis=0)
-
-    def _passes_of(self, x: Any) -> Passes:
-        """The passes for examples of these shapes: time steps may differ between batches."""
+        # Time steps may differ between batches, and with them the passes and what fits in memory.
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
-        if shapes not in self._passes:
+        if shapes not in self._norms:
             first = keras.tree.map_structure(lambda array: array[:1], x)
-            self._passes[shapes] = self._labels.passes(self._outputs(first))
-        return self._passes[shapes]
+            norms = SquaredGradientNorms(self._model, self._labels.draw, self._labels.values)
+            self._norms[shapes] = norms, self._labels.passes(self._outputs(first))
+        norms, passes = self._norms[shapes]
+        return np.sum([norms(x, y, *arguments) for arguments in passes], axis=0)

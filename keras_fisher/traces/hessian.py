@@ -12,7 +12,7 @@ from keras import ops
 from keras_fisher import _arguments, autodiff
 from keras_fisher._labels import checked_labels, only_labels
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.traces.data import Batch, batches
+from keras_fisher.traces.data import Batch, batches, length
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.meter import Meter
 
@@ -64,8 +64,8 @@ def hessian_trace(
     Returns:
         An `Estimate` over probes: the standard error is that of the estimator for this data.
 
-    Scaling: the loss is the mean over examples (and over the positions of an example, as in Keras's
-    losses), without regularisers.
+    Scaling: the loss is the mean over examples (and over the positions of an example, those that
+    Keras masks left out), without regularisers.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -104,8 +104,7 @@ class HessianTraceMeter(Meter):
         super().__init__(model, likelihood)
         self._num_probes = _arguments.check_integer("num_probes", num_probes, low=1)
         self._distribution = _arguments.check_choice("distribution", distribution, _DISTRIBUTIONS)
-        if seed is not None:
-            _arguments.check_integer("seed", seed, low=0)
+        _arguments.check_seed(seed)
         self._generator = keras.random.SeedGenerator(seed)
 
     def _compile(self) -> None:
@@ -116,8 +115,9 @@ class HessianTraceMeter(Meter):
         total: Any = 0.0
         examples = 0
         for x, y in batches:
-            size = len(keras.tree.flatten(x)[0])
-            total = total + size * ops.convert_to_numpy(self._forms(x, y, (seed[0], seed[1])))
+            size = length(x)
+            forms = ops.convert_to_numpy(self._forms(x, y, (seed[0], seed[1])))
+            total = total + size * forms.astype("float64")
             examples += size
         return total / examples
 

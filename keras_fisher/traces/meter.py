@@ -15,7 +15,7 @@ from keras_fisher import likelihoods
 from keras_fisher._labels import only_labels
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.per_example import forward
-from keras_fisher.traces.data import Batch, check_data, minibatches
+from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import check_classes
 from keras_fisher.traces.progress import shown
@@ -73,7 +73,7 @@ class Meter(abc.ABC):
             check_classes(self._likelihood, data[1], self._model)
         read = self._read(data, num_examples, batch_size)
         if verbose:
-            total = len(only_labels(data[0])) if isinstance(data, tuple | list) else None
+            total = length(data[0]) if isinstance(data, tuple | list) else None
             read = shown(read, num_examples or total)
         with _losses_kept(self._model):
             measured = self._measure(self._prepared(batch) for batch in read)

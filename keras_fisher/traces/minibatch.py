@@ -92,8 +92,7 @@ class MinibatchFisherTraceMeter(Meter):
     ) -> None:
         super().__init__(model, likelihood)
         kind = _LABELS[_arguments.check_choice("labels", labels, _LABELS)]
-        if seed is not None:
-            _arguments.check_integer("seed", seed, low=0)
+        _arguments.check_seed(seed)
         self._labels = kind(self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
 

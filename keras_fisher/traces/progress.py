@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_fisher.traces.data import length
+
 _SECONDS_BEFORE_IT_SHOWS = 5.0
 
 
@@ -16,7 +18,7 @@ def shown(batches: Iterable[tuple[Any, Any]], total: int | None) -> Iterator[tup
     started, done, bar = time.monotonic(), 0, None
     for batch in batches:
         yield batch
-        done += len(keras.tree.flatten(batch[0])[0])
+        done += length(batch[0])
         if bar is None and time.monotonic() - started > _SECONDS_BEFORE_IT_SHOWS:
             bar = keras.utils.Progbar(total, unit_name="example")
         if bar is not None:

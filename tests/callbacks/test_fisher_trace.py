@@ -4,6 +4,7 @@ import json
 import math
 
 import keras
+import numpy as np
 import pytest
 
 import keras_fisher as kf
@@ -82,7 +83,7 @@ def test_a_state_without_a_peak_is_plain_json():
     restored = trace()
     restored.set_state(state)
     assert math.isnan(restored.peak)
-    assert state == {"history": [], "peak": None}
+    assert state == {"history": [], "peak": "nan"}
 
 
 def test_nan_is_no_peak():
@@ -90,3 +91,16 @@ def test_nan_is_no_peak():
     with pytest.warns(UserWarning, match="measured NaN"):
         fit(steps, (1, 1, math.nan, 1), epochs=2)
     assert steps.peak == steps.history[1][1].value
+
+
+def test_data_that_can_be_read_only_once_is_refused():
+    with pytest.raises(TypeError, match=r"`data` must be .* which can be read again"):
+        kf.callbacks.FisherTrace(iter([(np.ones((2, 4)), np.zeros(2))]))
+
+
+def test_an_infinite_measurement_survives_json():
+    callback = kf.callbacks.FisherTrace((np.ones((2, 4)), None))
+    state = {"history": [[3, "inf", "nan", 2]], "peak": "inf"}
+    callback.set_state(json.loads(json.dumps(state, allow_nan=False)))
+    assert callback.peak == float("inf")
+    assert callback.get_state() == state

@@ -124,7 +124,7 @@ BAD_DATA = [
     ("an array", X, TypeError, r"`data` must be `\(x, y\)` or .*Received: ndarray"),
     ("a dictionary", {"x": X}, TypeError, r"`data` must be `\(x, y\)` or .*Received: dict"),
     ("nothing", None, TypeError, r"`data` must be `\(x, y\)` or .*Received: NoneType"),
-    ("three arrays", (X, Y, Y), ValueError, r"`data` must be .*Received: a tuple of 3"),
+    ("four arrays", (X, Y, Y, Y), ValueError, r"`data` must be .*Received: a tuple of 4"),
     ("lists of numbers", (X.tolist(), Y), TypeError, r"`data` must be .*arrays.*Received: float"),
     ("no inputs", (None, Y), ValueError, r"`data` must hold inputs. Received: x=None"),
 ]
@@ -220,3 +220,12 @@ def test_a_label_outside_the_classes_in_a_dataset_fails_the_measurement(measure)
     data = tf.data.Dataset.from_tensors((X, np.full(10, nets.CLASSES)))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must hold labels from 0 to 2"):
         measure(dense(), data)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4), (4, 2, 4)])
+def test_a_measure_over_mini_batches_refuses_other_sizes_before_the_last(sizes):
+    net = nets.build("dense")
+    x = nets.inputs("dense", batch=4)
+    data = [(x[:size], nets.labels(batch=4)[:size]) for size in sizes]
+    with pytest.raises(ValueError, match=r"mini-batches of one size.*sizes"):
+        kf.gradient_norm(net, iter(data), likelihood=kf.likelihoods.Categorical())

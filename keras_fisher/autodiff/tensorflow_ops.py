@@ -39,23 +39,24 @@ class _Replacement:
     """Replaces a function of `tf.nn`; counts who is inside, so that threads may overlap."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.original = getattr(tf.nn, name)
+        self.original: Any = None
         self._name, self._function = name, function
         self._lock, self._inside = threading.Lock(), 0
 
     @contextlib.contextmanager
     def replaced(self) -> Iterator[None]:
-        self._enter(1, self._function)
+        with self._lock:
+            if self._inside == 0:
+                self.original = getattr(tf.nn, self._name)
+                setattr(tf.nn, self._name, self._function)
+            self._inside += 1
         try:
             yield
         finally:
-            self._enter(-1, self.original)
-
-    def _enter(self, change: int, function: Callable[..., Any]) -> None:
-        with self._lock:
-            before, self._inside = self._inside, self._inside + change
-            if 0 in (before, self._inside):
-                setattr(tf.nn, self._name, function)
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    setattr(tf.nn, self._name, self.original)
 
 
 def _moments(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fisher.autodiff.replaced_ops import exact_moments, quick_convolutions
+from keras_fisher.autodiff.tensorflow_ops import exact_moments, quick_convolutions
 
 SIZES = [
     ((3, 3), "SAME"),
