@@ -72,6 +72,7 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
         The stacked results.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def one(example: Any) -> Any:
         return function(tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example))
 

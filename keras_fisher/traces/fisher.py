@@ -85,7 +85,9 @@ def fisher_trace(
             likelihood that does not list its outcomes.
     """
     meter = FisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
-    return meter.measure(data, num_examples, batch_size, by_layer, verbose=True)
+    return meter(
+        data, num_examples=num_examples, batch_size=batch_size, by_layer=by_layer, verbose=True
+    )
 
 
 class FisherTraceMeter(Meter):

@@ -55,7 +55,9 @@ def gradient_norm(
             has no known likelihood.
     """
     meter = GradientNormMeter(model, likelihood=likelihood)
-    return meter.measure(data, num_examples, batch_size, by_layer, verbose=True)
+    return meter(
+        data, num_examples=num_examples, batch_size=batch_size, by_layer=by_layer, verbose=True
+    )
 
 
 class GradientNormMeter(MinibatchFisherTraceMeter):

@@ -76,7 +76,9 @@ def hessian_trace(
     meter = HessianTraceMeter(
         model, num_probes=num_probes, distribution=distribution, likelihood=likelihood, seed=seed
     )
-    return meter.measure(data, num_examples, batch_size, by_layer, verbose=True)
+    return meter(
+        data, num_examples=num_examples, batch_size=batch_size, by_layer=by_layer, verbose=True
+    )
 
 
 class HessianTraceMeter(Meter):

@@ -55,19 +55,12 @@ class Meter(abc.ABC):
         num_examples: int | None = None,
         batch_size: int = 128,
         by_layer: bool = False,
-    ) -> Estimate:
-        """Measures over `data`; see the function of the same name for the arguments."""
-        return self.measure(data, num_examples, batch_size, by_layer)
-
-    def measure(
-        self,
-        data: Any,
-        num_examples: int | None,
-        batch_size: int,
-        by_layer: bool,
         verbose: bool = False,
     ) -> Estimate:
-        """The same; `verbose` shows a progress bar once it has taken some seconds."""
+        """Measures over `data`; see the function of the same name for the arguments.
+
+        With `verbose` a progress bar is shown once it has taken some seconds.
+        """
         check_data(data, num_examples, batch_size, self.needs_labels)
         if self.needs_labels and isinstance(data, tuple | list):
             check_classes(self._likelihood, data[1], self._model)

@@ -69,7 +69,9 @@ def minibatch_fisher_trace(
             needed, the model has no known likelihood, or `labels` is unknown.
     """
     meter = MinibatchFisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
-    return meter.measure(data, num_examples, batch_size, by_layer, verbose=True)
+    return meter(
+        data, num_examples=num_examples, batch_size=batch_size, by_layer=by_layer, verbose=True
+    )
 
 
 class MinibatchFisherTraceMeter(Meter):
