@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher.likelihoods import Likelihood
@@ -21,9 +22,23 @@ def checked_labels(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
     bound = likelihood.class_bound(labels, outputs)
     if bound is None:
         return y
-    checked = autodiff.checked_below(labels, bound, outside_classes(bound))
+    checked = autodiff.checked_below(labels, bound, _outside_classes(bound))
     return keras.tree.pack_sequence_as(y, [checked])
 
 
-def outside_classes(bound: int) -> str:
+def check_classes(likelihood: Likelihood, y: Any, model: keras.Model) -> None:
+    """Refuses an array with labels outside the classes, before anything runs."""
+    labels = only_labels(y)
+    outputs = getattr(getattr(model, "backbone", model), "outputs", None)  # of functional ones
+    bound = likelihood.class_bound(labels, outputs[0]) if outputs else None
+    if bound is None:
+        return
+    array = ops.convert_to_numpy(labels)
+    if array.size and not (array.min() >= 0 and array.max() < bound):
+        raise ValueError(
+            f"{_outside_classes(bound)} Received: labels from {array.min()} to {array.max()}"
+        )
+
+
+def _outside_classes(bound: int) -> str:
     return f"`y` must hold labels from 0 to {bound - 1}, one for each of the {bound} outputs."

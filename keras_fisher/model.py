@@ -12,7 +12,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
-from keras_fisher._labels import checked_labels, outside_classes
+from keras_fisher._labels import check_classes, checked_labels
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
 from keras_fisher._step import Connected, HeldLabels, Inputs
@@ -207,7 +207,7 @@ class FisherPenaltyModel(keras.Model):
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand."""
         if self.likelihood is not None and isinstance(y, np.ndarray):
-            self._check_label_array(y)
+            check_classes(self.likelihood, y, self.backbone)
         return super().fit(x, y, *args, **kwargs)
 
     def compute_loss(
@@ -443,15 +443,6 @@ class FisherPenaltyModel(keras.Model):
         """The factor that the optimizer expects gradients to carry, or `None` for 1."""
         scale = self.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else scale
-
-    def _check_label_array(self, y: np.ndarray) -> None:
-        """Raises before the first step if a label of the whole array lies outside the classes."""
-        outputs = getattr(self.backbone, "outputs", None)  # known of functional ones alone
-        bound = self.likelihood.class_bound(y, outputs[0]) if outputs else None
-        if bound is not None and y.size and not (y.min() >= 0 and y.max() < bound):
-            raise ValueError(
-                f"{outside_classes(bound)} Received: labels from {y.min()} to {y.max()}"
-            )
 
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:

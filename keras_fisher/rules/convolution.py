@@ -93,14 +93,21 @@ def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer:
     """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
     if groups == 1 and max(window.strides) == 1 and g.shape[-1] < x.shape[-1]:
         return _shifting_gradient(x, g, window)
+    shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
+    return _grouped_gradient(x, g, window, groups, shape)
+
+
+def _grouped_gradient(
+    x: Any, g: Any, window: _Window, groups: int, shape: tuple[int, ...]
+) -> Outer:
+    """The input shifted, against the output gradient; `shape` is that of the kernel."""
     patches = _patches(x, window, g.shape[1:-1])
     left, right = _grouped(patches, groups), _grouped(ops.expand_dims(g, -2), groups)
     features, filters = x.shape[-1] // groups, g.shape[-1] // groups
 
     def assemble(product: Any) -> Any:
         product = ops.reshape(product, (-1, groups, math.prod(window.kernel), features, filters))
-        product = ops.transpose(product, (0, 2, 3, 1, 4))
-        return ops.reshape(product, (-1, *window.kernel, features, groups * filters))
+        return ops.reshape(ops.transpose(product, (0, 2, 3, 1, 4)), (-1, *shape))
 
     return Outer(left, right, assemble)
 
@@ -127,15 +134,8 @@ def _shifting_gradient(x: Any, g: Any, window: _Window) -> Outer:
 def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
     """The gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
     window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
-    channels = x.shape[-1]
-    patches = _patches(x, window, g.shape[1:-1])
-
-    def assemble(product: Any) -> Any:
-        product = ops.transpose(product, (0, 2, 1, 3))
-        return ops.reshape(product, (-1, *window.kernel, channels, layer.depth_multiplier))
-
-    left, right = _grouped(patches, channels), _grouped(ops.expand_dims(g, -2), channels)
-    return Outer(left, right, assemble)
+    shape = (*window.kernel, x.shape[-1], layer.depth_multiplier)
+    return _grouped_gradient(x, g, window, x.shape[-1], shape)
 
 
 def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:

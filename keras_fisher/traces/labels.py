@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher._labels import checked_labels, only_labels, outside_classes
+from keras_fisher._labels import checked_labels, only_labels
 from keras_fisher.likelihoods import Likelihood
 
 Passes = list[tuple[Any, ...]]
@@ -77,15 +77,3 @@ class Expected(Given):
         labels, factors = labels
         terms = self._likelihood.nll_terms(labels, outputs)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
-
-
-def check_classes(likelihood: Likelihood, y: Any, model: keras.Model) -> None:
-    """Refuses an array with labels outside the classes, before anything runs."""
-    labels = only_labels(y)
-    outputs = getattr(getattr(model, "backbone", model), "outputs", None)  # of functional ones
-    bound = likelihood.class_bound(labels, outputs[0]) if outputs else None
-    if bound is None:
-        return
-    lowest, highest = int(ops.min(labels)), int(ops.max(labels))
-    if lowest < 0 or highest >= bound:
-        raise ValueError(f"{outside_classes(bound)} Received: labels from {lowest} to {highest}")

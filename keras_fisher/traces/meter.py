@@ -12,12 +12,11 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import likelihoods
-from keras_fisher._labels import only_labels
+from keras_fisher._labels import check_classes, only_labels
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.per_example import forward
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
-from keras_fisher.traces.labels import check_classes
 from keras_fisher.traces.progress import shown
 
 
