@@ -8,12 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher import _arguments
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.per_example import SquaredGradientNorms
 from keras_fisher.traces.data import Batch, batches
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Expected, Given, Passes, Sampled
+from keras_fisher.traces.labels import Expected, Given, Passes, Sampled, chosen
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "expected": Expected, "given": Given}
@@ -117,9 +116,7 @@ class FisherTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        kind = _LABELS[_arguments.check_choice("labels", labels, _LABELS)]
-        _arguments.check_seed(seed)
-        self._labels = kind(self._likelihood, seed)
+        self._labels = chosen(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
         self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}
 

@@ -8,11 +8,13 @@ norms of all passes are added.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_fisher import _arguments
 from keras_fisher._labels import checked_labels, only_labels
 from keras_fisher.likelihoods import Likelihood
 
@@ -77,3 +79,11 @@ class Expected(Given):
         labels, factors = labels
         terms = self._likelihood.nll_terms(labels, outputs)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
+
+
+def chosen(
+    labels: str, kinds: Mapping[str, type[Given]], likelihood: Likelihood, seed: int | None
+) -> Given:
+    """Returns the kind of labels of that name, or an error that lists those accepted."""
+    kind = kinds[_arguments.check_choice("labels", labels, kinds)]
+    return kind(likelihood, _arguments.check_seed(seed))

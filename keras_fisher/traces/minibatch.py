@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments, autodiff
+from keras_fisher import autodiff
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import Batch
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Given, Sampled
+from keras_fisher.traces.labels import Given, Sampled, chosen
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "given": Given}
@@ -93,9 +93,7 @@ class MinibatchFisherTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        kind = _LABELS[_arguments.check_choice("labels", labels, _LABELS)]
-        _arguments.check_seed(seed)
-        self._labels = kind(self._likelihood, seed)
+        self._labels = chosen(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
 
     def _compile(self) -> None:
