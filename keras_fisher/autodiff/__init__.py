@@ -6,6 +6,8 @@
 - `tapped_gradients(objective)`: the gradient with respect to tensors inside the model.
 - `map_examples(function, examples)`: a function of one example after another.
 - `quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
+- `map_probes(function, weights, ...)`: a function of one random probe after another.
+- `Line`: what moves along a line, and its first two derivatives, forward.
 - `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
@@ -26,6 +28,7 @@ if keras.backend.backend() not in _SUPPORTED:
 
 from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     InnerGraphError,
+    Line,
     PenaltyGradients,
     Tap,
     checked_below,
@@ -33,6 +36,7 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     cond,
     gradients,
     map_examples,
+    map_probes,
     penalty_gradients,
     penalty_gradients_by_difference,
     quadratic_forms,
@@ -42,6 +46,7 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
 
 __all__ = [
     "InnerGraphError",
+    "Line",
     "PenaltyGradients",
     "Tap",
     "checked_below",
@@ -49,6 +54,7 @@ __all__ = [
     "cond",
     "gradients",
     "map_examples",
+    "map_probes",
     "penalty_gradients",
     "penalty_gradients_by_difference",
     "quadratic_forms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def quadratic_forms(
-    objective: Callable[[], Any], weights: Sequence[Any], num_probes: int, gaussian: bool, seed: Any
+    objective: Callable[[], Any], weights: Sequence[Any], num_probes: Any, gaussian: bool, seed: Any
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
@@ -100,26 +101,84 @@ def quadratic_forms(
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
-    weights = _sources(weights)
+    sources = _sources(weights)
     with tf.GradientTape(persistent=True) as outer, exact_moments(), quick_convolutions():
-        outer.watch(weights)
+        outer.watch(sources)
         with tf.GradientTape() as inner:
-            inner.watch(weights)
+            inner.watch(sources)
             value = objective()
-        g = _zeros_for_none(_dense(inner.gradient(value, weights)), weights)
+        g = _zeros_for_none(_dense(inner.gradient(value, sources)), sources)
 
-    def form(probe: Any) -> Any:
-        seeds = tf.random.experimental.stateless_fold_in(seed, probe)
-        z = [
-            _probe(w, gaussian, tf.random.experimental.stateless_fold_in(seeds, i))
-            for i, w in enumerate(weights)
-        ]
-        h_z = _second_gradient(outer, g, weights, z)
+    def form(z: Sequence[Any]) -> Any:
+        h_z = _second_gradient(outer, g, sources, z)
         products = [_promoted(a) * _promoted(b) for a, b in zip(z, h_z, strict=True)]
         return tf.stack([tf.reduce_sum(product) for product in products])
 
+    return map_probes(form, weights, num_probes, gaussian, seed)
+
+
+def map_probes(
+    function: Callable[[list[Any]], Any],
+    weights: Sequence[Any],
+    num_probes: Any,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Applies a function to one random probe after another, a tensor for each weight.
+
+    Args:
+        function: From a probe to a tensor of the dtype of the weights, at least float32.
+        weights: What the probes are shaped like.
+        num_probes: How many probes to draw.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        The stacked results.
+    """
+    fold_in = tf.random.experimental.stateless_fold_in
+
+    def one(index: Any) -> Any:
+        own = fold_in(seed, index)
+        return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
+
     dtype = keras.backend.result_type(*(w.dtype for w in weights), "float32")
-    return tf.map_fn(form, tf.range(num_probes), fn_output_signature=dtype, parallel_iterations=1)
+    return tf.map_fn(one, tf.range(num_probes), fn_output_signature=dtype, parallel_iterations=1)
+
+
+class Line:
+    """Tensors that move along a line, `value + t * velocity`, and what is computed from them.
+
+    A context: the derivatives with respect to t, at t = 0, are known of what is computed in it,
+    forward and without a tape. Variance and mean are differentiated as they are (`exact_moments`).
+    """
+
+    def __enter__(self) -> Line:
+        self._t, one = tf.constant(0.0), tf.constant(1.0)
+        self._second = tf.autodiff.ForwardAccumulator(self._t, one)
+        self._first = tf.autodiff.ForwardAccumulator(self._t, one)
+        with contextlib.ExitStack() as stack:
+            for context in (exact_moments(), self._second, self._first):
+                stack.enter_context(context)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    def moving(self, value: Any, velocity: Any) -> Any:
+        """Returns `value`, moving; neither argument's own motion counts."""
+        velocity = tf.stop_gradient(velocity)
+        return tf.stop_gradient(value) + _as(self._t, velocity) * velocity
+
+    def velocity(self, tensor: Any) -> Any:
+        """Returns d tensor / dt; `None` where it does not depend on t."""
+        return self._first.jvp(tensor)
+
+    def acceleration(self, tensor: Any) -> Any:
+        """Returns d^2 tensor / dt^2; `None` where its velocity does not depend on t."""
+        velocity = self._first.jvp(tensor)
+        return None if velocity is None else self._second.jvp(velocity)
 
 
 def penalty_gradients(
@@ -219,17 +278,20 @@ def squared_norm(tensors: Sequence[Any]) -> Any:
     return tf.add_n(squares)
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function as a graph that is traced once for batches of any size.
+def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+    """Returns the function as a graph, traced once for batches of any size or once for each.
 
-    Arguments are structures of arrays; all but the first axis of each is fixed when it is traced.
+    Arguments are structures of arrays. All but the first axis of each is fixed when it is traced;
+    without `any_batch` the first is too.
     """
     graph = tf.function(function, autograph=False)
     traced: dict[str, Any] = {}
 
     def call(*arguments: Any) -> Any:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-        specs = tf.nest.map_structure(_any_batch, tensors)
+        specs = tf.nest.map_structure(
+            _any_batch if any_batch else tf.TensorSpec.from_tensor, tensors
+        )
         key = repr(specs)
         if key not in traced:
             traced[key] = graph.get_concrete_function(*specs)

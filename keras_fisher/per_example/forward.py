@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 
-def forward(model: keras.layers.Layer, *arguments: Any, **options: Any) -> Any:
+def forward(
+    model: keras.layers.Layer,
+    *arguments: Any,
+    values: Sequence[tuple[keras.Variable, Any]] = (),
+    **options: Any,
+) -> Any:
     """Returns what the model returns; no variable, loss or random state of it moves.
 
     Layers of a `keras.RematScope` keep their activations: run again in the backward pass, their
     calls could not be recorded (and TensorFlow cannot do it in a graph).
+
+    Args:
+        model: What to call.
+        *arguments: What to call it with.
+        values: Pairs of a variable and the value to read it as.
+        **options: What else to call it with.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(keras.StatelessScope())
+        stack.enter_context(keras.StatelessScope(state_mapping=list(values)))
         for layer in model._flatten_layers():
             if layer._remat_mode is not None:
                 stack.enter_context(replaced(layer, "_remat_mode", None))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import autodiff
+from keras_fisher._logging import warn_once
 from keras_fisher.per_example.forward import forward
 from keras_fisher.per_example.recording import Call, Unit, is_differentiable, recording, units_of
 from keras_fisher.rules import gradients
@@ -77,7 +76,7 @@ class SquaredGradientNorms:
         except (_WholeError, autodiff.InnerGraphError) as error:
             return self._taken_as_one(error)
         for kind in self._slow:
-            _say(
+            warn_once(
                 f"Layers of class {kind} are differentiated one example after another, which is "
                 "slower: they have no closed form, or an option that it does not cover, or an "
                 "input whose shape is known only when they run. "
@@ -89,7 +88,7 @@ class SquaredGradientNorms:
         # Keras gives errors inside a layer's call another text.
         inner = isinstance(error, autodiff.InnerGraphError)
         reason = "layers with weights are called inside a loop or a branch" if inner else error
-        _say(
+        warn_once(
             f"Model {self._model.name!r} is differentiated one example after another, which is "
             f"slower: {reason}."
         )
@@ -319,9 +318,3 @@ def _has_mask(tensor: Any) -> bool:
 
 def _is_batched(argument: Any, like: Any) -> bool:
     return bool(getattr(argument, "shape", None)) and argument.shape[0] == like.shape[0]
-
-
-@functools.cache
-def _say(message: str) -> None:
-    """Logs a message once."""
-    logging.getLogger("keras_fisher").warning(message)

@@ -125,7 +125,7 @@ class FisherTraceMeter(Meter):
     def _compile(self) -> None:
         self._norms = {}
 
-    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
+    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
         return np.concatenate([self._batch_norms(x, y) for x, y in batches])
 
     def _batch_norms(self, x: Any, y: Any) -> np.ndarray:

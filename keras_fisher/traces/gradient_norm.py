@@ -71,7 +71,7 @@ class GradientNormMeter(MinibatchFisherTraceMeter):
     def __init__(self, model: keras.Model, *, likelihood: Likelihood | None = None) -> None:
         super().__init__(model, labels="given", likelihood=likelihood)
 
-    def _measure(self, batches: Any) -> np.ndarray:
-        squares = super()._measure(batches)
+    def _measure(self, batches: Any, by_weight: bool) -> np.ndarray:
+        squares = super()._measure(batches, by_weight)
         norms = np.sqrt(squares.sum(axis=1, keepdims=True))
         return np.divide(squares, norms, out=np.zeros_like(squares), where=norms != 0)

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments, autodiff
+from keras_fisher import _arguments
 from keras_fisher._labels import checked_labels, only_labels
+from keras_fisher.curvature import QuadraticForms, Values
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import Batch, batches, length
 from keras_fisher.traces.estimate import Estimate
@@ -110,30 +111,22 @@ class HessianTraceMeter(Meter):
         self._generator = keras.random.SeedGenerator(seed)
 
     def _compile(self) -> None:
-        self._forms = autodiff.compiled(self._batch_forms)
+        is_gaussian = self._distribution == "gaussian"
+        self._forms = QuadraticForms(self._model, self._mean_nll, is_gaussian)
 
-    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
+    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
         seed = ops.cast(self._generator.next(), "int32")
         total: Any = 0.0
         examples = 0
         for x, y in batches:
             size = length(x)
-            forms = ops.convert_to_numpy(self._forms(x, y, (seed[0], seed[1])))
+            forms = self._forms(x, y, self._num_probes, seed, by_weight)
             total = total + size * forms.astype("float64")
             examples += size
         return total / examples
 
-    def _batch_forms(self, x: Any, y: Any, seed: Any) -> Any:
-        def mean_nll() -> Any:
-            outputs = self._outputs(x)
-            labels = only_labels(checked_labels(self._likelihood, y, outputs))
-            # Each example by itself, so that masks in the others of its batch do not matter.
-            return ops.mean(ops.sum(self._likelihood.nll_terms(labels, outputs), axis=-1))
-
-        return autodiff.quadratic_forms(
-            mean_nll,
-            self._model.trainable_weights,
-            self._num_probes,
-            gaussian=self._distribution == "gaussian",
-            seed=ops.stack(seed),
-        )
+    def _mean_nll(self, x: Any, y: Any, values: Values) -> Any:
+        outputs = self._outputs(x, values)
+        labels = only_labels(checked_labels(self._likelihood, y, outputs))
+        # Each example by itself, so that masks in the others of its batch do not matter.
+        return ops.mean(ops.sum(self._likelihood.nll_terms(labels, outputs), axis=-1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -68,7 +68,7 @@ class Meter(abc.ABC):
             total = length(data[0]) if isinstance(data, tuple | list) else None
             read = shown(read, num_examples or total)
         with _losses_kept(self._model):
-            measured = self._measure(self._prepared(batch) for batch in read)
+            measured = self._measure((self._prepared(batch) for batch in read), by_layer)
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
 
@@ -79,11 +79,15 @@ class Meter(abc.ABC):
         """Compiles anew what depends on which weights of the model are trainable."""
 
     @abc.abstractmethod
-    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
-        """Returns what was measured, shape `(measurements, trainable weights)`."""
+    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
+        """Returns what was measured, shape `(measurements, parts)`.
 
-    def _outputs(self, x: Any) -> Any:
-        outputs = forward(self._model, x, training=False)
+        The parts of a measurement sum to it. With `by_weight` there is one for each trainable
+        weight; otherwise there may be fewer.
+        """
+
+    def _outputs(self, x: Any, values: Sequence[tuple[keras.Variable, Any]] = ()) -> Any:
+        outputs = forward(self._model, x, training=False, values=values)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
                 f"`model` must have one output, a tensor. Received: {self._model.name!r}, "

@@ -99,7 +99,7 @@ class MinibatchFisherTraceMeter(Meter):
     def _compile(self) -> None:
         self._squares = autodiff.compiled(self._batch_squares)
 
-    def _measure(self, batches: Iterator[Batch]) -> np.ndarray:
+    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
         return np.stack([ops.convert_to_numpy(self._squares(x, y)) for x, y in batches])
 
     def _batch_squares(self, x: Any, y: Any) -> Any:

@@ -1,0 +1,163 @@
+"""Both ways to z^T H z give the same, for every kind of layer."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_fisher as kf
+from keras_fisher import curvature
+from keras_fisher._logging import warn_once
+from tests import nets
+
+IMAGES = (6, 6, 4)
+
+
+def chain(shape, *middle, dtype=None):
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *middle, layers.Dense(nets.CLASSES)])
+
+
+def attention():
+    x = keras.Input((4, 5))
+    y = layers.Flatten()(layers.MultiHeadAttention(2, 3)(x, x))
+    return keras.Model(x, layers.Dense(nets.CLASSES)(y))
+
+
+def shared_and_added():
+    x, twice = keras.Input((4,)), layers.Dense(4, "relu")
+    once = twice(x)
+    return keras.Model(x, layers.Dense(nets.CLASSES)(layers.Add()([once, twice(once)])))
+
+
+def partly_frozen():
+    net = chain((5,), layers.Dense(4, "relu"), layers.Dense(4, "relu"), layers.Dense(4, "tanh"))
+    net.layers[1].trainable = False
+    return net
+
+
+class Squared(layers.Dense):
+    """Linear in its input, but not in its kernel."""
+
+    def call(self, inputs):
+        return ops.matmul(inputs, ops.square(self.kernel))
+
+
+CASES = {
+    "dense": lambda: chain((5,), layers.Dense(4, "tanh"), layers.Dense(4, "relu", use_bias=False)),
+    "einsum": lambda: chain(
+        (5, 4),
+        layers.EinsumDense("abc,cd->abd", (5, 6), bias_axes="d", activation="relu"),
+        layers.Flatten(),
+    ),
+    "conv1d": lambda: chain(
+        (6, 2), layers.Conv1D(3, 2, padding="causal", activation="relu"), layers.GlobalMaxPool1D()
+    ),
+    "conv2d": lambda: chain(
+        IMAGES,
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(4, 3, activation="leaky_relu"),
+        layers.Flatten(),
+    ),
+    "dilation": lambda: chain(
+        IMAGES, layers.Conv2D(4, 3, dilation_rate=2, activation="gelu"), layers.Flatten()
+    ),
+    "conv3d": lambda: chain(
+        (4, 4, 4, 2),
+        layers.Conv3D(3, 2, activation="relu"),
+        layers.Flatten(),
+    ),
+    "transposed": lambda: chain(
+        IMAGES, layers.Conv2DTranspose(4, 3, strides=2), layers.LeakyReLU(), layers.Flatten()
+    ),
+    "depthwise": lambda: chain(
+        IMAGES, layers.DepthwiseConv2D(3, activation="tanh"), layers.Flatten()
+    ),
+    "separable": lambda: chain(IMAGES, layers.SeparableConv2D(4, 3), layers.Flatten()),
+    "batch_norm": lambda: chain(
+        IMAGES, layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(), layers.Flatten()
+    ),
+    "layer_norm": lambda: chain(
+        (5,), layers.Dense(4, "tanh"), layers.LayerNormalization(), layers.Dense(4, "relu")
+    ),
+    "group_norm": lambda: chain(
+        IMAGES, layers.Conv2D(4, 3), layers.GroupNormalization(2), layers.ReLU(), layers.Flatten()
+    ),
+    "embedding": lambda: chain(
+        (5,), layers.Embedding(7, 4, mask_zero=True), layers.GlobalAveragePooling1D(), dtype="int32"
+    ),
+    "prelu": lambda: chain((5,), layers.Dense(4), layers.PReLU(), layers.Dense(4)),
+    "softmax inside": lambda: chain((5,), layers.Dense(4, "softmax"), layers.Dense(4, "relu")),
+    "time_distributed": lambda: chain(
+        (5, 3), layers.TimeDistributed(layers.Dense(4, "relu")), layers.Flatten()
+    ),
+    "attention": attention,
+    "shared": shared_and_added,
+    "frozen": partly_frozen,
+}
+
+
+def forms(net, *, by_layer):
+    """The same three forms, the second way or the first, over two batches of two sizes."""
+    generator = np.random.default_rng(0)
+    start = net.inputs[0]
+    x = generator.normal(size=(5, *start.shape[1:]))
+    if start.dtype == "int32":
+        x = generator.integers(0, 7, x.shape)
+    y = generator.integers(0, nets.CLASSES, len(x))
+    return kf.hessian_trace(
+        net,
+        (x, y),
+        num_probes=3,
+        batch_size=3,
+        by_layer=by_layer,
+        likelihood=kf.likelihoods.Categorical(),
+        seed=1,
+    )
+
+
+def assert_same(net):
+    along, twice = forms(net, by_layer=False), forms(net, by_layer=True)
+    assert along.value == pytest.approx(twice.value, rel=1e-9)
+    assert along.stderr == pytest.approx(twice.stderr, rel=1e-9)
+    assert twice.value != 0
+
+
+@pytest.fixture
+def warnings(caplog):
+    warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "keras_fisher"):
+        yield caplog
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", CASES)
+def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
+    keras.utils.set_random_seed(1)
+    assert_same(CASES[name]())
+    assert warnings.messages == []
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
+    assert_same(chain((2, 3), layers.SimpleRNN(2)))
+    assert len(warnings.messages) == 1
+    assert "SimpleRNN" in warnings.messages[0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_wrong_form_is_noticed(warnings, monkeypatch):
+    monkeypatch.setattr(curvature, "_PRODUCTS", (*curvature._PRODUCTS, Squared))
+    assert_same(chain((5,), Squared(4, "relu")))
+    assert len(warnings.messages) == 1
+    assert "instead of" in warnings.messages[0]
+
+
+def test_half_precision_takes_the_way_that_needs_no_comparison(warnings, monkeypatch):
+    monkeypatch.setattr(curvature.autodiff, "Line", None)
+    keras.utils.set_random_seed(1)
+    net = chain((5,), layers.Dense(4, "tanh", dtype="mixed_bfloat16"))
+    assert forms(net, by_layer=False).value == pytest.approx(forms(net, by_layer=True).value)
+    assert warnings.messages == []
