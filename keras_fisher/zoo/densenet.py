@@ -6,7 +6,12 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_fisher.zoo._initializers import seeded_initializers
+from keras_fisher._arguments import check_integer
+from keras_fisher.zoo import _layers
+from keras_fisher.zoo._arguments import check_depth, check_network
+from keras_fisher.zoo._seeds import layer_seeds
+
+_SMALLEST_INPUT = 4  # each of two transitions halves it
 
 
 def densenet(
@@ -23,9 +28,11 @@ def densenet(
     convolutions of `growth` filters, each of which reads the outputs of all before it in its block;
     between two blocks a transition, which is a pre-activation 1x1 convolution that keeps the number
     of channels and 2x2 average pooling; global average pooling, and the logits. There is no
-    dropout. Kernels start from He's normal distribution.
+    dropout. Kernels start from He's normal distribution (He et al., 2015).
 
-    Reference: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
+    References: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017. He et al.,
+    "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
+    ICCV 2015.
 
     Example:
         >>> from keras_fisher import zoo
@@ -34,7 +41,7 @@ def densenet(
         (None, 100)
 
     Args:
-        input_shape: Height, width and channels of one image.
+        input_shape: Height, width and channels of one image; at least 4 by 4 pixels.
         num_classes: The number of logits.
         depth: The number of layers with weights: 3n + 4 for n layers in a dense block.
         growth: The channels that each layer of a dense block adds.
@@ -44,47 +51,36 @@ def densenet(
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `depth` is not 3n + 4 for a whole number n of at least 1.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If `depth` is not 3n + 4 for a whole number n of at least 1, or another argument
+            is out of range.
     """
-    layers_per_block, remainder = divmod(depth - 4, 3)
-    if layers_per_block < 1 or remainder:
-        raise ValueError(f"`depth` must be 3n + 4 for a whole number n >= 1. Received: {depth}")
-    kernels = seeded_initializers(keras.initializers.HeNormal, seed)
+    input_shape, num_classes = check_network(input_shape, num_classes, smallest=_SMALLEST_INPUT)
+    growth = check_integer("growth", growth, low=1)
+    layers_per_block = check_depth(depth, 3, 4)
+    seeds = layer_seeds(seed)
     inputs = keras.Input(input_shape)
-    x = _conv(inputs, 16, 3, kernels, name="stem")
+    x = _conv(inputs, 16, 3, seeds, name="stem")
     for block in (1, 2, 3):
         for layer in range(1, layers_per_block + 1):
             name = f"block{block}_layer{layer}"
-            new = _conv(_activation(x, name=name), growth, 3, kernels, name=f"{name}_conv")
+            new = _conv(_activation(x, name=name), growth, 3, seeds, name=f"{name}_conv")
             x = layers.Concatenate(name=f"{name}_concat")([x, new])
         if block < 3:
             name = f"transition{block}"
-            x = _conv(_activation(x, name=name), x.shape[-1], 1, kernels, name=f"{name}_conv")
+            x = _conv(_activation(x, name=name), x.shape[-1], 1, seeds, name=f"{name}_conv")
             x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
     x = _activation(x, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(num_classes, kernel_initializer=next(kernels), name="logits")(x)
+    kernel = keras.initializers.HeNormal(next(seeds))
+    outputs = layers.Dense(num_classes, kernel_initializer=kernel, name="logits")(x)
     return keras.Model(inputs, outputs, name="densenet")
 
 
-def _conv(
-    x: Any,
-    filters: int,
-    size: int,
-    kernels: Iterator[keras.initializers.Initializer],
-    *,
-    name: str,
-) -> Any:
-    return layers.Conv2D(
-        filters,
-        size,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=next(kernels),
-        name=name,
-    )(x)
+def _conv(x: Any, filters: int, size: int, seeds: Iterator[int], *, name: str) -> Any:
+    kernel = keras.initializers.HeNormal(next(seeds))
+    return _layers.conv(x, filters, size, name=name, use_bias=False, kernel_initializer=kernel)
 
 
 def _activation(x: Any, *, name: str) -> Any:
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    return layers.ReLU(name=f"{name}_relu")(_layers.batch_norm(x, name=f"{name}_norm"))

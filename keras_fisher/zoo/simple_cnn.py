@@ -3,7 +3,9 @@
 import keras
 from keras import layers
 
-from keras_fisher.zoo._initializers import seeded_initializers
+from keras_fisher._arguments import check_integer
+from keras_fisher.zoo._arguments import check_network
+from keras_fisher.zoo._seeds import layer_seeds
 
 _SMALLEST_INPUT = 10
 
@@ -19,9 +21,11 @@ def simple_cnn(
 
     Two stages of two 3x3 convolutions, the first padded and the second not, each stage followed by
     2x2 max pooling; then a dense layer of 128 units, and the logits. Kernels start from Glorot's
-    uniform distribution, as in the example.
+    uniform distribution (Glorot & Bengio, 2010), as in the example.
 
-    Reference: the example `cifar10_cnn` of the Keras repository (Chollet et al., 2015).
+    References: the example `cifar10_cnn` of the Keras repository (Chollet et al., 2015). Glorot &
+    Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS
+    2010.
 
     Example:
         >>> from keras_fisher import zoo
@@ -39,14 +43,13 @@ def simple_cnn(
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `input_shape` is too small for the unpadded convolutions.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If `input_shape` is too small for the unpadded convolutions, or another argument
+            is out of range.
     """
-    if min(input_shape[:2]) < _SMALLEST_INPUT:
-        raise ValueError(
-            f"`input_shape` must be at least {_SMALLEST_INPUT} by {_SMALLEST_INPUT} pixels. "
-            f"Received: {input_shape}"
-        )
-    kernels = seeded_initializers(keras.initializers.GlorotUniform, seed)
+    input_shape, num_classes = check_network(input_shape, num_classes, smallest=_SMALLEST_INPUT)
+    width = check_integer("width", width, low=1)
+    kernels = map(keras.initializers.GlorotUniform, layer_seeds(seed))
 
     def conv(filters: int, padding: str, name: str) -> layers.Layer:
         return layers.Conv2D(

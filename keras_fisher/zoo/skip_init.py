@@ -1,14 +1,12 @@
 """SkipInit: training deep residual networks without normalisation."""
 
-from typing import Any
-
 import keras
 
-from keras_fisher import rules
+from keras_fisher.zoo._scalar import ScalarScale
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
-class SkipInitScale(keras.layers.Layer):
+class SkipInitScale(ScalarScale):
     """Multiplies its input by one learned scalar, which starts at zero.
 
     At the end of every residual branch it makes each block start as its shortcut alone, which keeps
@@ -25,13 +23,4 @@ class SkipInitScale(keras.layers.Layer):
         [[0.0, 0.0]]
     """
 
-    def build(self, input_shape: Any) -> None:
-        self.scale = self.add_weight(shape=(), initializer="zeros", name="scale")
-
-    def call(self, inputs: Any) -> Any:
-        return self.scale * inputs
-
-
-@rules.register(SkipInitScale)
-def _skip_init_scale(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
-    return [(layer.scale, rules.sum_to(gradient * inputs, ()))]
+    initializer = "zeros"

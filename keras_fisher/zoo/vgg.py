@@ -3,7 +3,9 @@
 import keras
 from keras import layers
 
-from keras_fisher.zoo._initializers import seeded_initializers
+from keras_fisher._arguments import check_integer
+from keras_fisher.zoo._arguments import check_network
+from keras_fisher.zoo._seeds import layer_seeds
 
 # Filters of each convolution, in multiples of `width`, by stage: configuration A.
 _STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
@@ -26,8 +28,9 @@ def vgg11(
     Kernels start from He's normal distribution (He et al., 2015), which keeps the scale of the
     activations from layer to layer. Biases start at zero.
 
-    Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
-    Recognition", ICLR 2015.
+    References: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+    Recognition", ICLR 2015. He et al., "Delving Deep into Rectifiers: Surpassing Human-Level
+    Performance on ImageNet Classification", ICCV 2015.
 
     Example:
         >>> from keras_fisher import zoo
@@ -43,8 +46,14 @@ def vgg11(
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of range.
     """
-    kernels = seeded_initializers(keras.initializers.HeNormal, seed)
+    input_shape, num_classes = check_network(input_shape, num_classes)
+    width = check_integer("width", width, low=1)
+    kernels = map(keras.initializers.HeNormal, layer_seeds(seed))
     inputs = keras.Input(input_shape)
     x = inputs
     for stage, multiples in enumerate(_STAGES, start=1):

@@ -6,7 +6,10 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_fisher.zoo._initializers import seeded_initializers
+from keras_fisher._arguments import check_integer
+from keras_fisher.zoo import _layers
+from keras_fisher.zoo._arguments import check_depth, check_network
+from keras_fisher.zoo._seeds import layer_seeds
 from keras_fisher.zoo.skip_init import SkipInitScale
 
 
@@ -28,14 +31,15 @@ def wide_resnet(
     Komodakis count 6n + 4 for the same n.
 
     A shortcut is the identity, except where the shape changes: there it is a 1x1 convolution of the
-    pre-activated input. Kernels start from He's normal distribution.
+    pre-activated input. Kernels start from He's normal distribution (He et al., 2015).
 
-    With `batch_norm=False`, convolutions have biases and each residual branch ends in a scalar that
-    starts at zero (SkipInit), so that every block starts as its shortcut.
+    With `batch_norm=False`, convolutions have biases, which start at zero, and each residual branch
+    ends in a scalar that starts at zero (SkipInit), so that every block starts as its shortcut.
 
     References: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016. Zagoruyko &
     Komodakis, "Wide Residual Networks", BMVC 2016. De & Smith, "Batch Normalization Biases Residual
-    Blocks Towards the Identity Function in Deep Networks", NeurIPS 2020.
+    Blocks Towards the Identity Function in Deep Networks", NeurIPS 2020. He et al., "Delving Deep
+    into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification", ICCV 2015.
 
     Example:
         >>> from keras_fisher import zoo
@@ -55,12 +59,14 @@ def wide_resnet(
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: If `depth` is not 6n + 2 for a whole number n of at least 1.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If `depth` is not 6n + 2 for a whole number n of at least 1, or another argument
+            is out of range.
     """
-    blocks, remainder = divmod(depth - 2, 6)
-    if blocks < 1 or remainder:
-        raise ValueError(f"`depth` must be 6n + 2 for a whole number n >= 1. Received: {depth}")
-    build = _Builder(seeded_initializers(keras.initializers.HeNormal, seed), batch_norm)
+    input_shape, num_classes = check_network(input_shape, num_classes)
+    width = check_integer("width", width, low=1)
+    blocks = check_depth(depth, 6, 2)
+    build = _Builder(layer_seeds(seed), batch_norm)
     inputs = keras.Input(input_shape)
     x = build.conv(inputs, 16, name="stem")
     for stage in (1, 2, 3):
@@ -73,31 +79,27 @@ def wide_resnet(
             )
     x = build.activation(x, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    outputs = layers.Dense(num_classes, kernel_initializer=next(build.kernels), name="logits")(x)
+    outputs = layers.Dense(num_classes, kernel_initializer=build.kernel(), name="logits")(x)
     return keras.Model(inputs, outputs, name="wide_resnet")
 
 
 class _Builder:
     """Adds layers to a network, all with the same choices."""
 
-    def __init__(self, kernels: Iterator[keras.initializers.Initializer], batch_norm: bool) -> None:
-        self.kernels = kernels
+    def __init__(self, seeds: Iterator[int], batch_norm: bool) -> None:
+        self.seeds = seeds
         self.batch_norm = batch_norm
 
+    def kernel(self) -> keras.initializers.Initializer:
+        return keras.initializers.HeNormal(next(self.seeds))
+
     def conv(self, x: Any, filters: int, size: int = 3, strides: int = 1, *, name: str) -> Any:
-        return layers.Conv2D(
-            filters,
-            size,
-            strides,
-            padding="same",
-            use_bias=not self.batch_norm,
-            kernel_initializer=next(self.kernels),
-            name=name,
-        )(x)
+        options = {"use_bias": not self.batch_norm, "kernel_initializer": self.kernel()}
+        return _layers.conv(x, filters, size, strides, name=name, **options)
 
     def activation(self, x: Any, *, name: str) -> Any:
         if self.batch_norm:
-            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+            x = _layers.batch_norm(x, name=f"{name}_norm")
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def block(self, x: Any, *, filters: int, strides: int, name: str) -> Any:

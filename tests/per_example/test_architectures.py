@@ -6,73 +6,10 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from keras_fisher import rules, zoo
-from keras_fisher.rules import registry
+from keras_fisher import zoo
 from tests.per_example import loop
 
 CLASSES, EXAMPLES = 3, 3
-
-
-class Scale(layers.Layer):
-    """Fixup's multiplication by one number."""
-
-    def build(self, input_shape):
-        self.scale = self.add_weight(shape=(1,), name="scale")
-
-    def call(self, inputs):
-        return self.scale * inputs
-
-
-class Bias(layers.Layer):
-    """Fixup's addition of one number."""
-
-    def build(self, input_shape):
-        self.bias = self.add_weight(shape=(1,), name="bias")
-
-    def call(self, inputs):
-        return inputs + self.bias
-
-
-@pytest.fixture(autouse=True)
-def rules_of_fixup(monkeypatch):
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
-
-    @rules.register(Scale)
-    def scale(layer, inputs, gradient):
-        return [(layer.scale, rules.sum_to(gradient * inputs, (1,)))]
-
-    @rules.register(Bias)
-    def bias(layer, inputs, gradient):
-        return [(layer.bias, rules.sum_to(gradient, (1,)))]
-
-
-def conv(filters, strides=1, use_bias=True):
-    return layers.Conv2D(filters, 3, strides, padding="same", use_bias=use_bias)
-
-
-def resnet_without_normalisation():
-    x = start = keras.Input((8, 8, 3))
-    x = conv(4)(x)
-    for filters, strides in ((4, 1), (8, 2)):
-        branch = conv(filters)(layers.ReLU()(conv(filters, strides)(layers.ReLU()(x))))
-        shortcut = x if strides == 1 else layers.Conv2D(filters, 1, strides)(x)
-        x = layers.Add()([shortcut, branch])
-    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return keras.Model(start, layers.Dense(CLASSES)(x))
-
-
-def fixup():
-    """Zhang et al., "Fixup Initialization", ICLR 2019, figure 1, right."""
-    x = start = keras.Input((8, 8, 3))
-    x = layers.ReLU()(Bias()(conv(4, use_bias=False)(x)))
-    for _ in range(2):
-        branch = conv(4, use_bias=False)(Bias()(x))
-        branch = layers.ReLU()(Bias()(branch))
-        branch = conv(4, use_bias=False)(Bias()(branch))
-        branch = Bias()(Scale()(branch))
-        x = layers.ReLU()(layers.Add()([x, branch]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(start, layers.Dense(CLASSES)(Bias()(x)))
 
 
 SMALL = (8, 8, 3)
@@ -84,8 +21,9 @@ ARCHITECTURES = {
         SMALL, CLASSES, depth=8, width=1, batch_norm=False
     ),
     "densenet": lambda: zoo.densenet(SMALL, CLASSES, depth=10, growth=4),
-    "resnet-without-normalisation": resnet_without_normalisation,
-    "fixup": fixup,
+    "resnet": lambda: zoo.resnet(SMALL, CLASSES, depth=8),
+    "resnet-weight_norm": lambda: zoo.resnet(SMALL, CLASSES, depth=8, batch_norm=False),
+    "resnet18": lambda: zoo.resnet18((32, 32, 3), CLASSES, width=4),
 }
 
 
@@ -96,7 +34,7 @@ def weights_of(model, seed=1):
         value = generator.normal(size=variable.shape)
         if variable.path.endswith("kernel"):
             value *= np.sqrt(2 / np.prod(variable.shape[:-1]))
-        elif variable.path.endswith(("gamma", "variance", "scale")):
+        elif variable.path.endswith(("gamma", "variance", "scale", "gain")):
             value = 1 + 0.3 * np.abs(value)
         else:
             value *= 0.1
@@ -129,7 +67,7 @@ def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
 
 
 def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
-    model, x, y = in_precision("float64", "fixup")
+    model, x, y = in_precision("float64", "resnet18")
     expected = loop.loop(model, x, y, nll)
     likelihood = kf.likelihoods.Categorical()
     trace = kf.fisher_trace(model, (x, y), labels="given", likelihood=likelihood, by_layer=True)

@@ -1,0 +1,102 @@
+"""Fixup: an initialisation for residual networks without normalisation.
+
+Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
+ICLR 2019, and its authors' code, github.com/hongyi-zhang/Fixup.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_fisher import rules
+from keras_fisher._arguments import check_integer
+from keras_fisher.zoo._scalar import ScalarScale
+
+
+def fixup_normal(
+    num_branches: int, layers_per_branch: int = 2, *, seed: int | None = None
+) -> keras.initializers.Initializer:
+    """The initialiser of the layers in a residual branch, all but the last, which starts at zero.
+
+    He's normal distribution, narrower by the factor `L^(-1 / (2m - 2))` for L branches of m layers:
+    the variance is `2 / (fan_out L^(1 / (m - 1)))`. A step of gradient descent with learning rate
+    eta then changes the network's outputs by about eta, however deep the network is. As in the
+    authors' code, the variance is that which keeps the scale of the gradients: by `fan_out`, the
+    area of the kernel times the number of filters.
+
+    Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
+    ICLR 2019.
+
+    Example:
+        >>> from keras_fisher.zoo.fixup import fixup_normal
+        >>> fixup_normal(num_branches=8).scale  # of the variance, times fan_out
+        0.25
+
+    Args:
+        num_branches: The number L of residual branches in the whole network; 1 gives He's normal
+            distribution itself, for the layers outside the branches.
+        layers_per_branch: The number m of layers with weights in each branch; at least 2.
+        seed: Makes the numbers reproducible.
+
+    Returns:
+        A `keras.initializers.VarianceScaling`.
+
+    Raises:
+        TypeError: If an argument is no integer.
+        ValueError: If an argument is too small.
+    """
+    check_integer("num_branches", num_branches, low=1)
+    check_integer("layers_per_branch", layers_per_branch, low=2)
+    return keras.initializers.VarianceScaling(
+        2 * num_branches ** (-1 / (layers_per_branch - 1)),
+        mode="fan_out",
+        distribution="untruncated_normal",
+        seed=seed,
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_fisher")
+class FixupScale(ScalarScale):
+    """Multiplies its input by one learned scalar, which starts at one.
+
+    There is one at the end of each residual branch.
+
+    Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
+    ICLR 2019.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_fisher.zoo.fixup import FixupScale
+        >>> FixupScale()(np.ones((1, 2), "float32")).numpy().tolist()
+        [[1.0, 1.0]]
+    """
+
+    initializer = "ones"
+
+
+@keras.saving.register_keras_serializable(package="keras_fisher")
+class FixupBias(keras.layers.Layer):
+    """Adds one learned scalar to its input, which starts at zero.
+
+    It takes the place of the biases of convolutions, which have one number for each filter.
+
+    Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
+    ICLR 2019.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_fisher.zoo.fixup import FixupBias
+        >>> FixupBias()(np.ones((1, 2), "float32")).numpy().tolist()
+        [[1.0, 1.0]]
+    """
+
+    def build(self, input_shape: Any) -> None:
+        self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.bias
+
+
+@rules.register(FixupBias)
+def _fixup_bias(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    return [(layer.bias, rules.sum_to(gradient, ()))]

@@ -1,0 +1,178 @@
+"""Weight normalisation, and an initialisation that keeps the scale of what passes through it."""
+
+import math
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from keras_fisher import rules
+from keras_fisher._arguments import check_integer, check_positive
+
+
+def norm_preserving_gain(
+    fan_in: int, fan_out: int, factor: float = 1.0
+) -> keras.initializers.Initializer:
+    """The initialiser of the gains of a weight-normalised layer: sqrt(factor * fan_in / fan_out).
+
+    With orthogonal kernels, the layer then multiplies the expected squared norm of what it reads by
+    `factor`. A ReLU halves it, so Arpit et al. choose
+
+    - 2 for a layer that a ReLU follows;
+    - 1 for one that no ReLU follows;
+    - 1 / B for the last layer of a residual branch, in a stage of B blocks. A block adds 1 / B of
+      the squared norm to it, and a stage multiplies it by no more than (1 + 1 / B)^B < e, however
+      many blocks it has.
+
+    Reference: Arpit, Campos & Bengio, "How to Initialize your Network? Robust Initialization for
+    WeightNorm & ResNets", NeurIPS 2019, and its authors' code,
+    github.com/victorcampos7/weightnorm-init.
+
+    Example:
+        >>> from keras_fisher.zoo.weight_norm import WeightNormDense, norm_preserving_gain
+        >>> gain = norm_preserving_gain(fan_in=8, fan_out=4, factor=2)
+        >>> layer = WeightNormDense(4, gain_initializer=gain)
+        >>> layer.build((None, 8))
+        >>> layer.gain.numpy().tolist()
+        [2.0, 2.0, 2.0, 2.0]
+
+    Args:
+        fan_in: The channels that go into the layer.
+        fan_out: The channels that come out of it. For a convolution the area of its kernel belongs
+            to both, and cancels.
+        factor: What the layer multiplies the squared norm by.
+
+    Returns:
+        A `keras.initializers.Constant`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is not positive.
+    """
+    check_integer("fan_in", fan_in, low=1)
+    check_integer("fan_out", fan_out, low=1)
+    check_positive("factor", factor)
+    return keras.initializers.Constant(math.sqrt(factor * fan_in / fan_out))
+
+
+class _WeightNorm(layers.Layer):
+    """Turns the kernel of a layer into directions, whose lengths are weights of their own."""
+
+    def __init__(
+        self,
+        *args: Any,
+        kernel_initializer: Any = "orthogonal",
+        gain_initializer: Any = "ones",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, kernel_initializer=kernel_initializer, **kwargs)
+        self.gain_initializer = keras.initializers.get(gain_initializer)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.gain = self.add_weight(
+            shape=self._kernel.shape[-1:], initializer=self.gain_initializer, name="gain"
+        )
+
+    @property
+    def direction(self) -> Any:
+        """The weights v, which have the shape of the kernel."""
+        return self._kernel
+
+    @property
+    def kernel(self) -> Any:
+        """The directions at their lengths, g v / ||v||, the norm taken for each output channel."""
+        # In mixed precision, the norm is computed in the precision of the weights.
+        direction, gain = (ops.cast(w, self.variable_dtype) for w in (self.direction, self.gain))
+        return ops.cast(gain / _norms(direction) * direction, self.compute_dtype)
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("A weight-normalised layer has no low-rank adaptation.")
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("A weight-normalised layer cannot be quantised.")
+
+    # The parents save the kernel, not the weights it is made of.
+    def save_own_variables(self, store: Any) -> None:
+        layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        layers.Layer.load_own_variables(self, store)
+
+    def get_config(self) -> dict[str, Any]:
+        gain = keras.initializers.serialize(self.gain_initializer)
+        return {**super().get_config(), "gain_initializer": gain}
+
+
+@keras.saving.register_keras_serializable(package="keras_fisher")
+class WeightNormConv2D(_WeightNorm, layers.Conv2D):
+    """A convolution whose kernel is g v / ||v||: a length and a direction for each filter.
+
+    Takes the arguments of `keras.layers.Conv2D`. `kernel_initializer` gives the directions v, whose
+    lengths do not matter, and is orthogonal by default.
+
+    Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
+    Training of Deep Neural Networks", NeurIPS 2016.
+
+    Example:
+        >>> import keras
+        >>> from keras_fisher.zoo.weight_norm import WeightNormConv2D
+        >>> layer = WeightNormConv2D(4, 3, gain_initializer=keras.initializers.Constant(2.0))
+        >>> layer.build((None, 8, 8, 3))
+        >>> round(float(keras.ops.sum(layer.kernel[..., 0] ** 2)), 4)  # of one filter
+        4.0
+
+    Args:
+        gain_initializer: The initialiser of the lengths g, such as `norm_preserving_gain`.
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_fisher")
+class WeightNormDense(_WeightNorm, layers.Dense):
+    """A dense layer whose kernel is g v / ||v||: a length and a direction for each unit.
+
+    Takes the arguments of `keras.layers.Dense`. `kernel_initializer` gives the directions v, whose
+    lengths do not matter, and is orthogonal by default.
+
+    Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
+    Training of Deep Neural Networks", NeurIPS 2016.
+
+    Example:
+        >>> import keras
+        >>> from keras_fisher.zoo.weight_norm import WeightNormDense
+        >>> layer = WeightNormDense(4, gain_initializer=keras.initializers.Constant(2.0))
+        >>> layer.build((None, 8))
+        >>> round(float(keras.ops.sum(layer.kernel[:, 0] ** 2)), 4)  # of one unit
+        4.0
+
+    Args:
+        gain_initializer: The initialiser of the lengths g, such as `norm_preserving_gain`.
+    """
+
+
+@rules.register(WeightNormConv2D)
+def _convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    return _split(layer, *rules.convolution.convolution(layer, inputs, gradient))
+
+
+@rules.register(WeightNormDense)
+def _dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    return _split(layer, *rules.dense.dense(layer, inputs, gradient))
+
+
+def _split(layer: Any, kernel: tuple[Any, Any], *bias: tuple[Any, Any]) -> list[tuple[Any, Any]]:
+    """With G that of a filter: dg = <G, v / ||v||> and dv = g / ||v|| (G - dg v / ||v||)."""
+    by_kernel = kernel[1].gradient()
+    direction, gain = (ops.cast(w, by_kernel.dtype) for w in (layer.direction, layer.gain))
+    norms = _norms(direction)
+    unit = direction / norms
+    by_gain = ops.sum(by_kernel * unit, axis=tuple(range(1, len(unit.shape))), keepdims=True)
+    by_direction = gain / norms * (by_kernel - by_gain * unit)
+    by_gain = ops.reshape(by_gain, (-1, *gain.shape))
+    return [(layer.direction, by_direction), (layer.gain, by_gain), *bias]
+
+
+def _norms(direction: Any) -> Any:
+    """Of each output channel, which is the last axis."""
+    others = tuple(range(len(direction.shape) - 1))
+    return ops.sqrt(ops.sum(ops.square(direction), axis=others, keepdims=True))
