@@ -2,7 +2,8 @@
 
 A gradient with respect to a kernel needs, for every offset of the kernel, the input shifted by that
 offset. The shifted copies are laid side by side, so that one matrix product per example does all
-offsets. Where the output has fewer channels than the input, the output gradient is shifted instead.
+offsets. The output gradient can be shifted instead, along all axes or along some: what takes the
+fewest copies is chosen.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[
 
 def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer:
     """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
-    if groups == 1 and max(window.strides) == 1 and g.shape[-1] < x.shape[-1]:
-        return _shifting_gradient(x, g, window)
+    if groups == 1 and max(window.strides) == 1:
+        return _shifted_gradient(x, g, window)
     shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
     return _grouped_gradient(x, g, window, groups, shape)
 
@@ -112,23 +113,40 @@ def _grouped_gradient(
     return Outer(left, right, assemble)
 
 
-def _shifting_gradient(x: Any, g: Any, window: _Window) -> Outer:
-    """The same with the output gradient shifted, against the input where it is."""
+def _shifted_gradient(x: Any, g: Any, window: _Window) -> Outer:
+    """Along each axis either the input is shifted or, the other way, the output gradient."""
+    rank = len(window.kernel)
+
+    def positions(is_of_g: Sequence[bool]) -> list[int]:
+        return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
+
+    def num_copied(is_of_g: tuple[bool, ...]) -> int:
+        of_x, of_g = (math.prod(_along(window, is_of_g, which).kernel) for which in (False, True))
+        return math.prod(positions(is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
+
+    is_of_g = min(itertools.product((False, True), repeat=rank), key=num_copied)
+    steps = positions(is_of_g)
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
-    shifting = window._replace(
-        before=tuple(r - b for r, b in zip(reach, window.before, strict=True))
-    )
-    patches = _patches(g, shifting, x.shape[1:-1])
-    features, filters = x.shape[-1], g.shape[-1]
+    back = window._replace(before=tuple(r - b for r, b in zip(reach, window.before, strict=True)))
+    left = _patches(x, _along(window, is_of_g, False), steps)
+    right = _patches(g, _along(back, is_of_g, True), steps)
 
     def assemble(product: Any) -> Any:
-        product = ops.reshape(product, (-1, features, *window.kernel, filters))
-        spatial = tuple(range(2, 2 + len(window.kernel)))
-        product = ops.flip(product, axis=spatial)
-        return ops.transpose(product, (0, *spatial, 1, len(spatial) + 2))
+        of_x, of_g = (_along(window, is_of_g, which).kernel for which in (False, True))
+        product = ops.reshape(product, (-1, *of_x, x.shape[-1], *of_g, g.shape[-1]))
+        product = ops.flip(product, axis=tuple(range(rank + 2, 2 * rank + 2)))
+        pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank + 1)]
+        product = ops.transpose(product, (0, *pairs, rank + 1, 2 * rank + 2))
+        return ops.reshape(product, (-1, *window.kernel, x.shape[-1], g.shape[-1]))
 
-    rank = len(window.kernel)
-    return Outer(_flat(x, rank), _flat(patches, rank), assemble)
+    return Outer(_flat(left, rank), _flat(right, rank), assemble)
+
+
+def _along(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
+    """The window where an axis is chosen or not, as `which` says, and one of size 1 elsewhere."""
+    still = (1, 1, 1, 0)
+    axes = zip(zip(*window, strict=True), chosen, strict=True)
+    return _Window(*zip(*(own if yes == which else still for own, yes in axes), strict=True))
 
 
 def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
