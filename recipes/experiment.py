@@ -212,7 +212,7 @@ def train(
     epochs: int,
     batch_size: int,
     seed: int,
-    augment: bool = False,
+    augment: str | None = None,
     mixup_beta: float | None = None,
 ) -> dict[str, Any]:
     """Trains a compiled model from its last checkpoint to the end, and returns the figures."""
@@ -226,7 +226,6 @@ def train(
         data.train.x,
         y_train,
         batch_size=batch_size,
-        epochs=epochs,
         seed=seed,
         first_epoch=record.first_epoch,
         augment=augment,

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 import keras_fisher as kf
 
+DATASETS = ("digits", "cifar10", "cifar100")
 METHODS = ("baseline", "mixup", "gp_x", "fp", "gp_r")
 # Each network with the epochs at which appendix G.2 divides its learning rate by 10.
 NETWORKS = {
@@ -55,7 +56,7 @@ class Settings:
     gp_r: tuple[float, ...] = setting("alpha of GP_r")
     seeds: tuple[int, ...] = setting("seeds of data, noise, weights and drawn labels")
 
-    dataset: str = setting("data set", kf.data.NAMES)
+    dataset: str = setting("data set", DATASETS)
     num_train: int = setting("training examples to keep; 0 for all")
     validation_size: int = setting("training examples to hold out")
     width: int = setting("units or filters of the first layer; 0 for the network's own")
@@ -255,7 +256,7 @@ def run_one(run: Run, settings: Settings, folder: Path, data: kf.data.Splits, ba
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=run.seed,
-        augment=settings.augment,
+        augment="flip_and_crop" if settings.augment else None,
         mixup_beta=run.value if run.method == "mixup" else None,
     )
 
@@ -287,7 +288,7 @@ def write_time(folder: Path, seconds: float) -> None:
 def load(settings: Settings, seed: int) -> kf.data.Splits:
     """The data set of one seed: what is held out and kept depends on it."""
     try:
-        return kf.data.load(
+        data = kf.data.load_arrays(
             settings.dataset,
             validation_size=settings.validation_size,
             num_train=settings.num_train or None,
@@ -295,6 +296,12 @@ def load(settings: Settings, seed: int) -> kf.data.Splits:
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
+    if settings.batch_size > len(data.train.y):
+        raise SettingsError(
+            f"`--batch-size` must be at most the number of training examples, {len(data.train.y)}. "
+            f"Received: {settings.batch_size}"
+        )
+    return data
 
 
 def fixed_settings(settings: Settings) -> dict[str, Any]:

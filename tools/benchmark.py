@@ -9,6 +9,7 @@ Sections:
     hessian  a probe of the Hessian trace against a plain forward and backward pass
     torch    both traces against BackPACK, torch.func and PyHessian, on the same network and data
     memory   the Fisher trace of 5,000 CIFAR-10 images: wall time and peak memory
+    input    the batches of each data set against plain training of SimpleCNN, which consumes them
 
 Times are compared as ratios of things that take turns in one run: the median over the rounds, with
 the smallest and the largest. All networks run on the CPU, with two threads, at their initial
@@ -58,6 +59,18 @@ TORCH_PACKAGES = {
 # The fastest number of examples to give torch.func at a time.
 TORCH_FUNC_CHUNKS = {"SimpleCNN": 128, "VGG-11": 16}
 CATEGORICAL = kf.likelihoods.Categorical()
+BATCH_SIZE = 128
+PIPELINES: Sequence[tuple[str, Mapping[str, Any]]] = (
+    ("digits", {}),
+    ("digits", {"augment": "flip_and_crop"}),
+    ("cifar10", {}),
+    ("cifar10", {"augment": "flip"}),
+    ("cifar10", {"augment": "flip_and_crop"}),
+    ("cifar10", {"mixup_beta": 1.0}),
+    ("cifar10", {"augment": "flip_and_crop", "mixup_beta": 1.0}),
+    ("tiny_imagenet32", {}),
+    ("tiny_imagenet32", {"augment": "flip_and_crop"}),
+)
 
 
 class Network(NamedTuple):
@@ -279,11 +292,37 @@ def memory(repeats: int, quick: bool) -> Iterator[Row]:
             )
 
 
+def input_pipelines(repeats: int, quick: bool) -> Iterator[Row]:
+    steps, count = (1, 20) if quick else (4, 100)
+    subject = prepare("SimpleCNN", BATCH_SIZE)
+    for name, options in PIPELINES:
+        try:
+            data = kf.data.load(name, batch_size=BATCH_SIZE, **options)
+        except (ImportError, kf.data.DatasetNotFoundError) as error:
+            yield Row("input", name, "skipped", str(error))
+            continue
+        what = ", ".join(f"{key}={value}" for key, value in options.items()) or "plain"
+        measurements = [timed_batches(data.train, count), timed_fit(subject, steps)]
+        (batches, fit), _ = take_turns(measurements, repeats, f"input, {name}, {what}")
+        yielded, taken = count * BATCH_SIZE / batches, steps * BATCH_SIZE / fit
+        yield ratio_row(
+            "input",
+            name,
+            f"{what}: {np.median(yielded):,.0f} examples/s / {np.median(taken):,.0f} that "
+            "SimpleCNN's `fit` takes",
+            yielded / taken,
+            target=5.0,
+            at_least=True,
+            seconds={"batches": batches, "fit": fit},
+        )
+
+
 SECTIONS: dict[str, Callable[[int, bool], Iterator[Row]]] = {
     "fisher": fisher,
     "hessian": hessian,
     "torch": torch,
     "memory": memory,
+    "input": input_pipelines,
 }
 
 
@@ -346,6 +385,25 @@ def plain_step(subject: Subject) -> Measurement:
         return loss, tape.gradient(loss, subject.model.trainable_weights)
 
     return timed(partial(step, tf.constant(subject.x), tf.constant(subject.y)))
+
+
+def timed_batches(train: tf.data.Dataset, count: int) -> Measurement:
+    batches = iter(train)
+
+    def measurement() -> tuple[float, Any]:
+        for _ in range(count // 4):  # those fetched ahead, while others had their turn
+            next(batches)
+        return timed(lambda: [next(batches)[1] for _ in range(count)])()
+
+    return measurement
+
+
+def timed_fit(subject: Subject, steps: int) -> Measurement:
+    """Plain training on one batch over and over, so that nothing waits for data."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    subject.model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
+    batch = tf.data.Dataset.from_tensors((subject.x, subject.y)).repeat()
+    return timed(partial(subject.model.fit, batch, steps_per_epoch=steps, verbose=0))
 
 
 def take_turns(
@@ -458,7 +516,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def save_cifar10(path: Path, num_examples: int) -> None:
     try:
-        images = kf.data.load("cifar10", num_train=num_examples).train
+        images = kf.data.load_arrays("cifar10", num_train=num_examples).train
     except (ImportError, kf.data.DatasetNotFoundError) as error:
         raise SectionSkipped(str(error)) from error
     np.savez(path, x=images.x, y=images.y)
@@ -500,6 +558,7 @@ def ratio_row(
     *,
     seconds: Mapping[str, np.ndarray],
     target: float | None = None,
+    at_least: bool = False,
 ) -> Row:
     median, low, high = (float(part(ratios)) for part in (np.median, np.min, np.max))
     numbers = {
@@ -514,7 +573,7 @@ def ratio_row(
         network,
         quantity,
         f"{median:.2f} ({low:.2f} to {high:.2f})",
-        "" if target is None else f"at most {target}",
+        "" if target is None else f"at {'least' if at_least else 'most'} {target}",
         numbers,
     )
 

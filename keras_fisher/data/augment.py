@@ -1,5 +1,7 @@
 """The standard augmentation of small images."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 PADDING = 4
@@ -53,3 +55,9 @@ def flip_and_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
     cropped = tf.gather(cropped, columns, axis=2, batch_dims=1)
     return tf.ensure_shape(cropped, images.shape)
+
+
+AUGMENTATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "flip": tf.image.stateless_random_flip_left_right,
+    "flip_and_crop": flip_and_crop,
+}

@@ -1,172 +1,151 @@
-"""The data sets of the recipes, split and normalised."""
+"""The data sets of the paper as pipelines that are ready for `fit`."""
 
-import importlib
-import os
-import urllib.error
-import urllib.request
-from typing import Any, NamedTuple
+import math
 
-import numpy as np
-
-from keras_fisher._arguments import check_integer
-
-_TFDS_CLASSES = {"cifar10": 10, "cifar100": 100}
-_TFDS_VALIDATION_SIZE = 5000
-NAMES = ("digits", *_TFDS_CLASSES)
-
-
-class Examples(NamedTuple):
-    """Images and their labels.
-
-    `x` is float32 of shape `(n, height, width, channels)`, `y` int32 of shape `(n,)`.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-
-
-class Splits(NamedTuple):
-    """A data set in three parts, and the number of its classes."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    num_classes: int
-
-
-class DatasetNotFoundError(OSError):
-    """The data set is not on this machine, and cannot be fetched."""
+from keras_fisher._arguments import check_choice
+from keras_fisher.data import imagenet
+from keras_fisher.data.arrays import read_splits
+from keras_fisher.data.pipeline import (
+    Pipelines,
+    check_training,
+    evaluation_batches,
+    one_hot,
+    training_batches,
+)
+from keras_fisher.data.sources import NAMES
 
 
 def load(
-    name: str, *, validation_size: int | None = None, num_train: int | None = None, seed: int = 0
-) -> Splits:
-    """Loads a data set, holds out validation images and normalises all by the training images.
+    name: str,
+    *,
+    batch_size: int = 128,
+    augment: str | None = None,
+    mixup_beta: float | None = None,
+    validation_size: int | None = None,
+    num_train: int | None = None,
+    seed: int = 0,
+    first_epoch: int = 0,
+    image_size: int | None = None,
+) -> Pipelines:
+    """Loads a data set as batches for training, validation and test.
 
-    Per channel, `x = (image - mean) / std`, with the mean and standard deviation over all
-    training images that are not held out, `num_train` or not. "digits" comes with scikit-learn;
-    "cifar10" and "cifar100" come through TensorFlow Datasets, which reads them from the folder
-    named by the environment variable `TFDS_DATA_DIR` and downloads them to it if need be.
+    | name | images | held out | tested on |
+    |---|---|---|---|
+    | "digits" | 1,797 of 8x8 | 180 | 539 of them |
+    | "cifar10", "cifar100" | 60,000 of 32x32 | 5,000 | its test images |
+    | "tiny_imagenet32" | 110,000 of 64x64, scaled to 32x32 | none | its validation images |
+    | "imagenet2012" | 1,331,167 of many sizes | none | its validation images |
+
+    What is held out of CIFAR-100 and Tiny ImageNet is as in the paper, which does not tell of the
+    others. "digits" comes with scikit-learn. The others come through TensorFlow Datasets, which
+    reads them from the folder named by the environment variable `TFDS_DATA_DIR` and prepares them
+    there if need be. It downloads all but ImageNet, which it takes from archives that you put
+    there; `keras_fisher.data.imagenet` says what else differs for ImageNet.
+
+    Per channel, `x = (image - mean) / std`, with the statistics of all training images that are
+    not held out, `num_train` or not. Images stay uint8 in memory until they are in a batch.
+
+    `train` is made by `training_batches`, and what that promises holds: the batches of epoch `k`
+    are the same whatever `first_epoch` was, on every machine. Which images are held out and kept
+    depends on `seed` alone, by the `permutation` of NumPy's default generator. (NumPy keeps its
+    bits for good, but reserves the right to draw a permutation from them in another way.)
 
     Example:
     >>> from keras_fisher.data import load
-    >>> splits = load("digits", num_train=500)
-    >>> splits.train.x.shape, splits.validation.x.shape, splits.test.x.shape
-    ((500, 8, 8, 1), (180, 8, 8, 1), (539, 8, 8, 1))
-    >>> splits.num_classes
-    10
+    >>> digits = load("digits", batch_size=100, augment="flip", seed=0)
+    >>> digits.steps_per_epoch, digits.input_shape, digits.num_classes
+    (11, (8, 8, 1), 10)
+    >>> x, y = next(iter(digits.train))
+    >>> x.shape, y.shape
+    (TensorShape([100, 8, 8, 1]), TensorShape([100]))
+    >>> import keras
+    >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> history = model.fit(
+    ...     digits.train,
+    ...     steps_per_epoch=digits.steps_per_epoch,
+    ...     epochs=2,
+    ...     validation_data=digits.validation,
+    ...     verbose=0,
+    ... )
 
     Args:
-        name: "digits", "cifar10" or "cifar100".
-        validation_size: Number of training images to hold out. Defaults to 5,000, for "digits"
-            to a tenth of all images.
+        name: One of the names above.
+        batch_size: Positive integer, at most the number of training images. The last batch of an
+            epoch is smaller where it does not divide that number.
+        augment: `None`, "flip" or "flip_and_crop", of training images alone. The paper flips
+            CIFAR-10 and leaves CIFAR-100 and ImageNet as they are in section 3 (appendix G.1);
+            the standard augmentation of section 4 is "flip_and_crop" (appendix G.2).
+        mixup_beta: Positive float to apply `mixup` with to training batches, or `None`. The
+            labels of validation and test are then one-hot as well.
+        validation_size: Number of training images to hold out. Defaults to the one above.
         num_train: Number of the remaining training images to keep, equally many of each class
             as far as there are enough. Defaults to all.
-        seed: Non-negative integer: which images are held out and which are kept. The test images
-            never depend on it.
+        seed: Non-negative integer: which images are held out and kept, and all that is drawn in
+            training. The test images never depend on it.
+        first_epoch: Non-negative integer, the epoch that `train` begins with.
+        image_size: Positive integer, height and width of the images of ImageNet, 224 by default.
+            The other data sets have a size of their own.
 
     Returns:
-        `Splits(train, validation, test, num_classes)`. Each of the first three is
-        `Examples(x, y)`: float32 images of shape `(n, height, width, channels)` and int32 labels
-        of shape `(n,)`.
+        `Pipelines(train, validation, test, num_classes, input_shape, steps_per_epoch)`. Batches
+        are `(x, y)`: float32 images of shape `(batch, height, width, channels)`, and int32 labels
+        of shape `(batch,)` or, with mixup, float32 ones of shape `(batch, num_classes)`.
+        `validation` is `None` where nothing is held out.
 
     Raises:
+        DatasetDamagedError: If the data set cannot be read.
         DatasetNotFoundError: If the data set is neither on this machine nor in reach.
         ImportError: If the package that brings the data set is not installed.
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the labels do not match the classes.
 
     Reference:
-        Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
+        Sections 3 and 4 and appendix G of Catastrophic Fisher Explosion (Jastrzebski et al.,
+        2021).
     """
-    if name not in NAMES:
-        raise ValueError(f"`name` must be one of {', '.join(NAMES)}. Received: name={name!r}")
-    seed = check_integer("seed", seed, low=0)
-    if name == "digits":
-        train, test, num_classes, default_validation_size = *_digits(), 10, 180
-    else:
-        train, test = _from_tfds(name)
-        num_classes, default_validation_size = _TFDS_CLASSES[name], _TFDS_VALIDATION_SIZE
-    if validation_size is None:
-        validation_size = default_validation_size
-    validation_size = check_integer("validation_size", validation_size, 0, len(train.y) - 1)
-    remaining = len(train.y) - validation_size
-    num_train = check_integer(
-        "num_train", remaining if num_train is None else num_train, 1, remaining
+    check_choice("name", name, NAMES)
+    check_training(batch_size, seed, first_epoch, augment, mixup_beta)
+    if name == imagenet.NAME:
+        return imagenet.stream(
+            batch_size=batch_size,
+            augment=augment,
+            mixup_beta=mixup_beta,
+            validation_size=validation_size,
+            num_train=num_train,
+            seed=seed,
+            first_epoch=first_epoch,
+            image_size=image_size,
+        )
+    if image_size is not None:
+        raise ValueError(
+            f"`image_size` is for {imagenet.NAME!r} alone. "
+            f"Received: image_size={image_size!r}, name={name!r}"
+        )
+    splits, normalisation = read_splits(name, validation_size, num_train, seed)
+    x, y = splits.train
+    train = training_batches(
+        x,
+        y,
+        batch_size=batch_size,
+        seed=seed,
+        first_epoch=first_epoch,
+        augment=augment,
+        mixup_beta=mixup_beta,
+        num_classes=splits.num_classes,
+        normalisation=normalisation,
     )
-
-    order = np.random.default_rng(seed).permutation(len(train.y))
-    validation, train = _take(train, order[:validation_size]), _take(train, order[validation_size:])
-    mean = train.x.mean(axis=(0, 1, 2), dtype=np.float64)
-    std = train.x.std(axis=(0, 1, 2), dtype=np.float64)
-    train = _take(train, _balanced(train.y)[:num_train])
-    return Splits(
-        train=_normalise(train, mean, std),
-        validation=_normalise(validation, mean, std),
-        test=_normalise(test, mean, std),
-        num_classes=num_classes,
+    validation, test = (
+        evaluation_batches(*part, batch_size=batch_size, normalisation=normalisation)
+        for part in (splits.validation, splits.test)
     )
-
-
-def _take(examples: Examples, rows: np.ndarray) -> Examples:
-    return Examples(examples.x[rows], examples.y[rows])
-
-
-def _normalise(images: Examples, mean: np.ndarray, std: np.ndarray) -> Examples:
-    x = images.x.astype(np.float32)
-    x -= mean.astype(np.float32)
-    x /= std.astype(np.float32)
-    return Examples(x, images.y.astype(np.int32))
-
-
-def _balanced(y: np.ndarray) -> np.ndarray:
-    """An order in which the k-th examples of all classes come before any (k+1)-th one."""
-    by_class = np.argsort(y, kind="stable")
-    sorted_y = y[by_class]
-    rank = np.empty(len(y), dtype=int)
-    rank[by_class] = np.arange(len(y)) - np.searchsorted(sorted_y, sorted_y)
-    return np.argsort(rank, kind="stable")
-
-
-def _digits() -> tuple[Examples, Examples]:
-    x, y = _import("sklearn.datasets").load_digits(return_X_y=True)
-    digits = Examples(x.reshape(-1, 8, 8, 1), y)
-    order = np.random.default_rng(0).permutation(len(y))
-    num_test = round(0.3 * len(y))
-    return _take(digits, order[num_test:]), _take(digits, order[:num_test])
-
-
-def _from_tfds(name: str) -> tuple[Examples, Examples]:
-    tfds = _import("tensorflow_datasets")
-    # TFDS itself reads the variable only once, when it is imported.
-    builder = tfds.builder(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    if not builder.is_prepared():
-        _check_network(name, builder.info.homepage)
-        builder.download_and_prepare()
-    splits = builder.as_dataset(split=["train", "test"], batch_size=-1, as_supervised=True)
-    train, test = (Examples(*split) for split in tfds.as_numpy(splits))
-    return train, test
-
-
-def _check_network(name: str, url: str) -> None:
-    """Fails in seconds where TFDS would go on trying to connect for minutes."""
-    try:
-        urllib.request.urlopen(url, timeout=10).close()
-    except urllib.error.HTTPError:
-        pass  # Some server answered: let TFDS try.
-    except OSError as error:
-        raise DatasetNotFoundError(
-            f"The data set {name!r} is not prepared in "
-            f"TFDS_DATA_DIR={os.environ.get('TFDS_DATA_DIR')!r}, and {url} cannot be reached to "
-            "download it. Set TFDS_DATA_DIR to a folder that holds the prepared data set, or use "
-            "the data set 'digits' (`--preset demo` of the recipes), which needs no download."
-        ) from error
-
-
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"Loading this data set needs {module}: pip install keras-fisher[recipes]"
-        ) from error
+    if mixup_beta is not None:
+        validation, test = (one_hot(part, splits.num_classes) for part in (validation, test))
+    return Pipelines(
+        train=train,
+        validation=validation if len(splits.validation.y) else None,
+        test=test,
+        num_classes=splits.num_classes,
+        input_shape=x.shape[1:],
+        steps_per_epoch=math.ceil(len(y) / batch_size),
+    )

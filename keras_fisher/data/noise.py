@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_fisher._arguments import check_integer, check_real
+from keras_fisher.data.labels import check_labels
 
 
 def uniform_label_noise(
@@ -48,7 +49,7 @@ def uniform_label_noise(
     fraction = check_real("fraction", fraction)
     if not 0 <= fraction <= 1:
         raise ValueError(f"`fraction` must lie in [0, 1]. Received: fraction={fraction}")
-    _check_labels(y, num_classes)
+    _check_array(y, num_classes)
 
     rng = np.random.default_rng(seed)
     redrawn = rng.choice(len(y), size=round(fraction * len(y)), replace=False)
@@ -59,7 +60,7 @@ def uniform_label_noise(
     return y_noisy, is_noisy
 
 
-def _check_labels(y: np.ndarray, num_classes: int) -> None:
+def _check_array(y: np.ndarray, num_classes: int) -> None:
     if not isinstance(y, np.ndarray) or not np.issubdtype(y.dtype, np.integer):
         raise TypeError(
             "`y` must be a NumPy array of integers. "
@@ -67,11 +68,7 @@ def _check_labels(y: np.ndarray, num_classes: int) -> None:
         )
     if y.ndim != 1:
         raise ValueError(f"`y` must have shape (n,). Received: y of shape {y.shape}")
-    if y.size and not (y.min() >= 0 and y.max() < num_classes):
-        raise ValueError(
-            f"Labels in `y` must lie in [0, num_classes) = [0, {num_classes}). "
-            f"Received: labels from {y.min()} to {y.max()}"
-        )
+    check_labels("`y`", y, num_classes)
     if num_classes - 1 > np.iinfo(y.dtype).max:
         raise ValueError(
             f"The dtype of `y` must hold every label below num_classes={num_classes}. "

@@ -1,171 +1,202 @@
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 
+import keras
 import numpy as np
 import pytest
 
-from keras_fisher.data import DatasetNotFoundError, load
+from keras_fisher.data import load, load_arrays
 
-CIFAR = {"cifar10": 10, "cifar100": 100}
-
-
-def pixels(examples):
-    """The images as a set, for telling which are where."""
-    return {image.tobytes() for image in examples.x}
+STEPS = 5
+FULL = {"augment": "flip_and_crop", "mixup_beta": 0.4}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return load("digits")
+def digits(**changed):
+    return load("digits", **({"batch_size": 100, "num_train": 450} | changed))
 
 
-def test_digits_sizes_shapes_and_dtypes(digits):
-    assert [len(part.y) for part in digits[:3]] == [1078, 180, 539]
-    assert digits.num_classes == 10
-    for x, y in digits[:3]:
-        assert x.shape == (len(y), 8, 8, 1)
+def arrays(batches):
+    return [(x.numpy(), y.numpy()) for x, y in batches]
+
+
+def assert_same(actual, expected):
+    for (x, y), (x_expected, y_expected) in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_array_equal(y, y_expected)
+
+
+def assert_same_examples(batches, examples, in_order=True):
+    x, y = map(np.concatenate, zip(*arrays(batches), strict=True))
+    rows, expected = np.arange(len(y)), np.arange(len(examples.y))
+    if not in_order:
+        rows, expected = (np.lexsort(a.reshape(len(a), -1).round(3).T) for a in (x, examples.x))
+    np.testing.assert_allclose(x[rows], examples.x[expected], atol=1e-5)
+    np.testing.assert_array_equal(y[rows], examples.y[expected])
+
+
+def test_what_fit_needs_to_know():
+    data = digits()
+    assert data.num_classes == 10
+    assert data.input_shape == (8, 8, 1)
+    assert data.steps_per_epoch == STEPS
+    for batches in (data.train, data.validation, data.test):
+        x, y = batches.element_spec
         assert (x.dtype, y.dtype) == ("float32", "int32")
-        assert set(y) == set(range(10))
+        assert x.shape[1:] == (8, 8, 1)
+    assert digits(batch_size=150).train.element_spec[0].shape == (150, 8, 8, 1)
 
 
-def test_images_keep_their_labels(digits):
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    true_labels = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
-    mean, std = _digits_statistics(digits)
-    for x, y in digits[:3]:
-        restored = np.rint(x.reshape(len(x), -1).astype("float64") * std + mean)
-        assert [true_labels[image.tobytes()] for image in restored] == list(y)
+def test_batches_hold_the_examples_of_the_arrays():
+    data, expected = digits(), load_arrays("digits", num_train=450)
+    assert_same_examples(data.train.take(STEPS), expected.train, in_order=False)
+    assert_same_examples(data.validation, expected.validation)
+    assert_same_examples(data.test, expected.test)
 
 
-def _digits_statistics(digits):
-    """Mean and standard deviation, from the pixel values 0 and 16 that digits begin and end at."""
-    low = min(part.x.min() for part in digits[:3])
-    high = max(part.x.max() for part in digits[:3])
-    std = 16 / (float(high) - float(low))
-    return -float(low) * std, std
+def test_mixup_makes_all_labels_one_hot_and_mixes_training_alone():
+    data, plain = digits(mixup_beta=1.0), digits()
+    for batches in (data.train, data.validation, data.test):
+        assert batches.element_spec[1].shape.as_list() == [None, 10]
+    for part in ("validation", "test"):
+        for (_, y), (_, label) in zip(getattr(data, part), getattr(plain, part), strict=True):
+            np.testing.assert_array_equal(y, np.eye(10)[label])
+    assert any(np.any((y > 0) & (y < 1)) for _, y in arrays(data.train.take(STEPS)))
 
 
-def test_normalised_by_the_training_images_before_num_train_cuts_them(digits):
-    assert digits.train.x.mean() == pytest.approx(0, abs=1e-5)
-    assert digits.train.x.std() == pytest.approx(1, abs=1e-5)
-    assert abs(digits.test.x.mean()) > 1e-4
-    cut = load("digits", num_train=50)
-    assert pixels(cut.train) < pixels(digits.train)
-    np.testing.assert_array_equal(cut.test.x, digits.test.x)
+@pytest.mark.parametrize("options", [{}, FULL], ids=["plain", "full"])
+def test_a_run_that_begins_later_sees_the_batches_of_one_that_did_not(options):
+    whole = arrays(digits(**options).train.take(3 * STEPS))
+    later = digits(first_epoch=2, **options)
+    assert_same(arrays(later.train.take(STEPS)), whole[2 * STEPS :])
+    assert np.any(whole[0][0] != whole[2 * STEPS][0])
 
 
-def test_the_seed_moves_the_validation_images_but_never_the_test_images(digits):
-    same, other = load("digits"), load("digits", seed=1)
-    for part, part_again in zip(digits[:3], same[:3], strict=True):
-        np.testing.assert_array_equal(part.x, part_again.x)
-    np.testing.assert_array_equal(digits.test.y, other.test.y)
-    assert np.any(digits.validation.y != other.validation.y)
+def test_what_is_drawn_follows_the_seed_and_not_the_global_one():
+    first = arrays(digits(seed=1, **FULL).train.take(STEPS))
+    keras.utils.set_random_seed(7)
+    assert_same(arrays(digits(seed=1, **FULL).train.take(STEPS)), first)
+    assert np.any(first[0][1] != arrays(digits(seed=2, **FULL).train.take(1))[0][1])
 
 
-def test_no_image_is_in_two_parts(digits):
-    # Rounding makes the pixels comparable between parts; digits itself holds no image twice.
-    parts = [{np.round(image, 3).tobytes() for image in part.x} for part in digits[:3]]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
+def test_validation_and_test_images_are_never_augmented():
+    augmented, plain = digits(augment="flip_and_crop"), digits()
+    assert_same(arrays(augmented.validation), arrays(plain.validation))
+    assert_same(arrays(augmented.test), arrays(plain.test))
 
 
-@pytest.mark.parametrize("num_train", [10, 203])
-def test_num_train_keeps_as_many_of_each_class(num_train):
-    counts = np.bincount(load("digits", num_train=num_train).train.y, minlength=10)
-    assert counts.sum() == num_train
-    assert counts.max() - counts.min() <= 1
-
-
-def test_validation_size():
-    splits = load("digits", validation_size=0)
-    assert [len(part.y) for part in splits[:3]] == [1258, 0, 539]
+def test_without_images_held_out_there_is_no_validation():
+    assert digits(validation_size=0).validation is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("options", "loss"),
     [
-        ({"name": "imagenet"}, ValueError, "digits, cifar10, cifar100.*imagenet"),
-        ({"name": "digits", "validation_size": -1}, ValueError, "`validation_size`.*-1"),
-        ({"name": "digits", "validation_size": 1258}, ValueError, r"\[0, 1257\].*1258"),
-        ({"name": "digits", "validation_size": 0.1}, TypeError, "`validation_size`.*0.1"),
-        ({"name": "digits", "num_train": 0}, ValueError, "`num_train`.*0"),
-        ({"name": "digits", "num_train": 1079}, ValueError, r"\[1, 1078\].*1079"),
-        ({"name": "digits", "num_train": True}, TypeError, "`num_train`.*True"),
-        ({"name": "digits", "seed": -1}, ValueError, "`seed`.*-1"),
+        ({}, keras.losses.SparseCategoricalCrossentropy),
+        ({"augment": "flip", "mixup_beta": 0.4}, keras.losses.CategoricalCrossentropy),
+        ({"validation_size": 0}, keras.losses.SparseCategoricalCrossentropy),
+    ],
+    ids=["plain", "flip and mixup", "nothing held out"],
+)
+def test_fit_takes_the_pipelines(options, loss):
+    data = digits(**options)
+    model = keras.Sequential(
+        [keras.Input(data.input_shape), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    model.compile(keras.optimizers.Adam(0.02), loss(from_logits=True), metrics=["accuracy"])
+    fitted = model.fit(
+        data.train,
+        steps_per_epoch=data.steps_per_epoch,
+        epochs=3,
+        validation_data=data.validation,
+        verbose=0,
+    )
+    assert ("val_loss" in fitted.history) == (data.validation is not None)
+    assert model.evaluate(data.test, verbose=0, return_dict=True)["accuracy"] > 0.2
+
+
+class Witness(keras.Model):
+    """Trains nothing, and keeps the labels that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def train_step(self, data):
+        self.seen.append(data[1].numpy())
+        return {"loss": 0.0}
+
+
+def test_fit_trains_on_the_batches_from_the_first_on():
+    data = digits()
+    model = Witness()
+    model.compile(run_eagerly=True)
+    model.fit(data.train, steps_per_epoch=STEPS, epochs=2, verbose=0)
+    expected = [y for _, y in arrays(data.train.take(2 * STEPS))]
+    np.testing.assert_array_equal(np.concatenate(model.seen), np.concatenate(expected))
+
+
+# Two strategies in one process disturb each other, and devices can be split only at the start.
+DISTRIBUTED = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from keras_fisher.data import load
+
+def losses(strategy):
+    data = load("digits", batch_size=100, num_train=450, augment="flip_and_crop")
+    with strategy.scope():
+        dense = keras.layers.Dense(10, kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input(data.input_shape), keras.layers.Flatten(), dense])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss)
+    steps = data.steps_per_epoch
+    fit = model.fit(data.train, steps_per_epoch=steps, epochs=2, verbose=0)
+    return [*fit.history["loss"], model.evaluate(data.test, verbose=0)]
+
+alone = losses(tf.distribute.get_strategy())
+together = losses(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+np.testing.assert_allclose(together, alone, rtol=1e-4)
+"""
+
+
+def test_two_replicas_share_the_batches_of_one_device():
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"name": "mnist"}, ValueError, "`name`.*'digits'.*'imagenet2012'.*'mnist'"),
+        ({"batch_size": 0}, ValueError, "`batch_size`.*0"),
+        ({"batch_size": 451}, ValueError, r"`batch_size`.*\[1, 450\].*451"),
+        ({"augment": "rotate"}, ValueError, "`augment`.*'flip', 'flip_and_crop'.*'rotate'"),
+        ({"mixup_beta": 0}, ValueError, "`mixup_beta`.*0"),
+        ({"mixup_beta": "some"}, TypeError, "`mixup_beta`.*some"),
+        ({"validation_size": 1258}, ValueError, r"`validation_size`.*\[0, 1257\].*1258"),
+        ({"validation_size": 0.1}, TypeError, "`validation_size`.*0.1"),
+        ({"num_train": 1079}, ValueError, r"`num_train`.*\[1, 1078\].*1079"),
+        ({"first_epoch": -1}, ValueError, "`first_epoch`.*-1"),
+        ({"seed": -1}, ValueError, "`seed`.*-1"),
+        ({"image_size": 32}, ValueError, "`image_size`.*imagenet2012.*32.*digits"),
     ],
 )
-def test_errors_name_the_argument_and_what_was_given(arguments, error, message):
+def test_errors_name_the_argument_and_what_was_given(changed, error, message):
+    arguments = {"name": "digits", "num_train": 450} | changed
     with pytest.raises(error, match=message):
         load(**arguments)
 
 
-def test_without_data_and_network_the_error_says_what_to_do(monkeypatch, tmp_path):
-    pytest.importorskip("tensorflow_datasets")
-
-    def unreachable(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
+@pytest.mark.parametrize("wrong", [{"augment": "crop"}, {"batch_size": 0}, {"first_epoch": -1}])
+def test_what_is_wrong_anyway_is_refused_before_anything_is_read(wrong, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    start = time.monotonic()
-    with pytest.raises(DatasetNotFoundError, match=r"cifar100.*TFDS_DATA_DIR.*digits") as caught:
-        load("cifar100")
-    assert str(tmp_path) in str(caught.value)
-    assert isinstance(caught.value.__cause__, urllib.error.URLError)
-    assert time.monotonic() - start < 60
-    assert not any(tmp_path.iterdir())
-
-
-def test_where_a_server_answers_tfds_is_left_to_download(monkeypatch, tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-
-    def forbidden(url, **kwargs):
-        raise urllib.error.HTTPError(url, 403, "forbidden", None, None)
-
-    def download_and_prepare(self):
-        raise InterruptedError("downloading")
-
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", forbidden)
-    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
-    with pytest.raises(InterruptedError):
-        load("cifar10")
-
-
-@pytest.mark.parametrize(
-    ("name", "module"), [("digits", "sklearn.datasets"), ("cifar10", "tensorflow_datasets")]
-)
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"{module}.*pip install keras-fisher\[recipes\]"):
-        load(name)
-
-
-def test_importing_the_package_does_not_import_tensorflow_datasets():
-    program = "import sys, keras_fisher.data; assert 'tensorflow_datasets' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.fixture(scope="module", params=CIFAR)
-def cifar(request):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    builder = tfds.builder(request.param, data_dir=os.environ.get("TFDS_DATA_DIR"))
-    if not builder.is_prepared():
-        pytest.skip(f"{request.param} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
-    return request.param, load(request.param, num_train=2000)
-
-
-def test_cifar_splits(cifar):
-    name, splits = cifar
-    assert splits.num_classes == CIFAR[name]
-    assert [part.x.shape for part in splits[:3]] == [(n, 32, 32, 3) for n in (2000, 5000, 10_000)]
-    assert all((x.dtype, y.dtype) == ("float32", "int32") for x, y in splits[:3])
-    assert set(np.bincount(splits.train.y)) == {2000 // CIFAR[name]}
-    assert set(np.bincount(splits.test.y)) == {10_000 // CIFAR[name]}
-    np.testing.assert_allclose(splits.test.x.mean(axis=(0, 1, 2)), 0, atol=0.05)
-    np.testing.assert_allclose(splits.test.x.std(axis=(0, 1, 2)), 1, atol=0.05)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        load("cifar100", **wrong)

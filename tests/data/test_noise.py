@@ -71,8 +71,8 @@ def test_no_labels_at_all():
         ({"y": [0, 1]}, TypeError, "`y`.*list"),
         ({"y": np.array([0.0, 1.0])}, TypeError, "`y`.*float64"),
         ({"y": np.zeros((4, 1), int)}, ValueError, r"`y`.*\(4, 1\)"),
-        ({"y": np.array([0, 10])}, ValueError, r"`y`.*\[0, 10\).*to 10"),
-        ({"y": np.array([-1, 2])}, ValueError, "`y`.*from -1"),
+        ({"y": np.array([0, 10])}, ValueError, r"`y`.*\[0, 10\).*label 10 at"),
+        ({"y": np.array([-1, 2])}, ValueError, "`y`.*label -1 at"),
         ({"y": np.array([0], "int8"), "num_classes": 200}, ValueError, "`y`.*200.*int8"),
     ],
 )

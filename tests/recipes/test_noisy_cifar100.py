@@ -139,6 +139,7 @@ def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
         ("--fp", "-1"),
         ("--epochs", "0"),
         ("--num-train", "100000"),
+        ("--batch-size", "151"),
         ("--seeds", ""),
     ],
 )

@@ -1,0 +1,44 @@
+"""Which training images are held out, and which of the others are kept."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_fisher._arguments import check_integer
+
+
+class Partition(NamedTuple):
+    """Positions in the training images: integer arrays, the first a part of the second.
+
+    `train` are trained on, `remaining` are all that are not held out, `validation` are.
+    """
+
+    train: np.ndarray
+    remaining: np.ndarray
+    validation: np.ndarray
+
+
+def partition(y: np.ndarray, validation_size: int, num_train: int | None, seed: int) -> Partition:
+    """Holds out random images, and keeps as many of each class as far as there are enough."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    validation_size, num_train = check_sizes(len(y), validation_size, num_train)
+    validation, remaining = order[:validation_size], order[validation_size:]
+    return Partition(remaining[_balanced(y[remaining])[:num_train]], remaining, validation)
+
+
+def check_sizes(num_images: int, validation_size: int, num_train: int | None) -> tuple[int, int]:
+    """Returns the checked `validation_size`, and `num_train` with its default filled in."""
+    validation_size = check_integer("validation_size", validation_size, 0, num_images - 1)
+    remaining = num_images - validation_size
+    if num_train is None:
+        return validation_size, remaining
+    return validation_size, check_integer("num_train", num_train, 1, remaining)
+
+
+def _balanced(y: np.ndarray) -> np.ndarray:
+    """An order in which the k-th examples of all classes come before any (k+1)-th one."""
+    by_class = np.argsort(y, kind="stable")
+    sorted_y = y[by_class]
+    rank = np.empty(len(y), dtype=int)
+    rank[by_class] = np.arange(len(y)) - np.searchsorted(sorted_y, sorted_y)
+    return np.argsort(rank, kind="stable")

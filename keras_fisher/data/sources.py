@@ -1,0 +1,175 @@
+"""Where the data sets come from: what is on this machine, and what TensorFlow Datasets fetches."""
+
+import importlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_fisher.data.labels import check_labels
+
+
+class Source(NamedTuple):
+    """What is known of a data set; `test_split` is the name of its test images in TFDS."""
+
+    num_classes: int
+    validation_size: int
+    test_split: str = "test"
+
+
+SOURCES = {
+    "digits": Source(10, validation_size=180),
+    "cifar10": Source(10, validation_size=5000),
+    "cifar100": Source(100, validation_size=5000),
+    # Of these two the labels of the test images are not public.
+    "tiny_imagenet32": Source(200, validation_size=0, test_split="validation"),
+    "imagenet2012": Source(1000, validation_size=0, test_split="validation"),
+}
+NAMES = tuple(SOURCES)
+MANUAL_FILES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
+
+
+class Examples(NamedTuple):
+    """Images and their labels.
+
+    `x` has shape `(n, height, width, channels)`, `y` is int32 of shape `(n,)`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """The examples at these positions."""
+        return Examples(self.x[rows], self.y[rows])
+
+
+class DatasetNotFoundError(OSError):
+    """The data set is not on this machine, and cannot be fetched."""
+
+
+class DatasetDamagedError(OSError):
+    """The data set is on this machine, but cannot be read."""
+
+
+def read(name: str) -> tuple[Examples, Examples]:
+    """The training and the test images of a small data set, uint8."""
+    parts = _digits() if name == "digits" else _from_tfds(name)
+    for part, split in zip(parts, ("training", "test"), strict=True):
+        check_labels(f"the {split} images of {name!r}", part.y, SOURCES[name].num_classes)
+    train, test = (Examples(x.astype(np.uint8, copy=False), y.astype(np.int32)) for x, y in parts)
+    return train, test
+
+
+def find(name: str, data_dir: str | None = None) -> Any:
+    """The TFDS builder of a data set, which may not be prepared.
+
+    `data_dir` defaults to the environment variable `TFDS_DATA_DIR`, then to TFDS's own default.
+    """
+    tfds = import_package("tensorflow_datasets")
+    if name == "tiny_imagenet32":
+        import_package("keras_fisher.data.tiny_imagenet")  # which makes it known to TFDS
+    # TFDS itself reads the variable only once, when it is imported.
+    return tfds.builder(name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))
+
+
+def prepare(name: str, data_dir: str | None = None) -> Any:
+    """The TFDS builder of a data set that is prepared, now or earlier."""
+    builder = find(name, data_dir)
+    if not builder.is_prepared():
+        folder = Path(builder.data_dir).parents[1]
+        if name in MANUAL_FILES:
+            _check_manual_files(name, folder / "downloads" / "manual")
+        else:
+            _check_network(name, folder, builder.info.homepage)
+        builder.download_and_prepare()
+    return builder
+
+
+def damaged_files(builder: Any, split: str) -> Iterator[Path]:
+    """The record files of a split that are missing, cut short or changed. Reads them all."""
+    info = builder.info.splits[split]
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        records = tf.data.TFRecordDataset(os.fspath(path), buffer_size=2**20)
+        try:
+            intact = records.reduce(0, lambda count, _: count + 1) == length
+        except tf.errors.OpError:
+            intact = False
+        if not intact:
+            yield Path(path)
+
+
+def damaged(name: str, builder: Any, what: str) -> DatasetDamagedError:
+    """The error that says what of a data set cannot be read, and what to do."""
+    return DatasetDamagedError(
+        f"The data set {name!r} is damaged: {what}. Delete {builder.data_dir} and prepare it "
+        f"again: `python tools/prepare_data.py {name}`, or load it with a network at hand."
+    )
+
+
+def import_package(module: str) -> Any:
+    """The module, or an error that says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"Loading this data set needs {error.name}: pip install keras-fisher[recipes]"
+        ) from error
+
+
+def _digits() -> tuple[Examples, Examples]:
+    x, y = import_package("sklearn.datasets").load_digits(return_X_y=True)
+    digits = Examples(x.reshape(-1, 8, 8, 1), y)
+    order = np.random.default_rng(0).permutation(len(y))
+    num_test = round(0.3 * len(y))
+    return digits.take(order[num_test:]), digits.take(order[:num_test])
+
+
+def _from_tfds(name: str) -> tuple[Examples, Examples]:
+    builder = prepare(name)
+    train, test = (_read(name, builder, split) for split in ("train", SOURCES[name].test_split))
+    return train, test
+
+
+def _read(name: str, builder: Any, split: str) -> Examples:
+    try:
+        x, y = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+    except (
+        tf.errors.DataLossError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InvalidArgumentError,
+        tf.errors.NotFoundError,
+    ) as error:
+        files = ", ".join(map(str, damaged_files(builder, split))) or f"an image of split {split!r}"
+        raise damaged(name, builder, f"{files} cannot be read") from error
+    return Examples(x.numpy(), y.numpy())
+
+
+def _check_manual_files(name: str, folder: Path) -> None:
+    missing = [file for file in MANUAL_FILES[name] if not (folder / file).exists()]
+    if missing:
+        raise DatasetNotFoundError(
+            f"The data set {name!r} is not prepared in {folder.parents[1]}, and its licence wants "
+            f"you to download it yourself: put {' and '.join(missing)} from "
+            f"https://image-net.org/download-images into {folder}, then run "
+            f"`python tools/prepare_data.py {name}`. If it is prepared elsewhere, set "
+            "TFDS_DATA_DIR to that folder."
+        )
+
+
+def _check_network(name: str, folder: Path, url: str) -> None:
+    """Fails in seconds where TFDS would go on trying to connect for minutes."""
+    try:
+        urllib.request.urlopen(url, timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # Some server answered: let TFDS try.
+    except OSError as error:
+        raise DatasetNotFoundError(
+            f"The data set {name!r} is not prepared in {folder}, and {url} cannot be reached to "
+            "download it. Set TFDS_DATA_DIR to a folder that holds the prepared data set, or use "
+            "the data set 'digits' (`--preset demo` of the recipes), which needs no download."
+        ) from error

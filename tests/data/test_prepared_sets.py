@@ -1,0 +1,116 @@
+"""The real data sets. Each is decoded once, so all that needs them is in this file."""
+
+import functools
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_fisher.data import arrays, load, load_arrays, sources
+
+# Images, classes, images held out, and those that training and test images are known to share.
+SETS = {
+    "cifar10": (50_000, 10, 5000, 0),
+    "cifar100": (50_000, 100, 5000, 10),
+    "tiny_imagenet32": (100_000, 200, 0, 7),
+}
+
+
+@pytest.fixture(scope="module", params=SETS)
+def data(request):
+    pytest.importorskip("tensorflow_datasets")
+    if not sources.find(request.param).is_prepared():
+        pytest.skip(f"{request.param} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
+    images, classes, held_out, shared = SETS[request.param]
+    train, test = sources.read(request.param)
+    return SimpleNamespace(
+        name=request.param,
+        train=train,
+        test=test,
+        images=images,
+        classes=classes,
+        held_out=held_out,
+        shared=shared,
+    )
+
+
+@pytest.fixture(autouse=True)
+def read_once(data, monkeypatch):
+    monkeypatch.setattr(arrays, "read", lambda name: (data.train, data.test))
+
+
+def contents(examples):
+    return {hash(image.tobytes()) for image in examples.x}
+
+
+def test_counts_and_balance(data):
+    assert data.train.x.shape == (data.images, 32, 32, 3)
+    assert data.test.x.shape == (10_000, 32, 32, 3)
+    for part in (data.train, data.test):
+        assert (part.x.dtype, part.y.dtype) == ("uint8", "int32")
+        assert set(np.bincount(part.y)) == {len(part.y) // data.classes}
+
+
+def test_parts_share_no_image_but_for_the_known_ones(data):
+    assert len(contents(data.train) & contents(data.test)) <= data.shared
+    splits, _ = arrays.read_splits(data.name, None, None, seed=0)
+    assert len(splits.train.y) == data.images - data.held_out
+    assert len(splits.validation.y) == data.held_out
+    twice = data.images - len(contents(data.train))  # the images that CIFAR-100 has twice
+    assert len(contents(splits.train) & contents(splits.validation)) <= twice
+
+
+def test_training_images_are_normalised_and_the_others_likewise(data):
+    pipelines = load(data.name, batch_size=1000)
+    mean, variance = moments(pipelines.train.take(pipelines.steps_per_epoch))
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+    np.testing.assert_allclose(variance, 1, atol=1e-4)
+    mean, variance = moments(pipelines.test)
+    np.testing.assert_allclose(mean, 0, atol=0.05)
+    np.testing.assert_allclose(variance, 1, atol=0.1)
+
+
+def moments(batches):
+    """Mean and variance of each channel, over batches of one size."""
+    found = [tf.nn.moments(tf.cast(x, tf.float64), axes=[0, 1, 2]) for x, _ in batches]
+    means, variances = np.array(found).transpose(1, 0, 2)
+    return means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)
+
+
+def test_a_run_that_begins_later_sees_the_batches_of_one_that_did_not(data):
+    options = {"batch_size": 500, "num_train": 2000, "augment": "flip_and_crop", "mixup_beta": 0.4}
+    make = functools.partial(load, data.name, seed=1, **options)
+    whole, later = make().train.skip(2 * 4).take(4), make(first_epoch=2).train.take(4)
+    for (x, y), (x_expected, y_expected) in zip(later, whole, strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_array_equal(y, y_expected)
+
+
+def test_fit_takes_them(data):
+    pipelines = load(data.name, num_train=1000, augment="flip")
+    assert (pipelines.validation is None) == (data.held_out == 0)
+    model = keras.Sequential(
+        [
+            keras.Input(pipelines.input_shape),
+            keras.layers.AveragePooling2D(4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(pipelines.num_classes),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fitted = model.fit(
+        pipelines.train,
+        steps_per_epoch=pipelines.steps_per_epoch,
+        epochs=2,
+        validation_data=pipelines.validation,
+        verbose=0,
+    )
+    assert fitted.history["loss"][1] < fitted.history["loss"][0]
+
+
+def test_arrays_hold_as_many_of_each_class(data):
+    splits = load_arrays(data.name, num_train=2000)
+    assert set(np.bincount(splits.train.y)) == {2000 // data.classes}
+    assert splits.train.x.dtype == "float32"
