@@ -50,7 +50,7 @@ from keras_fisher import zoo
 from keras_fisher.traces import FisherTraceMeter, HessianTraceMeter
 
 THREADS = 2
-PROBES = 5
+PROBES = 30  # as many as in the paper, and by default
 TORCH_PACKAGES = {
     "torch": "torch",
     "backpack-for-pytorch": "backpack",

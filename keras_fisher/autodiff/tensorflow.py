@@ -154,9 +154,8 @@ class Line:
     """
 
     def __enter__(self) -> Line:
-        self._t, one = tf.constant(0.0), tf.constant(1.0)
-        self._second = tf.autodiff.ForwardAccumulator(self._t, one)
-        self._first = tf.autodiff.ForwardAccumulator(self._t, one)
+        self._second = tf.autodiff.ForwardAccumulator([], [])
+        self._first = tf.autodiff.ForwardAccumulator([], [])
         with contextlib.ExitStack() as stack:
             for context in (exact_moments(), self._second, self._first):
                 stack.enter_context(context)
@@ -168,8 +167,11 @@ class Line:
 
     def moving(self, value: Any, velocity: Any) -> Any:
         """Returns `value`, moving; neither argument's own motion counts."""
-        velocity = tf.stop_gradient(velocity)
-        return tf.stop_gradient(value) + _as(self._t, velocity) * velocity
+        tensor = tf.identity(tf.stop_gradient(value))
+        # To compute value + t * velocity instead takes a third more time for z^T H z.
+        for accumulator in (self._second, self._first):
+            accumulator._watch(tensor, tf.stop_gradient(velocity))
+        return tensor
 
     def velocity(self, tensor: Any) -> Any:
         """Returns d tensor / dt; `None` where it does not depend on t."""
