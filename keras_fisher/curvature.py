@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -56,10 +57,11 @@ class QuadraticForms:
     along z of the Lagrangian of the network with the nodes as constraints; the gradients are its
     multipliers, and are the same for all probes.
 
-    On first use one form by the second way is compared with that by the first. Where it does not
-    serve (layers that are called in a loop, an operation without a forward derivative), the first
-    does, and that is logged once. In half precision, where the two differ too much to be compared,
-    the first always does.
+    At calls 1, 2, 4, 8, ... one form by the second way is compared with that by the first: what is
+    wrong with the second may show only where a weight is no longer 0. Where it does not serve
+    (layers that are called in a loop, an operation without a forward derivative, a layer whose
+    computation it cannot follow), the first does, and that is logged once; as it does where a
+    comparison proves nothing, and in half precision, where the two differ too much to be compared.
 
     Args:
         model: A built Keras model with trainable weights.
@@ -79,9 +81,10 @@ class QuadraticForms:
         self._straight = [layer for layer in inside if type(layer) in _STRAIGHT]
         self._by_weight = autodiff.compiled(self._twice_differentiated)
         self._summed = autodiff.compiled(self._along_lines, any_batch=False)
-        self._is_checked = False
+        self._calls_made = 0
+        self._is_proven = False
         if any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside):
-            self._summed, self._is_checked = self._by_weight, True
+            self._summed = self._by_weight
 
     def __call__(self, x: Any, y: Any, num_probes: int, seed: Any, by_weight: bool) -> np.ndarray:
         """Returns the forms, shape `(num_probes, trainable weights)` or `(num_probes, 1)`.
@@ -93,14 +96,18 @@ class QuadraticForms:
             seed: Two integers. The same seed draws the same probes.
             by_weight: Whether to split the forms by weight.
         """
-        if not by_weight and not self._is_checked:
-            self._check(x, y, seed)
-        measure = self._by_weight if by_weight else self._summed
+        if not by_weight and self._summed is not self._by_weight:
+            self._calls_made += 1
+            if self._calls_made & (self._calls_made - 1) == 0:
+                self._check(x, y, seed)
+        use_second = not by_weight and self._is_proven
+        measure = self._summed if use_second else self._by_weight
         return ops.convert_to_numpy(measure(x, y, num_probes, seed))
 
     def _is_product(self, layer: Any) -> bool:
         return (
             type(layer) in _PRODUCTS
+            and layer.built
             and layer.quantization_mode is None
             and len(layer.weights) == (1 if layer.bias is None else 2)
             and all(id(weight) in self._ids for weight in layer.weights)
@@ -110,25 +117,28 @@ class QuadraticForms:
         """Compares one probe, and falls back if it has to."""
         expected = ops.convert_to_numpy(self._twice_differentiated(x, y, 1, seed))
         try:
-            found = ops.convert_to_numpy(self._summed(x, y, 1, seed))
-        # TensorFlow has no error of its own for what it cannot differentiate forward. Those of the
-        # model and the data have been raised above.
-        except (autodiff.InnerGraphError, LookupError, TypeError, ValueError) as error:
-            self._fall_back(f"{type(error).__name__}: {error}")
-            return
-        tolerance = 1e-3 * np.abs(expected).sum()
-        if not np.isfinite(expected).all() or tolerance == 0:
-            return  # it proves nothing
-        self._is_checked = True
-        if not abs(found.sum() - expected.sum()) <= tolerance:
-            self._fall_back(f"one form is {found.sum():g} instead of {expected.sum():g}")
+            found = ops.convert_to_numpy(self._summed(x, y, 1, seed)).sum()
+        except autodiff.InnerGraphError:
+            self._fall_back("layers with weights are called inside a loop or a branch")
+        # TensorFlow has no error of its own for what it cannot differentiate forward, and fails in
+        # many ways. The errors of the model and the data have been raised above.
+        except Exception as error:
+            logging.getLogger("keras_fisher").debug("Not differentiated forward", exc_info=error)
+            self._fall_back("TensorFlow cannot differentiate one of its operations forward")
+        else:
+            if not np.isfinite(expected).all() or not expected.any():
+                return  # it proves nothing
+            self._is_proven = True
+            tolerance = 1e-3 if expected.dtype == "float32" else 1e-6
+            if not abs(found - expected.sum()) <= tolerance * np.abs(expected).sum():
+                self._fall_back("one of its layers computes in a way that cannot be followed")
 
     def _fall_back(self, reason: str) -> None:
         warn_once(
-            f"Model {self._model.name!r} has its gradient differentiated for the Hessian, which "
-            f"takes about twice as long as what is tried first. That failed: {reason}"
+            f"The Hessian of model {self._model.name!r} is measured by differentiating its "
+            f"gradient, which takes about twice as long as to follow a probe forward: {reason}."
         )
-        self._summed, self._is_checked = self._by_weight, True
+        self._summed = self._by_weight
 
     def _twice_differentiated(self, x: Any, y: Any, num_probes: Any, seed: Any) -> Any:
         return autodiff.quadratic_forms(
@@ -163,7 +173,7 @@ class QuadraticForms:
         def objective(tap: autodiff.Tap) -> Any:
             def call(layer: Any, original: Any, inputs: Any, **_: Any) -> Any:
                 # A copy, whose gradient is that by this use of the tensor alone.
-                inputs = tap(ops.copy(inputs))
+                inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
                 outputs.append(tap(_product(layer, original, inputs, *_weights(layer))))
                 return _activated(layer, outputs[-1])
 

@@ -5,11 +5,13 @@ import logging
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import keras_fisher as kf
 from keras_fisher import curvature
 from keras_fisher._logging import warn_once
+from keras_fisher.traces import HessianTraceMeter
 from tests import nets
 
 IMAGES = (6, 6, 4)
@@ -144,7 +146,7 @@ def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
 def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
     assert_same(chain((2, 3), layers.SimpleRNN(2)))
     assert len(warnings.messages) == 1
-    assert "SimpleRNN" in warnings.messages[0]
+    assert "cannot differentiate" in warnings.messages[0]
 
 
 @pytest.mark.usefixtures("float64")
@@ -152,7 +154,72 @@ def test_a_wrong_form_is_noticed(warnings, monkeypatch):
     monkeypatch.setattr(curvature, "_PRODUCTS", (*curvature._PRODUCTS, Squared))
     assert_same(chain((5,), Squared(4, "relu")))
     assert len(warnings.messages) == 1
-    assert "instead of" in warnings.messages[0]
+    assert "cannot be followed" in warnings.messages[0]
+
+
+class Hidden(layers.Layer):
+    """Multiplies what it computes in a graph of its own, traced before, by a weight."""
+
+    def build(self, input_shape):
+        self.inner = layers.Dense(4, "tanh")
+        self.inner.build(input_shape)
+        self.scale = self.add_weight(shape=(), initializer="zeros")
+        self.graph = tf.function(self.inner)
+
+    def call(self, inputs):
+        return inputs + self.scale * self.graph(inputs)
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_shows_only_after_training_is_noticed_then(warnings):
+    keras.utils.set_random_seed(1)
+    net = chain((4,), Hidden())
+    x, y = np.random.default_rng(0).normal(size=(5, 4)), np.array([0, 1, 2, 0, 1])
+    net.layers[-1].kernel.assign(np.zeros((4, 3)))
+    net(x)
+    meter = HessianTraceMeter(net, likelihood=kf.likelihoods.Categorical(), num_probes=3, seed=1)
+    exact = HessianTraceMeter(net, likelihood=kf.likelihoods.Categorical(), num_probes=3, seed=1)
+    for weight in (0.0, 0.7):
+        net.layers[0].scale.assign(weight)
+        net.layers[-1].kernel.assign(weight + np.arange(12.0).reshape(4, 3))
+        expected = exact((x, y), by_layer=True).value
+        assert meter((x, y)).value == pytest.approx(expected, rel=1e-5)
+    assert len(warnings.messages) == 1
+
+
+@pytest.mark.usefixtures("float64")
+def test_nan_weights_give_nan_and_cost_no_check_at_every_batch(monkeypatch):
+    net = chain((4,), layers.Dense(4))
+    net.layers[0].kernel.assign(np.full((4, 4), np.nan))
+    checks = []
+    check = curvature.QuadraticForms._check
+    monkeypatch.setattr(
+        curvature.QuadraticForms, "_check", lambda *args: (checks.append(1), check(*args))
+    )
+    x, y = np.ones((16, 4)), np.zeros(16, int)
+    categorical = kf.likelihoods.Categorical()
+    trace = kf.hessian_trace(net, (x, y), num_probes=1, batch_size=1, likelihood=categorical)
+    assert np.isnan(trace.value)
+    assert len(checks) == 5  # at batches 1, 2, 4, 8 and 16
+
+
+def test_a_layer_that_is_never_called_does_no_harm():
+    class Unused(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = layers.Dense(3), layers.Dense(3)
+
+        def call(self, inputs):
+            return self.used(inputs)
+
+    net = Unused()
+    x, y = np.ones((4, 2), "float32"), np.zeros(4, int)
+    categorical = kf.likelihoods.Categorical()
+    found = [
+        kf.hessian_trace(net, (x, y), by_layer=by_layer, likelihood=categorical, seed=1).value
+        for by_layer in (False, True)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_half_precision_takes_the_way_that_needs_no_comparison(warnings, monkeypatch):

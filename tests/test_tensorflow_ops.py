@@ -1,12 +1,13 @@
 """Operations whose derivatives are replaced while a trace is measured."""
 
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fisher.autodiff.tensorflow_ops import exact_moments, quick_convolutions
+from keras_fisher.autodiff.tensorflow_ops import exact_moments, exact_pooling, quick_convolutions
 
 SIZES = [
     ((3, 3), "SAME"),
@@ -77,7 +78,8 @@ def test_strided_convolutions_stay_tensorflows_own():
 
 
 @pytest.mark.parametrize(
-    ("replaced", "name"), [(exact_moments, "moments"), (quick_convolutions, "convolution")]
+    ("replaced", "name"),
+    [(exact_moments, "moments"), (exact_pooling, "max_pool"), (quick_convolutions, "convolution")],
 )
 def test_the_original_is_back_when_the_last_of_several_threads_has_left(replaced, name):
     original = getattr(tf.nn, name)
@@ -97,3 +99,48 @@ def test_the_original_is_back_when_the_last_of_several_threads_has_left(replaced
     leave.set()
     thread.join()
     assert getattr(tf.nn, name) is original
+
+
+def pooled_form(rank, replaced):
+    """z^T H z of a pooled convolution, in a graph, and by central differences."""
+    generator = np.random.default_rng(0)
+    size, kernel = (6,) * rank, (2,) * rank
+    x, c = (tf.constant(generator.normal(size=(3, *size, 2))) for _ in range(2))
+    w0, z = (tf.constant(generator.normal(size=(*kernel, 2, 2))) for _ in range(2))
+
+    def slope(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            y = tf.tanh(tf.nn.convolution(x, w, padding="SAME"))
+            value = tf.reduce_sum(c * tf.nn.max_pool(y, 3, 1, "SAME") ** 2)
+        return tf.reduce_sum(tape.gradient(value, w) * z)
+
+    @tf.function
+    def form():
+        with tf.GradientTape() as tape, replaced():
+            tape.watch(w0)
+            value = slope(w0)
+        return tf.reduce_sum(tape.gradient(value, w0) * z)
+
+    step = 1e-6
+    return float(form()), float(slope(w0 + step * z) - slope(w0 - step * z)) / (2 * step)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_overlapping_pooling_is_right_when_differentiated_twice(rank):
+    found, expected = pooled_form(rank, exact_pooling)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.skipif(bool(tf.config.get_visible_devices("GPU")), reason="it is wrong on the CPU")
+def test_tensorflows_own_pooling_would_be_silently_wrong():
+    found, expected = pooled_form(2, contextlib.nullcontext)
+    assert found != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("ksize", [1, 2, 3, (2, 3)])
+def test_exact_pooling_gives_the_same_values(ksize):
+    x = tf.random.stateless_normal((2, 5, 6, 3), [1, 2])
+    expected = tf.nn.max_pool(x, ksize, 1, "SAME")
+    with exact_pooling():
+        np.testing.assert_array_equal(tf.nn.max_pool(x, ksize, 1, "SAME"), expected)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from keras_fisher.autodiff.tensorflow_ops import exact_moments, quick_convolutions
+from keras_fisher.autodiff.tensorflow_ops import (
+    exact_moments,
+    exact_pooling,
+    quick_convolutions,
+)
 
 
 class PenaltyGradients(NamedTuple):
@@ -102,7 +106,7 @@ def quadratic_forms(
         NotImplementedError: if an operation has no second derivative.
     """
     sources = _sources(weights)
-    with tf.GradientTape(persistent=True) as outer, exact_moments(), quick_convolutions():
+    with tf.GradientTape(persistent=True) as outer, _exactly(), quick_convolutions():
         outer.watch(sources)
         with tf.GradientTape() as inner:
             inner.watch(sources)
@@ -111,8 +115,8 @@ def quadratic_forms(
 
     def form(z: Sequence[Any]) -> Any:
         h_z = _second_gradient(outer, g, sources, z)
-        products = [_promoted(a) * _promoted(b) for a, b in zip(z, h_z, strict=True)]
-        return tf.stack([tf.reduce_sum(product) for product in products])
+        sums = [tf.reduce_sum(_promoted(a) * _promoted(b)) for a, b in zip(z, h_z, strict=True)]
+        return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
 
     return map_probes(form, weights, num_probes, gaussian, seed)
 
@@ -142,7 +146,7 @@ def map_probes(
         own = fold_in(seed, index)
         return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
 
-    dtype = keras.backend.result_type(*(w.dtype for w in weights), "float32")
+    dtype = _form_dtype(weights)
     return tf.map_fn(one, tf.range(num_probes), fn_output_signature=dtype, parallel_iterations=1)
 
 
@@ -150,14 +154,14 @@ class Line:
     """Tensors that move along a line, `value + t * velocity`, and what is computed from them.
 
     A context: the derivatives with respect to t, at t = 0, are known of what is computed in it,
-    forward and without a tape. Variance and mean are differentiated as they are (`exact_moments`).
+    forward and without a tape. What TensorFlow differentiates wrongly twice is replaced.
     """
 
     def __enter__(self) -> Line:
         self._second = tf.autodiff.ForwardAccumulator([], [])
         self._first = tf.autodiff.ForwardAccumulator([], [])
         with contextlib.ExitStack() as stack:
-            for context in (exact_moments(), self._second, self._first):
+            for context in (_exactly(), self._second, self._first):
                 stack.enter_context(context)
             self._stack = stack.pop_all()
         return self
@@ -206,7 +210,7 @@ def penalty_gradients(
         NotImplementedError: if an operation has no second derivative.
     """
     weights, wrt = _sources(weights), _sources(wrt)
-    with tf.GradientTape(persistent=True) as outer, exact_moments():
+    with tf.GradientTape(persistent=True) as outer, _exactly():
         outer.watch(weights)
         with tf.GradientTape() as inner:
             inner.watch(wrt)
@@ -346,6 +350,17 @@ def _second_gradient(
             "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
             f"TensorFlow says: {error}"
         ) from error
+
+
+def _form_dtype(weights: Sequence[Any]) -> str:
+    return keras.backend.result_type(*(w.dtype for w in weights), "float32")
+
+
+@contextlib.contextmanager
+def _exactly() -> Iterator[None]:
+    """Replaces what TensorFlow differentiates wrongly twice."""
+    with exact_moments(), exact_pooling():
+        yield
 
 
 def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:

@@ -1,7 +1,7 @@
 """TensorFlow operations with other derivatives than TensorFlow's own, for the time of a trace.
 
-`exact_moments` is right where TensorFlow is wrong; `quick_convolutions` is quick where it is slow.
-A `tf.function` that was traced outside keeps TensorFlow's own.
+`exact_moments` and `exact_pooling` are right where TensorFlow is wrong; `quick_convolutions` is
+quick where it is slow. A `tf.function` that was traced outside keeps TensorFlow's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,16 @@ def exact_moments() -> contextlib.AbstractContextManager[None]:
     wrong in a nested tape.
     """
     return _MOMENTS.replaced()
+
+
+def exact_pooling() -> contextlib.AbstractContextManager[None]:
+    """Makes `tf.nn.max_pool` right when differentiated twice in a graph.
+
+    Where input and output have the same shape (strides of 1 and "same" padding), the operation that
+    is TensorFlow's second derivative may write its result over the gradient that it still reads:
+    windows that overlap then get silently wrong values. Padding beforehand makes the shapes differ.
+    """
+    return _MAX_POOL.replaced()
 
 
 def quick_convolutions() -> contextlib.AbstractContextManager[None]:
@@ -150,5 +160,25 @@ def _turned(kernel: Any) -> Any:
     return tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
 
 
+def _max_pool(
+    input: Any, ksize: Any, strides: Any, padding: Any, data_format: Any = None, name: Any = None
+) -> Any:
+    """Pools after padding with the lowest number, which no window gives."""
+    rank = len(input.shape) - 2
+    is_first = data_format is not None and data_format.startswith("NC")
+    is_risky = padding == "SAME" and rank <= 2 and not is_first
+    if is_risky and _spatial(strides, rank) == [1] * rank and len(_spatial(ksize, rank)) == rank:
+        around = [((size - 1) // 2, size // 2) for size in _spatial(ksize, rank)]
+        input = tf.pad(input, [(0, 0), *around, (0, 0)], constant_values=input.dtype.min)
+        padding = "VALID"
+    return _MAX_POOL.original(input, ksize, strides, padding, data_format, name)
+
+
+def _spatial(sizes: Any, rank: int) -> list[int]:
+    """One number for each spatial axis."""
+    return [sizes] * rank if isinstance(sizes, int) else list(sizes)
+
+
 _MOMENTS = _Replacement("moments", _moments)
+_MAX_POOL = _Replacement("max_pool", _max_pool)
 _CONVOLUTION = _Replacement("convolution", _convolution)
