@@ -88,10 +88,24 @@ def dropout():
     )
 
 
+def pooled_cnn():
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 2, activation="tanh"),
+            layers.MaxPooling2D(3, 1, "same"),
+            layers.Conv2D(4, 1, activation="tanh"),
+            layers.Flatten(),
+            layers.Dense(CLASSES),
+        ]
+    )
+
+
 NETS = {
     "dense": dense,
     "batch_norm_cnn": batch_norm_cnn,
     "group_norm_cnn": group_norm_cnn,
+    "pooled_cnn": pooled_cnn,
     "attention": attention,
     "recurrent": recurrent,
     "two_inputs": two_inputs,
@@ -122,8 +136,8 @@ def inputs(name, batch=BATCH, seed=1):
             "left": generator.normal(size=(batch, 4)).astype(floatx),
             "right": generator.normal(size=(batch, 3)).astype(floatx),
         }
-    shapes = {"batch_norm_cnn": (6, 6, 2), "group_norm_cnn": (6, 6, 2), "recurrent": (4, 3)}
-    return generator.normal(size=(batch, *shapes.get(name, (4,)))).astype(floatx)
+    shape = (6, 6, 2) if name.endswith("cnn") else (4, 3) if name == "recurrent" else (4,)
+    return generator.normal(size=(batch, *shape)).astype(floatx)
 
 
 def labels(batch=BATCH, seed=2):
