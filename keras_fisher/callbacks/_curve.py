@@ -29,11 +29,13 @@ class Curve(Measuring, abc.ABC):
 
     def get_state(self) -> dict[str, Any]:
         """Returns what the callback remembers of the training, in values that JSON has."""
-        return {"history": [to_json(*measured) for measured in self.history]}
+        drawn = self._random_state if self._meter is None else self._meter.random_state
+        return {"history": [to_json(*measured) for measured in self.history], "random_state": drawn}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes up what `get_state` returned; the next fit goes on from there."""
         self.history = [from_json(measured) for measured in state["history"]]
+        self._random_state = state["random_state"]
         self._is_restored = True
 
     def _look(self, logs: dict[str, Any] | None) -> None:

@@ -53,6 +53,7 @@ class Measuring(LogWriter, abc.ABC):
         self._counter: Any = None
         self._epochs = 0
         self._is_restored = False
+        self._random_state: list[int] | None = None
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,6 +89,9 @@ class Measuring(LogWriter, abc.ABC):
             self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
             if not (self._counter.taken or self._is_restored):
                 self._forget()
+                self._random_state = None
+            if self._random_state is not None:
+                self._meter.random_state = self._random_state
             self._is_restored = False
         self._counter.begin_epoch()
 
@@ -107,6 +111,7 @@ class Measuring(LogWriter, abc.ABC):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
+        self._random_state = self._meter.random_state
         self._meter = None
 
     def _measure(self) -> tuple[int, Estimate]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -36,10 +37,19 @@ class SquaredGradientNorms:
         labels: `labels(outputs, y, *arguments)` returns what `values` needs, a structure of tensors
             of shape `(batch, ...)` that are not differentiated.
         values: `values(labels, outputs)` returns the loss of each example, shape `(batch,)`.
+        generator: What `labels` draws from, if it does. Checks leave it as it was, so that what is
+            measured does not depend on when they are made.
     """
 
-    def __init__(self, model: keras.Model, labels: DrawLabels, values: Values) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        labels: DrawLabels,
+        values: Values,
+        generator: keras.random.SeedGenerator | None = None,
+    ) -> None:
         self._model, self._labels, self._values = model, labels, values
+        self._generator = generator
         self._weights = model.trainable_weights
         self._index = {id(weight): i for i, weight in enumerate(self._weights)}
         self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
@@ -55,11 +65,12 @@ class SquaredGradientNorms:
 
     def __call__(self, x: Any, y: Any, *arguments: Any) -> np.ndarray:
         """Returns the squared norms, shape `(batch, trainable weights)`."""
-        if self._measure is None:
-            self._measure = self._choose(x, y, arguments)
-        self._calls_made += 1
-        if self._is_unproven and self._calls_made & (self._calls_made - 1) == 0:
-            self._check(x, y, arguments)
+        with _state_kept(self._generator):
+            if self._measure is None:
+                self._measure = self._choose(x, y, arguments)
+            self._calls_made += 1
+            if self._is_unproven and self._calls_made & (self._calls_made - 1) == 0:
+                self._check(x, y, arguments)
         batch = len(keras.tree.flatten(x)[0])
         parts = -(-batch // (self._batch_limit or batch))
         bounds = np.linspace(0, batch, parts + 1).astype(int)
@@ -299,6 +310,19 @@ class SquaredGradientNorms:
 
 class _WholeError(Exception):
     """The model cannot be taken apart, and why."""
+
+
+@contextlib.contextmanager
+def _state_kept(generator: keras.random.SeedGenerator | None) -> Iterator[None]:
+    """Takes back what is drawn from a generator."""
+    if generator is None:
+        yield
+        return
+    state = ops.convert_to_numpy(generator.state)
+    try:
+        yield
+    finally:
+        generator.state.assign(state)
 
 
 def _rows(structure: Any, rows: Any) -> Any:

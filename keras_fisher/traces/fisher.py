@@ -118,6 +118,7 @@ class FisherTraceMeter(Meter):
         super().__init__(model, likelihood)
         self._labels = chosen(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
+        self._generator = self._labels.generator
         self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}
 
     _read = staticmethod(batches)
@@ -133,7 +134,8 @@ class FisherTraceMeter(Meter):
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
         if shapes not in self._norms:
             first = keras.tree.map_structure(lambda array: array[:1], x)
-            norms = SquaredGradientNorms(self._model, self._labels.draw, self._labels.values)
+            labels = self._labels
+            norms = SquaredGradientNorms(self._model, labels.draw, labels.values, labels.generator)
             self._norms[shapes] = norms, self._labels.passes(self._outputs(first))
         norms, passes = self._norms[shapes]
         return np.sum([norms(x, y, *arguments) for arguments in passes], axis=0)

@@ -115,6 +115,7 @@ class HessianTraceMeter(Meter):
         self._forms = QuadraticForms(self._model, self._mean_nll, is_gaussian)
 
     def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
+        assert self._generator is not None
         seed = ops.cast(self._generator.next(), "int32")
         total: Any = 0.0
         examples = 0

@@ -25,6 +25,7 @@ class Given:
     """The labels of the data (the empirical Fisher)."""
 
     needs_labels = True
+    generator: keras.random.SeedGenerator | None = None
 
     def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
         self._likelihood = likelihood
@@ -46,10 +47,10 @@ class Sampled(Given):
 
     def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
         super().__init__(likelihood, seed)
-        self._generator = keras.random.SeedGenerator(seed)
+        self.generator = keras.random.SeedGenerator(seed)
 
     def draw(self, outputs: Any, y: Any) -> Any:
-        return ops.stop_gradient(self._likelihood.sample(outputs, self._generator))
+        return ops.stop_gradient(self._likelihood.sample(outputs, self.generator))
 
 
 class Expected(Given):

@@ -34,6 +34,7 @@ class Meter(abc.ABC):
 
     needs_labels = True
     """Whether the data must hold labels."""
+    _generator: keras.random.SeedGenerator | None = None
 
     def __init__(self, model: keras.Model, likelihood: Likelihood | None = None) -> None:
         if not isinstance(model, keras.Model):
@@ -71,6 +72,18 @@ class Meter(abc.ABC):
             measured = self._measure((self._prepared(batch) for batch in read), by_layer)
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
+
+    @property
+    def random_state(self) -> list[int]:
+        """Where the random draws have come to, for a meter that is to go on; empty if none are."""
+        if self._generator is None:
+            return []
+        return [int(number) for number in ops.convert_to_numpy(self._generator.state)]
+
+    @random_state.setter
+    def random_state(self, state: list[int]) -> None:
+        if self._generator is not None:
+            self._generator.state.assign(np.array(state, "uint32"))
 
     _read = staticmethod(minibatches)
 

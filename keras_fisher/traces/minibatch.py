@@ -95,6 +95,7 @@ class MinibatchFisherTraceMeter(Meter):
         super().__init__(model, likelihood)
         self._labels = chosen(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
+        self._generator = self._labels.generator
 
     def _compile(self) -> None:
         self._squares = autodiff.compiled(self._batch_squares)

@@ -19,7 +19,8 @@ def shown(batches: Iterable[tuple[Any, Any]], total: int | None) -> Iterator[tup
     for batch in batches:
         yield batch
         done += length(batch[0])
-        if bar is None and time.monotonic() - started > _SECONDS_BEFORE_IT_SHOWS:
+        is_long = time.monotonic() - started > _SECONDS_BEFORE_IT_SHOWS
+        if bar is None and is_long and done != total:
             bar = keras.utils.Progbar(total, unit_name="example")
         if bar is not None:
             bar.update(done, finalize=False)

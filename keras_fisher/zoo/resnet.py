@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_fisher._arguments import check_integer
 from keras_fisher.zoo import _layers
 from keras_fisher.zoo._arguments import check_depth, check_network
 from keras_fisher.zoo._seeds import layer_seeds
@@ -17,14 +18,15 @@ def resnet(
     num_classes: int = 10,
     *,
     depth: int = 26,
+    width: int = 16,
     batch_norm: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
     """The residual network of He et al. for CIFAR, with batch or with weight normalisation.
 
-    A 3x3 convolution to 16 channels; three stages of `(depth - 2) / 6` post-activation blocks of
-    two 3x3 convolutions, with 16, 32 and 64 filters, the second and third stages halving the
-    resolution; global average pooling, and the logits.
+    A 3x3 convolution to `width` channels; three stages of `(depth - 2) / 6` post-activation blocks
+    of two 3x3 convolutions, with `width`, `2 * width` and `4 * width` filters, the second and third
+    stages halving the resolution; global average pooling, and the logits.
 
     A shortcut is the identity. Where the shape changes it takes every other pixel, and zeros for
     the channels that it lacks: option A of He et al., which is theirs for CIFAR, and the one that
@@ -54,6 +56,7 @@ def resnet(
         input_shape: Height, width and channels of one image.
         num_classes: The number of logits.
         depth: The number of layers with weights: 6n + 2 for n blocks in a stage.
+        width: The number of filters in the first stage; 16 in He et al.
         batch_norm: Whether to use batch normalisation; without it, weight normalisation is used.
         seed: Makes the initial weights reproducible.
 
@@ -67,16 +70,17 @@ def resnet(
     """
     input_shape, num_classes = check_network(input_shape, num_classes)
     blocks = check_depth(depth, 6, 2)
+    width = check_integer("width", width, low=1)
     normed = (_BatchNormed if batch_norm else _WeightNormed)(layer_seeds(seed))
     inputs = keras.Input(input_shape)
-    x = normed.conv(inputs, 16, factor=2, name="stem")
+    x = normed.conv(inputs, width, factor=2, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
     for stage in (1, 2, 3):
         for block in range(1, blocks + 1):
             x = _block(
                 x,
                 normed,
-                filters=2 ** (stage - 1) * 16,
+                filters=2 ** (stage - 1) * width,
                 strides=2 if stage > 1 and block == 1 else 1,
                 factor=1 / blocks,
                 name=f"stage{stage}_block{block}",

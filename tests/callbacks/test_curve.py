@@ -145,13 +145,21 @@ def test_a_new_training_starts_with_an_empty_history():
     assert steps(norm) == [4]
 
 
-def test_goes_on_from_its_state_in_another_process():
-    model, whole, first = compiled(), gradient_norm(freq=3), gradient_norm(freq=3)
-    fit(model, whole, first)
-    state = json.loads(json.dumps(first.get_state(), allow_nan=False))
-    resumed = gradient_norm(freq=3)
-    resumed.set_state(state)
-    fit(model, whole, resumed, initial_epoch=1, epochs=2)
+@pytest.mark.parametrize("curve", CURVES)
+def test_goes_on_from_its_state_in_another_process(curve):
+    class Interrupted(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.state = json.loads(json.dumps(whole.get_state(), allow_nan=False))
+                self.weights = self.model.get_weights()
+
+    whole, resumed = (curve((X, Y), freq=3, **CURVES[curve][1]) for _ in range(2))
+    model, interrupted = compiled(), Interrupted()
+    fit(model, whole, interrupted, epochs=2, shuffle=False)
+    model.set_weights(interrupted.weights)
+    model.optimizer.iterations.assign(4)
+    resumed.set_state(interrupted.state)
+    fit(model, resumed, initial_epoch=1, epochs=2, shuffle=False)
     assert resumed.history == whole.history
     assert steps(whole) == [3, 6]
 

@@ -59,3 +59,10 @@ def test_callbacks_show_nothing(measured, capsys, monkeypatch):
     history = net.fit(x, y, verbose=0, callbacks=measuring).history
     assert {"fisher_trace", "gradient_norm_ratio"} <= history.keys()
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_over_with_its_first_batch_shows_nothing(measured, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, data = measured
+    kf.fisher_trace(net, data)
+    assert capsys.readouterr().out == ""
