@@ -1,0 +1,19 @@
+"""What the recipes share: the parts of an experiment, its runs, their records and pictures.
+
+| file | holds |
+|---|---|
+| `setting.py` | what is trained, as plain data: a `Setting`, and a single `Run` of it |
+| `paper.py` | the settings of the paper, and what the smaller presets start from |
+| `networks.py` | the networks that a setting can name |
+| `data.py` | the data that a run learns |
+| `training.py` | the training of one run, which resumes after it was killed |
+| `record.py` | what a run remembers on disk |
+| `progress.py` | the progress bars |
+| `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
+| `command.py` | the command line |
+| `cost.py` | what a command would cost |
+| `results.py` | finished runs read from folders, and grouped over seeds |
+| `correlation.py` | correlation coefficients over runs |
+| `picture.py` | curves, scatters and Markdown tables |
+| `report.py` | a recipe's table and figure, from folders alone |
+"""

@@ -1,0 +1,159 @@
+"""The command line of a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiment import report, results
+from experiment.cost import cost
+from experiment.errors import SettingsError
+from experiment.files import write_json
+from experiment.progress import Progress
+from experiment.recipe import Recipe, Result
+from experiment.setting import Run, Setting, flag
+from experiment.training import train
+from experiment.versions import versions
+
+
+def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
+    """Runs a recipe as the command line says."""
+    try:
+        settings, given = parse(recipe, arguments)
+        if given.dry_run:
+            print(cost(recipe, settings))
+            return
+        results.claim_folder(given.out, recipe.name)
+        run_all(recipe, settings, given.out)
+        print(report.write(recipe, [given.out], given.out))
+    except (SettingsError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on from here.")
+    print(f"Curves: tensorboard --logdir {given.out}")
+
+
+# ---- What to run -----------------------------------------------------------------------------
+
+
+def parse(
+    recipe: Recipe, arguments: Sequence[str] | None
+) -> tuple[dict[str, Setting], argparse.Namespace]:
+    """The settings of the chosen parts of the preset, with what the command line overrides."""
+    preset = _first_look(recipe).parse_known_args(arguments)[0].preset
+    settings = recipe.presets[preset]
+    given = _parser(recipe, preset).parse_args(arguments)
+    given.out = given.out or Path("runs") / recipe.name / preset
+    names = {field.name for setting in settings.values() for field in dataclasses.fields(setting)}
+    overrides = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(given).items()
+        if name in names and value is not None
+    }
+    return {part: dataclasses.replace(settings[part], **overrides) for part in given.only}, given
+
+
+def _first_look(recipe: Recipe) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--preset", choices=recipe.presets, default="demo")
+    return parser
+
+
+def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
+    settings = recipe.presets[preset]
+    parser = argparse.ArgumentParser(
+        prog=f"{recipe.name}.py",
+        description=textwrap.dedent(recipe.description),
+        epilog=f"Defaults are those of --preset {preset}; a value that is given holds for every "
+        "part that --only leaves. A finished or interrupted command can be started again: it "
+        "goes on where it was. Parts, seeds and methods may be run on several machines, and "
+        "`python tools/report.py` puts their folders together.",
+        parents=[_first_look(recipe)],
+    )
+    parser.add_argument("--out", type=Path, help=f"folder; default: runs/{recipe.name}/{preset}")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it would cost")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=settings,
+        default=list(settings),
+        metavar="PART",
+        help=f"parts to run, of: {', '.join(settings)}",
+    )
+    fields = {f.name: f for setting in settings.values() for f in dataclasses.fields(setting)}
+    for name, field in fields.items():
+        values = {p: getattr(s, name) for p, s in settings.items() if hasattr(s, name)}
+        choices = field.metadata["choices"] or None
+        parser.add_argument(
+            flag(name),
+            **_reading(next(iter(values.values()))),
+            choices=choices,
+            metavar=None if choices else name.upper(),
+            help=f"{field.metadata['help']}; default: {_described(values)}".replace("%", "%%"),
+        )
+    return parser
+
+
+def _reading(default: Any) -> dict[str, Any]:
+    """How argparse reads a value like `default`."""
+    if isinstance(default, tuple):
+        return {"nargs": "*", "type": type(default[0]) if default else int}
+    return {"type": type(default)}
+
+
+def _described(values: Mapping[str, Any]) -> str:
+    """A default, or those of each part where they differ."""
+    if len(set(values.values())) == 1:
+        return _written(next(iter(values.values())))
+    return ", ".join(f"{_written(value)} ({part})" for part, value in values.items())
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_written, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- Running ---------------------------------------------------------------------------------
+
+
+def run_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+    """Trains all runs that are not finished."""
+    finished: dict[str, Result] = {}
+    with Progress(recipe.all_runs(settings)) as progress:
+        while run := _next(recipe.runs(settings, finished), finished):
+            progress.begin(run, len(finished) + 1)
+            claim(out / run.name, run)
+            if (out / run.name / "results.json").exists():
+                progress.skip(run)
+            else:
+                train(run, out, progress)
+            finished[run.name] = results.read_one(out / run.name)
+
+
+def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
+    return next((run for run in runs if run.name not in finished), None)
+
+
+def claim(folder: Path, run: Run) -> None:
+    """Makes the folder of a run, or raises if it holds one of other settings."""
+    settings = json.loads(json.dumps(dataclasses.asdict(run)))
+    path = folder / "settings.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"run": settings, "versions": versions()})
+        return
+    found = json.loads(path.read_text())["run"]
+    changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
+    if changed:
+        differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)
+        raise SettingsError(
+            f"`--out`: {folder} holds a run of other settings ({differences}). "
+            "Choose another folder with --out, or give the same settings."
+        )

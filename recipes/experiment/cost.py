@@ -1,0 +1,80 @@
+"""What a command would cost, in training steps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiment.recipe import Recipe
+from experiment.setting import Run, Setting
+
+TRAINING_IMAGES = {
+    "digits": 1258,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "tiny_imagenet32": 100_000,
+    "imagenet2012": 1_281_167,
+}
+# In plain steps on as many examples: the README's figures for SimpleCNN, the dearest network.
+PENALTY, FISHER, PROBE, EVALUATION = 2.0, 1.2, 1.0, 1 / 3
+
+
+def cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
+    """Markdown: runs, epochs and steps for each network and data set, and what a step costs."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in recipe.all_runs(settings):
+        groups[run.network, run.dataset].append(run)
+    lines = [
+        "| network | data set | runs | epochs | steps | in plain steps |",
+        "|---|---|---|---|---|---|",
+        *(_row(network, dataset, runs) for (network, dataset), runs in groups.items()),
+        "",
+        "Time: the last column times that of one plain step, a forward and a backward pass over",
+        "a mini-batch, on your machine. It counts a computation of the penalty as two plain steps",
+        "on the same examples, an evaluation as a third, Tr(F) as 1.2, each probe of Tr(H) as one.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(network: str, dataset: str, runs: Sequence[Run]) -> str:
+    epochs = sum(run.epochs for run in runs)
+    steps = sum(run.epochs * steps_per_epoch(run) for run in runs)
+    plain = sum(map(plain_steps, runs))
+    return f"| {network} | {dataset} | {len(runs)} | {epochs:,} | {steps:,} | {plain:,.0f} |"
+
+
+def steps_per_epoch(run: Run) -> int:
+    """How many mini-batches an epoch has."""
+    images = run.num_train or TRAINING_IMAGES[run.dataset] - run.validation_size
+    return run.steps_per_epoch or math.ceil(images / run.batch_size)
+
+
+def plain_steps(run: Run) -> float:
+    """The cost of a run, in plain steps on a mini-batch of its size."""
+    epoch = steps_per_epoch(run)
+    steps = run.epochs * epoch
+    penalised = steps - run.penalty_from * epoch if run.alpha else 0
+    share = (run.penalty_batch_size or run.batch_size) / run.batch_size
+    evaluated = run.epochs * (run.validation_size or run.batch_size) / run.batch_size
+    once = [*run.at_start.items(), *run.at_best.items()]
+    measured = sum(_measurement(key, arguments, run) for key, arguments in once) + sum(
+        _measurement(key, arguments, run) * _times(arguments, run, steps)
+        for key, arguments in run.measures.items()
+    )
+    return steps + PENALTY * share * penalised / run.update_freq + EVALUATION * evaluated + measured
+
+
+def _times(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
+    """How often a measure is taken in training."""
+    if "freq" in arguments:
+        return steps / arguments["freq"]
+    return run.epochs / arguments.get("every_epochs", 1)
+
+
+def _measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
+    """One measurement, in plain steps."""
+    examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
+    each = {"hessian_trace": PROBE * arguments.get("num_probes", 30), "batch_accuracy": 0.0}
+    return each.get(key, FISHER) * examples / run.batch_size

@@ -1,0 +1,138 @@
+"""The data that a run learns, is stopped by, tested on and measured on."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from experiment.errors import SettingsError
+from experiment.setting import Run
+from keras_fisher import data as kf_data
+from keras_fisher.traces import accuracy
+
+
+class Data(abc.ABC):
+    """What a run needs to know of its data set.
+
+    `training` are examples to measure on, without augmentation; `validation` is what `fit` takes.
+    Where nothing is held out, the test examples take the place of validation.
+    """
+
+    training: Any
+    validation: Any
+    num_classes: int
+    input_shape: tuple[int, int, int]
+
+    def __init__(self, run: Run, num_train: float) -> None:
+        if run.batch_size > num_train:
+            raise SettingsError(
+                "`--batch-size` must be at most the number of training examples, "
+                f"{num_train:.0f}. Received: {run.batch_size}"
+            )
+        self.full_epoch = math.ceil(num_train / run.batch_size)
+        self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
+
+    def batches(self, first_epoch: int) -> tf.data.Dataset:
+        """Batches from an epoch of `steps_per_epoch` on."""
+        passes, steps = divmod(first_epoch * self.steps_per_epoch, self.full_epoch)
+        return self._batches(passes).skip(steps)
+
+    @abc.abstractmethod
+    def _batches(self, passes: int) -> tf.data.Dataset:
+        """Batches from a pass over all training examples on."""
+
+    @abc.abstractmethod
+    def test_accuracy(self, model: keras.Model) -> float | None:
+        """The accuracy on the test examples, or `None` if they are those of validation."""
+
+
+class ArrayData(Data):
+    """A data set that fits in memory, with wrong labels or mixup if the run wants them."""
+
+    def __init__(self, run: Run) -> None:
+        splits = _read(run.dataset, run.validation_size, run.num_train or None, run.data_seed)
+        x, clean = splits.train
+        super().__init__(run, len(x))
+        self.run, self._test = run, splits.test
+        self.num_classes, self.input_shape = splits.num_classes, x.shape[1:]
+        y, self.is_wrong = clean, np.zeros(len(x), bool)
+        if run.noise:
+            y, _ = kf_data.uniform_label_noise(clean, run.noise, self.num_classes, run.data_seed)
+            self.is_wrong = y != clean
+        self.training = (x, y)
+        self._is_validated = bool(len(splits.validation.y))
+        val_x, val_y = splits.validation if self._is_validated else splits.test
+        if run.mixup_beta:
+            val_y = keras.utils.to_categorical(val_y, self.num_classes)
+        self.validation = (val_x, val_y)
+
+    def _batches(self, passes: int) -> tf.data.Dataset:
+        run = self.run
+        return kf_data.training_batches(
+            *self.training,
+            batch_size=run.batch_size,
+            seed=run.seed,
+            first_epoch=passes,
+            augment=_augmentation(run),
+            mixup_beta=run.mixup_beta or None,
+            num_classes=self.num_classes,
+        )
+
+    def test_accuracy(self, model: keras.Model) -> float | None:
+        return accuracy(model, *self._test) if self._is_validated else None
+
+
+class StreamedData(Data):
+    """ImageNet, which does not fit in memory. It has no wrong labels here, and no mixup."""
+
+    def __init__(self, run: Run) -> None:
+        if run.noise or run.mixup_beta or run.validation_size:
+            raise SettingsError(f"{run.dataset} has no wrong labels, mixup or validation images")
+        self.run = run
+        pipelines = self._load(0, augment=None)
+        super().__init__(run, pipelines.steps_per_epoch * run.batch_size)
+        self.num_classes, self.input_shape = pipelines.num_classes, pipelines.input_shape
+        self.training, self.validation = pipelines.train, pipelines.test
+
+    def _batches(self, passes: int) -> tf.data.Dataset:
+        return self._load(passes, augment=_augmentation(self.run)).train
+
+    def _load(self, passes: int, augment: str | None) -> kf_data.Pipelines:
+        return kf_data.load(
+            self.run.dataset,
+            batch_size=self.run.batch_size,
+            augment=augment,
+            num_train=self.run.num_train or None,
+            seed=self.run.seed,
+            first_epoch=passes,
+        )
+
+    def test_accuracy(self, model: keras.Model) -> float | None:
+        return None
+
+
+def load(run: Run) -> Data:
+    """The data of a run. Arrays stay in memory for the next run on the same ones."""
+    try:
+        return (StreamedData if run.dataset == "imagenet2012" else ArrayData)(run)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> kf_data.Splits:
+    return kf_data.load_arrays(
+        name, validation_size=validation_size, num_train=num_train, seed=seed
+    )
+
+
+def _augmentation(run: Run) -> str | None:
+    return None if run.augment == "none" else run.augment

@@ -1,0 +1,104 @@
+"""The settings of sections 3 to 5 and appendix G, as plain data.
+
+Depths of 26 and 56 are those of He et al. for CIFAR, without batch normalisation and initialised
+as by Arpit et al. (2019); ResNet-18 is under Fixup. Where nothing is held out, the test images are
+watched in training, as section 3 reports the best test accuracy along the way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+RATES = (0.01, 0.0316, 0.1, 0.316, 1.0)  # learning rates to search, appendix G.2
+# Ten values between v/10 and 10v, v = 0.01, to search alpha among (section 4 and appendix G.2).
+ALPHAS = (0.001, 0.00167, 0.00278, 0.00464, 0.00774, 0.0129, 0.0215, 0.0359, 0.0599, 0.1)
+
+_SECTION_4: dict[str, Any] = {
+    "batch_size": 128,
+    "validation_size": 5000,
+    "epochs": 300,
+    "drops": (150, 225),
+    "drop_factor": 0.1,
+}
+SECTION_4: dict[str, dict[str, Any]] = {
+    "wide_resnet_tiny_imagenet": {
+        **_SECTION_4,
+        "network": "wide_resnet",
+        "dataset": "tiny_imagenet32",
+        "validation_size": 0,
+        "weight_decay": 1e-4,
+    },
+    "densenet_c100": {
+        **_SECTION_4,
+        "network": "densenet",
+        "dataset": "cifar100",
+        "weight_decay": 1e-4,
+    },
+    "vgg11_c100": {
+        **_SECTION_4,
+        "network": "vgg11",
+        "dataset": "cifar100",
+        "weight_decay": 1e-4,
+        "drops": (80, 120, 160, 200, 240, 280),
+    },
+    "wide_resnet_c100": {
+        **_SECTION_4,
+        "network": "wide_resnet_skipinit",
+        "dataset": "cifar100",
+        "weight_decay": 1e-3,
+    },
+    "simple_cnn_c10": {**_SECTION_4, "network": "simple_cnn", "dataset": "cifar10"},
+}
+# Section 4.1 has no weight decay (appendix G.3).
+SECTION_4_1 = {
+    name: SECTION_4[name] | {"weight_decay": 0.0} for name in ("vgg11_c100", "wide_resnet_c100")
+}
+_SECTION_3: dict[str, Any] = {
+    "network": "resnet26",
+    "validation_size": 0,
+    "weight_decay": 1e-5,
+    "epochs": 200,
+    "drops": (60, 120, 170),
+    "drop_factor": 0.5,
+    "fisher_examples": 5000,
+}
+SECTION_3: dict[str, dict[str, Any]] = {
+    "imagenet": {
+        "network": "resnet18",
+        "dataset": "imagenet2012",
+        "validation_size": 0,
+        "batch_size": 256,
+        "weight_decay": 1e-4,
+        "epochs": 50,
+        "drops": (29,),
+        "drop_factor": 0.1,
+        "fisher_examples": 2500,
+    },
+    "cifar10": {**_SECTION_3, "dataset": "cifar10", "augment": "flip", "batch_size": 256},
+    "cifar100": {**_SECTION_3, "dataset": "cifar100", "batch_size": 100},
+}
+_SECTION_5 = {"epochs": 250, "drops": (80, 150, 200)}
+SECTION_5 = {
+    "cifar10": SECTION_3["cifar10"] | _SECTION_5 | {"batch_size": 100},
+    "cifar100": SECTION_3["cifar100"] | _SECTION_5,
+}
+
+# What the other presets start from: scikit-learn's digits, which come with a package, and a part of
+# CIFAR-10 or CIFAR-100 with a SimpleCNN of half the width, for two cores.
+DIGITS: dict[str, Any] = {
+    "network": "mlp",
+    "dataset": "digits",
+    "num_train": 400,
+    "validation_size": 180,
+    "batch_size": 32,
+    "drops": (),
+}
+SMALL_C10: dict[str, Any] = {
+    "network": "simple_cnn",
+    "width": 16,
+    "dataset": "cifar10",
+    "num_train": 5000,
+    "validation_size": 1000,
+    "batch_size": 128,
+    "drops": (),
+}

@@ -1,0 +1,64 @@
+"""The progress bars: one over all runs, and one within the present run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from experiment.setting import Run
+
+SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fisher_trace": "Tr(F)"}
+
+
+class Progress:
+    """Two bars over epochs, with the time left."""
+
+    def __init__(self, planned: Sequence[Run]) -> None:
+        self.planned = len(planned)
+        epochs = sum(run.epochs for run in planned)
+        self._all = tqdm(total=epochs, unit="epoch", dynamic_ncols=True)
+        self._own = tqdm(unit="epoch", dynamic_ncols=True, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._own.close()
+        self._all.close()
+
+    def begin(self, run: Run, number: int) -> None:
+        self._all.set_description(f"run {number} of {self.planned}")
+        self._own.reset(total=run.epochs)
+        self._own.set_description(run.name)
+
+    def update(self, epochs: int) -> None:
+        self._own.update(epochs)
+        self._all.update(epochs)
+
+    def skip(self, run: Run) -> None:
+        """Counts a run that was finished before: its epochs take no time."""
+        self._all.initial += run.epochs
+        self._all.update(run.epochs)
+
+    def show(self, numbers: Mapping[str, Any]) -> None:
+        self._own.set_postfix(
+            {label: f"{numbers[key]:.3g}" for key, label in SHOWN.items() if numbers.get(key)}
+        )
+
+    def write(self, message: str) -> None:
+        self._all.write(message)
+
+
+class EpochBar(keras.callbacks.Callback):
+    """Moves the progress bars, and shows how the run is doing."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.progress.show(logs or {})
+        self.progress.update(1)

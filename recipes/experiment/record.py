@@ -1,0 +1,127 @@
+"""What a run remembers on disk.
+
+    settings.json       what is run, and with which versions
+    tensorboard/        curves over steps and epochs, and the settings with the final figures
+    progress.json       the record so far, with its checkpoint epoch-*.weights.h5, while it runs
+    best.weights.h5     the backbone at its epoch of best validation accuracy
+    last.weights.h5     the backbone at the end
+    time.json           seconds that the run took
+    results.json        history and final figures, once it is finished
+
+Every file is replaced in one step, so that a run that is killed at any moment goes on from its
+last checkpoint when the same command is started again, and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from experiment.data import Data
+from experiment.files import replace, write_json
+
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+BEST, LAST = "best.weights.h5", "last.weights.h5"
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps the history of a run on disk with the checkpoint that belongs to it.
+
+    The test set is evaluated where the validation accuracy reaches a new best, and at the end.
+    `curves` are callbacks with a `key`, `get_state` and `set_state`. List it after them.
+    """
+
+    def __init__(self, folder: Path, data: Data, curves: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.folder, self.data, self.curves = folder, data, curves
+        self.state: dict[str, Any] = {
+            "history": {},
+            "best": {"validation_accuracy": -1.0},
+            "start": {},
+        }
+        self.seconds = 0.0
+        self._saved_at = self._counted_to = time.monotonic()
+
+    @property
+    def first_epoch(self) -> int:
+        """How many epochs are behind the record."""
+        return max((len(values) for values in self.state["history"].values()), default=0)
+
+    def restore(self, model: keras.Model) -> None:
+        """Takes up the last checkpoint, if there is one; `model` is compiled and built."""
+        path = self.folder / "progress.json"
+        if not path.exists():
+            return
+        progress = json.loads(path.read_text())
+        model.load_weights(self.folder / progress["checkpoint"])
+        self.state, self.seconds = progress["state"], progress["seconds"]
+        for key, state in progress["curves"].items():
+            self.curves[key].set_state(state)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for key, value in (logs or {}).items():
+            self.state["history"].setdefault(key, []).append(_plain(value))
+        accuracy = self.state["history"]["val_accuracy"][-1]
+        if accuracy > self.state["best"]["validation_accuracy"]:
+            self.state["best"] = {
+                "validation_accuracy": accuracy,
+                "test_accuracy": self._test_accuracy(),
+                "epoch": epoch,
+            }
+            replace(self.folder / BEST, self.model.backbone.save_weights)
+        if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
+            self._save(epoch)
+
+    def finish(self) -> dict[str, Any]:
+        """Returns the figures of the finished run, and keeps its last weights."""
+        replace(self.folder / LAST, self.model.backbone.save_weights)
+        self._count_seconds()
+        write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
+        last = {key: values[-1] for key, values in self.state["history"].items()}
+        return {
+            **self.state,
+            "curves": {key: curve.get_state() for key, curve in self.curves.items()},
+            "final": {"test_accuracy": self._test_accuracy(), **last},
+        }
+
+    def clear(self) -> None:
+        """Removes the checkpoint of a finished run."""
+        (self.folder / "progress.json").unlink(missing_ok=True)
+        for path in self.folder.glob("epoch-*.weights.h5"):
+            path.unlink()
+
+    def _save(self, epoch: int) -> None:
+        checkpoint = f"epoch-{epoch}.weights.h5"
+        self.model.save_weights(self.folder / checkpoint)
+        self._count_seconds()
+        progress = {
+            "checkpoint": checkpoint,
+            "seconds": self.seconds,
+            "state": self.state,
+            "curves": {key: curve.get_state() for key, curve in self.curves.items()},
+        }
+        write_json(self.folder / "progress.json", progress)
+        for path in self.folder.glob("epoch-*.weights.h5"):
+            if path.name != checkpoint:
+                path.unlink()
+        self._saved_at = time.monotonic()
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._counted_to = self.seconds + now - self._counted_to, now
+
+    def _test_accuracy(self) -> float:
+        accuracy = self.data.test_accuracy(self.model)
+        return self.state["history"]["val_accuracy"][-1] if accuracy is None else accuracy
+
+
+def _plain(value: Any) -> float | None:
+    """A number that JSON has: `None` stands for NaN."""
+    number = float(value)
+    return number if math.isfinite(number) else None

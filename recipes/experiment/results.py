@@ -1,0 +1,131 @@
+"""Finished runs, read from their folders and grouped over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment.errors import SettingsError
+from experiment.files import write_json
+from experiment.recipe import Result
+
+RECIPE = "recipe.json"
+NOTHING = "-"
+
+
+def claim_folder(out: Path, recipe: str) -> None:
+    """Makes the folder of a recipe's runs, or raises if it is another recipe's."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / RECIPE).exists():
+        write_json(out / RECIPE, {"recipe": recipe})
+    elif (found := recipe_of(out)) != recipe:
+        raise SettingsError(
+            f"`--out` must be a new folder or one of {recipe}. Received: {out}, which holds {found}"
+        )
+
+
+def recipe_of(out: Path) -> str:
+    """The name of the recipe that a folder holds runs of."""
+    path = out / RECIPE
+    if not path.exists():
+        raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
+    return json.loads(path.read_text())["recipe"]
+
+
+def read(folders: Iterable[Path]) -> list[Result]:
+    """All finished runs in some folders, in the order of their names."""
+    paths = {path.parent.name: path for out in folders for path in out.glob("*/results.json")}
+    return [read_one(paths[name].parent) for name in sorted(paths)]
+
+
+def read_one(folder: Path) -> Result:
+    """A finished run: its name, its fields, its figures and the seconds that it took."""
+    figures, seconds, settings = (
+        json.loads((folder / f"{name}.json").read_text())
+        for name in ("results", "time", "settings")
+    )
+    return {"name": folder.name, **settings["run"], **figures, **seconds}
+
+
+def grouped(results: Iterable[Result], *keys: str) -> dict[tuple[Any, ...], list[Result]]:
+    """The results by their values of these keys, in the order of these."""
+    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+    for result in results:
+        groups[tuple(result[key] for key in keys)].append(result)
+    return dict(sorted(groups.items()))
+
+
+def chosen(results: Iterable[Result]) -> list[Result]:
+    """Of runs of one method, those of the value of best mean validation accuracy (appendix G.2).
+
+    Values count that were run with the most seeds.
+    """
+    groups = grouped(results, "value")
+    if not groups:
+        return []
+    seeds = max(map(len, groups.values()))
+    of_all = [group for group in groups.values() if len(group) == seeds]
+    return max(of_all, key=lambda group: np.mean(of(group, validation_accuracy)))
+
+
+def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """The runs of each method, of its chosen value."""
+    return {method: chosen(runs) for (method,), runs in grouped(results, "method").items()}
+
+
+def by_part(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
+    """The runs of each part and method, of its chosen value."""
+    return {part: by_method(runs) for (part,), runs in grouped(results, "part").items()}
+
+
+# ---- Figures of a run ------------------------------------------------------------------------
+
+
+def validation_accuracy(result: Result) -> float:
+    return result["best"]["validation_accuracy"]
+
+
+def test_accuracy(result: Result) -> float:
+    """At the best validation point, as in tables 1 to 3."""
+    return result["best"]["test_accuracy"]
+
+
+def max_fisher_trace(result: Result) -> float:
+    """The largest Tr(F) at the end of an epoch after the first (appendix A.2)."""
+    return np.nanmax(np.array(result["history"]["fisher_trace"][1:], float))
+
+
+def final(key: str) -> Callable[[Result], float]:
+    """What was logged last."""
+    return lambda result: result["final"][key]
+
+
+def of(results: Iterable[Result], figure: Callable[[Result], Any]) -> np.ndarray:
+    """A figure of each result; NaN where a run has none."""
+    return np.array([figure(result) for result in results], float)
+
+
+def written(
+    results: Sequence[Result], figure: Callable[[Result], Any], scale: float = 1, digits: int = 1
+) -> str:
+    """The mean of a figure, with the standard deviation if there are several seeds."""
+    values = scale * of(results, figure)
+    if not len(values) or np.isnan(values).any():
+        return NOTHING
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def percent(results: Sequence[Result], figure: Callable[[Result], Any]) -> str:
+    """As `written`, in percent."""
+    return written(results, figure, scale=100)
+
+
+def common(results: Sequence[Result], key: str) -> str:
+    """A setting that runs have in common, such as alpha; nothing where it is 0."""
+    return f"{results[0][key]:.3g}" if results and results[0][key] else NOTHING

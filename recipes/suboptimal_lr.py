@@ -1,0 +1,226 @@
+"""Section 4: a small learning rate generalises badly, and the Fisher penalty repairs it.
+
+Tables 1, 4, 5 and 6 and figures 1, 3 and 8: trains with the learning rate eta* that grid search
+finds, with one that is 10 (or 30) times smaller, and with that one under each penalty.
+
+eta* is the rate of best validation accuracy with the first seed, and alpha is chosen like it
+(appendix G.2). A `--learning-rate` above 0 is taken for the small one, and `--methods` without
+eta_star then trains none at eta*: so a grid is spread over machines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiment import picture
+from experiment.command import main
+from experiment.paper import ALPHAS, DIGITS, RATES, SECTION_4, SMALL_C10
+from experiment.recipe import Recipe, Result, tuned
+from experiment.results import (
+    by_part,
+    common,
+    final,
+    max_fisher_trace,
+    percent,
+    test_accuracy,
+    written,
+)
+from experiment.setting import Run, Setting, option
+
+METHODS = ("eta_star", "baseline", "gp_x", "gp", "fp", "gp_r")
+PENALTIES = METHODS[2:]
+MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {}, "gradient_norm": {}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rates(Setting):
+    """A setting of table 1."""
+
+    learning_rate: float = option("the small learning rate; 0 for eta* / slower", 0.0)
+    learning_rates: tuple[float, ...] = option("learning rates to find eta* among", RATES)
+    slower: float = option("how many times smaller than eta* the small learning rate is", 10.0)
+    methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
+    gp_x: tuple[float, ...] = option("alphas of GP_x", tuple(1000 * a for a in ALPHAS))
+    gp: tuple[float, ...] = option("alphas of GP", ALPHAS)
+    fp: tuple[float, ...] = option("alphas of FP", ALPHAS)
+    gp_r: tuple[float, ...] = option("alphas of GP_r", ALPHAS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("learning_rates", "methods", *PENALTIES)
+        for name in ("learning_rates", *PENALTIES):
+            self._check(name, at_least=0)
+        self._check("slower", at_least=1)
+
+
+def plan(part: str, setting: Rates, finished: Mapping[str, Result]) -> list[Run]:
+    """First the runs that eta* is found by, then those at the small rate."""
+
+    def run(method: str, **changes: Any) -> Run:
+        return Run.of(setting, part=part, method=method, measures=MEASURES, **changes)
+
+    def at_star(value: float, seed: int) -> Run:
+        return run("eta_star", value=value, learning_rate=value, seed=seed)
+
+    runs: list[Run] = []
+    small = setting.learning_rate
+    if not small or "eta_star" in setting.methods:
+        runs, star = tuned(at_star, setting.learning_rates, setting.seeds, finished)
+        if star is None:
+            return runs
+        small = small or star.learning_rate / setting.slower
+    for method in setting.methods:
+        if method == "baseline":
+            runs += [run(method, learning_rate=small, seed=seed) for seed in setting.seeds]
+        elif method in PENALTIES:
+
+            def penalised(value: float, seed: int, method: str = method) -> Run:
+                return run(
+                    method,
+                    value=value,
+                    alpha=value,
+                    penalty=method,
+                    learning_rate=small,
+                    seed=seed,
+                )
+
+            runs += tuned(penalised, getattr(setting, method), setting.seeds, finished)[0]
+    return runs
+
+
+# ---- Table and figure ------------------------------------------------------------------------
+
+# In the order of METHODS: tables 1, 4, 5 and 6. (Table 4 has no TinyImageNet.)
+PAPER_TABLES = {
+    "test accuracy, % (table 1)": {
+        "wide_resnet_tiny_imagenet": (54.67, 52.57, 52.79, 56.44, 56.73, 55.41),
+        "densenet_c100": (66.09, 58.51, 62.12, 64.42, 66.41, 66.39),
+        "vgg11_c100": (45.86, 36.86, 45.26, 47.35, 49.87, 48.26),
+        "wide_resnet_c100": (53.96, 46.38, 58.68, 57.68, 57.05, 58.15),
+        "simple_cnn_c10": (76.94, 71.32, 75.68, 75.73, 79.66, 79.76),
+    },
+    "largest Tr(F) (table 4)": {
+        "densenet_c100": (24.68, 98.17, 83.64, 64.33, 66.24, 73.66),
+        "vgg11_c100": (50.88, 148.19, 102.95, 58.53, 64.93, 62.96),
+        "wide_resnet_c100": (26.21, 91.39, 41.43, 40.94, 56.53, 39.31),
+        "simple_cnn_c10": (24.21, 52.05, 47.96, 25.03, 19.63, 25.35),
+    },
+    "seconds for an epoch (table 5)": {
+        "wide_resnet_tiny_imagenet": (214.45, 142.69, 233.14, 143.78, 208.62, 371.74),
+        "densenet_c100": (78.88, 57.40, 77.89, 78.66, 97.25, 75.96),
+        "vgg11_c100": (30.50, 35.27, 31.54, 32.52, 43.41, 42.40),
+        "wide_resnet_c100": (49.64, 47.99, 71.33, 61.36, 76.93, 53.25),
+        "simple_cnn_c10": (18.64, 19.51, 26.09, 19.91, 21.21, 20.55),
+    },
+    "final training accuracy, % (table 6)": {
+        "wide_resnet_tiny_imagenet": (99.84, 99.96, 99.97, 93.84, 81.05, 86.46),
+        "densenet_c100": (99.98, 99.97, 99.96, 99.91, 99.91, 99.39),
+        "vgg11_c100": (99.98, 99.98, 99.85, 99.62, 97.73, 86.32),
+        "wide_resnet_c100": (99.98, 99.98, 99.97, 99.96, 99.99, 99.94),
+        "simple_cnn_c10": (100.00, 100.00, 97.79, 100.00, 93.80, 94.64),
+    },
+}
+FIGURES = dict(
+    zip(
+        PAPER_TABLES,
+        (
+            lambda runs: percent(runs, test_accuracy),
+            lambda runs: written(runs, max_fisher_trace),
+            lambda runs: written(runs, lambda run: run["seconds"] / run["epochs"]),
+            lambda runs: percent(runs, final("accuracy")),
+        ),
+        strict=True,
+    )
+)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Tables 1, 4, 5 and 6, with the paper's rows of the same parts."""
+    rows = []
+    for part, runs in by_part(results).items():
+        for name, figure in FIGURES.items():
+            rows.append([part, name, *(figure(runs.get(method, [])) for method in METHODS)])
+            if part in PAPER_TABLES[name]:
+                numbers = map(str, PAPER_TABLES[name][part])
+                rows.append(["", "paper", *numbers])
+        rates = [common(runs.get(method, []), "learning_rate") for method in METHODS]
+        alphas = [common(runs.get(method, []), "alpha") for method in METHODS]
+        rows += [["", "learning rate", *rates], ["", "alpha", *alphas]]
+    titles = [picture.TITLES[method] for method in METHODS]
+    note = (
+        "Test accuracy at the best validation point. The largest Tr(F) at the end of an epoch "
+        "after the first. Time with evaluation and measurements.\n"
+    )
+    header = ["setting", "figure", *titles]
+    return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}"
+
+
+def figure(results: Sequence[Result], path: Path) -> None:
+    """Figures 1, 3 and 8: a row for each setting."""
+    parts = by_part(results)
+    fig, axes = picture.panels(len(parts), 4)
+    keys = ("accuracy", "val_accuracy", "fisher_trace", "gradient_norm")
+    for row, (part, runs) in zip(axes, parts.items(), strict=True):
+        for axis, key in zip(row, keys, strict=True):
+            for method in METHODS:
+                colour, title = picture.COLOURS[method], picture.TITLES[method]
+                picture.curve(axis, runs.get(method, []), key, colour, title)
+            picture.label(axis, part, y=picture.LABELS[key])
+        row[2].set_yscale("log")
+        row[3].set_yscale("log")
+    picture.legend(fig, axes.flat)
+    picture.save(fig, path)
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+PRESETS = {
+    "demo": {
+        "mlp_digits": Rates(
+            **DIGITS,
+            width=128,
+            epochs=40,
+            steps_per_execution=13,
+            learning_rates=(0.1,),
+            slower=30,
+            gp_x=(3.0,),
+            gp=(0.03,),
+            fp=(0.03,),
+            gp_r=(0.03,),
+        )
+    },
+    "small": {
+        "simple_cnn_c10": Rates(
+            **SMALL_C10 | {"drops": (30, 40)},
+            epochs=50,
+            learning_rates=(0.03, 0.1),
+            gp_x=(10.0, 100.0),
+            gp=(0.01, 0.03),
+            fp=(0.01, 0.03),
+            gp_r=(0.01, 0.03),
+        )
+    },
+    "paper": {
+        "wide_resnet_tiny_imagenet": Rates(
+            **SECTION_4["wide_resnet_tiny_imagenet"],
+            augment="flip_and_crop",
+            learning_rates=(0.001, 0.00316, 0.01, 0.0316, 0.1),
+            slower=31.6,
+            gp_x=tuple(1000 * alpha for alpha in ALPHAS[::2]),
+            gp=ALPHAS[::2],
+            fp=ALPHAS[::2],
+            gp_r=ALPHAS[::2],
+        ),
+        **{
+            part: Rates(**SECTION_4[part])
+            for part in ("densenet_c100", "vgg11_c100", "wide_resnet_c100", "simple_cnn_c10")
+        },
+    },
+}
+RECIPE = Recipe("suboptimal_lr", __doc__ or "", PRESETS, plan, table, figure)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,193 @@
+"""What a run trains, records and takes up again."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from experiment import data, progress, record, training
+
+import keras_fisher as kf
+from tests.recipes.tiny import tiny, trained
+
+ALL_MEASURES = {
+    "fisher_trace": {"freq": 2, "num_examples": 20},
+    "hessian_trace": {"every_epochs": 2, "num_examples": 20, "num_probes": 2},
+    "gradient_norm": {},
+    "early_fisher_trace": {"loss_threshold": 2.0, "num_examples": 20},
+    "batch_accuracy": {},
+}
+RUNS = {
+    "fp": tiny(alpha=0.1, measures=ALL_MEASURES),
+    "late": tiny("late", alpha=0.1, penalty_from=2, penalty_batch_size=16, weight_decay=1e-2),
+    "mixup": tiny("mixup", mixup_beta=1.6),
+    "noise": tiny("gp_r", penalty="gp_r", alpha=0.1, noise=0.5, monitored=100, gradient_batches=1),
+    "short_epochs": tiny("baseline", steps_per_epoch=3, at_start={"fisher_trace": {}}),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The figures of each run, trained when they are first asked for."""
+    out, figures = tmp_path_factory.mktemp("finished"), {}
+
+    def get(name):
+        if name not in figures:
+            keras.utils.set_random_seed(0)
+            figures[name] = trained(RUNS[name], out)
+        return figures[name], out / RUNS[name].name
+
+    return get
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
+    class Killed(BaseException):
+        pass
+
+    class Killing(progress.EpochBar):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            if epoch == 2:
+                raise Killed
+
+    # A checkpoint after each epoch but the one that it is killed in: that one is done twice.
+    monkeypatch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(training, "EpochBar", Killing)
+    save = record.Record._save
+    monkeypatch.setattr(
+        record.Record, "_save", lambda self, epoch: save(self, epoch) if epoch < 2 else None
+    )
+    with pytest.raises(Killed):
+        trained(RUNS[name], tmp_path)
+    folder = tmp_path / RUNS[name].name
+    assert json.loads((folder / "progress.json").read_text())["checkpoint"] == "epoch-1.weights.h5"
+    monkeypatch.undo()
+    keras.utils.set_random_seed(7)
+    assert trained(RUNS[name], tmp_path) == finished(name)[0]
+
+
+def test_folder_holds_the_record(finished):
+    _, folder = finished("fp")
+    assert {path.name for path in folder.iterdir()} == {
+        "results.json",
+        "time.json",
+        "tensorboard",
+        "best.weights.h5",
+        "last.weights.h5",
+    }
+    written = json.loads((folder / "results.json").read_text())
+    assert all(len(values) == 4 for values in written["history"].values())
+    assert written["history"]["early_fisher_trace"][0] is None  # JSON has no NaN
+
+
+def test_tensorboard_has_scalars_of_steps_and_epochs_and_the_settings(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def tags(folder):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        return {*events.Tags()["tensors"], *events.Tags()["scalars"]}, events
+
+    _, folder = finished("fp")
+    train, _ = tags(folder / "tensorboard" / "train")
+    assert {"epoch_loss", "epoch_penalty", "epoch_learning_rate", "fisher_trace"} <= train
+    assert any("batch" in tag or "vs_iterations" in tag for tag in train)
+    final, events = tags(folder / "tensorboard")
+    assert {"best/test_accuracy", "final/test_accuracy"} <= final
+    assert "_hparams_/session_start_info" in str(events.summary_metadata)
+
+
+def test_measures_are_taken_as_often_as_asked(finished):
+    figures, _ = finished("fp")
+    steps = 5 * 4  # ceil(150 / 32) steps in each of four epochs
+    curves = {key: [m[0] for m in c.get("history", [])] for key, c in figures["curves"].items()}
+    assert curves["fisher_trace"] == [*range(2, steps + 1, 2)]
+    assert curves["hessian_trace"] == [10, 20]
+    assert curves["gradient_norm"] == [5, 10, 15, 20]
+    assert curves["batch_accuracy"] == [*range(1, steps + 1)]
+
+
+def test_batch_accuracies_average_to_that_of_the_epoch(finished):
+    figures, _ = finished("fp")
+    sizes = np.array([32, 32, 32, 32, 22])
+    accuracies = np.array([a for _, a in figures["curves"]["batch_accuracy"]["history"]])
+    right = accuracies.reshape(4, 5) * sizes
+    np.testing.assert_allclose(right, right.round(), atol=1e-4)
+    np.testing.assert_allclose(right.sum(1) / 150, figures["history"]["accuracy"], atol=1e-6)
+
+
+def test_penalty_starts_when_it_is_told(finished):
+    figures, _ = finished("late")
+    np.testing.assert_allclose(figures["history"]["alpha"], [0, 0, 0.1, 0.1])
+
+
+def test_learning_rate_drops(finished):
+    figures, _ = finished("fp")
+    np.testing.assert_allclose(figures["history"]["learning_rate"], [0.03] * 3 + [0.003])
+
+
+def test_test_accuracy_is_that_at_the_best_validation_point(finished):
+    figures, folder = finished("fp")
+    history = figures["history"]["val_accuracy"]
+    best = figures["best"]
+    assert best["validation_accuracy"] == max(history)
+    assert best["epoch"] == history.index(max(history))
+    source = data.load(RUNS["fp"])
+    model = training.build_model(RUNS["fp"], source)
+    model.backbone.load_weights(folder / "best.weights.h5")
+    assert source.test_accuracy(model) == best["test_accuracy"]
+    model.backbone.load_weights(folder / "last.weights.h5")
+    assert source.test_accuracy(model) == figures["final"]["test_accuracy"]
+
+
+def test_without_validation_examples_the_test_examples_take_their_place(tmp_path):
+    figures = trained(tiny(validation_size=0, epochs=2), tmp_path)
+    assert figures["best"]["test_accuracy"] == max(figures["history"]["val_accuracy"])
+
+
+def test_weight_decay_is_half_its_factor_times_the_squared_weights():
+    run = tiny(weight_decay=0.1)
+    model = training.build_model(run, data.load(run))
+    squared = sum(float((w.numpy() ** 2).sum()) for w in model.backbone.trainable_variables)
+    np.testing.assert_allclose(float(sum(model.losses)), 0.05 * squared, rtol=1e-5)
+
+
+def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_ones(tmp_path):
+    first = tiny("first", epochs=1)
+    trained(first, tmp_path)
+    arguments = {"num_examples": 30, "seed": 3}
+    second = tiny(
+        "second",
+        seed=5,
+        data_seed=0,
+        epochs=2,
+        initial=first.name,
+        at_start={"fisher_trace": arguments},
+        at_best={"fisher_trace": arguments},
+    )
+    figures = trained(second, tmp_path)
+    source = data.load(second)
+    model = training.build_model(first, source)
+    for moment, path in (("start", first.name), ("best", second.name)):
+        file = "last.weights.h5" if moment == "start" else "best.weights.h5"
+        model.backbone.load_weights(tmp_path / path / file)
+        expected = kf.fisher_trace(model, source.training, **arguments)
+        np.testing.assert_allclose(
+            figures[moment]["fisher_trace"]["value"], expected.value, rtol=1e-5
+        )
+
+
+def test_which_examples_are_kept_depends_on_the_seed_of_the_data_alone():
+    def images(**seeds):
+        return data.load(tiny(**seeds)).training[0]
+
+    np.testing.assert_array_equal(images(seed=0, data_seed=4), images(seed=1, data_seed=4))
+    assert not np.array_equal(images(seed=0, data_seed=4), images(seed=0, data_seed=5))
+
+
+def test_wrong_labels_are_those_that_the_noise_changed():
+    noisy, clean = data.load(tiny(noise=0.5)), data.load(tiny())
+    changed = noisy.training[1] != clean.training[1]
+    np.testing.assert_array_equal(noisy.is_wrong, changed)
+    assert 0.3 < changed.mean() < 0.6
