@@ -5,14 +5,17 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format wheel clean
+.PHONY: help demo recipes-demo test lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (about two minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
+
+recipes-demo: $(STAMP)  ## Run every recipe on a small data set (about a minute each)
+	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile

@@ -14,13 +14,15 @@ class BatchAccuracy(keras.callbacks.Callback):
     (n_t m_t - n_(t-1) m_(t-1)) / (n_t - n_(t-1)).
 
     Args:
-        num_train: The number of examples of an epoch.
-        batch_size: The size of a mini-batch, but for the last one of an epoch.
+        num_train: The number of training examples.
+        batch_size: The size of a mini-batch, but for the last one of a pass over them.
     """
 
     def __init__(self, num_train: int, batch_size: int) -> None:
         super().__init__()
-        self.num_train, self.batch_size = num_train, batch_size
+        self.sizes = [
+            min(batch_size, num_train - start) for start in range(0, num_train, batch_size)
+        ]
         self.history: list[tuple[int, float]] = []
 
     def get_state(self) -> dict[str, Any]:
@@ -33,8 +35,8 @@ class BatchAccuracy(keras.callbacks.Callback):
         self._seen, self._right = 0, 0.0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        seen = min((batch + 1) * self.batch_size, self.num_train)
+        step = len(self.history) + 1
+        seen = self._seen + self.sizes[(step - 1) % len(self.sizes)]
         right = seen * float((logs or {})["accuracy"])
-        step = self.history[-1][0] + 1 if self.history else 1
         self.history.append((step, (right - self._right) / (seen - self._seen)))
         self._seen, self._right = seen, right

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from experiment import report, results
 from experiment.cost import cost
@@ -50,13 +50,17 @@ def parse(
     settings = recipe.presets[preset]
     given = _parser(recipe, preset).parse_args(arguments)
     given.out = given.out or Path("runs") / recipe.name / preset
-    names = {field.name for setting in settings.values() for field in dataclasses.fields(setting)}
-    overrides = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(given).items()
-        if name in names and value is not None
+    return {part: _overridden(settings[part], given) for part in given.only}, given
+
+
+def _overridden(setting: Setting, given: argparse.Namespace) -> Setting:
+    """A setting with those of its values that were given."""
+    values: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in dataclasses.fields(setting)
+        if (value := getattr(given, field.name)) is not None
     }
-    return {part: dataclasses.replace(settings[part], **overrides) for part in given.only}, given
+    return dataclasses.replace(setting, **values)
 
 
 def _first_look(recipe: Recipe) -> argparse.ArgumentParser:
@@ -87,12 +91,13 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
         help=f"parts to run, of: {', '.join(settings)}",
     )
     fields = {f.name: f for setting in settings.values() for f in dataclasses.fields(setting)}
+    hints = {k: v for s in settings.values() for k, v in get_type_hints(type(s)).items()}
     for name, field in fields.items():
         values = {p: getattr(s, name) for p, s in settings.items() if hasattr(s, name)}
         choices = field.metadata["choices"] or None
         parser.add_argument(
             flag(name),
-            **_reading(next(iter(values.values()))),
+            **_reading(hints[name]),
             choices=choices,
             metavar=None if choices else name.upper(),
             help=f"{field.metadata['help']}; default: {_described(values)}".replace("%", "%%"),
@@ -100,11 +105,11 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _reading(default: Any) -> dict[str, Any]:
-    """How argparse reads a value like `default`."""
-    if isinstance(default, tuple):
-        return {"nargs": "*", "type": type(default[0]) if default else int}
-    return {"type": type(default)}
+def _reading(kind: Any) -> dict[str, Any]:
+    """How argparse reads a value of a type, such as `int` or `tuple[int, ...]`."""
+    if get_origin(kind) is tuple:
+        return {"nargs": "*", "type": get_args(kind)[0]}
+    return {"type": kind}
 
 
 def _described(values: Mapping[str, Any]) -> str:

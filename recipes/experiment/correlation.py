@@ -6,14 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 
 def pearson(x: Any, y: Any) -> float:
     """Pearson's correlation coefficient."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    if not len(x) or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(x, y)[0, 1])
+    return _coefficient(stats.pearsonr, x, y)
 
 
 def log_pearson(x: Any, y: Any) -> float:
@@ -24,10 +22,12 @@ def log_pearson(x: Any, y: Any) -> float:
 
 
 def spearman(x: Any, y: Any) -> float:
-    """Spearman's coefficient: Pearson's of the ranks, equal values sharing their mean rank."""
-    return pearson(_ranks(x), _ranks(y))
+    """Spearman's coefficient of the ranks."""
+    return _coefficient(stats.spearmanr, x, y)
 
 
-def _ranks(values: Any) -> np.ndarray:
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[where]
+def _coefficient(kind: Any, x: Any, y: Any) -> float:
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(kind(x, y).statistic)

@@ -10,12 +10,13 @@ from typing import Any
 from experiment.recipe import Recipe
 from experiment.setting import Run, Setting
 
-TRAINING_IMAGES = {
-    "digits": 1258,
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "tiny_imagenet32": 100_000,
-    "imagenet2012": 1_281_167,
+# Training and test images.
+IMAGES = {
+    "digits": (1258, 539),
+    "cifar10": (50_000, 10_000),
+    "cifar100": (50_000, 10_000),
+    "tiny_imagenet32": (100_000, 10_000),
+    "imagenet2012": (1_281_167, 50_000),
 }
 # In plain steps on as many examples: the README's figures for SimpleCNN, the dearest network.
 PENALTY, FISHER, PROBE, EVALUATION = 2.0, 1.2, 1.0, 1 / 3
@@ -47,7 +48,7 @@ def _row(network: str, dataset: str, runs: Sequence[Run]) -> str:
 
 def steps_per_epoch(run: Run) -> int:
     """How many mini-batches an epoch has."""
-    images = run.num_train or TRAINING_IMAGES[run.dataset] - run.validation_size
+    images = run.num_train or IMAGES[run.dataset][0] - run.validation_size
     return run.steps_per_epoch or math.ceil(images / run.batch_size)
 
 
@@ -57,7 +58,8 @@ def plain_steps(run: Run) -> float:
     steps = run.epochs * epoch
     penalised = steps - run.penalty_from * epoch if run.alpha else 0
     share = (run.penalty_batch_size or run.batch_size) / run.batch_size
-    evaluated = run.epochs * (run.validation_size or run.batch_size) / run.batch_size
+    watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
+    evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
     measured = sum(_measurement(key, arguments, run) for key, arguments in once) + sum(
         _measurement(key, arguments, run) * _times(arguments, run, steps)

@@ -35,6 +35,11 @@ class Data(abc.ABC):
                 "`--batch-size` must be at most the number of training examples, "
                 f"{num_train:.0f}. Received: {run.batch_size}"
             )
+        if run.fisher_examples > num_train:
+            raise SettingsError(
+                "`--fisher-examples` must be at most the number of training examples, "
+                f"{num_train:.0f}. Received: {run.fisher_examples}"
+            )
         self.full_epoch = math.ceil(num_train / run.batch_size)
         self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
 
@@ -59,7 +64,10 @@ class ArrayData(Data):
         splits = _read(run.dataset, run.validation_size, run.num_train or None, run.data_seed)
         x, clean = splits.train
         super().__init__(run, len(x))
-        self.run, self._test = run, splits.test
+        self.run = run
+        test_x, test_y = splits.test
+        kept = run.test_size or len(test_y)
+        self._test = kf_data.Examples(test_x[:kept], test_y[:kept])
         self.num_classes, self.input_shape = splits.num_classes, x.shape[1:]
         y, self.is_wrong = clean, np.zeros(len(x), bool)
         if run.noise:
@@ -67,7 +75,7 @@ class ArrayData(Data):
             self.is_wrong = y != clean
         self.training = (x, y)
         self._is_validated = bool(len(splits.validation.y))
-        val_x, val_y = splits.validation if self._is_validated else splits.test
+        val_x, val_y = splits.validation if self._is_validated else self._test
         if run.mixup_beta:
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from experiment.recipe import Result
@@ -35,6 +36,7 @@ COLOURS = {
     "fp": "#c51b1b",
     "gp_r": "#1b6fb5",
 }
+BLUE_TO_RED = LinearSegmentedColormap.from_list("", ["#1b6fb5", "#8c6bb1", "#c51b1b"])
 LABELS = {
     "accuracy": "training accuracy",
     "val_accuracy": "validation accuracy",
@@ -111,7 +113,7 @@ def point(
 
 def shades(count: int) -> Any:
     """Colours from blue to red, for values in rising order."""
-    return plt.get_cmap("coolwarm")(np.linspace(0, 1, count)) if count > 1 else ["#c51b1b"]
+    return BLUE_TO_RED(np.linspace(0, 1, count)) if count > 1 else [COLOURS["fp"]]
 
 
 def legend(figure: Figure, axes: Iterable[Axes]) -> None:

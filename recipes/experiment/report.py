@@ -17,7 +17,8 @@ def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
     runs = results.read(folders)
     if not runs:
         raise SettingsError(f"No run is finished in {', '.join(map(str, folders))}")
-    write_json(out / "results.json", {"versions": versions(), "runs": runs})
+    figures = [{k: v for k, v in run.items() if k not in ("history", "curves")} for run in runs]
+    write_json(out / "results.json", {"versions": versions(), "runs": figures})
     table = recipe.table(runs)
     write_text(out / "table.md", table)
     recipe.figure(runs, out / "figure.png")

@@ -97,7 +97,8 @@ def test_accuracy(result: Result) -> float:
 
 def max_fisher_trace(result: Result) -> float:
     """The largest Tr(F) at the end of an epoch after the first (appendix A.2)."""
-    return np.nanmax(np.array(result["history"]["fisher_trace"][1:], float))
+    later = np.array(result["history"]["fisher_trace"][1:], float)
+    return np.max(later, initial=-np.inf, where=np.isfinite(later)) if len(later) else np.nan
 
 
 def final(key: str) -> Callable[[Result], float]:

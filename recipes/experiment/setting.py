@@ -29,6 +29,7 @@ class Task:
     validation_size: int = option(
         "training examples to hold out; with 0 the test set takes their place", 5000
     )
+    test_size: int = option("test examples to keep, the first ones; 0 for all", 0)
     augment: str = option("augmentation of the training images", "none", AUGMENTATIONS)
     learning_rate: float = option("learning rate")
     batch_size: int = option("examples in a mini-batch", 128)
@@ -47,7 +48,14 @@ class Task:
         for name in ("epochs", "batch_size", "update_freq", "steps_per_execution"):
             self._check(name, at_least=1)
         for name in (
-            *("width", "num_train", "validation_size", "learning_rate", "weight_decay"),
+            *(
+                "width",
+                "num_train",
+                "validation_size",
+                "test_size",
+                "learning_rate",
+                "weight_decay",
+            ),
             *("drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
         ):
             self._check(name, at_least=0)

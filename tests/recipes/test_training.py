@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from experiment import data, progress, record, training
+from experiment.batch_accuracy import BatchAccuracy
 
 import keras_fisher as kf
 from tests.recipes.tiny import tiny, trained
@@ -115,6 +116,16 @@ def test_batch_accuracies_average_to_that_of_the_epoch(finished):
     right = accuracies.reshape(4, 5) * sizes
     np.testing.assert_allclose(right, right.round(), atol=1e-4)
     np.testing.assert_allclose(right.sum(1) / 150, figures["history"]["accuracy"], atol=1e-6)
+
+
+def test_batch_accuracies_know_the_small_batch_wherever_it_comes():
+    callback = BatchAccuracy(num_train=5, batch_size=2)  # 2, 2 and 1
+    for epoch in ((1, 0.5), (1, 1 / 3)):  # of the means so far; two steps in an epoch
+        callback.on_epoch_begin(0)
+        for batch, accuracy in enumerate(epoch):
+            callback.on_train_batch_end(batch, {"accuracy": accuracy})
+    # 2 of 2, 0 of 2; 1 of 1, 0 of 2.
+    np.testing.assert_allclose([a for _, a in callback.history], [1, 0, 1, 0], atol=1e-12)
 
 
 def test_penalty_starts_when_it_is_told(finished):

@@ -1,0 +1,323 @@
+"""Appendix C: what the Fisher penalty approximates, and that it loses nothing by it.
+
+Figure 12 follows Tr(F) and Tr(F^B), the squared norm of the mini-batch gradient that is penalised
+in its place. Figure 13 compares a penalty whose gradient is computed every 10 steps with one
+computed at every step. Figure 14 penalises the gradient of a single example (eq. 6).
+
+Each alpha is the one of best validation accuracy with the first seed (appendix G.2). The paper
+does not print the learning rate of figures 13 and 14: the paper preset takes 0.00316, a tenth of
+eta*. The run without a penalty is an addition.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiment import picture
+from experiment.command import main
+from experiment.correlation import log_pearson
+from experiment.paper import ALPHAS, DIGITS, SECTION_4, SMALL_C10
+from experiment.recipe import Recipe, Result, tuned
+from experiment.results import (
+    NOTHING,
+    chosen,
+    grouped,
+    max_fisher_trace,
+    percent,
+    test_accuracy,
+    written,
+)
+from experiment.setting import Run, Setting, Varied, option
+from matplotlib.axes import Axes
+
+TRACES = ("fisher_trace", "minibatch_fisher_trace")
+# What the methods of figures 13 and 14 change.
+METHODS: dict[str, dict[str, int]] = {
+    "baseline": {},
+    "fp": {},
+    "every_step": {"update_freq": 1},
+    "one_example": {"update_freq": 1, "penalty_batch_size": 1},
+}
+TITLES = {
+    "baseline": "baseline",
+    "fp": "FP",
+    "every_step": "FP computed at every step",
+    "one_example": "FP on one example (eq. 6)",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Followed(Varied):
+    """The setting of figure 12."""
+
+    values: tuple[float, ...] = option("learning rates or batch sizes, whichever are varied")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("values")
+        self._check("values", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Penalised(Setting):
+    """The setting of figures 13 and 14."""
+
+    methods: tuple[str, ...] = option("methods to compare", choices=tuple(METHODS))
+    alphas: tuple[float, ...] = option("alphas to choose among")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("methods", "alphas")
+        self._check("alphas", at_least=0)
+
+
+def plan(part: str, setting: Followed | Penalised, finished: Mapping[str, Result]) -> list[Run]:
+    """The runs of a figure."""
+    if isinstance(setting, Followed):
+        return _followed(part, setting)
+    return _penalised(part, setting, finished)
+
+
+def _followed(part: str, setting: Followed) -> list[Run]:
+    measures = {"fisher_trace": {}, "minibatch_fisher_trace": {"batch_size": setting.batch_size}}
+    return [
+        Run.of(
+            setting,
+            part=part,
+            method=setting.varies,
+            value=value,
+            seed=seed,
+            measures=measures,
+            **setting.at(value),
+        )
+        for seed in setting.seeds
+        for value in setting.values
+    ]
+
+
+def _penalised(part: str, setting: Penalised, finished: Mapping[str, Result]) -> list[Run]:
+    runs: list[Run] = []
+    for method in setting.methods:
+
+        def run(value: float, seed: int, method: str = method) -> Run:
+            return Run.of(
+                setting,
+                part=part,
+                method=method,
+                value=value,
+                alpha=value,
+                seed=seed,
+                measures={"fisher_trace": {}},
+                **METHODS[method],
+            )
+
+        alphas = (0.0,) if method == "baseline" else setting.alphas
+        runs += tuned(run, alphas, setting.seeds, finished)[0]
+    return runs
+
+
+# ---- Table -----------------------------------------------------------------------------------
+
+# Test accuracy in percent, and the largest Tr(F).
+PAPER = {
+    "fp": ("80.02", "21.38"),
+    "every_step": ("about 80", NOTHING),
+    "one_example": ("79.7", "24.16"),
+}
+
+
+def table(results: Sequence[Result]) -> str:
+    """How the traces of figure 12 correlate, and what the penalties of figures 13 and 14 reach."""
+    followed, penalised = split(results)
+    tables = [make(runs) for make, runs in ((_traces, followed), (_methods, penalised)) if runs]
+    return "\n".join([*tables, picture.seeds_note(results) + "\n"])
+
+
+def split(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """The runs of figure 12, and those of figures 13 and 14."""
+    followed = [run for run in results if run["method"] not in METHODS]
+    return followed, [run for run in results if run["method"] in METHODS]
+
+
+def by_method(runs: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
+    """The runs by their part and method, in the order of METHODS within a part."""
+    order = list(METHODS)
+    groups = grouped(runs, "part", "method").items()
+    return dict(sorted(groups, key=lambda item: (item[0][0], order.index(item[0][1]))))
+
+
+def _traces(runs: Sequence[Result]) -> str:
+    rows = [
+        [
+            f"{varied.replace('_', ' ')} {value:g}",
+            written(group, lambda run: together([run], 1 / 2), digits=2),
+            written(group, lambda run: together([run], 1), digits=2),
+        ]
+        for (varied, value), group in grouped(runs, "method", "value").items()
+    ]
+    rows.append(["all runs", f"{together(runs, 1 / 2):.2f}", f"{together(runs, 1):.2f}"])
+    header = ["figure 12", "first half of the epochs", "all epochs"]
+    note = (
+        "Pearson's correlation of log Tr(F) with log Tr(F^B). The paper prints no coefficient: it "
+        "sees a strong correlation but for the final phase.\n"
+    )
+    return f"{picture.markdown(header, rows)}\n{note}"
+
+
+def together(runs: Sequence[Result], share: float) -> float:
+    """The correlation of the two traces over the first epochs, a share of all, of some runs."""
+    return log_pearson(*(pooled(runs, key, share) for key in TRACES))
+
+
+def pooled(runs: Sequence[Result], key: str, share: float = 1) -> np.ndarray:
+    """What some runs logged at the ends of their first epochs, a share of all."""
+    histories = (run["history"][key][: int(share * run["epochs"])] for run in runs)
+    return np.array([value for history in histories for value in history], float)
+
+
+def _methods(runs: Sequence[Result]) -> str:
+    rows = []
+    for (part, method), group in by_method(runs).items():
+        best = chosen(group)
+        paper_accuracy, paper_trace = PAPER.get(method, (NOTHING, NOTHING))
+        rows.append(
+            [
+                part,
+                TITLES[method],
+                f"{best[0]['alpha']:g}" if best[0]["alpha"] else NOTHING,
+                percent(best, test_accuracy),
+                paper_accuracy,
+                written(best, max_fisher_trace),
+                paper_trace,
+            ]
+        )
+    header = ["part", "method", "alpha", "test accuracy, %", "paper", "largest Tr(F)", "paper"]
+    note = (
+        "Test accuracy at the best validation point. The largest Tr(F) at the end of an epoch "
+        "after the first.\n"
+    )
+    return f"{picture.markdown(header, rows)}\n{note}"
+
+
+# ---- Figure ----------------------------------------------------------------------------------
+
+
+def figure(results: Sequence[Result], path: Path) -> None:
+    """Figure 12 in the first row; below it figures 13 and 14, a column for each method."""
+    followed, penalised = split(results)
+    fig, axes = picture.panels(bool(followed) + 2 * bool(penalised), 3)
+    if followed:
+        _draw_traces(axes[0], followed)
+    if penalised:
+        _draw_methods(axes[-2:], penalised)
+    picture.save(fig, path)
+
+
+def _draw_traces(row: Sequence[Axes], runs: Sequence[Result]) -> None:
+    """Both traces over epochs, and one against the other at each epoch."""
+    values = grouped(runs, "method", "value")
+    for colour, ((varied, value), group) in zip(
+        picture.shades(len(values)), values.items(), strict=True
+    ):
+        for axis, key in zip(row, TRACES, strict=False):
+            picture.curve(axis, group, key, colour)
+        name = f"{varied.replace('_', ' ')} {value:g}"
+        points = [pooled(group, key) for key in TRACES]
+        row[2].plot(*points, "o", ms=3, alpha=0.6, color=colour, label=name)
+    labels = [picture.LABELS[key] for key in TRACES]
+    for axis, name in zip(row, labels, strict=False):
+        picture.label(axis, "figure 12", y=name)
+        axis.set_yscale("log")
+    picture.label(row[2], "figure 12, all epochs", x=labels[0], y=labels[1])
+    row[2].set_xscale("log")
+    row[2].set_yscale("log")
+    row[2].legend(fontsize=7)
+
+
+def _draw_methods(rows: Any, runs: Sequence[Result]) -> None:
+    """Validation accuracy and Tr(F), blue to red by alpha, beside the baseline."""
+    baseline = [run for run in runs if run["method"] == "baseline"]
+    columns = by_method([run for run in runs if run["method"] != "baseline"])
+    for column, ((part, method), group) in zip(rows.T, columns.items(), strict=False):
+        alphas = grouped(group, "value")
+        for axis, key in zip(column, ("val_accuracy", "fisher_trace"), strict=True):
+            picture.curve(axis, baseline, key, picture.COLOURS["baseline"], "baseline", ":")
+            for colour, ((alpha,), some) in zip(
+                picture.shades(len(alphas)), alphas.items(), strict=True
+            ):
+                picture.curve(axis, some, key, colour, f"alpha {alpha:g}")
+            picture.label(axis, f"{part}: {TITLES[method]}", y=picture.LABELS[key])
+        column[0].legend(fontsize=7, loc="lower right", ncols=2)
+    for column in rows.T[len(columns) :]:
+        for axis in column:
+            axis.set_axis_off()
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+DEMO = DIGITS | {"width": 128, "epochs": 30, "steps_per_execution": 13, "fisher_examples": 320}
+PRESETS: dict[str, dict[str, Followed | Penalised]] = {
+    "demo": {
+        "figure12": Followed(**DEMO, varies="learning_rate", values=(0.003, 0.01, 0.03)),
+        "figure13": Penalised(
+            **DEMO,
+            learning_rate=0.003,
+            methods=("baseline", "fp", "every_step"),
+            alphas=(0.05,),
+        ),
+        "figure14": Penalised(
+            **DEMO, learning_rate=0.003, methods=("one_example",), alphas=(0.0015,)
+        ),
+    },
+    "small": {
+        "figure12": Followed(
+            **SMALL_C10,
+            epochs=30,
+            fisher_examples=640,
+            varies="learning_rate",
+            values=(0.001, 0.002, 0.005, 0.01, 0.03),
+        ),
+        "figure13": Penalised(
+            **SMALL_C10,
+            epochs=40,
+            learning_rate=0.003,
+            methods=("baseline", "fp", "every_step"),
+            alphas=(0.01, 0.03),
+        ),
+        "figure14": Penalised(
+            **SMALL_C10,
+            epochs=40,
+            learning_rate=0.003,
+            methods=("one_example",),
+            alphas=(0.0001, 0.0003),
+        ),
+    },
+    "paper": {
+        "figure12": Followed(
+            **SECTION_4["simple_cnn_c10"],
+            fisher_examples=1280,
+            varies="learning_rate",
+            values=(0.001, 0.00316, 0.01, 0.0316, 0.1),
+        ),
+        "figure13": Penalised(
+            **SECTION_4["simple_cnn_c10"],
+            learning_rate=0.00316,
+            methods=("baseline", "fp", "every_step"),
+            alphas=tuple(round(10 * alpha, 4) for alpha in ALPHAS),
+        ),
+        "figure14": Penalised(
+            **SECTION_4["simple_cnn_c10"],
+            learning_rate=0.00316,
+            methods=("one_example",),
+            alphas=tuple(round(alpha / 10, 6) for alpha in ALPHAS),
+        ),
+    },
+}
+RECIPE = Recipe("approximations", __doc__, PRESETS, plan, table, figure)
+
+if __name__ == "__main__":
+    main(RECIPE)

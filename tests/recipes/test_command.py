@@ -1,0 +1,156 @@
+"""The command line of the recipes."""
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+
+import noisy_cifar100
+import pytest
+import suboptimal_lr
+from experiment import command, results
+
+from tests.recipes.tiny import OPTIONS
+from tools import report
+
+
+def run(out, *arguments):
+    command.main(noisy_cifar100.RECIPE, [*OPTIONS, "--seeds", "0", *arguments, "--out", str(out)])
+    return results.read([out])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    return out, run(out, "--methods", "baseline", "fp")
+
+
+def test_one_run_for_each_method_and_a_table_and_a_picture_of_all(finished):
+    out, runs = finished
+    assert [r["method"] for r in runs] == ["baseline", "fp"]
+    written = json.loads((out / "results.json").read_text())["runs"]
+    assert [r["best"] for r in written] == [r["best"] for r in runs]
+    table = (out / "table.md").read_text()
+    assert "| 50% | mlp_digits | test accuracy at the end |" in table
+    assert "41.74 | 52.31 | 45.94 | 60.18 | 58.46" in table
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_folder_of_a_run_holds_its_settings_and_versions(finished):
+    out, runs = finished
+    written = json.loads((out / runs[1]["name"] / "settings.json").read_text())
+    assert (written["run"]["alpha"], written["run"]["noise"]) == (0.3, 0.5)
+    assert {"keras", "tensorflow", "keras-fisher"} <= set(written["versions"])
+
+
+def test_finished_runs_are_not_run_again(finished, monkeypatch):
+    out, runs = finished
+    monkeypatch.setattr(command, "train", None)
+    assert run(out, "--methods", "baseline", "fp") == runs
+
+
+def test_parts_of_a_grid_are_put_together(finished, tmp_path, monkeypatch, capsys):
+    out, runs = finished
+    for method in ("baseline", "fp"):  # as if each had been run on a machine of its own
+        run_folder = next(r["name"] for r in runs if r["method"] == method)
+        shutil.copytree(out / run_folder, tmp_path / method / run_folder)
+        shutil.copy(out / "recipe.json", tmp_path / method)
+    folders = [str(tmp_path / method) for method in ("fp", "baseline")]
+    report.main([*folders, "--out", str(tmp_path / "together")])
+    assert (tmp_path / "together" / "table.md").read_text() == (out / "table.md").read_text()
+    assert (tmp_path / "together" / "figure.png").exists()
+    assert (out / "table.md").read_text() in capsys.readouterr().out
+
+
+def test_folders_of_several_recipes_are_not_put_together(finished, tmp_path):
+    (tmp_path / "recipe.json").write_text('{"recipe": "suboptimal_lr"}')
+    with pytest.raises(SystemExit, match=r"error: Runs of one recipe.*noisy_cifar100.*suboptimal"):
+        report.main([str(finished[0]), str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"error: .*has no recipe\.json"):
+        report.main([str(tmp_path / "nothing")])
+
+
+def test_folder_of_other_settings_is_refused_and_left_alone(finished):
+    out, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    with pytest.raises(SystemExit, match=r"--out.*epochs is 4 there"):
+        run(out, "--epochs", "5")
+    with pytest.raises(SystemExit, match=r"--out.*suboptimal_lr.*holds noisy_cifar100"):
+        command.main(suboptimal_lr.RECIPE, ["--out", str(out)])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == before
+
+
+def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit, match=r"TFDS_DATA_DIR[\s\S]*--preset demo"):
+        run(tmp_path / "out", "--dataset", "cifar100")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--noise", "1.5"),
+        ("--fp", "-1"),
+        ("--epochs", "0"),
+        ("--learning-rate", "nan"),
+        ("--num-train", "100000"),
+        ("--batch-size", "151"),
+        ("--seeds", ""),
+        ("--seeds", "0 -1"),
+        ("--drops", "-3"),
+    ],
+)
+def test_impossible_setting_is_refused_by_name(tmp_path, option, value):
+    name = option.strip("-").replace("-", "[-_]")
+    with pytest.raises(SystemExit, match=f"error: `.*{name}` must"):
+        run(tmp_path, *f"{option} {value}".split())
+    assert not list(tmp_path.glob("*/results.json"))
+
+
+@pytest.mark.parametrize(
+    "option", [["--methods", "dropout"], ["--dataset", "mnist"], ["--only", "vgg"]]
+)
+def test_unknown_choice_is_refused_with_the_choices(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        run(tmp_path, *option)
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def help_of(recipe, capsys, *arguments):
+    with pytest.raises(SystemExit):
+        command.main(recipe, [*arguments, "--help"])
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_the_defaults_of_the_preset(capsys):
+    shown = help_of(noisy_cifar100.RECIPE, capsys, "--preset", "paper")
+    assert "default: 10 30 100 300 1000" in shown
+    assert "80 120 160 200 240 280 (vgg11_c100), 150 225 (wide_resnet_c100)" in shown
+    assert "passes over the training examples; default: 45" in help_of(
+        noisy_cifar100.RECIPE, capsys, "--preset", "demo"
+    )
+
+
+def test_a_value_that_is_given_holds_for_the_parts_that_only_leaves():
+    arguments = ["--preset", "paper", "--only", "vgg11_c100", "simple_cnn_c10", "--epochs", "7"]
+    settings, _ = command.parse(suboptimal_lr.RECIPE, arguments)
+    assert {part: setting.epochs for part, setting in settings.items()} == {
+        "vgg11_c100": 7,
+        "simple_cnn_c10": 7,
+    }
+    assert settings["vgg11_c100"].weight_decay == 1e-4  # the rest is the part's own
+
+
+def test_dry_run_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "train", None)
+    arguments = ["--preset", "paper", "--dry-run", "--out", str(tmp_path / "out")]
+    command.main(noisy_cifar100.RECIPE, arguments)
+    shown = capsys.readouterr().out
+    # Two noises times a baseline, 5 betas and 5, 4 and 4 alphas; 45,000 images in batches of 128.
+    steps = f"{38 * 300 * 352:,}"
+    assert f"| vgg11 | cifar100 | 38 | 11,400 | {steps} |" in shown
+    assert not (tmp_path / "out").exists()

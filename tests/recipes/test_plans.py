@@ -1,0 +1,214 @@
+"""Which runs the recipes plan, and what they make of finished ones."""
+
+import dataclasses
+import importlib
+import math
+from pathlib import Path
+
+import noisy_cifar100
+import numpy as np
+import pytest
+import suboptimal_lr
+from experiment import networks, training
+from experiment.recipe import as_result, tuned
+from experiment.setting import Run
+
+from tests.recipes.tiny import tiny
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))
+
+
+def recipe(name):
+    return importlib.import_module(name).RECIPE
+
+
+def planned(name, preset):
+    return recipe(name).all_runs(recipe(name).presets[preset])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("preset", ["demo", "small", "paper"])
+def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, preset):
+    runs = planned(name, preset)
+    names = [run.name for run in runs]
+    assert len(set(names)) == len(runs) > 0
+    for index, run in enumerate(runs):
+        assert not run.initial or run.initial in names[:index]
+        assert run.network in networks.NETWORKS
+        assert run.measures.keys() <= {*training.MEASURES, "batch_accuracy"}
+        assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_of_a_recipe_is_that_of_its_script(name):
+    assert recipe(name).name == name
+    assert {"demo", "small", "paper"} == recipe(name).presets.keys()
+
+
+# ---- Choosing a value ----------------------------------------------------------------------------
+
+
+def plan_of(finished, values=(0.1, 0.2, 0.3), seeds=(5, 6)):
+    def make(value, seed):
+        return tiny(value=value, seed=seed)
+
+    return tuned(make, values, seeds, finished)
+
+
+def test_a_value_is_chosen_with_the_first_seed_and_kept_for_the_others():
+    runs, best = plan_of({})
+    assert ([(r.value, r.seed) for r in runs], best) == ([(0.1, 5), (0.2, 5), (0.3, 5)], None)
+    accuracies = (0.5, 0.7, 0.6)
+    finished = {r.name: as_result(r, a) for r, a in zip(runs, accuracies, strict=True)}
+    runs, best = plan_of(finished)
+    assert best.value == 0.2
+    assert [(r.value, r.seed) for r in runs[3:]] == [(0.2, 6)]
+
+
+def test_a_single_value_needs_no_choice():
+    runs, best = plan_of({}, values=(0.1,))
+    assert [(r.value, r.seed) for r in runs] == [(0.1, 5), (0.1, 6)]
+    assert best == runs[0]
+
+
+def test_small_rate_is_eta_star_over_its_factor_and_eta_star_is_that_of_best_validation():
+    setting = dataclasses.replace(
+        suboptimal_lr.PRESETS["small"]["simple_cnn_c10"], learning_rates=(0.1, 0.3), slower=30.0
+    )
+    first = suboptimal_lr.plan("part", setting, {})
+    assert [(r.method, r.learning_rate) for r in first] == [("eta_star", 0.1), ("eta_star", 0.3)]
+    finished = {r.name: as_result(r, 1 - r.learning_rate) for r in first}
+    rest = suboptimal_lr.plan("part", setting, finished)[2:]
+    assert {r.method for r in rest} == set(suboptimal_lr.METHODS[1:])
+    assert {r.learning_rate for r in rest} == {0.1 / 30}
+
+
+def test_small_rate_that_is_given_needs_no_eta_star():
+    setting = dataclasses.replace(
+        suboptimal_lr.PRESETS["small"]["simple_cnn_c10"], learning_rate=0.007, methods=("fp",)
+    )
+    runs = suboptimal_lr.plan("part", setting, {})
+    assert {(r.method, r.learning_rate) for r in runs} == {("fp", 0.007)}
+
+
+# ---- The paper's numbers -------------------------------------------------------------------------
+
+
+def test_table_1_has_every_setting_and_every_column():
+    runs = planned("suboptimal_lr", "paper")
+    assert {run.part for run in runs} == {
+        "wide_resnet_tiny_imagenet",
+        "densenet_c100",
+        "vgg11_c100",
+        "wide_resnet_c100",
+        "simple_cnn_c10",
+    }
+    for part in {run.part for run in runs}:
+        methods = [run.method for run in runs if run.part == part]
+        counts = {method: methods.count(method) for method in suboptimal_lr.METHODS}
+        alphas = 5 if part == "wide_resnet_tiny_imagenet" else 10
+        penalised = dict.fromkeys(("gp_x", "gp", "fp", "gp_r"), alphas)
+        assert counts == {"eta_star": 5, "baseline": 1} | penalised
+
+
+def test_augmentation_is_that_of_tables_1_and_2():
+    def augmented(name):
+        return {run.part for run in planned(name, "paper") if run.augment == "flip_and_crop"}
+
+    assert augmented("suboptimal_lr") == {"wide_resnet_tiny_imagenet"}
+    assert augmented("optimal_lr") == {run.part for run in planned("suboptimal_lr", "paper")}
+
+
+def test_table_3_spans_the_ranges_of_appendix_g3():
+    runs = [r for r in planned("noisy_cifar100", "paper") if r.noise == 0.25]
+    of_vgg = [r for r in runs if r.part == "vgg11_c100"]
+    assert [r.value for r in of_vgg if r.method == "gp_x"] == [10, 30, 100, 300, 1000]
+    assert [r.mixup_beta for r in of_vgg if r.method == "mixup"] == [0.4, 0.8, 1.6, 3.2, 6.4]
+    assert all(r.weight_decay == 0 for r in runs)
+    assert {r.drops for r in of_vgg} == {(80, 120, 160, 200, 240, 280)}
+
+
+def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
+    module = importlib.import_module("delayed_penalty")
+    setting = dataclasses.replace(
+        module.PRESETS["small"]["simple_cnn_c10"], learning_rates=(0.1,), fp=(0.01, 0.02)
+    )
+    first = module.plan("part", setting, {})
+    finished = {r.name: as_result(r, r.alpha) for r in first}
+    late = [r for r in module.plan("part", setting, finished) if r.penalty_from]
+    assert {r.alpha for r in late} == {0.02}
+    assert [r.penalty_from for r in late] == list(setting.starts)
+
+
+# ---- Networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_takes_a_width_and_a_seed(name):
+    width, size = 2, 64 if name == "resnet18" else 32
+    first, again, other = (
+        networks.build(name, (size, size, 3), 7, width, seed) for seed in (0, 0, 1)
+    )
+    assert first.output_shape == (None, 7)
+    assert first.count_params() != networks.build(name, (size, size, 3), 7, 0, 0).count_params()
+    if name != "mlp":  # whose weights come from the global seed
+        kernels = [model.get_weights()[0] for model in (first, again, other)]
+        np.testing.assert_array_equal(kernels[0], kernels[1])
+        assert not np.array_equal(kernels[0], kernels[2])
+
+
+# ---- Tables and figures --------------------------------------------------------------------------
+
+
+def finished(run: Run):
+    """A result that a run might have had."""
+    generator = np.random.default_rng(sum(map(ord, run.name)))
+    keys = ["accuracy", "val_accuracy", "loss", "fisher_trace", "minibatch_fisher_trace"]
+    keys += ["hessian_trace", "gradient_norm", "early_fisher_trace", "gradient_norm_ratio"]
+    for group in ("clean", "noisy"):
+        keys += [f"{group}_accuracy", f"{group}_gradient_norm"]
+    history = {key: list(generator.uniform(0.1, 1, run.epochs)) for key in keys}
+    estimate = {"value": 1.0, "stderr": 0.1, "count": 10}
+    steps = range(1, 41) if "batch_accuracy" in run.measures else range(10, 41, 10)
+    points = [[step, float(generator.uniform(0.1, 1)), 0.1, 8] for step in steps]
+    accuracies = [[step, 0.1 * (step % 10)] for step in steps]
+    return {
+        "name": run.name,
+        **dataclasses.asdict(run),
+        "history": history,
+        "curves": {
+            **{key: {"history": points} for key in run.measures},
+            "batch_accuracy": {"history": accuracies},
+        },
+        "start": dict.fromkeys(run.at_start, estimate),
+        "best": {
+            "validation_accuracy": max(history["val_accuracy"]),
+            "test_accuracy": float(generator.uniform(0.1, 1)),
+            "epoch": 1,
+            **dict.fromkeys(run.at_best, estimate),
+        },
+        "final": {"test_accuracy": 0.5, **{key: values[-1] for key, values in history.items()}},
+        "seconds": 10.0,
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_table_and_figure_show_every_part(name, tmp_path):
+    runs = planned(name, "paper")
+    runs = [run for run in runs if run.seed in (0, 1, 100, 101)]
+    short = [dataclasses.replace(run, epochs=12, drops=()) for run in runs]
+    found = sorted((finished(run) for run in short), key=lambda result: result["name"])
+    table = recipe(name).table(found).replace("figure ", "figure")
+    assert all(part in table for part in recipe(name).presets["paper"])
+    assert "nan" not in table
+    recipe(name).figure(found, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_several_seeds_are_written_as_mean_and_standard_deviation():
+    runs = [tiny("fp", noise=0.5, seed=seed, alpha=0.1, value=0.1) for seed in (0, 1)]
+    found = [finished(run) for run in runs]
+    for result, accuracy in zip(found, (0.5, 0.6), strict=True):
+        result["best"]["test_accuracy"] = accuracy
+    assert f"{55:.1f} ± {100 * math.sqrt(0.005):.1f}" in noisy_cifar100.table(found)
