@@ -148,11 +148,11 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": Delayed(
-            **SMALL_C10 | {"drops": (30, 40)},
-            epochs=50,
-            learning_rates=(0.03, 0.1),
-            fp=(0.01, 0.03),
-            starts=(1, 2, 4, 8, 16, 32),
+            **SMALL_C10 | {"drops": (80,)},
+            epochs=100,
+            learning_rates=(0.01,),
+            fp=(0.01,),
+            starts=(1, 4, 16, 64),
         )
     },
     "paper": {part: Delayed(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},

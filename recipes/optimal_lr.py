@@ -81,7 +81,7 @@ PRESETS = {
         "simple_cnn_c10": augmented(
             **SMALL_C10 | {"drops": (40, 50)},
             epochs=60,
-            learning_rates=(0.01, 0.03, 0.1),
+            learning_rates=(0.003, 0.01, 0.03),
             fp=(0.003, 0.01, 0.03),
         )
     },

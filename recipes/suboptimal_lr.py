@@ -194,10 +194,10 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": Rates(
-            **SMALL_C10 | {"drops": (30, 40)},
-            epochs=50,
-            learning_rates=(0.03, 0.1),
-            gp_x=(10.0, 100.0),
+            **SMALL_C10 | {"drops": (80,)},
+            epochs=100,
+            learning_rates=(0.003, 0.01, 0.03),
+            gp_x=(30.0, 100.0),
             gp=(0.01, 0.03),
             fp=(0.01, 0.03),
             gp_r=(0.01, 0.03),

@@ -145,17 +145,11 @@ def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_every_network_takes_a_width_and_a_seed(name):
-    width, size = 2, 64 if name == "resnet18" else 32
-    first, again, other = (
-        networks.build(name, (size, size, 3), 7, width, seed) for seed in (0, 0, 1)
-    )
-    assert first.output_shape == (None, 7)
-    assert first.count_params() != networks.build(name, (size, size, 3), 7, 0, 0).count_params()
-    if name != "mlp":  # whose weights come from the global seed
-        kernels = [model.get_weights()[0] for model in (first, again, other)]
-        np.testing.assert_array_equal(kernels[0], kernels[1])
-        assert not np.array_equal(kernels[0], kernels[2])
+def test_every_network_takes_a_width(name):
+    size = 64 if name == "resnet18" else 32
+    narrow, own = (networks.build(name, (size, size, 3), 7, width, seed=0) for width in (2, 0))
+    assert narrow.output_shape == own.output_shape == (None, 7)
+    assert narrow.count_params() != own.count_params()
 
 
 # ---- Tables and figures --------------------------------------------------------------------------

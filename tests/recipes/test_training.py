@@ -19,11 +19,17 @@ ALL_MEASURES = {
     "batch_accuracy": {},
 }
 RUNS = {
-    "fp": tiny(alpha=0.1, measures=ALL_MEASURES),
-    "late": tiny("late", alpha=0.1, penalty_from=2, penalty_batch_size=16, weight_decay=1e-2),
-    "mixup": tiny("mixup", mixup_beta=1.6),
-    "noise": tiny("gp_r", penalty="gp_r", alpha=0.1, noise=0.5, monitored=100, gradient_batches=1),
-    "short_epochs": tiny("baseline", steps_per_epoch=3, at_start={"fisher_trace": {}}),
+    "fp": tiny(
+        alpha=0.1,
+        penalty_from=2,
+        penalty_batch_size=16,
+        weight_decay=1e-2,
+        measures=ALL_MEASURES,
+        at_start={"fisher_trace": {}},
+    ),
+    "mixup": tiny(
+        "mixup", mixup_beta=1.6, noise=0.5, monitored=100, gradient_batches=1, steps_per_epoch=3
+    ),
 }
 
 
@@ -129,7 +135,7 @@ def test_batch_accuracies_know_the_small_batch_wherever_it_comes():
 
 
 def test_penalty_starts_when_it_is_told(finished):
-    figures, _ = finished("late")
+    figures, _ = finished("fp")
     np.testing.assert_allclose(figures["history"]["alpha"], [0, 0, 0.1, 0.1])
 
 
@@ -152,11 +158,6 @@ def test_test_accuracy_is_that_at_the_best_validation_point(finished):
     assert source.test_accuracy(model) == figures["final"]["test_accuracy"]
 
 
-def test_without_validation_examples_the_test_examples_take_their_place(tmp_path):
-    figures = trained(tiny(validation_size=0, epochs=2), tmp_path)
-    assert figures["best"]["test_accuracy"] == max(figures["history"]["val_accuracy"])
-
-
 def test_weight_decay_is_half_its_factor_times_the_squared_weights():
     run = tiny(weight_decay=0.1)
     model = training.build_model(run, data.load(run))
@@ -165,7 +166,7 @@ def test_weight_decay_is_half_its_factor_times_the_squared_weights():
 
 
 def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_ones(tmp_path):
-    first = tiny("first", epochs=1)
+    first = tiny("first", epochs=1, validation_size=0, test_size=100)
     trained(first, tmp_path)
     arguments = {"num_examples": 30, "seed": 3}
     second = tiny(
@@ -173,12 +174,16 @@ def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_one
         seed=5,
         data_seed=0,
         epochs=2,
+        validation_size=0,
+        test_size=100,
         initial=first.name,
         at_start={"fisher_trace": arguments},
         at_best={"fisher_trace": arguments},
     )
     figures = trained(second, tmp_path)
     source = data.load(second)
+    assert len(source.validation[1]) == 100  # The test examples take the place of validation.
+    assert figures["best"]["test_accuracy"] == max(figures["history"]["val_accuracy"])
     model = training.build_model(first, source)
     for moment, path in (("start", first.name), ("best", second.name)):
         file = "last.weights.h5" if moment == "start" else "best.weights.h5"
