@@ -182,8 +182,7 @@ def _write_hparams(run: Run, figures: dict[str, Any], folder: Path) -> None:
         "final/test_accuracy": figures["final"]["test_accuracy"],
     }
     writer = tf.summary.create_file_writer(str(folder))
-    # TensorBoard's callback leaves summaries off if the training before was interrupted.
-    with writer.as_default(), tf.summary.record_if(True):
+    with writer.as_default():
         hparams.hparams(_scalars(run), trial_id=run.name)
         for name, number in numbers.items():
             tf.summary.scalar(name, number, step=run.epochs)

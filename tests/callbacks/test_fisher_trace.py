@@ -83,7 +83,7 @@ def test_a_state_without_a_peak_is_plain_json():
     restored = trace()
     restored.set_state(state)
     assert math.isnan(restored.peak)
-    assert state == {"history": [], "peak": "nan"}
+    assert state == {"history": [], "random_state": None, "peak": "nan"}
 
 
 def test_nan_is_no_peak():
@@ -100,7 +100,7 @@ def test_data_that_can_be_read_only_once_is_refused():
 
 def test_an_infinite_measurement_survives_json():
     callback = kf.callbacks.FisherTrace((np.ones((2, 4)), None))
-    state = {"history": [[3, "inf", "nan", 2]], "peak": "inf"}
+    state = {"history": [[3, "inf", "nan", 2]], "random_state": [3, 1], "peak": "inf"}
     callback.set_state(json.loads(json.dumps(state, allow_nan=False)))
     assert callback.peak == float("inf")
     assert callback.get_state() == state
