@@ -27,11 +27,12 @@ from experiment.results import (
     chosen,
     grouped,
     max_fisher_trace,
+    named,
     percent,
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Setting, Varied, option
+from experiment.setting import Run, Setting, Swept, option
 from matplotlib.axes import Axes
 
 TRACES = ("fisher_trace", "minibatch_fisher_trace")
@@ -51,18 +52,6 @@ TITLES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Followed(Varied):
-    """The setting of figure 12."""
-
-    values: tuple[float, ...] = option("learning rates or batch sizes, whichever are varied")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("values")
-        self._check("values", at_least=0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Penalised(Setting):
     """The setting of figures 13 and 14."""
 
@@ -75,46 +64,15 @@ class Penalised(Setting):
         self._check("alphas", at_least=0)
 
 
-def plan(part: str, setting: Followed | Penalised, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: Swept | Penalised, finished: Mapping[str, Result]) -> list[Run]:
     """The runs of a figure."""
-    if isinstance(setting, Followed):
-        return _followed(part, setting)
-    return _penalised(part, setting, finished)
-
-
-def _followed(part: str, setting: Followed) -> list[Run]:
-    measures = {"fisher_trace": {}, "minibatch_fisher_trace": {"batch_size": setting.batch_size}}
-    return [
-        Run.of(
-            setting,
-            part=part,
-            method=setting.varies,
-            value=value,
-            seed=seed,
-            measures=measures,
-            **setting.at(value),
-        )
-        for seed in setting.seeds
-        for value in setting.values
-    ]
-
-
-def _penalised(part: str, setting: Penalised, finished: Mapping[str, Result]) -> list[Run]:
+    trace: dict[str, dict[str, Any]] = {"fisher_trace": {}}
+    if isinstance(setting, Swept):
+        of_batches = {"minibatch_fisher_trace": {"batch_size": setting.batch_size}}
+        return setting.runs(part, trace | of_batches)
     runs: list[Run] = []
     for method in setting.methods:
-
-        def run(value: float, seed: int, method: str = method) -> Run:
-            return Run.of(
-                setting,
-                part=part,
-                method=method,
-                value=value,
-                alpha=value,
-                seed=seed,
-                measures={"fisher_trace": {}},
-                **METHODS[method],
-            )
-
+        run = Run.of(setting, part=part, method=method, measures=trace, **METHODS[method])
         alphas = (0.0,) if method == "baseline" else setting.alphas
         runs += tuned(run, alphas, setting.seeds, finished)[0]
     return runs
@@ -153,7 +111,7 @@ def by_method(runs: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
 def _traces(runs: Sequence[Result]) -> str:
     rows = [
         [
-            f"{varied.replace('_', ' ')} {value:g}",
+            named(varied, value),
             written(group, lambda run: together([run], 1 / 2), digits=2),
             written(group, lambda run: together([run], 1), digits=2),
         ]
@@ -225,9 +183,8 @@ def _draw_traces(row: Sequence[Axes], runs: Sequence[Result]) -> None:
     ):
         for axis, key in zip(row, TRACES, strict=False):
             picture.curve(axis, group, key, colour)
-        name = f"{varied.replace('_', ' ')} {value:g}"
         points = [pooled(group, key) for key in TRACES]
-        row[2].plot(*points, "o", ms=3, alpha=0.6, color=colour, label=name)
+        row[2].plot(*points, "o", ms=3, alpha=0.6, color=colour, label=named(varied, value))
     labels = [picture.LABELS[key] for key in TRACES]
     for axis, name in zip(row, labels, strict=False):
         picture.label(axis, "figure 12", y=name)
@@ -260,9 +217,9 @@ def _draw_methods(rows: Any, runs: Sequence[Result]) -> None:
 # ---- Presets ---------------------------------------------------------------------------------
 
 DEMO = DIGITS | {"width": 128, "epochs": 30, "steps_per_execution": 13, "fisher_examples": 320}
-PRESETS: dict[str, dict[str, Followed | Penalised]] = {
+PRESETS: dict[str, dict[str, Swept | Penalised]] = {
     "demo": {
-        "figure12": Followed(**DEMO, varies="learning_rate", values=(0.003, 0.01, 0.03)),
+        "figure12": Swept(**DEMO, varies="learning_rate", values=(0.003, 0.01, 0.03)),
         "figure13": Penalised(
             **DEMO,
             learning_rate=0.003,
@@ -274,7 +231,7 @@ PRESETS: dict[str, dict[str, Followed | Penalised]] = {
         ),
     },
     "small": {
-        "figure12": Followed(
+        "figure12": Swept(
             **SMALL_C10,
             epochs=30,
             fisher_examples=640,
@@ -297,7 +254,7 @@ PRESETS: dict[str, dict[str, Followed | Penalised]] = {
         ),
     },
     "paper": {
-        "figure12": Followed(
+        "figure12": Swept(
             **SECTION_4["simple_cnn_c10"],
             fisher_examples=1280,
             varies="learning_rate",

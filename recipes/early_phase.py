@@ -23,50 +23,33 @@ from experiment.results import (
     NOTHING,
     final,
     grouped,
+    named,
     of,
     percent,
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Varied, option
+from experiment.setting import Run, Swept, option
 from matplotlib.axes import Axes
 
 early_fisher_trace = final("early_fisher_trace")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyPhase(Varied):
+class EarlyPhase(Swept):
     """A panel of figure 2 or 7."""
 
-    values: tuple[float, ...] = option("learning rates or batch sizes, whichever are varied")
     loss_threshold: float = option("training loss at which Tr(F_i) is measured")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_listed("values")
-        for name in ("values", "loss_threshold"):
-            self._check(name, at_least=0)
+        self._check("loss_threshold", at_least=0)
 
 
 def plan(part: str, setting: EarlyPhase, finished: Mapping[str, Result]) -> list[Run]:
-    """A run for each seed and value; none waits for another."""
-    measures: dict[str, dict[str, Any]] = {
-        "early_fisher_trace": {"loss_threshold": setting.loss_threshold},
-        "fisher_trace": {},
-    }
-    return [
-        Run.of(
-            setting,
-            part=part,
-            method=setting.varies,
-            value=value,
-            seed=seed,
-            measures=measures,
-            **setting.at(value),
-        )
-        for seed in setting.seeds
-        for value in setting.values
-    ]
+    """The runs of a panel, which find Tr(F_i) on the way."""
+    threshold = {"loss_threshold": setting.loss_threshold}
+    return setting.runs(part, {"early_fisher_trace": threshold, "fisher_trace": {}})
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -123,11 +106,6 @@ def _correlation(runs: Sequence[Result]) -> list[str]:
         *(NOTHING if math.isnan(number) else f"{number:.2f}" for number in coefficients),
         "negative",
     ]
-
-
-def named(varies: str, value: float) -> str:
-    """Such as "learning rate 0.1"."""
-    return f"{varies.replace('_', ' ')} {value:g}"
 
 
 def that_crossed(runs: Sequence[Result]) -> list[Result]:
@@ -187,7 +165,7 @@ PRESETS = {
             epochs=40,
             fisher_examples=1000,
             varies="learning_rate",
-            values=(0.003, 0.01, 0.03),
+            values=(0.001, 0.003, 0.01, 0.03),
             loss_threshold=1.5,
         ),
         "simple_cnn_c10_batches": EarlyPhase(

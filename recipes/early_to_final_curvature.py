@@ -23,7 +23,7 @@ from experiment import picture
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Recipe, Result
-from experiment.results import common, final, grouped, of, percent, test_accuracy, written
+from experiment.results import by_part, common, final, of, percent, test_accuracy, written
 from experiment.setting import Run, Varied, option
 from matplotlib.axes import Axes
 
@@ -121,14 +121,6 @@ def _row(first: Sequence[Result], after: Sequence[Result]) -> list[str]:
         written(after, final_hessian_trace),
         percent(after, test_accuracy),
     ]
-
-
-def by_part(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
-    """The runs of each part and method."""
-    return {
-        part: {method: group for (method,), group in grouped(runs, "method").items()}
-        for (part,), runs in grouped(results, "part").items()
-    }
 
 
 def figure(results: Sequence[Result], path: Path) -> None:

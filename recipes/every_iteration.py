@@ -11,7 +11,6 @@ The paper does not print its values: learning rates of eta* and a tenth of it, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,40 +20,16 @@ from experiment import picture
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Recipe, Result
-from experiment.results import grouped, of, percent, test_accuracy, written
-from experiment.setting import Run, Varied, option
+from experiment.results import grouped, named, of, percent, test_accuracy, written
+from experiment.setting import Run, Swept
 
 SMOOTHED_OVER = 1 / 50  # of the iterations of a run
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EveryIteration(Varied):
-    """The setting of figure 15 or 16."""
-
-    values: tuple[float, ...] = option("learning rates or batch sizes, whichever are varied")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("values")
-        self._check("values", at_least=0)
-
-
-def plan(part: str, setting: EveryIteration, finished: Mapping[str, Result]) -> list[Run]:
-    """A run for each seed and value; none waits for another."""
-    return [
-        Run.of(
-            setting,
-            part=part,
-            method=setting.varies,
-            value=value,
-            seed=seed,
-            measures=MEASURES,
-            **setting.at(value),
-        )
-        for seed in setting.seeds
-        for value in setting.values
-    ]
+def plan(part: str, setting: Swept, finished: Mapping[str, Result]) -> list[Run]:
+    """The runs of figure 15 or 16."""
+    return setting.runs(part, MEASURES)
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -93,11 +68,6 @@ def table(results: Sequence[Result]) -> str:
         "and its large batch reaches a much larger Tr(F) than its small one.\n"
     )
     return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}"
-
-
-def named(varied: str, value: float) -> str:
-    """Such as "learning rate 0.1"."""
-    return f"{varied.replace('_', ' ')} {value:g}"
 
 
 def traces(run: Result) -> np.ndarray:
@@ -160,58 +130,20 @@ def smooth_accuracy(run: Result) -> np.ndarray:
 
 # ---- Presets ---------------------------------------------------------------------------------
 
+
+def both(rates: tuple[float, ...], batch_sizes: tuple[int, ...], **task: Any) -> dict[str, Swept]:
+    """Figure 15 with these learning rates, and figure 16 with the last of them."""
+    task = {**task, "fisher_examples": 128}
+    return {
+        "figure15": Swept(**task, varies="learning_rate", values=rates),
+        "figure16": Swept(**task, varies="batch_size", values=batch_sizes, learning_rate=rates[-1]),
+    }
+
+
 PRESETS = {
-    "demo": {
-        "figure15": EveryIteration(
-            **DIGITS,
-            width=128,
-            epochs=30,
-            fisher_examples=128,
-            varies="learning_rate",
-            values=(0.003, 0.1),
-        ),
-        "figure16": EveryIteration(
-            **DIGITS,
-            width=128,
-            epochs=25,
-            fisher_examples=128,
-            varies="batch_size",
-            values=(8, 40, 200),
-            learning_rate=0.05,
-        ),
-    },
-    "small": {
-        "figure15": EveryIteration(
-            **SMALL_C10,
-            epochs=40,
-            fisher_examples=128,
-            varies="learning_rate",
-            values=(0.00316, 0.0316),
-        ),
-        "figure16": EveryIteration(
-            **SMALL_C10,
-            epochs=40,
-            fisher_examples=128,
-            varies="batch_size",
-            values=(128, 512, 1280),
-            learning_rate=0.0316,
-        ),
-    },
-    "paper": {
-        "figure15": EveryIteration(
-            **SECTION_4["simple_cnn_c10"],
-            fisher_examples=128,
-            varies="learning_rate",
-            values=(0.00316, 0.0316),
-        ),
-        "figure16": EveryIteration(
-            **SECTION_4["simple_cnn_c10"],
-            fisher_examples=128,
-            varies="batch_size",
-            values=(128, 512, 1280),
-            learning_rate=0.0316,
-        ),
-    },
+    "demo": both((0.003, 0.1), (8, 40, 200), **DIGITS, width=128, epochs=30),
+    "small": both((0.00316, 0.0316), (128, 512, 1280), **SMALL_C10, epochs=40),
+    "paper": both((0.00316, 0.0316), (128, 512, 1280), **SECTION_4["simple_cnn_c10"]),
 }
 RECIPE = Recipe("every_iteration", __doc__, PRESETS, plan, table, figure)
 

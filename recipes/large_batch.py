@@ -70,20 +70,14 @@ def plan(part: str, setting: LargeBatch, finished: Mapping[str, Result]) -> list
     }
     runs: list[Run] = []
     for method in setting.methods:
-
-        def run(value: float, seed: int, method: str = method) -> Run:
-            return Run.of(
-                setting,
-                part=part,
-                method=method,
-                value=value,
-                alpha=value,
-                penalty_batch_size=setting.batch_size,
-                seed=seed,
-                measures={"fisher_trace": {}},
-                **tasks[method],
-            )
-
+        run = Run.of(
+            setting,
+            part=part,
+            method=method,
+            penalty_batch_size=setting.batch_size,
+            measures={"fisher_trace": {}},
+            **tasks[method],
+        )
         alphas = setting.alphas if method == "fp" else (0.0,)
         runs += tuned(run, alphas, setting.seeds, finished)[0]
     return runs

@@ -49,11 +49,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
     parts = by_part(results)
     fig, axes = picture.panels(len(parts), 3)
     for row, (part, runs) in zip(axes, parts.items(), strict=True):
-        for axis, key in zip(row, ("accuracy", "val_accuracy", "fisher_trace"), strict=True):
-            for method in METHODS:
-                colour, title = picture.COLOURS[method], picture.TITLES[method]
-                picture.curve(axis, runs.get(method, []), key, colour, title)
-            picture.label(axis, part, y=picture.LABELS[key])
+        picture.methods(row, part, runs, METHODS, ("accuracy", "val_accuracy", "fisher_trace"))
     picture.legend(fig, axes.flat)
     picture.save(fig, path)
 

@@ -59,35 +59,29 @@ class Rates(Setting):
 def plan(part: str, setting: Rates, finished: Mapping[str, Result]) -> list[Run]:
     """First the runs that eta* is found by, then those at the small rate."""
 
-    def run(method: str, **changes: Any) -> Run:
-        return Run.of(setting, part=part, method=method, measures=MEASURES, **changes)
-
-    def at_star(value: float, seed: int) -> Run:
-        return run("eta_star", value=value, learning_rate=value, seed=seed)
-
     runs: list[Run] = []
     small = setting.learning_rate
     if not small or "eta_star" in setting.methods:
-        runs, star = tuned(at_star, setting.learning_rates, setting.seeds, finished)
+        run = Run.of(setting, part=part, method="eta_star", measures=MEASURES)
+        runs, star = tuned(
+            run, setting.learning_rates, setting.seeds, finished, lambda x: {"learning_rate": x}
+        )
         if star is None:
             return runs
         small = small or star.learning_rate / setting.slower
-    for method in setting.methods:
-        if method == "baseline":
-            runs += [run(method, learning_rate=small, seed=seed) for seed in setting.seeds]
-        elif method in PENALTIES:
-
-            def penalised(value: float, seed: int, method: str = method) -> Run:
-                return run(
-                    method,
-                    value=value,
-                    alpha=value,
-                    penalty=method,
-                    learning_rate=small,
-                    seed=seed,
-                )
-
-            runs += tuned(penalised, getattr(setting, method), setting.seeds, finished)[0]
+    for method in METHODS[1:]:
+        if method in setting.methods:
+            penalised = method in PENALTIES
+            run = Run.of(
+                setting,
+                part=part,
+                method=method,
+                learning_rate=small,
+                measures=MEASURES,
+                penalty=method if penalised else "fp",
+            )
+            alphas = getattr(setting, method) if penalised else (0.0,)
+            runs += tuned(run, alphas, setting.seeds, finished)[0]
     return runs
 
 
@@ -164,11 +158,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
     fig, axes = picture.panels(len(parts), 4)
     keys = ("accuracy", "val_accuracy", "fisher_trace", "gradient_norm")
     for row, (part, runs) in zip(axes, parts.items(), strict=True):
-        for axis, key in zip(row, keys, strict=True):
-            for method in METHODS:
-                colour, title = picture.COLOURS[method], picture.TITLES[method]
-                picture.curve(axis, runs.get(method, []), key, colour, title)
-            picture.label(axis, part, y=picture.LABELS[key])
+        picture.methods(row, part, runs, METHODS, keys)
         row[2].set_yscale("log")
         row[3].set_yscale("log")
     picture.legend(fig, axes.flat)

@@ -16,7 +16,7 @@ from experiment.cost import cost
 from experiment.errors import SettingsError
 from experiment.files import write_json
 from experiment.progress import Progress
-from experiment.recipe import Recipe, Result
+from experiment.recipe import Recipe, Result, as_result
 from experiment.setting import Run, Setting, flag
 from experiment.training import train
 from experiment.versions import versions
@@ -136,10 +136,11 @@ def run_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
             progress.begin(run, len(finished) + 1)
             claim(out / run.name, run)
             if (out / run.name / "results.json").exists():
-                progress.skip(run)
+                progress.skip(run.epochs)
             else:
                 train(run, out, progress)
-            finished[run.name] = results.read_one(out / run.name)
+            accuracy = results.validation_accuracy(results.read_one(out / run.name))
+            finished[run.name] = as_result(run, accuracy)
 
 
 def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,20 @@ def curve(
         return
     values = np.array([result["history"][key] for result in results], float)
     band(axis, np.arange(1, values.shape[1] + 1), values, colour, name, style)
+
+
+def methods(
+    row: Sequence[Axes],
+    title: str,
+    runs: Mapping[str, Sequence[Result]],
+    names: Sequence[str],
+    keys: Sequence[str],
+) -> None:
+    """A panel for each key, with the curves of some methods."""
+    for axis, key in zip(row, keys, strict=True):
+        for name in names:
+            curve(axis, runs.get(name, []), key, COLOURS[name], TITLES[name])
+        label(axis, title, y=LABELS[key])
 
 
 def band(axis: Axes, x: Any, values: np.ndarray, colour: Any, name: str, style: str = "-") -> None:

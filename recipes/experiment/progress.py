@@ -31,6 +31,7 @@ class Progress:
 
     def begin(self, run: Run, number: int) -> None:
         self._all.set_description(f"run {number} of {self.planned}")
+        self._own.initial = 0
         self._own.reset(total=run.epochs)
         self._own.set_description(run.name)
 
@@ -38,10 +39,11 @@ class Progress:
         self._own.update(epochs)
         self._all.update(epochs)
 
-    def skip(self, run: Run) -> None:
-        """Counts a run that was finished before: its epochs take no time."""
-        self._all.initial += run.epochs
-        self._all.update(run.epochs)
+    def skip(self, epochs: int) -> None:
+        """Counts epochs that were trained before, and take no time now."""
+        for bar in (self._own, self._all):
+            bar.initial += epochs
+            bar.update(epochs)
 
     def show(self, numbers: Mapping[str, Any]) -> None:
         self._own.set_postfix(

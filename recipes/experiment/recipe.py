@@ -64,21 +64,38 @@ def best_of(candidates: Iterable[Run], finished: Mapping[str, Result]) -> Run | 
     return max(candidates, key=lambda run: finished[run.name]["best"]["validation_accuracy"])
 
 
+def as_alpha(value: float) -> dict[str, Any]:
+    """The change to a run that makes a value its alpha."""
+    return {"alpha": value}
+
+
 def tuned(
-    make: Callable[..., Run],
+    run: Run,
     values: Sequence[float],
     seeds: Sequence[int],
     finished: Mapping[str, Result],
+    changes: Callable[[float], Mapping[str, Any]] = as_alpha,
 ) -> tuple[list[Run], Run | None]:
-    """The runs of a method whose value is chosen with the first seed (appendix G.2), as the paper
-    chooses learning rates, and then kept for the others.
+    """A run with the value that is best under the first seed (appendix G.2), as the paper chooses
+    learning rates, and with this one under the other seeds.
+
+    Arguments:
+        run: What all of them have in common.
+        values: Values to choose among, such as of alpha.
+        seeds: The seeds to run.
+        finished: The results that are there, by run.
+        changes: From a value, what it changes in the run.
 
     Returns:
-        All runs that can be planned, `make(value=..., seed=...)`, and the chosen one of the first
-        seed, or `None` as long as it is not known.
+        All runs that can be planned, and the chosen one of the first seed, or `None` as long as it
+        is not known.
     """
-    runs = [make(value=value, seed=seeds[0]) for value in values]
+
+    def with_(value: float, seed: int) -> Run:
+        return dataclasses.replace(run, value=value, seed=seed, data_seed=seed, **changes(value))
+
+    runs = [with_(value, seeds[0]) for value in values]
     best = best_of(runs, finished)
     if best is not None:
-        runs += [make(value=best.value, seed=seed) for seed in seeds[1:]]
+        runs += [with_(best.value, seed) for seed in seeds[1:]]
     return runs, best

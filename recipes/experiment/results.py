@@ -127,6 +127,11 @@ def percent(results: Sequence[Result], figure: Callable[[Result], Any]) -> str:
     return written(results, figure, scale=100)
 
 
+def named(varied: str, value: float) -> str:
+    """A value of what is varied, such as "learning rate 0.1"."""
+    return f"{varied.replace('_', ' ')} {value:g}"
+
+
 def common(results: Sequence[Result], key: str) -> str:
     """A setting that runs have in common, such as alpha; nothing where it is 0."""
     return f"{results[0][key]:.3g}" if results and results[0][key] else NOTHING

@@ -47,17 +47,9 @@ class Task:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "update_freq", "steps_per_execution"):
             self._check(name, at_least=1)
-        for name in (
-            *(
-                "width",
-                "num_train",
-                "validation_size",
-                "test_size",
-                "learning_rate",
-                "weight_decay",
-            ),
-            *("drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
-        ):
+        for name in ("width", "num_train", "validation_size", "test_size", "fisher_examples"):
+            self._check(name, at_least=0)
+        for name in ("learning_rate", "weight_decay", "drops", "drop_factor", "steps_per_epoch"):
             self._check(name, at_least=0)
 
     def _check(self, name: str, at_least: float, below: float = float("inf")) -> None:
@@ -100,6 +92,34 @@ class Varied(Setting):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Swept(Varied):
+    """A setting that is trained with each of several learning rates or batch sizes."""
+
+    values: tuple[float, ...] = option("learning rates or batch sizes, whichever are varied")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("values")
+        self._check("values", at_least=0)
+
+    def runs(self, part: str, measures: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+        """A run for each seed and value; none waits for another."""
+        return [
+            Run.of(
+                self,
+                part=part,
+                method=self.varies,
+                value=value,
+                seed=seed,
+                measures=measures,
+                **self.at(value),
+            )
+            for seed in self.seeds
+            for value in self.values
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Task):
     """One training: all that its figures depend on.
 
@@ -129,7 +149,7 @@ class Run(Task):
     at_best: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: Task, *, seed: int, **others: Any) -> Run:
+    def of(cls, task: Task, *, seed: int = 0, **others: Any) -> Run:
         """A run of a task; `others` may change the task as well."""
         fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
         return cls(**{**fields, "seed": seed, "data_seed": seed, **others})

@@ -50,7 +50,7 @@ def train(run: Run, out: Path, progress: Progress) -> dict[str, Any]:
     record.restore(model)
     if record.first_epoch:
         progress.write(f"{run.name}: goes on from its checkpoint after epoch {record.first_epoch}")
-        progress.update(record.first_epoch)
+        progress.skip(record.first_epoch)
     else:
         record.state["start"] = _measured(run.at_start, model, run, data)
     board = keras.callbacks.TensorBoard(

@@ -50,20 +50,17 @@ def test_name_of_a_recipe_is_that_of_its_script(name):
 
 
 def plan_of(finished, values=(0.1, 0.2, 0.3), seeds=(5, 6)):
-    def make(value, seed):
-        return tiny(value=value, seed=seed)
-
-    return tuned(make, values, seeds, finished)
+    return tuned(tiny(), values, seeds, finished)
 
 
 def test_a_value_is_chosen_with_the_first_seed_and_kept_for_the_others():
     runs, best = plan_of({})
-    assert ([(r.value, r.seed) for r in runs], best) == ([(0.1, 5), (0.2, 5), (0.3, 5)], None)
+    assert ([(r.alpha, r.seed) for r in runs], best) == ([(0.1, 5), (0.2, 5), (0.3, 5)], None)
     accuracies = (0.5, 0.7, 0.6)
     finished = {r.name: as_result(r, a) for r, a in zip(runs, accuracies, strict=True)}
     runs, best = plan_of(finished)
-    assert best.value == 0.2
-    assert [(r.value, r.seed) for r in runs[3:]] == [(0.2, 6)]
+    assert (best.value, best.alpha) == (0.2, 0.2)
+    assert [(r.alpha, r.seed, r.data_seed) for r in runs[3:]] == [(0.2, 6, 6)]
 
 
 def test_a_single_value_needs_no_choice():

@@ -14,7 +14,7 @@ from tests.recipes.tiny import tiny, trained
 
 ALL_MEASURES = {
     "fisher_trace": {"freq": 2, "num_examples": 20},
-    "hessian_trace": {"every_epochs": 2, "num_examples": 20, "num_probes": 2},
+    "minibatch_fisher_trace": {"every_epochs": 2, "num_examples": 20},
     "gradient_norm": {},
     "early_fisher_trace": {"loss_threshold": 2.0, "num_examples": 20},
     "batch_accuracy": {},
@@ -114,7 +114,7 @@ def test_measures_are_taken_as_often_as_asked(finished):
     steps = 5 * 4  # ceil(150 / 32) steps in each of four epochs
     curves = {key: [m[0] for m in c.get("history", [])] for key, c in figures["curves"].items()}
     assert curves["fisher_trace"] == [*range(2, steps + 1, 2)]
-    assert curves["hessian_trace"] == [10, 20]
+    assert curves["minibatch_fisher_trace"] == [10, 20]
     assert curves["gradient_norm"] == [5, 10, 15, 20]
     assert curves["batch_accuracy"] == [*range(1, steps + 1)]
 
@@ -178,6 +178,8 @@ def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_one
         seed=5,
         data_seed=0,
         epochs=2,
+        drops=(1,),
+        drop_factor=1000.0,  # spoils the weights, so that the best are not the last
         validation_size=0,
         test_size=100,
         initial=first.name,
@@ -188,6 +190,7 @@ def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_one
     source = data.load(second)
     assert len(source.validation[1]) == 100  # The test examples take the place of validation.
     assert figures["best"]["test_accuracy"] == max(figures["history"]["val_accuracy"])
+    assert figures["best"]["epoch"] == 0
     model = training.build_model(first, source)
     for moment, path in (("start", first.name), ("best", second.name)):
         file = "last.weights.h5" if moment == "start" else "best.weights.h5"
