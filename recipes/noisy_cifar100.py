@@ -138,9 +138,10 @@ def table(results: Sequence[Result]) -> str:
 def _every_value(results: Sequence[Result]) -> str:
     """What figures 5 and 9 show over alpha."""
     rows = []
-    for method in METHODS:
-        runs = [result for result in results if result["method"] == method]
-        for (noise, part, _), group in grouped(runs, "noise", "part", "value").items():
+    for (noise, part), runs in grouped(results, "noise", "part").items():
+        groups = grouped(runs, "method", "value")
+        for method, value in sorted(groups, key=lambda group: (METHODS.index(group[0]), group[1])):
+            group = groups[method, value]
             start = [f"{noise:.0%}", part, picture.TITLES[method], common(group, "value")]
             ratio = written(group, gradient_norm_ratio, digits=2)
             rows.append([*start, *(percent(group, figure) for figure in FIGURES.values()), ratio])
@@ -150,7 +151,7 @@ def _every_value(results: Sequence[Result]) -> str:
         "ones, the mean over the second half of the epochs: in figure 5 it is below 1, and closer "
         "to 1 the larger alpha is.\n"
     )
-    return f"{picture.markdown(header, sorted(rows, key=lambda row: row[:2]))}\n{note}"
+    return f"{picture.markdown(header, rows)}\n{note}"
 
 
 def gradient_norm_ratio(run: Result) -> float:

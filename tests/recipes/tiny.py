@@ -29,8 +29,3 @@ def trained(run, out):
     (out / run.name).mkdir(parents=True, exist_ok=True)
     with Progress([run]) as progress:
         return train(run, out, progress)
-
-
-def by_value(figures):
-    """A record without what a clock decides."""
-    return {key: value for key, value in figures.items() if key != "seconds"}
