@@ -6,7 +6,7 @@ computed at every step. Figure 14 penalises the gradient of a single example (eq
 
 Each alpha is the one of best validation accuracy with the first seed (appendix G.2). The paper
 does not print the learning rate of figures 13 and 14: the paper preset takes 0.00316, a tenth of
-eta*. The run without a penalty is an addition.
+0.0316, nor how much figure 12 measures on: 1280 examples. The run without a penalty is an addition.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from experiment import picture
@@ -25,6 +24,8 @@ from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
     NOTHING,
     chosen,
+    common,
+    every_value,
     grouped,
     max_fisher_trace,
     named,
@@ -66,13 +67,11 @@ class Penalised(Setting):
 
 def plan(part: str, setting: Swept | Penalised, finished: Mapping[str, Result]) -> list[Run]:
     """The runs of a figure."""
-    trace: dict[str, dict[str, Any]] = {"fisher_trace": {}}
     if isinstance(setting, Swept):
-        of_batches = {"minibatch_fisher_trace": {"batch_size": setting.batch_size}}
-        return setting.runs(part, trace | of_batches)
+        return setting.runs(part, {trace: {} for trace in TRACES})
     runs: list[Run] = []
     for method in setting.methods:
-        run = Run.of(setting, part=part, method=method, measures=trace, **METHODS[method])
+        run = Run.of(setting, part=part, method=method, measures={TRACES[0]: {}}, **METHODS[method])
         alphas = (0.0,) if method == "baseline" else setting.alphas
         runs += tuned(run, alphas, setting.seeds, finished)[0]
     return runs
@@ -99,13 +98,6 @@ def split(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
     """The runs of figure 12, and those of figures 13 and 14."""
     followed = [run for run in results if run["method"] not in METHODS]
     return followed, [run for run in results if run["method"] in METHODS]
-
-
-def by_method(runs: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
-    """The runs by their part and method, in the order of METHODS within a part."""
-    order = list(METHODS)
-    groups = grouped(runs, "part", "method").items()
-    return dict(sorted(groups, key=lambda item: (item[0][0], order.index(item[0][1]))))
 
 
 def _traces(runs: Sequence[Result]) -> str:
@@ -139,26 +131,23 @@ def pooled(runs: Sequence[Result], key: str, share: float = 1) -> np.ndarray:
 
 def _methods(runs: Sequence[Result]) -> str:
     rows = []
-    for (part, method), group in by_method(runs).items():
-        best = chosen(group)
-        paper_accuracy, paper_trace = PAPER.get(method, (NOTHING, NOTHING))
-        rows.append(
-            [
-                part,
-                TITLES[method],
-                f"{best[0]['alpha']:g}" if best[0]["alpha"] else NOTHING,
-                percent(best, test_accuracy),
-                paper_accuracy,
-                written(best, max_fisher_trace),
-                paper_trace,
-            ]
-        )
+    for part, methods in every_value(runs, METHODS).items():
+        for method, group in methods.items():
+            best = chosen(group)
+            paper_accuracy, paper_trace = PAPER.get(method, (NOTHING, NOTHING))
+            rows.append(
+                [
+                    part,
+                    TITLES[method],
+                    common(best, "alpha"),
+                    percent(best, test_accuracy),
+                    paper_accuracy,
+                    written(best, max_fisher_trace),
+                    paper_trace,
+                ]
+            )
     header = ["part", "method", "alpha", "test accuracy, %", "paper", "largest Tr(F)", "paper"]
-    note = (
-        "Test accuracy at the best validation point. The largest Tr(F) at the end of an epoch "
-        "after the first.\n"
-    )
-    return f"{picture.markdown(header, rows)}\n{note}"
+    return f"{picture.markdown(header, rows)}\n{picture.FIGURES_NOTE}\n"
 
 
 # ---- Figure ----------------------------------------------------------------------------------
@@ -167,11 +156,17 @@ def _methods(runs: Sequence[Result]) -> str:
 def figure(results: Sequence[Result], path: Path) -> None:
     """Figure 12 in the first row; below it figures 13 and 14, a column for each method."""
     followed, penalised = split(results)
-    fig, axes = picture.panels(bool(followed) + 2 * bool(penalised), 3)
+    parts = every_value(penalised, METHODS)
+    groups = {(part, m): runs for part, methods in parts.items() for m, runs in methods.items()}
+    baselines = [runs for (_, method), runs in groups.items() if method == "baseline"]
+    columns = {key: runs for key, runs in groups.items() if key[1] != "baseline"} or groups
+    fig, axes = picture.panels(bool(followed) + 2 * bool(columns), max(3, len(columns)))
+    for axis in axes.flat:
+        axis.set_axis_off()
     if followed:
         _draw_traces(axes[0], followed)
-    if penalised:
-        _draw_methods(axes[-2:], penalised)
+    for column, ((part, method), runs) in zip(axes[-2:].T, columns.items(), strict=False):
+        _draw_alphas(column, f"{part}: {TITLES[method]}", runs, baselines[0] if baselines else [])
     picture.save(fig, path)
 
 
@@ -181,12 +176,14 @@ def _draw_traces(row: Sequence[Axes], runs: Sequence[Result]) -> None:
     for colour, ((varied, value), group) in zip(
         picture.shades(len(values)), values.items(), strict=True
     ):
-        for axis, key in zip(row, TRACES, strict=False):
+        for axis, key in zip(row[:2], TRACES, strict=True):
             picture.curve(axis, group, key, colour)
         points = [pooled(group, key) for key in TRACES]
         row[2].plot(*points, "o", ms=3, alpha=0.6, color=colour, label=named(varied, value))
     labels = [picture.LABELS[key] for key in TRACES]
-    for axis, name in zip(row, labels, strict=False):
+    for axis in row[:3]:
+        axis.set_axis_on()
+    for axis, name in zip(row[:2], labels, strict=True):
         picture.label(axis, "figure 12", y=name)
         axis.set_yscale("log")
     picture.label(row[2], "figure 12, all epochs", x=labels[0], y=labels[1])
@@ -195,23 +192,20 @@ def _draw_traces(row: Sequence[Axes], runs: Sequence[Result]) -> None:
     row[2].legend(fontsize=7)
 
 
-def _draw_methods(rows: Any, runs: Sequence[Result]) -> None:
-    """Validation accuracy and Tr(F), blue to red by alpha, beside the baseline."""
-    baseline = [run for run in runs if run["method"] == "baseline"]
-    columns = by_method([run for run in runs if run["method"] != "baseline"])
-    for column, ((part, method), group) in zip(rows.T, columns.items(), strict=False):
-        alphas = grouped(group, "value")
-        for axis, key in zip(column, ("val_accuracy", "fisher_trace"), strict=True):
-            picture.curve(axis, baseline, key, picture.COLOURS["baseline"], "baseline", ":")
-            for colour, ((alpha,), some) in zip(
-                picture.shades(len(alphas)), alphas.items(), strict=True
-            ):
-                picture.curve(axis, some, key, colour, f"alpha {alpha:g}")
-            picture.label(axis, f"{part}: {TITLES[method]}", y=picture.LABELS[key])
-        column[0].legend(fontsize=7, loc="lower right", ncols=2)
-    for column in rows.T[len(columns) :]:
-        for axis in column:
-            axis.set_axis_off()
+def _draw_alphas(
+    column: Sequence[Axes], title: str, runs: Sequence[Result], baseline: Sequence[Result]
+) -> None:
+    """Validation accuracy and Tr(F) of a method, blue to red by alpha, beside the baseline."""
+    alphas = grouped(runs, "value")
+    for axis, key in zip(column, ("val_accuracy", "fisher_trace"), strict=True):
+        axis.set_axis_on()
+        picture.curve(axis, baseline, key, picture.COLOURS["baseline"], "baseline", ":")
+        for colour, ((alpha,), some) in zip(
+            picture.shades(len(alphas)), alphas.items(), strict=True
+        ):
+            picture.curve(axis, some, key, colour, f"alpha {alpha:g}")
+        picture.label(axis, title, y=picture.LABELS[key])
+    column[0].legend(fontsize=7, loc="lower right", ncols=2)
 
 
 # ---- Presets ---------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
-"""Appendix G.4: whether a training ends in a wide minimum is settled in its first epochs.
+"""Appendix A.4: whether a training ends in a wide minimum is settled in its first epochs.
 
 Figure 11: follows Tr(H) for two sets of batch sizes, or of learning rates. The values within a set
 are close to each other, and far from those of the other set; set B regularises more than set A.
+
+The text names no network for the figure: ResNet-26, as in appendix G.4, is a choice. It speaks of
+the correlation of Tr(H) between any two epochs; here one of the two is always the last.
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ def min_loss(run: Result) -> float:
 
 
 def table(results: Sequence[Result]) -> str:
-    """What the legend of figure 11 says, and the three observations of appendix G.4."""
+    """What the legend of figure 11 says, and the three observations of appendix A.4."""
     rows = [
         [part, name, *_row(runs)]
         for (part, name, _), runs in grouped(results, "part", "method", "value").items()
@@ -100,7 +103,7 @@ def table(results: Sequence[Result]) -> str:
     note = (
         "The least training loss is of an epoch, weight decay included; Tr(H) at first is that of "
         "the first measurement in training. Below, epochs are those at which Tr(H) is measured in "
-        "training. Figure 11 prints losses and test accuracies in its legend; appendix G.4 says "
+        "training. Figure 11 prints losses and test accuracies in its legend; appendix A.4 says "
         "that no loss is above 0.01.\n"
     )
     return (

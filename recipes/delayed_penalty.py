@@ -83,7 +83,12 @@ def by_start(runs: Sequence[Result]) -> dict[str, list[Result]]:
     names = {
         picture.TITLES[name]: methods[name] for name in ("eta_star", "baseline") if name in methods
     }
-    return names | {f"FP from epoch {start}": late for start, late in penalised(methods).items()}
+    return names | {delay(start): late for start, late in penalised(methods).items()}
+
+
+def delay(start: int) -> str:
+    """How tables and legends call a penalty that starts after a number of epochs."""
+    return f"FP after {start} epoch{'s' * (start > 1)}" if start else "FP from the beginning"
 
 
 def penalised(methods: Mapping[str, list[Result]]) -> dict[int, list[Result]]:
@@ -123,7 +128,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
                 row[0].axhline(accuracy, color=colour, ls="--", label=picture.TITLES[method])
             picture.curve(row[1], group, "fisher_trace", colour)
         for colour, group in zip(picture.shades(len(late))[::-1], late.values(), strict=True):
-            name = f"FP from epoch {group[0]['penalty_from']}"
+            name = delay(group[0]["penalty_from"])
             picture.curve(row[1], group, "fisher_trace", colour, name)
         row[0].set_xscale("log", base=2)
         row[1].set_yscale("log")

@@ -73,8 +73,8 @@ def table(results: Sequence[Result]) -> str:
         "best test accuracy, %",
     ]
     note = (
-        "Of the runs whose training loss crosses the threshold: Tr(F) there, the epoch at whose "
-        "end that is, and the best test accuracy along the training.\n"
+        "Of the runs whose training loss, weight decay included, crosses the threshold: Tr(F) "
+        "there, the epoch at whose end that is, and the best test accuracy along the training.\n"
     )
     claim = (
         "Over all runs of a setting that crossed. The paper prints no coefficient: its figures 2 "

@@ -1,12 +1,13 @@
 """Appendices D and E: Tr(F) at every iteration, so that no explosion can hide between epochs.
 
 Figures 15 and 16: SimpleCNN with two learning rates and with three batch sizes. Tr(F) is measured
-on 128 fixed random training examples after each step, and the accuracy on each mini-batch is kept.
-The question is whether the large learning rate, or the small batch, reaches a Tr(F) as large as
-the small learning rate or the large batch does, if only for a step.
+on 128 training examples after each step, and the accuracy on each mini-batch is kept. The question
+is whether the large learning rate, or the small batch, reaches a Tr(F) as large as the small
+learning rate or the large batch does, if only for a step.
 
-The paper does not print its values: learning rates of eta* and a tenth of it, and batch sizes of
-128, 512 and 1280, are a choice.
+The paper draws 128 examples for each iteration; here they stay the same ones, so that the weights
+alone change Tr(F). It does not print its values: learning rates of 0.0316 and a tenth of it, and
+batch sizes of 128, 512 and 1280, are a choice.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Figure 17 and the text beside it: trains SimpleCNN with a batch 10 times larger 
 learning rate, with half that rate, and with half that rate under the penalty, which is computed at
 every step on the first examples of the large batch, as many as the small one has.
 
-The paper prints neither the learning rate nor the alphas: the paper preset takes 0.0316, for the
-eta* of table 1, and the alphas of appendix G.2. Alpha is the one of best validation accuracy with
+The paper prints neither the learning rate nor the alphas: the paper preset takes 0.0316 and
+the alphas of appendix G.2. Alpha is the one of best validation accuracy with
 the first seed.
 """
 
@@ -21,8 +21,9 @@ from experiment.command import main
 from experiment.paper import ALPHAS, DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
-    NOTHING,
     chosen,
+    common,
+    every_value,
     grouped,
     max_fisher_trace,
     percent,
@@ -91,16 +92,16 @@ PAPER = {"small_batch": "76.94", "large_batch": "73.7", "half_rate": "73.59", "f
 def table(results: Sequence[Result]) -> str:
     """The test accuracies in the text of appendix E."""
     rows = []
-    for part, methods in by_part(results).items():
+    for part, methods in every_value(results, TITLES).items():
         for method, runs in methods.items():
             best = chosen(runs)
             rows.append(
                 [
                     part,
                     TITLES[method],
-                    str(best[0]["batch_size"]),
-                    f"{best[0]['learning_rate']:g}",
-                    f"{best[0]['alpha']:g}" if best[0]["alpha"] else NOTHING,
+                    common(best, "batch_size"),
+                    common(best, "learning_rate"),
+                    common(best, "alpha"),
                     percent(best, test_accuracy),
                     PAPER[method],
                     written(best, max_fisher_trace),
@@ -116,28 +117,13 @@ def table(results: Sequence[Result]) -> str:
         "paper",
         "largest Tr(F)",
     ]
-    note = (
-        "Test accuracy at the best validation point. The largest Tr(F) at the end of an epoch "
-        "after the first.\n"
-    )
-    return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}"
-
-
-def by_part(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
-    """The runs of each part and method."""
-    return {
-        part: {
-            method: group
-            for method in TITLES
-            if (group := [run for run in runs if run["method"] == method])
-        }
-        for (part,), runs in grouped(results, "part").items()
-    }
+    note = f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
+    return f"{picture.markdown(header, rows)}\n{note}"
 
 
 def figure(results: Sequence[Result], path: Path) -> None:
     """Figure 17: Tr(F) and validation accuracy, from blue to red by alpha."""
-    parts = by_part(results)
+    parts = every_value(results, TITLES)
     fig, axes = picture.panels(len(parts), 2, width=5.5, height=4)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         for axis, key in zip(row, ("fisher_trace", "val_accuracy"), strict=True):

@@ -4,6 +4,10 @@ Table 3 and figures 5 and 9: trains on labels of which 25% or 50% were replaced 
 with no regularisation, mixup and the penalties GP_x, FP and GP_r, and compares test accuracies and
 how clean and wrong labels are learnt.
 
+Table 3 is about the methods, figures 5 and 9 about alpha: the picture here compares methods, and
+the second table alphas. The ranges are those of appendix G.3, which section 4.1 does not agree with
+(6 alphas, and a beta of 0.2 as well).
+
 Where the paper is silent: validation labels stay clean, there is no augmentation (as in table 1),
 and the learning rate is 0.01. Networks without batch normalisation use SkipInit. The second network
 of table 3 has three names in the paper (Wide ResNet, ResNet-50, ResNet-52): here it is Wide ResNet
@@ -161,18 +165,16 @@ def gradient_norm_ratio(run: Result) -> float:
 
 
 def figure(results: Sequence[Result], path: Path) -> None:
-    """Figures 5 and 9: a row for each noise and network."""
+    """Figures 5 and 9 over methods, at their chosen alphas: a row for each noise and network."""
     groups = by_noise(results)
     fig, axes = picture.panels(len(groups), 4)
     for row, ((noise, part), runs) in zip(axes, groups.items(), strict=True):
         for method in METHODS:
             _draw(row, method, runs.get(method, []))
         _label(row, f"{part}, {noise:.0%} noise")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    for style, name in (("-", "clean labels"), ("--", "wrong labels")):
-        handles.append(plt.Line2D([], [], color="grey", ls=style))
-        names.append(name)
-    fig.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    styles = {"clean labels": "-", "wrong labels": "--"}
+    lines = {name: plt.Line2D([], [], color="grey", ls=style) for name, style in styles.items()}
+    picture.legend(fig, axes.flat, **lines)
     picture.save(fig, path)
 
 

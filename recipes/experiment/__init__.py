@@ -7,6 +7,7 @@
 | `networks.py` | the networks that a setting can name |
 | `data.py` | the data that a run learns |
 | `training.py` | the training of one run, which resumes after it was killed |
+| `batch_accuracy.py` | the training accuracy of each mini-batch |
 | `record.py` | what a run remembers on disk |
 | `progress.py` | the progress bars |
 | `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
@@ -16,4 +17,7 @@
 | `correlation.py` | correlation coefficients over runs |
 | `picture.py` | curves, scatters and Markdown tables |
 | `report.py` | a recipe's table and figure, from folders alone |
+| `files.py` | files that are replaced in one step |
+| `versions.py` | which packages a run was made with |
+| `errors.py` | what bad input raises |
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from experiment import report, results
-from experiment.cost import cost
+from experiment.cost import cost, steps_per_epoch
 from experiment.errors import SettingsError
 from experiment.files import write_json
 from experiment.progress import Progress
@@ -20,6 +20,14 @@ from experiment.recipe import Recipe, Result, as_result
 from experiment.setting import Run, Setting, flag
 from experiment.training import train
 from experiment.versions import versions
+
+EPILOG = (
+    "Defaults are those of --preset {preset}; a value that is given holds for every part that "
+    "--only leaves. A finished or interrupted command can be started again: it goes on where it "
+    "was. Parts, methods and seeds may be run on several machines, and `python tools/report.py` "
+    "puts their folders together. A machine chooses among learning rates and alphas by its own "
+    "first seed: to spread seeds, give one value of each."
+)
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
@@ -29,6 +37,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
         if given.dry_run:
             print(cost(recipe, settings))
             return
+        check_steps(recipe.all_runs(settings))
         results.claim_folder(given.out, recipe.name)
         run_all(recipe, settings, given.out)
         print(report.write(recipe, [given.out], given.out))
@@ -73,11 +82,9 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
     settings = recipe.presets[preset]
     parser = argparse.ArgumentParser(
         prog=f"{recipe.name}.py",
-        description=textwrap.dedent(recipe.description),
-        epilog=f"Defaults are those of --preset {preset}; a value that is given holds for every "
-        "part that --only leaves. A finished or interrupted command can be started again: it "
-        "goes on where it was. Parts, seeds and methods may be run on several machines, and "
-        "`python tools/report.py` puts their folders together.",
+        description=recipe.description,
+        epilog=textwrap.fill(EPILOG.format(preset=preset), 100),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[_first_look(recipe)],
     )
     parser.add_argument("--out", type=Path, help=f"folder; default: runs/{recipe.name}/{preset}")
@@ -123,6 +130,19 @@ def _written(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(_written, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def check_steps(runs: Sequence[Run]) -> None:
+    """Raises where Keras would run on past an epoch, or past a step that is watched."""
+    for run in runs:
+        every_step = "batch_accuracy" in run.measures
+        steps = 1 if every_step else steps_per_epoch(run)
+        if steps % run.steps_per_execution:
+            accepted = "be 1" if every_step else f"divide the {steps} steps of an epoch"
+            raise SettingsError(
+                f"`--steps-per-execution` must {accepted} in {run.name}. "
+                f"Received: {run.steps_per_execution}"
+            )
 
 
 # ---- Running ---------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Depths of 26 and 56 are those of He et al. for CIFAR, without batch normalisation and initialised
 as by Arpit et al. (2019); ResNet-18 is under Fixup. Where nothing is held out, the test images are
-watched in training, as section 3 reports the best test accuracy along the way.
+watched in training: figure 7 shows the best test accuracy along the way.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 RATES = (0.01, 0.0316, 0.1, 0.316, 1.0)  # learning rates to search, appendix G.2
+# What tables 1 and 2 search on TinyImageNet: learning rates, and five alphas around v = 0.01.
+TINY_IMAGENET_GRID = (0.001, 0.00316, 0.01, 0.0316, 0.1)
 # Ten values between v/10 and 10v, v = 0.01, to search alpha among (section 4 and appendix G.2).
 ALPHAS = (0.001, 0.00167, 0.00278, 0.00464, 0.00774, 0.0129, 0.0215, 0.0359, 0.0599, 0.1)
 
@@ -79,7 +81,7 @@ SECTION_3: dict[str, dict[str, Any]] = {
 }
 _SECTION_5 = {"epochs": 250, "drops": (80, 150, 200)}
 SECTION_5 = {
-    "cifar10": SECTION_3["cifar10"] | _SECTION_5 | {"batch_size": 100},
+    "cifar10": SECTION_3["cifar10"] | _SECTION_5,
     "cifar100": SECTION_3["cifar100"] | _SECTION_5,
 }
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from experiment.files import replace
 from experiment.recipe import Result
 from experiment.results import of
 
@@ -37,6 +38,11 @@ COLOURS = {
     "gp_r": "#1b6fb5",
 }
 BLUE_TO_RED = LinearSegmentedColormap.from_list("", ["#1b6fb5", "#8c6bb1", "#c51b1b"])
+# Of tables with a test accuracy and the largest Tr(F).
+FIGURES_NOTE = (
+    "Test accuracy at the best validation point; where nothing is held out, the test images take "
+    "the place of validation. The largest Tr(F) from the end of the first epoch on."
+)
 LABELS = {
     "accuracy": "training accuracy",
     "val_accuracy": "validation accuracy",
@@ -55,10 +61,8 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes the picture in one step."""
-    part = path.with_name(f"part-{path.name}")
-    figure.savefig(part, dpi=100)
+    replace(path, lambda part: figure.savefig(part, dpi=100))
     plt.close(figure)
-    part.replace(path)
 
 
 def label(axis: Axes, title: str = "", x: str = "epoch", y: str = "") -> None:
@@ -126,17 +130,17 @@ def point(
 
 
 def shades(count: int) -> Any:
-    """Colours from blue to red, for values in rising order."""
-    return BLUE_TO_RED(np.linspace(0, 1, count)) if count > 1 else [COLOURS["fp"]]
+    """Colours from blue to red, for values in rising order; a single one is red."""
+    return BLUE_TO_RED(np.linspace(0, 1, count) if count > 1 else np.ones(count))
 
 
-def legend(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One legend below the panels, of all that has a name."""
+def legend(figure: Figure, axes: Iterable[Axes], **others: Any) -> None:
+    """One legend below the panels, of all that has a name, and of others by theirs."""
     named = {
         name: handle
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
+    } | others
     figure.legend(
         named.values(),
         named.keys(),

@@ -2,7 +2,8 @@
 
     settings.json       what is run, and with which versions
     tensorboard/        curves over steps and epochs, and the settings with the final figures
-    progress.json       the record so far, with its checkpoint epoch-*.weights.h5, while it runs
+    progress.json       the record so far, while it runs, with epoch-*.weights.h5, its checkpoint,
+                        and best-*.weights.h5, the best weights until there
     best.weights.h5     the backbone at its epoch of best validation accuracy
     last.weights.h5     the backbone at the end
     time.json           seconds that the run took
@@ -14,8 +15,10 @@ last checkpoint when the same command is started again, and ends with the same f
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,13 +77,14 @@ class Record(keras.callbacks.Callback):
                 "test_accuracy": self._test_accuracy(),
                 "epoch": epoch,
             }
-            replace(self.folder / BEST, self.model.backbone.save_weights)
+            replace(self._best_weights(), self.model.backbone.save_weights)
         if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
             self._save(epoch)
 
     def finish(self) -> dict[str, Any]:
         """Returns the figures of the finished run, and keeps its last weights."""
         replace(self.folder / LAST, self.model.backbone.save_weights)
+        replace(self.folder / BEST, functools.partial(shutil.copyfile, self._best_weights()))
         self._count_seconds()
         write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
         last = {key: values[-1] for key, values in self.state["history"].items()}
@@ -93,8 +97,7 @@ class Record(keras.callbacks.Callback):
     def clear(self) -> None:
         """Removes the checkpoint of a finished run."""
         (self.folder / "progress.json").unlink(missing_ok=True)
-        for path in self.folder.glob("epoch-*.weights.h5"):
-            path.unlink()
+        self._remove_all_but()
 
     def _save(self, epoch: int) -> None:
         checkpoint = f"epoch-{epoch}.weights.h5"
@@ -107,10 +110,17 @@ class Record(keras.callbacks.Callback):
             "curves": {key: curve.get_state() for key, curve in self.curves.items()},
         }
         write_json(self.folder / "progress.json", progress)
-        for path in self.folder.glob("epoch-*.weights.h5"):
-            if path.name != checkpoint:
-                path.unlink()
+        self._remove_all_but(checkpoint, self._best_weights().name)
         self._saved_at = time.monotonic()
+
+    def _best_weights(self) -> Path:
+        """Named by its epoch: a killed run goes on with the best weights of its checkpoint."""
+        return self.folder / f"best-{self.state['best']['epoch']}.weights.h5"
+
+    def _remove_all_but(self, *names: str) -> None:
+        for path in self.folder.glob("*-*.weights.h5"):
+            if path.name not in names:
+                path.unlink()
 
     def _count_seconds(self) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +14,12 @@ import numpy as np
 from experiment.errors import SettingsError
 from experiment.files import write_json
 from experiment.recipe import Result
+from experiment.setting import Run
 
 RECIPE = "recipe.json"
 NOTHING = "-"
+IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
+OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
 
 
 def claim_folder(out: Path, recipe: str) -> None:
@@ -38,9 +42,28 @@ def recipe_of(out: Path) -> str:
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
-    """All finished runs in some folders, in the order of their names."""
-    paths = {path.parent.name: path for out in folders for path in out.glob("*/results.json")}
-    return [read_one(paths[name].parent) for name in sorted(paths)]
+    """All finished runs in some folders, in the order of their names.
+
+    Raises:
+        SettingsError: if runs of one name, or runs that seeds alone tell apart, have different
+            settings.
+    """
+    paths = [path.parent for out in folders for path in out.glob("*/results.json")]
+    runs = [read_one(path) for path in sorted(paths, key=lambda path: path.name)]
+    for group in grouped(runs, *IDENTITY).values():
+        _check_alike(group)
+    return list({run["name"]: run for run in runs}.values())
+
+
+def _check_alike(runs: Sequence[Result]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        for field in dataclasses.fields(Run):
+            if field.name not in OF_A_SEED and run[field.name] != first[field.name]:
+                raise SettingsError(
+                    f"{first['name']} and {run['name']} must differ in their seeds alone to be "
+                    f"averaged. {field.name} is {first[field.name]} and {run[field.name]}"
+                )
 
 
 def read_one(folder: Path) -> Result:
@@ -83,6 +106,17 @@ def by_part(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
     return {part: by_method(runs) for (part,), runs in grouped(results, "part").items()}
 
 
+def every_value(
+    results: Iterable[Result], methods: Iterable[str]
+) -> dict[str, dict[str, list[Result]]]:
+    """The runs of each part and method, of all values, in the order of `methods`."""
+    groups = grouped(results, "part", "method")
+    return {
+        part: {method: groups[part, method] for method in methods if (part, method) in groups}
+        for part in dict.fromkeys(part for part, _ in groups)
+    }
+
+
 # ---- Figures of a run ------------------------------------------------------------------------
 
 
@@ -91,19 +125,17 @@ def validation_accuracy(result: Result) -> float:
 
 
 def test_accuracy(result: Result) -> float:
-    """At the best validation point, as in tables 1 to 3."""
+    """At the best validation point, as in table 3."""
     return result["best"]["test_accuracy"]
-
-
-def max_fisher_trace(result: Result) -> float:
-    """The largest Tr(F) at the end of an epoch after the first (appendix A.2)."""
-    later = np.array(result["history"]["fisher_trace"][1:], float)
-    return np.max(later, initial=-np.inf, where=np.isfinite(later)) if len(later) else np.nan
 
 
 def final(key: str) -> Callable[[Result], float]:
     """What was logged last."""
     return lambda result: result["final"][key]
+
+
+# The largest Tr(F) from the end of the first epoch on (appendix A.2).
+max_fisher_trace = final("fisher_trace_peak")
 
 
 def of(results: Iterable[Result], figure: Callable[[Result], Any]) -> np.ndarray:

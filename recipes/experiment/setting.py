@@ -23,7 +23,7 @@ class Task:
     """A network, the data that it learns, and how SGD with momentum 0.9 optimises it."""
 
     network: str = option("network to train", choices=tuple(NETWORKS))
-    width: int = option("its units, filters or growth of the first layer; 0 for its own", 0)
+    width: int = option("units, filters, growth or widening factor; 0 for the network's own", 0)
     dataset: str = option("data set", choices=DATASETS)
     num_train: int = option("training examples to keep; 0 for all", 0)
     validation_size: int = option(
@@ -39,7 +39,7 @@ class Task:
     drop_factor: float = option("what it is multiplied by there", 0.1)
     update_freq: int = option("steps from one computation of the penalty to the next", 10)
     fisher_examples: int = option(
-        "training examples that Tr(F) is measured on; 0 for a mini-batch", 0
+        "training examples that traces are measured on; 0 for a mini-batch", 0
     )
     steps_per_epoch: int = option("steps of an epoch; 0 for all training examples", 0)
     steps_per_execution: int = option("steps that run at a time; helps small networks", 1)
@@ -127,7 +127,8 @@ class Run(Task):
     and `value` what else tells it from others of its part and method, such as alpha.
 
     `measures`, `at_start` and `at_best` say what is measured in training, before it and with the
-    weights of its best epoch: a name of `experiment.training.MEASURES` and its arguments.
+    weights of its best epoch: names of `MEASURES` or `FUNCTIONS` in `experiment.training`, and
+    their arguments.
     """
 
     part: str

@@ -34,6 +34,7 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
     "hessian_trace": kf.hessian_trace,
     "gradient_norm": kf.gradient_norm,
 }
+OF_MINIBATCHES = ("minibatch_fisher_trace", "gradient_norm")  # they depend on the batch size
 RECALIBRATION_BATCHES = 100  # appendix G.2
 STEPS_BETWEEN_SCALARS = 10
 
@@ -170,8 +171,9 @@ def _frequency(given: Mapping[str, Any], data: Data) -> dict[str, int]:
 
 def _arguments(key: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
     drawn = {} if key == "gradient_norm" else {"seed": run.seed}
+    of_batches = {"batch_size": run.batch_size} if key in OF_MINIBATCHES else {}
     given = {name: value for name, value in given.items() if name != "every_epochs"}
-    return {"num_examples": run.fisher_examples or run.batch_size, **drawn, **given}
+    return {"num_examples": run.fisher_examples or run.batch_size, **drawn, **of_batches, **given}
 
 
 def _write_hparams(run: Run, figures: dict[str, Any], folder: Path) -> None:

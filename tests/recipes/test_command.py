@@ -70,6 +70,18 @@ def test_folders_of_several_recipes_are_not_put_together(finished, tmp_path):
         report.main([str(tmp_path / "nothing")])
 
 
+def test_runs_of_other_settings_are_not_averaged(finished, tmp_path):
+    out, runs = finished
+    settings = json.loads((out / runs[1]["name"] / "settings.json").read_text())
+    for seed, rate in ((0, 0.1), (1, 0.2)):
+        shutil.copytree(out / runs[1]["name"], tmp_path / f"fp-seed{seed}")
+        settings["run"] |= {"seed": seed, "learning_rate": rate}
+        (tmp_path / f"fp-seed{seed}" / "settings.json").write_text(json.dumps(settings))
+    shutil.copy(out / "recipe.json", tmp_path)
+    with pytest.raises(SystemExit, match=r"seeds alone.*learning_rate is 0\.1 and 0\.2"):
+        report.main([str(tmp_path)])
+
+
 def test_folder_of_other_settings_is_refused_and_left_alone(finished):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
@@ -102,6 +114,7 @@ def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
         ("--seeds", ""),
         ("--seeds", "0 -1"),
         ("--drops", "-3"),
+        ("--steps-per-execution", "2"),
     ],
 )
 def test_impossible_setting_is_refused_by_name(tmp_path, option, value):

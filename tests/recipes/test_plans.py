@@ -9,7 +9,7 @@ import noisy_cifar100
 import numpy as np
 import pytest
 import suboptimal_lr
-from experiment import networks, training
+from experiment import command, networks, training
 from experiment.recipe import as_result, tuned
 from experiment.setting import Run
 
@@ -38,6 +38,12 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
         assert run.network in networks.NETWORKS
         assert run.measures.keys() <= {*training.MEASURES, "batch_accuracy"}
         assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_run_at_a_time_fill_an_epoch(name):
+    for preset in ("demo", "small", "paper"):
+        command.check_steps(planned(name, preset))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,7 +161,8 @@ def test_every_network_takes_a_width(name):
 def finished(run: Run):
     """A result that a run might have had."""
     generator = np.random.default_rng(sum(map(ord, run.name)))
-    keys = ["accuracy", "val_accuracy", "loss", "fisher_trace", "minibatch_fisher_trace"]
+    keys = ["accuracy", "val_accuracy", "loss", "fisher_trace", "fisher_trace_peak"]
+    keys += ["minibatch_fisher_trace"]
     keys += ["hessian_trace", "gradient_norm", "early_fisher_trace", "gradient_norm_ratio"]
     for group in ("clean", "noisy"):
         keys += [f"{group}_accuracy", f"{group}_gradient_norm"]
@@ -184,17 +191,34 @@ def finished(run: Run):
     }
 
 
+def found_of(runs):
+    """Results of runs, cut short."""
+    short = [dataclasses.replace(run, epochs=12, drops=()) for run in runs]
+    return sorted((finished(run) for run in short), key=lambda result: result["name"])
+
+
+def table_of(name, found):
+    return recipe(name).table(found).replace("figure ", "figure")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_table_and_figure_show_every_part(name, tmp_path):
     runs = planned(name, "paper")
-    runs = [run for run in runs if run.seed in (0, 1, 100, 101)]
-    short = [dataclasses.replace(run, epochs=12, drops=()) for run in runs]
-    found = sorted((finished(run) for run in short), key=lambda result: result["name"])
-    table = recipe(name).table(found).replace("figure ", "figure")
+    found = found_of(run for run in runs if run.seed in (0, 1, 100, 101))
+    table = table_of(name, found)
     assert all(part in table for part in recipe(name).presets["paper"])
     assert "nan" not in table
     recipe(name).figure(found, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_alone_has_a_table_and_a_figure(name, tmp_path):
+    runs = planned(name, "demo")
+    for method in {run.method for run in runs}:
+        found = found_of(run for run in runs if run.method == method)
+        assert found[0]["part"] in table_of(name, found)
+        recipe(name).figure(found, tmp_path / "figure.png")
 
 
 def test_several_seeds_are_written_as_mean_and_standard_deviation():

@@ -68,11 +68,13 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     )
     # An interrupted TensorBoard leaves its writer and its choice of steps behind; a killed process
     # would not.
-    kept = tf.summary.create_noop_writer().as_default(), tf.summary.record_if(True)
-    with kept[0], kept[1], pytest.raises(Killed):
+    writer = tf.summary.create_noop_writer()
+    with writer.as_default(), tf.summary.record_if(True), pytest.raises(Killed):
         trained(RUNS[name], tmp_path)
     folder = tmp_path / RUNS[name].name
-    assert json.loads((folder / "progress.json").read_text())["checkpoint"] == "epoch-1.weights.h5"
+    kept = json.loads((folder / "progress.json").read_text())
+    assert kept["checkpoint"] == "epoch-1.weights.h5"
+    assert (folder / f"best-{kept['state']['best']['epoch']}.weights.h5").exists()
     monkeypatch.undo()
     keras.utils.set_random_seed(7)
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
