@@ -79,7 +79,7 @@ def tuned(
     """A run with the value that is best under the first seed (appendix G.2), as the paper chooses
     learning rates, and with this one under the other seeds.
 
-    Arguments:
+    Args:
         run: What all of them have in common.
         values: Values to choose among, such as of alpha.
         seeds: The seeds to run.
