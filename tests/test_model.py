@@ -234,8 +234,10 @@ def test_alpha_0_computes_no_penalty():
 # One forward pass
 
 
-@pytest.mark.parametrize("arguments", MODES)
-@pytest.mark.parametrize("name", ["batch_norm_cnn", "subclassed"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*(("batch_norm_cnn", mode) for mode in MODES), ("subclassed", MODES[0])],
+)
 def test_batch_norm_statistics_move_as_in_plain_training(name, arguments):
     plain = nets.build(name)
     plain.compile(keras.optimizers.SGD(0.0), nets.loss())
@@ -279,8 +281,10 @@ def test_forward_passes_of_a_step(arguments, calls):
 # The plain loss and what belongs to it alone
 
 
-@pytest.mark.parametrize("arguments", MODES)
-@pytest.mark.parametrize("weighting", [{}, {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}])
+@pytest.mark.parametrize(
+    ("arguments", "weighting"),
+    [*((mode, {}) for mode in MODES), (MODES[0], {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}})],
+)
 def test_loss_in_the_logs_is_the_plain_models(arguments, weighting):
     plain, model = busy_net(), FisherPenaltyModel(busy_net(), alpha=10.0, **arguments)
     for m in (plain, model):

@@ -8,7 +8,6 @@ from keras_fisher import FisherPenaltyModel
 from tests import nets
 
 HALF = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}
-PENALTIES = ("fp", "gp", "gp_x", "gp_r")
 GRADIENTS = ("exact", "finite_difference")
 
 
@@ -34,9 +33,15 @@ def test_half_precision_gives_about_the_float32_penalty(name, policy, tolerance)
     assert nets.relative_error(half_gradient, gradient) < 5 * tolerance
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("penalty", ["fp", "gp_x"])
-@pytest.mark.parametrize("policy", HALF)
+@pytest.mark.parametrize(
+    ("policy", "penalty", "gradient"),
+    [
+        ("mixed_float16", "fp", "exact"),
+        ("mixed_float16", "gp_x", "finite_difference"),
+        ("mixed_bfloat16", "gp_x", "exact"),
+        ("mixed_bfloat16", "fp", "finite_difference"),
+    ],
+)
 def test_half_precision_trains(policy, penalty, gradient):
     keras.config.set_dtype_policy(policy)
     arguments = {"penalty": penalty, "gradient": gradient, "update_freq": 2, "alpha": 0.01}
@@ -97,10 +102,17 @@ def test_small_penalty_gradients_do_not_underflow():
     assert nets.relative_error(half, single) < 0.05
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize(
-    ("name", "penalty"),
-    [*(("recurrent", p) for p in PENALTIES), *(("attention", p) for p in ("fp", "gp", "gp_r"))],
+    ("name", "penalty", "gradient"),
+    [
+        ("recurrent", "fp", "exact"),
+        ("recurrent", "gp_x", "exact"),
+        ("recurrent", "gp", "finite_difference"),
+        ("recurrent", "gp_x", "finite_difference"),
+        ("attention", "gp", "exact"),
+        ("attention", "gp_r", "exact"),
+        ("attention", "fp", "finite_difference"),
+    ],
 )
 def test_recurrent_embedding_and_attention_layers_train(name, penalty, gradient):
     arguments = {"penalty": penalty, "gradient": gradient, "update_freq": 2, "alpha": 0.01}
