@@ -173,9 +173,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
 def _draw_traces(row: Sequence[Axes], runs: Sequence[Result]) -> None:
     """Both traces over epochs, and one against the other at each epoch."""
     values = grouped(runs, "method", "value")
-    for colour, ((varied, value), group) in zip(
-        picture.shades(len(values)), values.items(), strict=True
-    ):
+    for colour, ((varied, value), group) in picture.shaded(values):
         for axis, key in zip(row[:2], TRACES, strict=True):
             picture.curve(axis, group, key, colour)
         points = [pooled(group, key) for key in TRACES]
@@ -200,9 +198,7 @@ def _draw_alphas(
     for axis, key in zip(column, ("val_accuracy", "fisher_trace"), strict=True):
         axis.set_axis_on()
         picture.curve(axis, baseline, key, picture.COLOURS["baseline"], "baseline", ":")
-        for colour, ((alpha,), some) in zip(
-            picture.shades(len(alphas)), alphas.items(), strict=True
-        ):
+        for colour, ((alpha,), some) in picture.shaded(alphas):
             picture.curve(axis, some, key, colour, f"alpha {alpha:g}")
         picture.label(axis, title, y=picture.LABELS[key])
     column[0].legend(fontsize=7, loc="lower right", ncols=2)

@@ -125,8 +125,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
     fig, axes = picture.panels(len(parts), 2, width=5)
     for row, ((part, varies), runs) in zip(axes, parts.items(), strict=True):
         values = grouped(runs, "value")
-        colours = picture.shades(len(values))
-        for colour, ((value,), group) in zip(colours, values.items(), strict=True):
+        for colour, ((value,), group) in picture.shaded(values):
             _scatter(row[0], that_crossed(group), colour, named(varies, value))
             picture.curve(row[1], group, "fisher_trace", colour)
         picture.label(row[0], part, x=r"Tr(F$_i$)", y="best test accuracy")

@@ -103,9 +103,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
     fig, axes = picture.panels(len(parts), 2, width=5.5)
     for row, ((part, varied), runs) in zip(axes, parts.items(), strict=True):
         values = grouped(runs, "value")
-        for colour, ((value,), group) in zip(
-            picture.shades(len(values)), values.items(), strict=True
-        ):
+        for colour, ((value,), group) in picture.shaded(values):
             name = named(varied, value)
             trace = np.array([traces(run) for run in group])
             iterations = np.arange(1, trace.shape[1] + 1)

@@ -131,9 +131,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
                 runs = methods.get(method, [])
                 picture.curve(axis, runs, key, colour, TITLES[method], STYLES[method])
             alphas = grouped(methods.get("fp", []), "value")
-            for colour, ((alpha,), runs) in zip(
-                picture.shades(len(alphas)), alphas.items(), strict=True
-            ):
+            for colour, ((alpha,), runs) in picture.shaded(alphas):
                 picture.curve(axis, runs, key, colour, f"FP, alpha {alpha:g}")
             picture.label(axis, part, y=picture.LABELS[key])
     picture.legend(fig, axes.flat)

@@ -143,12 +143,13 @@ def _every_value(results: Sequence[Result]) -> str:
     """What figures 5 and 9 show over alpha."""
     rows = []
     for (noise, part), runs in grouped(results, "noise", "part").items():
-        groups = grouped(runs, "method", "value")
-        for method, value in sorted(groups, key=lambda group: (METHODS.index(group[0]), group[1])):
-            group = groups[method, value]
-            start = [f"{noise:.0%}", part, picture.TITLES[method], common(group, "value")]
-            ratio = written(group, gradient_norm_ratio, digits=2)
-            rows.append([*start, *(percent(group, figure) for figure in FIGURES.values()), ratio])
+        for method in METHODS:
+            of_method = [run for run in runs if run["method"] == method]
+            for group in grouped(of_method, "value").values():
+                start = [f"{noise:.0%}", part, picture.TITLES[method], common(group, "value")]
+                accuracies = [percent(group, figure) for figure in FIGURES.values()]
+                ratio = written(group, gradient_norm_ratio, digits=2)
+                rows.append([*start, *accuracies, ratio])
     header = ["noise", "network", "method", "alpha or beta", *FIGURES, "gradient norms"]
     note = (
         "The last column is the norm of the mini-batch gradient on clean labels over that on wrong "

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiment.errors import SettingsError
-from experiment.setting import Run
+from experiment.setting import Run, flag
 from keras_fisher import data as kf_data
 from keras_fisher.traces import accuracy
 
@@ -30,16 +30,12 @@ class Data(abc.ABC):
     input_shape: tuple[int, int, int]
 
     def __init__(self, run: Run, num_train: float) -> None:
-        if run.batch_size > num_train:
-            raise SettingsError(
-                "`--batch-size` must be at most the number of training examples, "
-                f"{num_train:.0f}. Received: {run.batch_size}"
-            )
-        if run.fisher_examples > num_train:
-            raise SettingsError(
-                "`--fisher-examples` must be at most the number of training examples, "
-                f"{num_train:.0f}. Received: {run.fisher_examples}"
-            )
+        for name in ("batch_size", "fisher_examples"):
+            if (given := getattr(run, name)) > num_train:
+                raise SettingsError(
+                    f"`{flag(name)}` must be at most the number of training examples, "
+                    f"{num_train:.0f}. Received: {given}"
+                )
         self.full_epoch = math.ceil(num_train / run.batch_size)
         self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
 

@@ -134,6 +134,11 @@ def shades(count: int) -> Any:
     return BLUE_TO_RED(np.linspace(0, 1, count) if count > 1 else np.ones(count))
 
 
+def shaded(groups: Mapping[Any, Any]) -> Iterable[tuple[Any, tuple[Any, Any]]]:
+    """Each group with its key, and a colour from blue to red."""
+    return zip(shades(len(groups)), groups.items(), strict=True)
+
+
 def legend(figure: Figure, axes: Iterable[Axes], **others: Any) -> None:
     """One legend below the panels, of all that has a name, and of others by theirs."""
     named = {

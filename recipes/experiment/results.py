@@ -59,10 +59,10 @@ def _check_alike(runs: Sequence[Result]) -> None:
     first = runs[0]
     for run in runs[1:]:
         for field in dataclasses.fields(Run):
-            if field.name not in OF_A_SEED and run[field.name] != first[field.name]:
+            if field.name not in OF_A_SEED and run.get(field.name) != first.get(field.name):
                 raise SettingsError(
                     f"{first['name']} and {run['name']} must differ in their seeds alone to be "
-                    f"averaged. {field.name} is {first[field.name]} and {run[field.name]}"
+                    f"averaged. {field.name} is {first.get(field.name)} and {run.get(field.name)}"
                 )
 
 
@@ -166,4 +166,4 @@ def named(varied: str, value: float) -> str:
 
 def common(results: Sequence[Result], key: str) -> str:
     """A setting that runs have in common, such as alpha; nothing where it is 0."""
-    return f"{results[0][key]:.3g}" if results and results[0][key] else NOTHING
+    return f"{results[0][key]:.4g}" if results and results[0][key] else NOTHING

@@ -221,6 +221,11 @@ def test_a_method_alone_has_a_table_and_a_figure(name, tmp_path):
         recipe(name).figure(found, tmp_path / "figure.png")
 
 
+def test_a_batch_size_is_written_out():
+    table = table_of("large_batch", found_of(planned("large_batch", "paper")))
+    assert "| large batch | 1280 | 0.0316 |" in table
+
+
 def test_several_seeds_are_written_as_mean_and_standard_deviation():
     runs = [tiny("fp", noise=0.5, seed=seed, alpha=0.1, value=0.1) for seed in (0, 1)]
     found = [finished(run) for run in runs]

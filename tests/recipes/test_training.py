@@ -80,6 +80,18 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
 
 
+def test_clean_and_wrong_labels_are_followed(finished):
+    history = finished("mixup")[0]["history"]
+    ratio = np.divide(history["clean_gradient_norm"], history["noisy_gradient_norm"])
+    np.testing.assert_allclose(history["gradient_norm_ratio"], ratio, rtol=1e-5)
+    assert len(history["clean_accuracy"]) == len(history["noisy_accuracy"]) == 4
+
+
+def test_a_run_without_alpha_has_no_penalty(finished):
+    assert finished("fp")[0]["final"]["penalty"] > 0
+    assert finished("mixup")[0]["history"]["penalty"] == [0, 0, 0, 0]
+
+
 def test_folder_holds_the_record(finished):
     _, folder = finished("fp")
     assert {path.name for path in folder.iterdir()} == {
