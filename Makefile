@@ -11,10 +11,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 help:  ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (about two minutes)
+demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
-recipes-demo: $(STAMP)  ## Run every recipe on a small data set (about a minute each)
+recipes-demo: $(STAMP)  ## Run every recipe on a small data set
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
