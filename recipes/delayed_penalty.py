@@ -156,8 +156,8 @@ PRESETS = {
             **SMALL_C10 | {"drops": (80,)},
             epochs=100,
             learning_rates=(0.01,),
-            fp=(0.01,),
-            starts=(1, 4, 16, 64),
+            fp=(0.003,),
+            starts=(4, 32),
         )
     },
     "paper": {part: Delayed(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},

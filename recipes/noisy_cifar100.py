@@ -224,11 +224,12 @@ PRESETS = {
     "small": {
         "simple_cnn_c100": Noisy(
             **SMALL_C10
-            | {"dataset": "cifar100", "num_train": 10000, "validation_size": 2000, "drops": (28,)},
-            epochs=35,
+            | {"dataset": "cifar100", "num_train": 10000, "drops": (26,)},
+            epochs=32,
+            noise=(0.5,),
             mixup=(1.6,),
             gp_x=(100.0,),
-            fp=(0.01, 0.03),
+            fp=(0.03,),
             gp_r=(0.03,),
             monitored=2000,
             gradient_batches=2,

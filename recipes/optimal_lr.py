@@ -93,10 +93,10 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": Augmented(
-            **SMALL_C10 | {"drops": (40, 50)},
-            epochs=60,
-            learning_rates=(0.003, 0.01, 0.03),
-            fp=(0.003, 0.01, 0.03),
+            **SMALL_C10 | {"drops": (40,)},
+            epochs=50,
+            learning_rates=(0.01, 0.03),
+            fp=(0.003, 0.01),
         )
     },
     "paper": {
