@@ -1,6 +1,8 @@
 """Gradient-norm penalties that keep a Keras model from memorising, and instruments to see why."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from keras_fisher import callbacks, data, likelihoods, penalties, rules, traces, zoo
 from keras_fisher.model import FisherPenaltyModel
@@ -13,6 +15,14 @@ from keras_fisher.traces import (
 )
 
 __version__ = _version("keras-fisher")
+
+
+def __getattr__(name: str) -> _Any:
+    """`tuning` is imported on first use: it needs keras-tuner."""
+    if name == "tuning":
+        return _import_module("keras_fisher.tuning")
+    raise AttributeError(f"module 'keras_fisher' has no attribute {name!r}")
+
 
 __all__ = [
     "Estimate",

@@ -4,8 +4,8 @@
     python tools/check_recipes.py noisy_cifar100 large_batch
 
 Builds each kind of run at the paper's size (network, classes, size of the images, penalty,
-measurements) and trains a few steps of it, then draws the recipe's table and figure. Kinds differ by
-more than numbers such as alpha. The images are noise, so that no data set is needed, and few:
+measurements) and trains a few steps of it, then draws the recipe's table and figure. Kinds differ
+by more than numbers such as alpha. The images are noise, so that no data set is needed, and few:
 mini-batches have at most 32, and Tr(F) and Tr(H) are taken on 8.
 """
 
@@ -27,10 +27,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment import data, training
-from experiment.command import claim
 from experiment.progress import Progress
 from experiment.recipe import Recipe
 from experiment.results import read
+from experiment.running import claim
 from experiment.setting import Run
 
 from keras_fisher.data import Examples, Splits

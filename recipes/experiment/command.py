@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from experiment import report, results
 from experiment.cost import cost, steps_per_epoch
 from experiment.errors import SettingsError
-from experiment.files import write_json
-from experiment.progress import Progress
-from experiment.recipe import Recipe, Result, as_result
+from experiment.recipe import Recipe
+from experiment.running import train_all
 from experiment.setting import Run, Setting, flag
-from experiment.training import train
-from experiment.versions import versions
+from experiment.tuned import tuned_values, with_tuned
 
 EPILOG = (
     "Defaults are those of --preset {preset}; a value that is given holds for every part that "
@@ -30,8 +27,13 @@ EPILOG = (
 )
 
 
-def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> None:
-    """Runs a recipe as the command line says."""
+RunAll = Callable[[Recipe, Mapping[str, Setting], Path], None]
+
+
+def main(
+    recipe: Recipe, arguments: Sequence[str] | None = None, run_all: RunAll = train_all
+) -> None:
+    """Runs a recipe as the command line says; `run_all` trains what is not finished."""
     try:
         settings, given = parse(recipe, arguments)
         if given.dry_run:
@@ -59,7 +61,9 @@ def parse(
     settings = recipe.presets[preset]
     given = _parser(recipe, preset).parse_args(arguments)
     given.out = given.out or Path("runs") / recipe.name / preset
-    return {part: _overridden(settings[part], given) for part in given.only}, given
+    found = tuned_values(given.tuned)
+    chosen = {part: with_tuned(settings[part], found.get(part, {})) for part in given.only}
+    return {part: _overridden(setting, given) for part, setting in chosen.items()}, given
 
 
 def _overridden(setting: Setting, given: argparse.Namespace) -> Setting:
@@ -96,6 +100,14 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
         default=list(settings),
         metavar="PART",
         help=f"parts to run, of: {', '.join(settings)}",
+    )
+    parser.add_argument(
+        "--tuned",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FOLDER",
+        help="take learning rates and alphas from these finished searches (search.py)",
     )
     fields = {f.name: f for setting in settings.values() for f in dataclasses.fields(setting)}
     hints = {k: v for s in settings.values() for k, v in get_type_hints(type(s)).items()}
@@ -143,43 +155,3 @@ def check_steps(runs: Sequence[Run]) -> None:
                 f"`--steps-per-execution` must {accepted} in {run.name}. "
                 f"Received: {run.steps_per_execution}"
             )
-
-
-# ---- Running ---------------------------------------------------------------------------------
-
-
-def run_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
-    """Trains all runs that are not finished."""
-    finished: dict[str, Result] = {}
-    with Progress(recipe.all_runs(settings)) as progress:
-        while run := _next(recipe.runs(settings, finished), finished):
-            progress.begin(run, len(finished) + 1)
-            claim(out / run.name, run)
-            if (out / run.name / "results.json").exists():
-                progress.skip(run.epochs)
-            else:
-                train(run, out, progress)
-            accuracy = results.validation_accuracy(results.read_one(out / run.name))
-            finished[run.name] = as_result(run, accuracy)
-
-
-def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
-    return next((run for run in runs if run.name not in finished), None)
-
-
-def claim(folder: Path, run: Run) -> None:
-    """Makes the folder of a run, or raises if it holds one of other settings."""
-    settings = json.loads(json.dumps(dataclasses.asdict(run)))
-    path = folder / "settings.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"run": settings, "versions": versions()})
-        return
-    found = json.loads(path.read_text())["run"]
-    changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-    if changed:
-        differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)
-        raise SettingsError(
-            f"`--out`: {folder} holds a run of other settings ({differences}). "
-            "Choose another folder with --out, or give the same settings."
-        )

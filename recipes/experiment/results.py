@@ -96,6 +96,17 @@ def chosen(results: Iterable[Result]) -> list[Result]:
     return max(of_all, key=lambda group: np.mean(of(group, validation_accuracy)))
 
 
+def best_combination(results: Iterable[Result]) -> list[Result]:
+    """Of runs of one part, those of the learning rate and alpha that `chosen` would choose."""
+    groups = grouped(results, "noise", "method").values()
+    return max(map(chosen, groups), key=lambda group: np.mean(of(group, validation_accuracy)))
+
+
+def by_parts(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """The runs of each part."""
+    return {part: runs for (part,), runs in grouped(results, "part").items()}
+
+
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
     """The runs of each method, of its chosen value."""
     return {method: chosen(runs) for (method,), runs in grouped(results, "method").items()}

@@ -1,0 +1,24 @@
+"""Searching alpha and the learning rate with keras-tuner; needs the `tuning` extra."""
+
+try:
+    import keras_tuner as _keras_tuner  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "keras_fisher.tuning needs keras-tuner: pip install 'keras_fisher[tuning]'"
+    ) from error
+
+from keras_fisher.tuning.grids import alphas, learning_rates
+from keras_fisher.tuning.hypermodel import FisherPenaltyHyperModel
+from keras_fisher.tuning.oracle import GridOracle
+from keras_fisher.tuning.search import GridSearch
+from keras_fisher.tuning.start import AlphaRange, alpha_range
+
+__all__ = [
+    "AlphaRange",
+    "FisherPenaltyHyperModel",
+    "GridOracle",
+    "GridSearch",
+    "alpha_range",
+    "alphas",
+    "learning_rates",
+]

@@ -1,0 +1,66 @@
+"""The values that the paper searches, on logarithmic scales."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_fisher import _arguments
+
+_DIGITS = 3  # significant ones, so that a value can be typed, and names a folder
+
+
+def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
+    """The alphas to search around `value`, v: `num` from v/10 to 10 v (section 4, appendix G.2).
+
+    Appendix G.2 finds v = 0.01 right for FP, GP and GP_r, and larger values for GP_x (those of
+    appendix G.3, 10 to 1000, are v = 100). Appendix C searches v = 0.1 for a penalty that is
+    computed at every step, and v = 0.001 for the penalty on one example (eq. 6).
+
+    Example:
+    >>> import keras_fisher as kf
+    >>> kf.tuning.alphas(num=5)
+    (0.001, 0.00316, 0.01, 0.0316, 0.1)
+
+    Args:
+        value: The middle of the range.
+        num: How many; the paper has 10, and 5 on Tiny ImageNet.
+
+    Returns:
+        Values in ascending order, rounded to three digits.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if `value` is not positive, or `num` below 2.
+    """
+    value = _arguments.check_positive("value", value)
+    return _logarithmic(value / 10, 10 * value, _arguments.check_integer("num", num, low=2))
+
+
+def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[float, ...]:
+    """The learning rates to search: `num` from `low` to `high` (appendix G.2).
+
+    Example:
+    >>> import keras_fisher as kf
+    >>> kf.tuning.learning_rates()
+    (0.01, 0.0316, 0.1, 0.316, 1.0)
+
+    Args:
+        low: The smallest. The paper moves the range until the best rate lies inside it.
+        high: The largest.
+        num: How many.
+
+    Returns:
+        Values in ascending order, rounded to three digits.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if `low` is not positive, `high` not above it, or `num` below 2.
+    """
+    low, high = _arguments.check_positive("low", low), _arguments.check_positive("high", high)
+    if low >= high:
+        raise ValueError(f"`high` must be above `low`. Received: low={low}, high={high}")
+    return _logarithmic(low, high, _arguments.check_integer("num", num, low=2))
+
+
+def _logarithmic(low: float, high: float, num: int) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in np.geomspace(low, high, num))

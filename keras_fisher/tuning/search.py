@@ -1,0 +1,72 @@
+"""The tuner of a grid."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras_tuner
+
+from keras_fisher.tuning.oracle import GridOracle
+
+
+class GridSearch(keras_tuner.Tuner):
+    """Trains every combination of hyperparameters once; the same command goes on after a kill.
+
+    Example:
+    >>> import keras, numpy as np, tempfile, keras_fisher as kf
+    >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
+    ...     lambda hp: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
+    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ...     learning_rates=[0.01],
+    ...     alphas=[0.001, 0.01],
+    ... )
+    >>> x, y = np.random.rand(32, 4), np.random.randint(0, 3, 32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tuner = kf.tuning.GridSearch(hypermodel, directory=folder)
+    ...     tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+    ...     best = tuner.get_best_hyperparameters()[0]
+    >>> best.get("alpha") in (0.001, 0.01)
+    True
+
+    To search on several machines that share `directory`, start the same program on each of them,
+    with `KERASTUNER_TUNER_ID` "chief" on one and "tuner0", "tuner1", ... on the others, and
+    `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` set to where the chief listens. A worker
+    that was killed is started again under its own name, and is given the trial that it was in.
+
+    Args:
+        hypermodel: What builds and trains a model, such as `FisherPenaltyHyperModel`.
+        objective: What is compared, at the best epoch of each trial (appendix G.2).
+        directory: The folder of the search.
+        project_name: A folder in it.
+        overwrite: Whether to begin anew, and delete what is there.
+        **kwargs: Other arguments of `keras_tuner.Tuner`.
+
+    Raises:
+        ValueError: if a worker is to overwrite what others have found.
+    """
+
+    def __init__(
+        self,
+        hypermodel: keras_tuner.HyperModel,
+        objective: Any = "val_accuracy",
+        *,
+        directory: str | os.PathLike[str] = "search",
+        project_name: str = "grid",
+        overwrite: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        worker = os.environ.get("KERASTUNER_TUNER_ID", "chief")
+        if overwrite and "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in worker:
+            raise ValueError(
+                "`overwrite` must be False for a worker: it would delete what others have found. "
+                f"Received: overwrite=True with KERASTUNER_TUNER_ID={worker}"
+            )
+        super().__init__(
+            GridOracle(objective=objective),
+            hypermodel,
+            directory=os.fspath(directory),
+            project_name=project_name,
+            overwrite=overwrite,
+            **kwargs,
+        )

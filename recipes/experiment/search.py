@@ -1,0 +1,71 @@
+"""Runs the grid of a recipe as a search of keras-tuner, on one machine or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import numpy as np
+
+from experiment import results
+from experiment.progress import Progress
+from experiment.recipe import Recipe
+from experiment.running import claim
+from experiment.setting import Run, Setting
+from experiment.training import train
+from experiment.tuned import write_chosen
+from keras_fisher.tuning import GridOracle
+
+OBJECTIVE = "validation_accuracy"
+SEARCHED = ("seed", "learning_rate", "alpha")
+
+
+def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+    """Trains all runs that are not finished; as a chief, waits until the workers have."""
+    with Progress(recipe.all_runs(settings)) as progress:
+        for part, setting in settings.items():
+            RunTuner(part, recipe.plan(part, setting, {}), out, progress).search(verbose=0)
+    found = results.read([out])
+    if {run.name for run in recipe.all_runs(settings)} <= {run["name"] for run in found}:
+        write_chosen(found, out)
+
+
+class RunTuner(keras_tuner.Tuner):
+    """A grid search whose trials are runs of a recipe, in their own folders."""
+
+    def __init__(self, part: str, runs: Sequence[Run], out: Path, progress: Progress) -> None:
+        self.runs = {_key(vars(run)): run for run in runs}
+        self.out, self.progress = out, progress
+        space = keras_tuner.HyperParameters()
+        for name in SEARCHED:
+            space.Choice(name, list(dict.fromkeys(getattr(run, name) for run in runs)))
+        oracle = GridOracle(
+            objective=keras_tuner.Objective(OBJECTIVE, "max"),
+            hyperparameters=space,
+            allow_new_entries=False,
+        )
+        super().__init__(oracle, directory=str(out), project_name=f"search_{part}")
+
+    def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
+        try:
+            return {OBJECTIVE: self._train(self.runs[_key(trial.hyperparameters.values)])}
+        except Exception as error:
+            raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
+
+    def _train(self, run: Run) -> float:
+        """Trains a run that is not finished, and returns its best validation accuracy."""
+        folder = self.out / run.name
+        self.progress.begin(run, [*self.runs.values()].index(run) + 1)
+        claim(folder, run)
+        if (folder / "results.json").exists():
+            self.progress.skip(run.epochs)
+        else:
+            train(run, self.out, self.progress)
+        return results.validation_accuracy(results.read_one(folder))
+
+
+def _key(values: Mapping[str, Any]) -> tuple[float, ...]:
+    """What tells runs apart. Workers are sent values in single precision."""
+    return tuple(float(np.float32(values[name])) for name in SEARCHED)

@@ -1,0 +1,179 @@
+"""Appendix G.2: searches alpha and the learning rate of a setting, with keras-tuner.
+
+Trains each combination of the given learning rates and alphas, under each seed, and picks the one
+of best mean validation accuracy. Figures 13 and 14 show the accuracy of such a search over alpha.
+
+A search of learning rates alone (`--alphas 0`) finds eta*; one of alphas belongs at the learning
+rate that the penalty will be used with (`--learning-rates 0.001`). The other recipes take what was
+found by its folder (`--tuned`).
+
+Several machines that share the folder share the work: start the same command on each, one of them
+with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with worker0, worker1, ..., all
+with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief. A worker that was killed is
+started again under its own name, and goes on with its run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiment import picture
+from experiment.command import main
+from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.recipe import Recipe, Result
+from experiment.results import (
+    best_combination,
+    common,
+    grouped,
+    max_fisher_trace,
+    of,
+    percent,
+    test_accuracy,
+    validation_accuracy,
+    written,
+)
+from experiment.search import search
+from experiment.setting import Run, Setting, option
+from matplotlib.axes import Axes
+
+from keras_fisher.penalties import PENALTIES
+from keras_fisher.tuning import alphas, learning_rates
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searched(Setting):
+    """A setting, and what is searched in it."""
+
+    learning_rate: float = option("the one learning rate; 0 for those to search", 0.0)
+    penalty: str = option("penalty that alpha is of", "fp", tuple(PENALTIES))
+    learning_rates: tuple[float, ...] = option("learning rates to search", learning_rates())
+    alphas: tuple[float, ...] = option("alphas to search", alphas())
+    noise: float = option("fraction of labels to replace by uniform draws", 0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("learning_rates", "alphas")
+        for name in ("learning_rates", "alphas"):
+            self._check(name, at_least=0)
+        self._check("noise", at_least=0, below=1)
+
+
+def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[Run]:
+    """The grid: seeds first, alphas last."""
+    rates = (setting.learning_rate,) if setting.learning_rate else setting.learning_rates
+    return [
+        Run.of(
+            setting,
+            part=part,
+            method=f"{setting.penalty}-rate{rate:g}",
+            learning_rate=rate,
+            penalty=setting.penalty,
+            alpha=alpha,
+            value=alpha,
+            seed=seed,
+            noise=setting.noise,
+            measures={"fisher_trace": {}},
+        )
+        for seed, rate, alpha in itertools.product(setting.seeds, rates, setting.alphas)
+    ]
+
+
+# ---- Table and figure ------------------------------------------------------------------------
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row for each combination; the chosen one of each part is marked."""
+    rows = []
+    for (part,), runs in grouped(results, "part").items():
+        best = best_combination(runs)
+        for group in combinations(runs):
+            rows.append(
+                [
+                    part,
+                    group[0]["penalty"],
+                    common(group, "learning_rate"),
+                    f"{group[0]['alpha']:.4g}",
+                    percent(group, validation_accuracy) + " (chosen)" * (group == best),
+                    percent(group, test_accuracy),
+                    written(group, max_fisher_trace),
+                ]
+            )
+    header = [
+        *("setting", "penalty", "learning rate", "alpha"),
+        *("validation accuracy, %", "test accuracy, %", "largest Tr(F)"),
+    ]
+    note = f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
+    return f"{picture.markdown(header, rows)}\n{note}"
+
+
+def combinations(runs: Sequence[Result]) -> list[list[Result]]:
+    """The runs of each learning rate and alpha."""
+    return list(grouped(runs, "noise", "penalty", "learning_rate", "alpha").values())
+
+
+def figure(results: Sequence[Result], path: Path) -> None:
+    """Accuracy and the largest Tr(F) against alpha, a row for each part, a line for each rate."""
+    parts = grouped(results, "part")
+    fig, axes = picture.panels(len(parts), 3)
+    figures = (validation_accuracy, test_accuracy, max_fisher_trace)
+    titles = ("best validation accuracy", "test accuracy there", "largest Tr(F)")
+    for row, ((part,), runs) in zip(axes, parts.items(), strict=True):
+        for colour, ((rate,), group) in picture.shaded(grouped(runs, "learning_rate")):
+            for axis, figure_of in zip(row, figures, strict=True):
+                _draw(axis, group, figure_of, colour, f"learning rate {rate:g}")
+        for axis, title in zip(row, titles, strict=True):
+            picture.label(axis, part, x="alpha", y=title)
+        row[2].set_yscale("log")
+    picture.legend(fig, axes.flat)
+    picture.save(fig, path)
+
+
+def _draw(
+    axis: Axes, runs: Sequence[Result], figure_of: Callable[[Result], float], colour: Any, name: str
+) -> None:
+    """The mean over seeds, with the standard deviation as bars; a dotted line at alpha 0."""
+    groups = {alpha: of(group, figure_of) for (alpha,), group in grouped(runs, "alpha").items()}
+    plain = groups.pop(0.0, None)
+    if plain is not None:
+        axis.axhline(plain.mean(), color=colour, ls=":", lw=1.2)
+    if groups:
+        means = [values.mean() for values in groups.values()]
+        spreads = [values.std(ddof=1) if len(values) > 1 else 0 for values in groups.values()]
+        axis.errorbar([*groups], means, spreads, color=colour, marker="o", capsize=3, label=name)
+        axis.set_xscale("log")
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+PRESETS = {
+    "demo": {
+        "mlp_digits": Searched(
+            **DIGITS,
+            width=128,
+            epochs=15,
+            steps_per_execution=13,
+            learning_rates=(0.003,),
+            alphas=(0.0, *alphas(0.1)),
+        )
+    },
+    "small": {
+        "simple_cnn_c10": Searched(
+            **SMALL_C10, epochs=40, learning_rates=(0.003,), alphas=(0.0, *alphas())
+        )
+    },
+    "paper": {
+        **{part: Searched(**setting) for part, setting in SECTION_4.items()},
+        **{
+            f"{part}_noise": Searched(**setting, noise=0.25)
+            for part, setting in SECTION_4_1.items()
+        },
+    },
+}
+RECIPE = Recipe("search", __doc__ or "", PRESETS, plan, table, figure)
+
+if __name__ == "__main__":
+    main(RECIPE, run_all=search)
