@@ -8,7 +8,7 @@ import urllib.request
 import noisy_cifar100
 import pytest
 import suboptimal_lr
-from experiment import command, results
+from experiment import command, results, running
 
 from tests.recipes.tiny import OPTIONS
 from tools import report
@@ -45,7 +45,7 @@ def test_folder_of_a_run_holds_its_settings_and_versions(finished):
 
 def test_finished_runs_are_not_run_again(finished, monkeypatch):
     out, runs = finished
-    monkeypatch.setattr(command, "train", None)
+    monkeypatch.setattr(running, "train", None)
     assert run(out, "--methods", "baseline", "fp") == runs
 
 
@@ -159,7 +159,7 @@ def test_a_value_that_is_given_holds_for_the_parts_that_only_leaves():
 
 
 def test_dry_run_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(command, "train", None)
+    monkeypatch.setattr(running, "train", None)
     arguments = ["--preset", "paper", "--dry-run", "--out", str(tmp_path / "out")]
     command.main(noisy_cifar100.RECIPE, arguments)
     shown = capsys.readouterr().out

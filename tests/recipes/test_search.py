@@ -1,0 +1,77 @@
+"""The search over alpha and the learning rate, and the recipes that take what it found."""
+
+import json
+
+import large_batch
+import pytest
+import search
+import suboptimal_lr
+from experiment import command, results
+from experiment import search as with_tuner
+
+from tests.recipes.tiny import OPTIONS
+
+PART = "mlp_digits"
+
+
+def run(out, *arguments):
+    grid = ["--learning-rates", "0.03", "--alphas", "0", "0.01", "10"]
+    command.main(
+        search.RECIPE,
+        [*OPTIONS, *grid, *arguments, "--out", str(out)],
+        run_all=with_tuner.search,
+    )
+    return results.read([out])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("search")
+    return out, run(out)
+
+
+def test_a_run_and_a_trial_for_each_combination(finished):
+    out, runs = finished
+    assert sorted(run["alpha"] for run in runs) == [0.0, 0.01, 10.0]
+    trials = sorted((out / f"search_{PART}").glob("trial_*/trial.json"))
+    scores = {}
+    for path in trials:
+        trial = json.loads(path.read_text())
+        scores[trial["hyperparameters"]["values"]["alpha"]] = trial["score"]
+    assert scores == {run["alpha"]: run["best"]["validation_accuracy"] for run in runs}
+
+
+def test_the_best_combination_is_kept_and_marked(finished):
+    out, runs = finished
+    best = max(runs, key=lambda run: run["best"]["validation_accuracy"])
+    chosen = json.loads((out / "chosen.json").read_text())[PART]
+    assert chosen == {"penalty": "fp", "learning_rate": 0.03, "alpha": best["alpha"]}
+    marked = [line for line in (out / "table.md").read_text().splitlines() if "chosen" in line]
+    assert len(marked) == 1
+    assert f"| {best['alpha']:.4g} |" in marked[0]
+
+
+def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
+    out, runs = finished
+    monkeypatch.setattr(with_tuner, "train", None)
+    assert run(out) == runs
+
+
+def test_other_recipes_take_what_was_found(tmp_path):
+    for name, values in {
+        "rates": {"penalty": "fp", "learning_rate": 0.3, "alpha": 0.0},
+        "alphas": {"penalty": "fp", "learning_rate": 0.03, "alpha": 0.07},
+        "inputs": {"penalty": "gp_x", "learning_rate": 0.03, "alpha": 7.0},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "chosen.json").write_text(json.dumps({PART: values}))
+    tuned = ["--tuned", *(str(tmp_path / name) for name in ("rates", "alphas", "inputs"))]
+    setting = command.parse(suboptimal_lr.RECIPE, tuned)[0][PART]
+    assert (setting.learning_rates, setting.fp, setting.gp_x) == ((0.3,), (0.07,), (7.0,))
+    assert command.parse(suboptimal_lr.RECIPE, [*tuned, "--fp", "1"])[0][PART].fp == (1.0,)
+    assert command.parse(large_batch.RECIPE, tuned)[0][PART].alphas == (0.07,)
+
+
+def test_a_search_that_is_not_finished_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: `--tuned` must be folders of finished searches"):
+        command.main(suboptimal_lr.RECIPE, ["--tuned", str(tmp_path)])

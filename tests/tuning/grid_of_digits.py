@@ -1,0 +1,36 @@
+"""A search of ten alphas on digits, as a program: `python grid_of_digits.py FOLDER`."""
+
+import sys
+import time
+
+import keras
+
+from keras_fisher import data, tuning
+
+ALPHAS = tuning.alphas(0.1)
+
+
+def main(folder):
+    train, validation, *_ = data.load_arrays("digits")
+    hypermodel = tuning.FisherPenaltyHyperModel(
+        lambda hp: keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        learning_rates=[0.003],
+        alphas=ALPHAS,
+    )
+    tuner = tuning.GridSearch(hypermodel, directory=folder)
+    slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.3))
+    tuner.search(
+        train.x[:200],
+        train.y[:200],
+        validation_data=validation,
+        epochs=2,
+        callbacks=[slow],
+        verbose=0,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,80 @@
+"""Searches whose processes are killed, on one machine and by a chief with workers."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tuning.grid_of_digits import ALPHAS, main
+
+PROGRAM = Path(__file__).with_name("grid_of_digits.py")
+TRIALS = "grid/trial_*/trial.json"
+
+
+def start(folder, **environment):
+    command = [sys.executable, str(PROGRAM), str(folder)]
+    root = str(PROGRAM.parents[2])
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root, **environment})
+
+
+def trials(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(TRIALS))]
+
+
+def alphas(found):
+    return sorted(trial["hyperparameters"]["values"]["alpha"] for trial in found)
+
+
+def best_alpha(found):
+    return max(found, key=lambda trial: trial["score"])["hyperparameters"]["values"]["alpha"]
+
+
+def kill_in(process, folder, number):
+    """Kills a process at a random moment after trial `number` has begun."""
+    while len(list(folder.glob(TRIALS))) < number:
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(random.Random(number).random())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("never_killed")
+    main(str(folder))
+    return trials(folder)
+
+
+def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
+    for number in (1, 6):
+        kill_in(start(tmp_path), tmp_path, number)
+    assert start(tmp_path).wait() == 0
+    found = trials(tmp_path)
+    assert alphas(found) == sorted(ALPHAS)
+    assert [trial["score"] for trial in found] == [trial["score"] for trial in never_killed]
+
+
+def test_chief_and_workers_of_which_one_is_killed_finish_the_same_grid(tmp_path, never_killed):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    there = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+
+    def member(name):
+        return start(tmp_path, KERASTUNER_TUNER_ID=name, **there)
+
+    chief, *workers = [member(name) for name in ("chief", "tuner0", "tuner1", "tuner2")]
+    kill_in(workers[1], tmp_path, 3)
+    workers[1] = member("tuner1")
+    assert [process.wait() for process in (*workers, chief)] == [0, 0, 0, 0]
+    found = trials(tmp_path)
+    assert alphas(found) == sorted(ALPHAS)
+    assert best_alpha(found) == best_alpha(never_killed)
