@@ -11,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 def test_the_examples_run_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     exec(compile("".join(examples), "README.md", "exec"), {})
     plain = keras.models.load_model("plain.keras")
     assert isinstance(plain, keras.Sequential)

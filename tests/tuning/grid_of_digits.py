@@ -22,14 +22,8 @@ def main(folder):
     )
     tuner = tuning.GridSearch(hypermodel, directory=folder)
     slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.3))
-    tuner.search(
-        train.x[:200],
-        train.y[:200],
-        validation_data=validation,
-        epochs=2,
-        callbacks=[slow],
-        verbose=0,
-    )
+    x, y = train.x[:200], train.y[:200]
+    tuner.search(x, y, validation_data=validation, epochs=2, callbacks=[slow], verbose=0)
 
 
 if __name__ == "__main__":
