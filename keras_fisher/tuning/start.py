@@ -49,7 +49,51 @@ def alpha_range(
     likelihood: Likelihood | None = None,
     seed: int | None = None,
 ) -> AlphaRange:
-    """Proposes alphas to search, from the size of the penalty's gradient in a few mini-batches."""
+    """Proposes alphas to search, from the size of the penalty's gradient in a few mini-batches.
+
+    The alpha at which alpha times the gradient of the penalty is as long as the gradient of the
+    loss,
+
+        ||d/dw (1/B) sum_i l(x_i, y_i)|| / ||d/dw P||,
+
+    where P is the squared norm that is penalised (eq. 3), is where the penalty begins to rule the
+    training. The search is proposed around it.
+
+    When to trust it: measure on the plain model where its training loss has fallen by some tenths,
+    not at its first weights. There the gradient of the penalty is small, and the alphas come out
+    far too large. It knows nothing of generalisation: a search decides.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile(keras.optimizers.SGD(0.1), loss)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> history = model.fit(x, y, epochs=2, verbose=0)
+    >>> found = kf.tuning.alpha_range(model, (x, y), num_batches=4, batch_size=16, seed=0)
+    >>> len(found.alphas), found.alphas[0] < found.value < found.alphas[-1]
+    (10, True)
+
+    Args:
+        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, with at least `num_batches`.
+        penalty: What is to be penalised, as in `FisherPenaltyModel`.
+        num: How many alphas to propose.
+        num_batches: On how many mini-batches to measure.
+        batch_size: The size of a mini-batch of arrays, that of the training.
+        likelihood: The model's likelihood; `None` infers it from the compiled loss.
+        seed: The seed of drawn labels; `None` for a random one.
+
+    Returns:
+        An `AlphaRange`.
+
+    Raises:
+        TypeError: if an argument is of another type.
+        ValueError: if `data` holds too few examples or no labels, the model has no known
+            likelihood, or the penalty has no gradient.
+    """
+    _arguments.check_integer("num", num, low=2)
     _arguments.check_integer("num_batches", num_batches, low=1)
     _arguments.check_integer("batch_size", batch_size, low=1)
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
@@ -91,8 +135,4 @@ class BalanceMeter(Meter):
         weights = self._model.trainable_weights
         wrt = inputs.floating() if self._penalty.wrt == "inputs" else weights
         found = autodiff.penalty_gradients(objective, weights, wrt)
-        return ops.sqrt(_squared_norm(found.loss) / _squared_norm(found.penalty))
-
-
-def _squared_norm(gradients: Any) -> Any:
-    return autodiff.squared_norm([g for g in gradients if g is not None])
+        return ops.sqrt(autodiff.squared_norm(found.loss) / autodiff.squared_norm(found.penalty))

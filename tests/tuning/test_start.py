@@ -1,0 +1,68 @@
+"""The proposed range of alphas."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+
+X = np.array([[1.0], [2.0], [-1.0], [0.5]], "float32")
+Y = np.array([[3.0], [1.0], [0.0], [2.0]], "float32")
+W = 0.7
+
+
+def line():
+    """A model w x with the loss (w x - y)^2."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[W]])])
+    model.compile("sgd", "mse")
+    return model
+
+
+def balance(penalty):
+    found = kf.tuning.alpha_range(line(), (X, Y), penalty=penalty, num_batches=1, batch_size=4)
+    return found.balance
+
+
+def test_given_labels_and_one_weight_balance_where_the_curvature_says():
+    # P = L'^2, so dP/dw = 2 L' L'', and L' / dP/dw = 1 / (2 L'') with L'' = 2 mean(x^2).
+    assert balance("gp") == pytest.approx(1 / (4 * np.mean(X**2)), rel=1e-5)
+
+
+def test_input_gradients_balance_as_worked_out_by_hand():
+    # dl/dx_i = -2 w r_i / B with r = y - w x, so P = 4 w^2 sum(r^2) / B^2.
+    r = Y - W * X
+    of_loss = -2 * np.mean(X * r)
+    of_penalty = (8 * W * np.sum(r**2) - 8 * W**2 * np.sum(r * X)) / 4**2
+    assert balance("gp_x") == pytest.approx(abs(of_loss / of_penalty), rel=1e-5)
+
+
+def test_the_range_lies_around_the_balance_and_has_the_asked_number():
+    found = kf.tuning.alpha_range(line(), (X, Y), penalty="gp", num=4, num_batches=2, batch_size=2)
+    assert len(found.alphas) == 4
+    assert found.alphas[-1] / found.alphas[0] == pytest.approx(100, rel=0.02)
+    assert found.alphas[0] < found.value < found.alphas[-1]
+    assert found.stderr > 0
+
+
+def test_the_model_is_left_as_it_was():
+    model = line()
+    before = [weight.copy() for weight in model.get_weights()]
+    kf.tuning.alpha_range(model, (X, Y), num_batches=1, batch_size=4, seed=0)
+    for weight, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"penalty": "fb"}, ValueError, "`penalty` must be one of 'fp', 'gp', 'gp_x', 'gp_r'"),
+        ({"num_batches": 0}, ValueError, "`num_batches` must be an integer >= 1"),
+        ({"num": 1}, ValueError, "`num` must be an integer >= 2"),
+        ({"num_batches": 3}, ValueError, "`num_examples` must be at most"),
+    ],
+)
+def test_impossible_arguments_are_refused(changes, error, message):
+    arguments = {"num_batches": 1, "batch_size": 4} | changes
+    with pytest.raises(error, match=message):
+        kf.tuning.alpha_range(line(), (X, Y), **arguments)
