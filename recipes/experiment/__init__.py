@@ -12,6 +12,9 @@
 | `progress.py` | the progress bars |
 | `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
 | `command.py` | the command line |
+| `running.py` | one run of a plan after another |
+| `search.py` | the runs of a grid as a search of keras-tuner, on one machine or many |
+| `tuned.py` | what searches have found, for the recipes that need it |
 | `cost.py` | what a command would cost |
 | `results.py` | finished runs read from folders, and grouped over seeds |
 | `correlation.py` | correlation coefficients over runs |
