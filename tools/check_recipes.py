@@ -4,8 +4,8 @@
     python tools/check_recipes.py noisy_cifar100 large_batch
 
 Builds each kind of run at the paper's size (network, classes, size of the images, penalty,
-measurements) and trains a few steps of it, then draws the recipe's table and figure. Kinds differ by
-more than numbers such as alpha. The images are noise, so that no data set is needed, and few:
+measurements) and trains a few steps of it, then draws the recipe's table and figure. Kinds differ
+by more than numbers such as alpha. The images are noise, so that no data set is needed, and few:
 mini-batches have at most 32, and Tr(F) and Tr(H) are taken on 8.
 """
 
