@@ -223,7 +223,7 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
     "small": {
         "figure12": Swept(
             **SMALL_C10,
-            epochs=25,
+            epochs=20,
             fisher_examples=384,
             varies="learning_rate",
             values=(0.001, 0.005, 0.03),

@@ -227,7 +227,7 @@ PRESETS = {
     "small": {
         "simple_cnn_c10": Trajectories(
             **SMALL_WATCHED,
-            epochs=25,
+            epochs=20,
             fisher_examples=256,
             varies="learning_rate",
             set_a=(0.0024, 0.003, 0.0036),
