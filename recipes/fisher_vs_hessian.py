@@ -150,7 +150,7 @@ PRESETS = {
             fisher_examples=256,
             num_probes=10,
         ),
-        "simple_cnn_c10": Traces(**SMALL_C10, epochs=30, learning_rate=0.0316, fisher_examples=256),
+        "simple_cnn_c10": Traces(**SMALL_C10, epochs=20, learning_rate=0.0316, fisher_examples=256),
     },
     "paper": {
         "densenet_c100": Traces(
