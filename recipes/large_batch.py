@@ -159,7 +159,7 @@ PRESETS = {
             epochs=40,
             learning_rate=0.01,
             fisher_examples=128,
-            alphas=(0.003, 0.01, 0.03),
+            alphas=(0.01, 0.03),
         )
     },
     "paper": {
