@@ -111,9 +111,9 @@ def figure(results: Sequence[Result], path: Path) -> None:
                 scatter.plot(
                     *np.array(pair, float), "o", ms=3, color=COLOURS[key], label=picture.LABELS[key]
                 )
+        curves.set_yscale("symlog")  # Tr(H) may be negative
         scatter.set_xscale("log")
-        for axis in (curves, scatter):
-            axis.set_yscale("log")
+        scatter.set_yscale("log")
         limits = scatter.get_xlim()
         scatter.plot(limits, limits, color="#333333", ls=":", lw=1, label="equal to Tr(H)")
         picture.label(curves, part, y="trace")
