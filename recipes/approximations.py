@@ -240,7 +240,7 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
             epochs=24,
             learning_rate=0.003,
             methods=("one_example",),
-            alphas=(0.0001, 0.0003),
+            alphas=(0.0001,),
         ),
     },
     "paper": {

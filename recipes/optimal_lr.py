@@ -96,7 +96,7 @@ PRESETS = {
             **SMALL_C10 | {"drops": (24,)},
             epochs=30,
             learning_rates=(0.01, 0.03),
-            fp=(0.003, 0.01),
+            fp=(0.003,),
         )
     },
     "paper": {
