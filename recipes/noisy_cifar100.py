@@ -223,8 +223,7 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c100": Noisy(
-            **SMALL_C10
-            | {"dataset": "cifar100", "num_train": 10000, "drops": (26,)},
+            **SMALL_C10 | {"dataset": "cifar100", "num_train": 10000, "drops": (26,)},
             epochs=32,
             noise=(0.5,),
             mixup=(1.6,),
