@@ -136,7 +136,7 @@ PRESETS = {
         )
     },
     "small": {
-        # Without the DenseNet, whose epochs take minutes on two cores.
+        # Without the DenseNet, whose epochs take over a minute each on two cores.
         "resnet8_c10": Traces(
             **SMALL_C10 | {"network": "resnet8", "width": 0},
             epochs=15,
