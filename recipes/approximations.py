@@ -223,24 +223,24 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
     "small": {
         "figure12": Swept(
             **SMALL_C10,
-            epochs=25,
+            epochs=16,
             fisher_examples=384,
             varies="learning_rate",
             values=(0.001, 0.005, 0.03),
         ),
         "figure13": Penalised(
             **SMALL_C10,
-            epochs=30,
+            epochs=24,
             learning_rate=0.003,
             methods=("baseline", "fp", "every_step"),
             alphas=(0.01,),
         ),
         "figure14": Penalised(
             **SMALL_C10,
-            epochs=30,
+            epochs=24,
             learning_rate=0.003,
             methods=("one_example",),
-            alphas=(0.0001, 0.0003),
+            alphas=(0.0001,),
         ),
     },
     "paper": {

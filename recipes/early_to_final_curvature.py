@@ -180,7 +180,7 @@ PRESETS = {
     "small": {
         "simple_cnn_c10": EarlyToFinal(
             **SMALL_WATCHED,
-            epochs=20,
+            epochs=16,
             fisher_examples=500,
             varies="learning_rate",
             high=0.03,

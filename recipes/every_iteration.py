@@ -141,7 +141,7 @@ def both(rates: tuple[float, ...], batch_sizes: tuple[int, ...], **task: Any) ->
 
 PRESETS = {
     "demo": both((0.003, 0.1), (8, 40, 200), **DIGITS, width=128, epochs=30),
-    "small": both((0.00316, 0.0316), (128, 512, 1280), **SMALL_C10, epochs=30),
+    "small": both((0.00316, 0.0316), (128, 512, 1280), **SMALL_C10, epochs=16),
     "paper": both((0.00316, 0.0316), (128, 512, 1280), **SECTION_4["simple_cnn_c10"]),
 }
 RECIPE = Recipe("every_iteration", __doc__, PRESETS, plan, table, figure)

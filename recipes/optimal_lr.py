@@ -93,10 +93,10 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": Augmented(
-            **SMALL_C10 | {"drops": (40,)},
-            epochs=50,
+            **SMALL_C10 | {"drops": (24,)},
+            epochs=30,
             learning_rates=(0.01, 0.03),
-            fp=(0.003, 0.01),
+            fp=(0.003,),
         )
     },
     "paper": {
