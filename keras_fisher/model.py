@@ -234,6 +234,19 @@ class FisherPenaltyModel(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds metrics and optimizer before training.
+
+        Keras leaves them to the step's first trace, which TensorFlow then throws away.
+        """
+        many = self.distribute_strategy.num_replicas_in_sync > 1
+        if many or self._evaluating or not self.backbone.built:
+            super()._maybe_symbolic_build(iterator, data_batch)
+        elif iterator is not None:
+            self._symbolic_build(data_batch=iterator._distributed_dataset.element_spec)
+        else:
+            self._symbolic_build(data_batch=data_batch)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Makes room for the penalty's gradient, outside the traced step."""
         is_made = self.train_function is not None and not force

@@ -101,8 +101,8 @@ CASES = {
 }
 
 
-def forms(net, *, by_layer):
-    """The same three forms, the second way or the first, over two batches of two sizes."""
+def forms(net, *, by_layer, batch_size):
+    """The same three forms over five examples, the second way or the first."""
     generator = np.random.default_rng(0)
     start = net.inputs[0]
     x = generator.normal(size=(5, *start.shape[1:]))
@@ -113,15 +113,15 @@ def forms(net, *, by_layer):
         net,
         (x, y),
         num_probes=3,
-        batch_size=3,
+        batch_size=batch_size,
         by_layer=by_layer,
         likelihood=kf.likelihoods.Categorical(),
         seed=1,
     )
 
 
-def assert_same(net):
-    along, twice = forms(net, by_layer=False), forms(net, by_layer=True)
+def assert_same(net, batch_size=5):
+    along, twice = (forms(net, by_layer=way, batch_size=batch_size) for way in (False, True))
     assert along.value == pytest.approx(twice.value, rel=1e-9)
     assert along.stderr == pytest.approx(twice.stderr, rel=1e-9)
     assert twice.value != 0
@@ -140,6 +140,11 @@ def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
     keras.utils.set_random_seed(1)
     assert_same(CASES[name]())
     assert warnings.messages == []
+
+
+@pytest.mark.usefixtures("float64")
+def test_batches_may_be_of_several_sizes():
+    assert_same(CASES["conv2d"](), batch_size=3)
 
 
 @pytest.mark.usefixtures("float64")
@@ -226,5 +231,6 @@ def test_half_precision_takes_the_way_that_needs_no_comparison(warnings, monkeyp
     monkeypatch.setattr(curvature.autodiff, "Line", None)
     keras.utils.set_random_seed(1)
     net = chain((5,), layers.Dense(4, "tanh", dtype="mixed_bfloat16"))
-    assert forms(net, by_layer=False).value == pytest.approx(forms(net, by_layer=True).value)
+    found = [forms(net, by_layer=way, batch_size=5).value for way in (False, True)]
+    assert found[0] == pytest.approx(found[1])
     assert warnings.messages == []

@@ -127,9 +127,10 @@ def _case(kind, size, channels, *args, data_format, **options):
 
 
 def convolutions(kind, rank):
-    """Every combination; also those in which the rule shifts the output and not the input."""
+    """Both formats in turn; also those in which the rule shifts the output and not the input."""
     paddings = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
     channels_filters_groups = [(2, 4, 1), (4, 2, 1), (4, 8, 2)]
+    combinations = itertools.product(paddings, _steps(rank), channels_filters_groups)
     return dict(
         _case(
             kind,
@@ -140,11 +141,9 @@ def convolutions(kind, rank):
             padding=padding,
             **step,
             groups=groups,
-            data_format=data_format,
+            data_format=_FORMATS[i % 2],
         )
-        for padding, step, (channels, filters, groups), data_format in itertools.product(
-            paddings, _steps(rank), channels_filters_groups, _FORMATS
-        )
+        for i, (padding, step, (channels, filters, groups)) in enumerate(combinations)
     )
 
 
@@ -323,7 +322,7 @@ ONE_OF_EACH = {
     "skip-init": SCALE["skip-init"],
 }
 
-# Every combination of options of a convolution.
+# Every combination of options of a convolution, in one data format.
 COMBINATIONS = {
     "conv1d": convolutions(layers.Conv1D, 1),
     "conv2d": convolutions(layers.Conv2D, 2),
