@@ -19,7 +19,7 @@ import numpy as np
 from experiment import picture
 from experiment.command import main
 from experiment.correlation import log_pearson
-from experiment.paper import ALPHAS, DIGITS, SECTION_4, SMALL_C10
+from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
     NOTHING,
@@ -35,6 +35,8 @@ from experiment.results import (
 )
 from experiment.setting import Run, Setting, Swept, option
 from matplotlib.axes import Axes
+
+from keras_fisher import tuning
 
 TRACES = ("fisher_trace", "minibatch_fisher_trace")
 # What the methods of figures 13 and 14 change.
@@ -254,13 +256,13 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
             **SECTION_4["simple_cnn_c10"],
             learning_rate=0.00316,
             methods=("baseline", "fp", "every_step"),
-            alphas=tuple(round(10 * alpha, 4) for alpha in ALPHAS),
+            alphas=tuning.alphas(0.1),
         ),
         "figure14": Penalised(
             **SECTION_4["simple_cnn_c10"],
             learning_rate=0.00316,
             methods=("one_example",),
-            alphas=tuple(round(alpha / 10, 6) for alpha in ALPHAS),
+            alphas=tuning.alphas(0.001),
         ),
     },
 }

@@ -18,7 +18,7 @@ from typing import Any
 
 from experiment import picture
 from experiment.command import main
-from experiment.paper import ALPHAS, DIGITS, SECTION_4, SMALL_C10
+from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
     chosen,
@@ -31,6 +31,8 @@ from experiment.results import (
     written,
 )
 from experiment.setting import Run, Setting, option
+
+from keras_fisher import tuning
 
 TITLES = {
     "small_batch": "small batch",
@@ -50,7 +52,7 @@ class LargeBatch(Setting):
     larger: int = option("how many times larger the large batch is", 10)
     update_freq: int = option("steps from one computation of the penalty to the next", 1)
     methods: tuple[str, ...] = option("methods to compare", tuple(TITLES), tuple(TITLES))
-    alphas: tuple[float, ...] = option("alphas to choose among", ALPHAS)
+    alphas: tuple[float, ...] = option("alphas to choose among", tuning.alphas())
 
     def __post_init__(self) -> None:
         super().__post_init__()

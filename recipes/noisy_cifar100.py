@@ -39,6 +39,8 @@ from experiment.results import (
 )
 from experiment.setting import Run, Setting, option
 
+from keras_fisher import tuning
+
 METHODS = ("baseline", "mixup", "gp_x", "fp", "gp_r")
 VALUES = METHODS[1:]
 PENALTIES = METHODS[2:]
@@ -53,10 +55,10 @@ class Noisy(Setting):
         "fractions of labels to replace by uniform draws", (0.25, 0.5)
     )
     methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
-    mixup: tuple[float, ...] = option("beta of mixup", (0.4, 0.8, 1.6, 3.2, 6.4))
-    gp_x: tuple[float, ...] = option("alphas of GP_x", (10.0, 30.0, 100.0, 300.0, 1000.0))
-    fp: tuple[float, ...] = option("alphas of FP", (0.01, 0.1, 0.31, 10.0))
-    gp_r: tuple[float, ...] = option("alphas of GP_r", (0.01, 0.1, 0.31, 10.0))
+    mixup: tuple[float, ...] = option("beta of mixup", tuning.mixup_betas())
+    gp_x: tuple[float, ...] = option("alphas of GP_x", tuning.noisy_label_alphas("gp_x"))
+    fp: tuple[float, ...] = option("alphas of FP", tuning.noisy_label_alphas())
+    gp_r: tuple[float, ...] = option("alphas of GP_r", tuning.noisy_label_alphas())
     monitored: int = option("training examples on which both kinds of labels are followed", 5000)
     gradient_batches: int = option("mini-batches for each gradient norm", 10)
 

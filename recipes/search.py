@@ -40,8 +40,8 @@ from experiment.search import search
 from experiment.setting import Run, Setting, option
 from matplotlib.axes import Axes
 
+from keras_fisher import tuning
 from keras_fisher.penalties import PENALTIES
-from keras_fisher.tuning import alphas, learning_rates
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Searched(Setting):
 
     learning_rate: float = option("the one learning rate; 0 for those to search", 0.0)
     penalty: str = option("penalty that alpha is of", "fp", tuple(PENALTIES))
-    learning_rates: tuple[float, ...] = option("learning rates to search", learning_rates())
-    alphas: tuple[float, ...] = option("alphas to search", alphas())
+    learning_rates: tuple[float, ...] = option("learning rates to search", tuning.learning_rates())
+    alphas: tuple[float, ...] = option("alphas to search", tuning.alphas())
     noise: float = option("fraction of labels to replace by uniform draws", 0.0)
 
     def __post_init__(self) -> None:
@@ -157,12 +157,12 @@ PRESETS = {
             epochs=15,
             steps_per_execution=13,
             learning_rates=(0.003,),
-            alphas=(0.0, *alphas(0.1)),
+            alphas=(0.0, *tuning.alphas(0.1)),
         )
     },
     "small": {
         "simple_cnn_c10": Searched(
-            **SMALL_C10, epochs=40, learning_rates=(0.003,), alphas=(0.0, *alphas())
+            **SMALL_C10, epochs=40, learning_rates=(0.003,), alphas=(0.0, *tuning.alphas())
         )
     },
     "paper": {

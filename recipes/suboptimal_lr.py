@@ -20,7 +20,7 @@ from typing import Any
 
 from experiment import picture
 from experiment.command import main
-from experiment.paper import ALPHAS, DIGITS, RATES, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
     by_part,
@@ -33,6 +33,8 @@ from experiment.results import (
 )
 from experiment.setting import Run, Setting, option
 
+from keras_fisher import tuning
+
 METHODS = ("eta_star", "baseline", "gp_x", "gp", "fp", "gp_r")
 PENALTIES = METHODS[2:]
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {}, "gradient_norm": {}}
@@ -43,13 +45,15 @@ class Rates(Setting):
     """A setting of table 1."""
 
     learning_rate: float = option("the small learning rate; 0 for eta* / slower", 0.0)
-    learning_rates: tuple[float, ...] = option("learning rates to find eta* among", RATES)
+    learning_rates: tuple[float, ...] = option(
+        "learning rates to find eta* among", tuning.learning_rates()
+    )
     slower: float = option("how many times smaller than eta* the small learning rate is", 10.0)
     methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
-    gp_x: tuple[float, ...] = option("alphas of GP_x", tuple(1000 * a for a in ALPHAS))
-    gp: tuple[float, ...] = option("alphas of GP", ALPHAS)
-    fp: tuple[float, ...] = option("alphas of FP", ALPHAS)
-    gp_r: tuple[float, ...] = option("alphas of GP_r", ALPHAS)
+    gp_x: tuple[float, ...] = option("alphas of GP_x", tuning.alphas(10.0))
+    gp: tuple[float, ...] = option("alphas of GP", tuning.alphas())
+    fp: tuple[float, ...] = option("alphas of FP", tuning.alphas())
+    gp_r: tuple[float, ...] = option("alphas of GP_r", tuning.alphas())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,7 +203,7 @@ PRESETS = {
             augment="flip_and_crop",
             learning_rates=TINY_IMAGENET_GRID,
             slower=31.6,
-            gp_x=tuple(1000 * alpha for alpha in TINY_IMAGENET_GRID),
+            gp_x=tuning.alphas(10.0, num=5),
             gp=TINY_IMAGENET_GRID,
             fp=TINY_IMAGENET_GRID,
             gp_r=TINY_IMAGENET_GRID,

@@ -7,7 +7,7 @@ except ImportError as error:
         "keras_fisher.tuning needs keras-tuner: pip install 'keras_fisher[tuning]'"
     ) from error
 
-from keras_fisher.tuning.grids import alphas, learning_rates
+from keras_fisher.tuning.grids import alphas, learning_rates, mixup_betas, noisy_label_alphas
 from keras_fisher.tuning.hypermodel import FisherPenaltyHyperModel
 from keras_fisher.tuning.oracle import GridOracle
 from keras_fisher.tuning.search import GridSearch
@@ -21,4 +21,6 @@ __all__ = [
     "alpha_range",
     "alphas",
     "learning_rates",
+    "mixup_betas",
+    "noisy_label_alphas",
 ]

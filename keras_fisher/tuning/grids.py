@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from keras_fisher import _arguments
+from keras_fisher.penalties import PENALTIES
 
 _DIGITS = 3  # significant ones, so that a value can be typed, and names a folder
 
@@ -12,9 +13,9 @@ _DIGITS = 3  # significant ones, so that a value can be typed, and names a folde
 def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
     """The alphas to search around `value`, v: `num` from v/10 to 10 v (section 4, appendix G.2).
 
-    Appendix G.2 finds v = 0.01 right for FP, GP and GP_r, and larger values for GP_x (those of
-    appendix G.3, 10 to 1000, are v = 100). Appendix C searches v = 0.1 for a penalty that is
-    computed at every step, and v = 0.001 for the penalty on one example (eq. 6).
+    Appendix G.2 finds v = 0.01 right for FP, GP and GP_r, and larger values for GP_x. Appendix C
+    searches v = 0.1 for a penalty that is computed at every step, and v = 0.001 for the penalty on
+    one example (eq. 6).
 
     Example:
     >>> import keras_fisher as kf
@@ -60,6 +61,41 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
     if low >= high:
         raise ValueError(f"`high` must be above `low`. Received: low={low}, high={high}")
     return _logarithmic(low, high, _arguments.check_integer("num", num, low=2))
+
+
+def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
+    """The alphas that appendix G.3 lists for noisy labels.
+
+    Example:
+    >>> import keras_fisher as kf
+    >>> kf.tuning.noisy_label_alphas()
+    (0.01, 0.1, 0.31, 10.0)
+
+    Args:
+        penalty: "fp", "gp" or "gp_r", which share a list, or "gp_x".
+
+    Returns:
+        Values in ascending order.
+
+    Raises:
+        ValueError: if `penalty` is unknown.
+    """
+    penalty = _arguments.check_choice("penalty", penalty, tuple(PENALTIES))
+    return (10.0, 30.0, 100.0, 300.0, 1000.0) if penalty == "gp_x" else (0.01, 0.1, 0.31, 10.0)
+
+
+def mixup_betas() -> tuple[float, ...]:
+    """The betas of mixup that appendix G.3 lists for noisy labels.
+
+    Example:
+    >>> import keras_fisher as kf
+    >>> kf.tuning.mixup_betas()
+    (0.4, 0.8, 1.6, 3.2, 6.4)
+
+    Returns:
+        Values in ascending order.
+    """
+    return (0.4, 0.8, 1.6, 3.2, 6.4)
 
 
 def _logarithmic(low: float, high: float, num: int) -> tuple[float, ...]:

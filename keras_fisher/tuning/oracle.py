@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-import numpy as np
 from keras_tuner.engine import trial as trials
 
 _TO_BE_RUN = (trials.TrialStatus.RUNNING, trials.TrialStatus.INVALID)  # again, or at all
@@ -34,9 +33,9 @@ class GridOracle(keras_tuner.Oracle):
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        tried = {_key(trial.hyperparameters.values) for trial in self.trials.values()}
+        tried = [trial.hyperparameters.values for trial in self.trials.values()]
         for values in self._combinations():
-            if _key(values) not in tried:
+            if values not in tried:
                 return {"status": trials.TrialStatus.RUNNING, "values": values}
         return {"status": trials.TrialStatus.STOPPED}
 
@@ -50,12 +49,6 @@ class GridOracle(keras_tuner.Oracle):
                 if chosen.is_active(parameter):
                     chosen.values[parameter.name] = value
             yield chosen.values
-
-    @keras_tuner.synchronized
-    def end_trial(self, trial: trials.Trial) -> None:
-        # A worker on another machine returns what it was sent in single precision.
-        trial.hyperparameters.values.update(self.trials[trial.trial_id].hyperparameters.values)
-        super().end_trial(trial)
 
     def save(self) -> None:
         _write(self._get_oracle_fname(), self.get_state())
@@ -72,16 +65,6 @@ class GridOracle(keras_tuner.Oracle):
         super().reload()
         waiting = {t.trial_id for t in self.trials.values() if t.status in _TO_BE_RUN}
         self._retry_queue = sorted(waiting, reverse=True)  # the last of it is run first
-        self.start_order += sorted({*self.trials} - {*self.start_order})
-        ended = [trial_id for trial_id in self.end_order if trial_id not in waiting]
-        self.end_order: list[str] = ended + sorted({*self.trials} - {*ended} - waiting)
-
-
-def _key(values: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells combinations apart, after a passage through single precision too."""
-    return tuple(
-        sorted((k, str(np.float32(v)) if isinstance(v, float) else v) for k, v in values.items())
-    )
 
 
 def _write(path: str, state: dict[str, Any]) -> None:

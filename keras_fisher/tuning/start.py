@@ -135,4 +135,5 @@ class BalanceMeter(Meter):
         weights = self._model.trainable_weights
         wrt = inputs.floating() if self._penalty.wrt == "inputs" else weights
         found = autodiff.penalty_gradients(objective, weights, wrt)
+        assert found.loss is not None
         return ops.sqrt(autodiff.squared_norm(found.loss) / autodiff.squared_norm(found.penalty))

@@ -36,7 +36,6 @@ NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "simple_cnn": zoo.simple_cnn,
     "vgg11": zoo.vgg11,
     "densenet": _densenet,
-    "densenet16": partial(_densenet, depth=16),
     "wide_resnet": zoo.wide_resnet,
     "wide_resnet_skipinit": partial(zoo.wide_resnet, batch_norm=False),
     "resnet50_skipinit": partial(zoo.wide_resnet, depth=50, width=1, batch_norm=False),

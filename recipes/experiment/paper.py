@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-RATES = (0.01, 0.0316, 0.1, 0.316, 1.0)  # learning rates to search, appendix G.2
-# What tables 1 and 2 search on TinyImageNet: learning rates, and five alphas around v = 0.01.
-TINY_IMAGENET_GRID = (0.001, 0.00316, 0.01, 0.0316, 0.1)
-# Ten values between v/10 and 10v, v = 0.01, to search alpha among (section 4 and appendix G.2).
-ALPHAS = (0.001, 0.00167, 0.00278, 0.00464, 0.00774, 0.0129, 0.0215, 0.0359, 0.0599, 0.1)
+from keras_fisher.tuning import alphas
+
+# What tables 1 and 2 search on TinyImageNet: learning rates, and alphas.
+TINY_IMAGENET_GRID = alphas(num=5)
 
 _SECTION_4: dict[str, Any] = {
     "batch_size": 128,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-import numpy as np
 
 from experiment import results
 from experiment.progress import Progress
@@ -67,5 +66,5 @@ class RunTuner(keras_tuner.Tuner):
 
 
 def _key(values: Mapping[str, Any]) -> tuple[float, ...]:
-    """What tells runs apart. Workers are sent values in single precision."""
-    return tuple(float(np.float32(values[name])) for name in SEARCHED)
+    """What tells the runs of a grid apart."""
+    return tuple(values[name] for name in SEARCHED)

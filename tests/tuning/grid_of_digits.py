@@ -1,4 +1,4 @@
-"""A search of ten alphas on digits, as a program: `python grid_of_digits.py FOLDER`."""
+"""A search of alphas on digits, as a program: `python grid_of_digits.py FOLDER`."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ import keras
 
 from keras_fisher import data, tuning
 
-ALPHAS = tuning.alphas(0.1)
+ALPHAS = tuning.alphas(0.1, num=4)
 
 
 def main(folder):
@@ -21,9 +21,9 @@ def main(folder):
         alphas=ALPHAS,
     )
     tuner = tuning.GridSearch(hypermodel, directory=folder)
-    slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.3))
+    slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.5))
     x, y = train.x[:200], train.y[:200]
-    tuner.search(x, y, validation_data=validation, epochs=2, callbacks=[slow], verbose=0)
+    tuner.search(x, y, validation_data=validation, callbacks=[slow], verbose=0)
 
 
 if __name__ == "__main__":

@@ -54,8 +54,7 @@ def never_killed(tmp_path_factory):
 
 
 def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
-    for number in (1, 6):
-        kill_in(start(tmp_path), tmp_path, number)
+    kill_in(start(tmp_path), tmp_path, 2)
     assert start(tmp_path).wait() == 0
     found = trials(tmp_path)
     assert alphas(found) == sorted(ALPHAS)
@@ -71,10 +70,10 @@ def test_chief_and_workers_of_which_one_is_killed_finish_the_same_grid(tmp_path,
     def member(name):
         return start(tmp_path, KERASTUNER_TUNER_ID=name, **there)
 
-    chief, *workers = [member(name) for name in ("chief", "tuner0", "tuner1", "tuner2")]
-    kill_in(workers[1], tmp_path, 3)
+    chief, *workers = [member(name) for name in ("chief", "tuner0", "tuner1")]
+    kill_in(workers[1], tmp_path, 2)
     workers[1] = member("tuner1")
-    assert [process.wait() for process in (*workers, chief)] == [0, 0, 0, 0]
+    assert [process.wait() for process in (*workers, chief)] == [0, 0, 0]
     found = trials(tmp_path)
     assert alphas(found) == sorted(ALPHAS)
     assert best_alpha(found) == best_alpha(never_killed)
