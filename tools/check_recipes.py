@@ -47,7 +47,7 @@ STEPS = 3
 BATCH_SIZE = 32  # at most
 MEASURED = 8  # examples of which Tr(F) and Tr(H) are taken
 NAMES = ("method", "seed", "data_seed", "learning_rate", "value")  # no matter to the kind
-SWITCHES = ("alpha", "mixup_beta", "noise")  # which matter only as far as they are zero
+SWITCHES = ("alpha", "mixup_beta", "noise", "initial")  # matter as far as they are 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +93,8 @@ def kinds(recipe: Recipe) -> list[Run]:
     for run in shorts.values():
         if run.seed == run.data_seed == 0 or run.initial:
             by_kind.setdefault(kind(run), run)
-    return list(by_kind.values())
+    kept = {run.name for run in by_kind.values()} | {run.initial for run in by_kind.values()}
+    return [run for run in shorts.values() if run.name in kept]
 
 
 def kind(run: Run) -> str:
