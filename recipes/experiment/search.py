@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from experiment import results
 from experiment.progress import Progress
 from experiment.recipe import Recipe
 from experiment.running import claim
 from experiment.setting import Run, Setting
-from experiment.training import train
+from experiment.training import FIGURES, train
 from experiment.tuned import write_chosen
 from keras_fisher.tuning import GridOracle
 
@@ -23,6 +25,7 @@ SEARCHED = ("seed", "learning_rate", "alpha")
 
 def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
     """Trains all runs that are not finished; as a chief, waits until the workers have."""
+    _choose_columns(out)
     with Progress(recipe.all_runs(settings)) as progress:
         for part, setting in settings.items():
             RunTuner(part, recipe.plan(part, setting, {}), out, progress).search(verbose=0)
@@ -63,6 +66,17 @@ class RunTuner(keras_tuner.Tuner):
         else:
             train(run, self.out, self.progress)
         return results.validation_accuracy(results.read_one(folder))
+
+
+def _choose_columns(out: Path) -> None:
+    """Names what TensorBoard's HParams tab is to show, of all that the runs write there."""
+    if any(out.glob("events.*")):
+        return
+    with tf.summary.create_file_writer(str(out)).as_default():
+        hparams.hparams_config(
+            hparams=[hparams.HParam(name) for name in (*SEARCHED, "penalty", "noise")],
+            metrics=[hparams.Metric(tag) for tag in FIGURES],
+        )
 
 
 def _key(values: Mapping[str, Any]) -> tuple[float, ...]:

@@ -37,6 +37,8 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
 OF_MINIBATCHES = ("minibatch_fisher_trace", "gradient_norm")  # they depend on the batch size
 RECALIBRATION_BATCHES = 100  # appendix G.2
 STEPS_BETWEEN_SCALARS = 10
+# What TensorBoard's HParams tab shows of a finished run.
+FIGURES = ("best/validation_accuracy", "best/test_accuracy", "final/test_accuracy")
 
 
 def train(run: Run, out: Path, progress: Progress) -> dict[str, Any]:
@@ -178,16 +180,12 @@ def _arguments(key: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
 
 def _write_hparams(run: Run, figures: dict[str, Any], folder: Path) -> None:
     """Shows the run in TensorBoard's table of settings and final figures."""
-    numbers = {
-        "best/validation_accuracy": figures["best"]["validation_accuracy"],
-        "best/test_accuracy": figures["best"]["test_accuracy"],
-        "final/test_accuracy": figures["final"]["test_accuracy"],
-    }
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
         hparams.hparams(_scalars(run), trial_id=run.name)
-        for name, number in numbers.items():
-            tf.summary.scalar(name, number, step=run.epochs)
+        for tag in FIGURES:
+            moment, figure = tag.split("/")
+            tf.summary.scalar(tag, figures[moment][figure], step=run.epochs)
     writer.close()
 
 

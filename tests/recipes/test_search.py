@@ -6,8 +6,11 @@ import large_batch
 import pytest
 import search
 import suboptimal_lr
+import tensorflow as tf
 from experiment import command, results
 from experiment import search as with_tuner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.recipes.tiny import OPTIONS
 
@@ -49,6 +52,19 @@ def test_the_best_combination_is_kept_and_marked(finished):
     marked = [line for line in (out / "table.md").read_text().splitlines() if "chosen" in line]
     assert len(marked) == 1
     assert f"| {best['alpha']:.4g} |" in marked[0]
+
+
+def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
+    out, runs = finished
+    events = EventAccumulator(str(out)).Reload()
+    data = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
+    assert [info.name for info in experiment.hparam_infos][:3] == ["seed", "learning_rate", "alpha"]
+    assert "best/validation_accuracy" in [info.name.tag for info in experiment.metric_infos]
+    for run in runs:
+        scalars = EventAccumulator(str(out / run["name"] / "tensorboard")).Reload()
+        logged = scalars.Tensors("best/validation_accuracy")[0].tensor_proto
+        assert tf.make_ndarray(logged) == pytest.approx(run["best"]["validation_accuracy"])
 
 
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
