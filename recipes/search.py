@@ -3,9 +3,9 @@
 Trains each combination of the given learning rates and alphas, under each seed, and picks the one
 of best mean validation accuracy. Figures 13 and 14 show the accuracy of such a search over alpha.
 
-A search of learning rates alone (`--alphas 0`) finds eta*; one of alphas belongs at the learning
-rate that the penalty will be used with (`--learning-rates 0.001`). The other recipes take what was
-found by its folder (`--tuned`).
+`--over lr` finds eta*, without a penalty; `--over alpha` belongs at the learning rate that the
+penalty will be used with (`--learning-rate 0.001`). The other recipes take what was found by its
+folder (`--tuned`).
 
 Several machines that share the folder share the work: start the same command on each, one of them
 with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with worker0, worker1, ..., all
@@ -23,7 +23,7 @@ from typing import Any
 
 from experiment import picture
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Recipe, Result
 from experiment.results import (
     best_combination,
@@ -43,20 +43,23 @@ from matplotlib.axes import Axes
 from keras_fisher import tuning
 from keras_fisher.penalties import PENALTIES
 
+OVER = ("lr", "alpha")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Searched(Setting):
     """A setting, and what is searched in it."""
 
-    learning_rate: float = option("the one learning rate; 0 for those to search", 0.0)
+    over: tuple[str, ...] = option("what to search", OVER, OVER)
     penalty: str = option("penalty that alpha is of", "fp", tuple(PENALTIES))
+    learning_rate: float = option("learning rate, where --over has no lr", 0.01)
     learning_rates: tuple[float, ...] = option("learning rates to search", tuning.learning_rates())
     alphas: tuple[float, ...] = option("alphas to search", tuning.alphas())
     noise: float = option("fraction of labels to replace by uniform draws", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_listed("learning_rates", "alphas")
+        self._check_listed("over", "learning_rates", "alphas")
         for name in ("learning_rates", "alphas"):
             self._check(name, at_least=0)
         self._check("noise", at_least=0, below=1)
@@ -64,7 +67,8 @@ class Searched(Setting):
 
 def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[Run]:
     """The grid: seeds first, alphas last."""
-    rates = (setting.learning_rate,) if setting.learning_rate else setting.learning_rates
+    rates = setting.learning_rates if "lr" in setting.over else (setting.learning_rate,)
+    alphas = setting.alphas if "alpha" in setting.over else (0.0,)
     return [
         Run.of(
             setting,
@@ -78,7 +82,7 @@ def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[R
             noise=setting.noise,
             measures={"fisher_trace": {}},
         )
-        for seed, rate, alpha in itertools.product(setting.seeds, rates, setting.alphas)
+        for seed, rate, alpha in itertools.product(setting.seeds, rates, alphas)
     ]
 
 
@@ -149,6 +153,13 @@ def _draw(
 
 # ---- Presets ---------------------------------------------------------------------------------
 
+# Tables 1 and 2 search fewer alphas and smaller learning rates on TinyImageNet.
+GRIDS = {
+    "wide_resnet_tiny_imagenet": {
+        "learning_rates": TINY_IMAGENET_GRID,
+        "alphas": TINY_IMAGENET_GRID,
+    }
+}
 PRESETS = {
     "demo": {
         "mlp_digits": Searched(
@@ -156,17 +167,22 @@ PRESETS = {
             width=128,
             epochs=15,
             steps_per_execution=13,
-            learning_rates=(0.003,),
+            over=("alpha",),
+            learning_rate=0.003,
             alphas=(0.0, *tuning.alphas(0.1)),
         )
     },
     "small": {
         "simple_cnn_c10": Searched(
-            **SMALL_C10, epochs=40, learning_rates=(0.003,), alphas=(0.0, *tuning.alphas())
+            **SMALL_C10,
+            epochs=40,
+            over=("alpha",),
+            learning_rate=0.003,
+            alphas=(0.0, *tuning.alphas()),
         )
     },
     "paper": {
-        **{part: Searched(**setting) for part, setting in SECTION_4.items()},
+        **{part: Searched(**setting, **GRIDS.get(part, {})) for part, setting in SECTION_4.items()},
         **{
             f"{part}_noise": Searched(**setting, noise=0.25)
             for part, setting in SECTION_4_1.items()

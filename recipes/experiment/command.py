@@ -95,6 +95,7 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="only say what it would cost")
     parser.add_argument(
         "--only",
+        "--setting",
         nargs="+",
         choices=settings,
         default=list(settings),

@@ -12,13 +12,14 @@ from experiment import search as with_tuner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS
 
 PART = "mlp_digits"
 
 
 def run(out, *arguments):
-    grid = ["--learning-rates", "0.03", "--alphas", "0", "0.01", "10"]
+    grid = ["--over", "lr", "alpha", "--learning-rates", "0.03", "--alphas", "0", "0.01", "10"]
     command.main(
         search.RECIPE,
         [*OPTIONS, *grid, *arguments, "--out", str(out)],
@@ -71,6 +72,20 @@ def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
     out, runs = finished
     monkeypatch.setattr(with_tuner, "train", None)
     assert run(out) == runs
+
+
+def test_what_is_not_searched_keeps_its_one_value():
+    def searched(*arguments):
+        settings = command.parse(search.RECIPE, ["--preset", "paper", *arguments])[0]
+        setting = settings["simple_cnn_c10"]
+        runs = search.plan("simple_cnn_c10", setting, {})
+        return {run.learning_rate for run in runs}, {run.alpha for run in runs}
+
+    chosen = ["--setting", "simple_cnn_c10"]
+    rates, alphas = {0.01, 0.0316, 0.1, 0.316, 1.0}, {*kf.tuning.alphas()}
+    assert searched(*chosen, "--over", "lr", "alpha") == (rates, alphas)
+    assert searched(*chosen, "--over", "lr") == (rates, {0.0})
+    assert searched(*chosen, "--over", "alpha", "--learning-rate", "0.002") == ({0.002}, alphas)
 
 
 def test_other_recipes_take_what_was_found(tmp_path):
