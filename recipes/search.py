@@ -154,7 +154,7 @@ def _draw(
 # ---- Presets ---------------------------------------------------------------------------------
 
 # Tables 1 and 2 search fewer alphas and smaller learning rates on TinyImageNet.
-GRIDS = {
+GRIDS: dict[str, dict[str, Any]] = {
     "wide_resnet_tiny_imagenet": {
         "learning_rates": TINY_IMAGENET_GRID,
         "alphas": TINY_IMAGENET_GRID,
@@ -163,13 +163,13 @@ GRIDS = {
 PRESETS = {
     "demo": {
         "mlp_digits": Searched(
-            **DIGITS,
-            width=128,
-            epochs=15,
-            steps_per_execution=13,
+            **DIGITS | {"num_train": 0, "drops": (36,)},
+            epochs=45,
+            steps_per_execution=34,
             over=("alpha",),
-            learning_rate=0.003,
-            alphas=(0.0, *tuning.alphas(0.1)),
+            learning_rate=0.015,
+            alphas=(0.0, *tuning.alphas(0.1, num=5)),
+            noise=0.5,
         )
     },
     "small": {
