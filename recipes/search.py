@@ -143,7 +143,7 @@ def _draw(
     groups = {alpha: of(group, figure_of) for (alpha,), group in grouped(runs, "alpha").items()}
     plain = groups.pop(0.0, None)
     if plain is not None:
-        axis.axhline(plain.mean(), color=colour, ls=":", lw=1.2)
+        axis.axhline(plain.mean(), color=colour, ls=":", lw=1.2, label=f"{name}, alpha 0")
     if groups:
         means = [values.mean() for values in groups.values()]
         spreads = [values.std(ddof=1) if len(values) > 1 else 0 for values in groups.values()]

@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += [row(runs) for runs in searches.values()]
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
-    header = ["setting", "noise", "penalty", "epochs before", "balance", "range", "best", "inside"]
+    header = [
+        *("network", "data set", "noise", "penalty"),
+        *("epochs before", "balance", "range", "best", "inside"),
+    ]
     print(picture.markdown(header, rows))
 
 
@@ -56,7 +59,8 @@ def row(runs: Sequence[Result]) -> list[str]:
     epochs, found = measured(best)
     low, high = found.alphas[0], found.alphas[-1]
     return [
-        best["part"],
+        best["network"],
+        best["dataset"],
         f"{best['noise']:.0%}",
         best["penalty"],
         str(epochs),
@@ -80,6 +84,7 @@ def measured(result: Result) -> tuple[int, kf.tuning.AlphaRange]:
         epochs=MOST_EPOCHS,
         steps_per_epoch=source.steps_per_epoch,
         shuffle=False,
+        verbose=2,
         callbacks=[fallen],
     )
     found = kf.tuning.alpha_range(
