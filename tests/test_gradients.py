@@ -91,9 +91,10 @@ def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
     assert gradient_error > 1e-5
 
 
-@pytest.mark.parametrize(("name", "penalty"), CASES)
+# "gp" and "gp_r" differ from "fp" in their labels alone.
+@pytest.mark.parametrize(("name", "penalty"), [case for case in CASES if case[1] in ("fp", "gp_x")])
 def test_finite_difference_agrees_with_exact_in_float32(name, penalty):
-    # The labels of "fp" and "gp_r" are drawn: both gradients must be taken at the same ones.
+    # The labels of "fp" are drawn: both gradients must be taken at the same ones.
     arguments = {"penalty": penalty, "seed": 4}
     value, exact = nets.penalty_and_gradient(name, **arguments)
     value_by_difference, by_difference = nets.penalty_and_gradient(
