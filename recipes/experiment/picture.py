@@ -146,11 +146,12 @@ def legend(figure: Figure, axes: Iterable[Axes], **others: Any) -> None:
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     } | others
+    column = 0.7 + 0.08 * max(map(len, named), default=0)  # inches: the handle, and each letter
     figure.legend(
         named.values(),
         named.keys(),
         loc="outside lower center",
-        ncols=min(len(named), 8),
+        ncols=min(len(named), max(1, int(figure.get_figwidth() / column))),
         frameon=False,
     )
 
