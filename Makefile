@@ -14,7 +14,7 @@ help:  ## Say what each target does
 demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
-recipes-demo: $(STAMP)  ## Run every recipe on a small data set
+recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
