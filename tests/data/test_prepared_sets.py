@@ -1,10 +1,12 @@
 """The real data sets. Each is decoded once, so all that needs them is in this file."""
 
+import functools
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_fisher.data import arrays, load, load_arrays, sources
 
@@ -60,13 +62,30 @@ def test_parts_share_no_image_but_for_the_known_ones(data):
     assert len(contents(splits.train) & contents(splits.validation)) <= twice
 
 
-def test_arrays_are_normalised_and_hold_as_many_of_each_class(data):
-    splits = load_arrays(data.name, num_train=5000)
-    for part in (splits.train, splits.test):
-        np.testing.assert_allclose(part.x.mean(axis=(0, 1, 2)), 0, atol=0.1)
-        np.testing.assert_allclose(part.x.var(axis=(0, 1, 2)), 1, atol=0.1)
-    assert set(np.bincount(splits.train.y)) == {5000 // data.classes}
-    assert splits.train.x.dtype == "float32"
+def test_training_images_are_normalised_and_the_others_likewise(data):
+    pipelines = load(data.name, batch_size=1000)
+    mean, variance = moments(pipelines.train.take(pipelines.steps_per_epoch))
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+    np.testing.assert_allclose(variance, 1, atol=1e-4)
+    mean, variance = moments(pipelines.test)
+    np.testing.assert_allclose(mean, 0, atol=0.05)
+    np.testing.assert_allclose(variance, 1, atol=0.1)
+
+
+def moments(batches):
+    """Mean and variance of each channel, over batches of one size."""
+    found = [tf.nn.moments(tf.cast(x, tf.float64), axes=[0, 1, 2]) for x, _ in batches]
+    means, variances = np.array(found).transpose(1, 0, 2)
+    return means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)
+
+
+def test_a_run_that_begins_later_sees_the_batches_of_one_that_did_not(data):
+    options = {"batch_size": 500, "num_train": 2000, "augment": "flip_and_crop", "mixup_beta": 0.4}
+    make = functools.partial(load, data.name, seed=1, **options)
+    whole, later = make().train.skip(2 * 4).take(4), make(first_epoch=2).train.take(4)
+    for (x, y), (x_expected, y_expected) in zip(later, whole, strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_array_equal(y, y_expected)
 
 
 def test_fit_takes_them(data):
@@ -89,3 +108,9 @@ def test_fit_takes_them(data):
         verbose=0,
     )
     assert fitted.history["loss"][1] < fitted.history["loss"][0]
+
+
+def test_arrays_hold_as_many_of_each_class(data):
+    splits = load_arrays(data.name, num_train=2000)
+    assert set(np.bincount(splits.train.y)) == {2000 // data.classes}
+    assert splits.train.x.dtype == "float32"
