@@ -4,7 +4,7 @@ try:
     import keras_tuner as _keras_tuner  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "keras_fisher.tuning needs keras-tuner: pip install 'keras_fisher[tuning]'"
+        "keras_fisher.tuning needs keras-tuner: pip install keras-fisher[tuning]"
     ) from error
 
 from keras_fisher.tuning.grids import alphas, learning_rates, mixup_betas, noisy_label_alphas

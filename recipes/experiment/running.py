@@ -23,13 +23,18 @@ def train_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> Non
     with Progress(recipe.all_runs(settings)) as progress:
         while run := _next(recipe.runs(settings, finished), finished):
             progress.begin(run, len(finished) + 1)
-            claim(out / run.name, run)
-            if (out / run.name / "results.json").exists():
-                progress.skip(run.epochs)
-            else:
-                train(run, out, progress)
-            accuracy = results.validation_accuracy(results.read_one(out / run.name))
-            finished[run.name] = as_result(run, accuracy)
+            finished[run.name] = as_result(run, train_one(run, out, progress))
+
+
+def train_one(run: Run, out: Path, progress: Progress) -> float:
+    """Trains a run that is not finished, and returns its best validation accuracy."""
+    folder = out / run.name
+    claim(folder, run)
+    if (folder / "results.json").exists():
+        progress.skip(run.epochs)
+    else:
+        train(run, out, progress)
+    return results.validation_accuracy(results.read_one(folder))
 
 
 def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:

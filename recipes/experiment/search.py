@@ -13,9 +13,9 @@ from tensorboard.plugins.hparams import api as hparams
 from experiment import results
 from experiment.progress import Progress
 from experiment.recipe import Recipe
-from experiment.running import claim
+from experiment.running import train_one
 from experiment.setting import Run, Setting
-from experiment.training import FIGURES, train
+from experiment.training import FIGURES
 from experiment.tuned import write_chosen
 from keras_fisher.tuning import GridOracle
 
@@ -52,20 +52,11 @@ class RunTuner(keras_tuner.Tuner):
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         try:
-            return {OBJECTIVE: self._train(self.runs[_key(trial.hyperparameters.values)])}
+            run = self.runs[_key(trial.hyperparameters.values)]
+            self.progress.begin(run, [*self.runs.values()].index(run) + 1)
+            return {OBJECTIVE: train_one(run, self.out, self.progress)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
-
-    def _train(self, run: Run) -> float:
-        """Trains a run that is not finished, and returns its best validation accuracy."""
-        folder = self.out / run.name
-        self.progress.begin(run, [*self.runs.values()].index(run) + 1)
-        claim(folder, run)
-        if (folder / "results.json").exists():
-            self.progress.skip(run.epochs)
-        else:
-            train(run, self.out, self.progress)
-        return results.validation_accuracy(results.read_one(folder))
 
 
 def _choose_columns(out: Path) -> None:

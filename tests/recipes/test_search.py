@@ -7,7 +7,7 @@ import pytest
 import search
 import suboptimal_lr
 import tensorflow as tf
-from experiment import command, results
+from experiment import command, results, running
 from experiment import search as with_tuner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -70,7 +70,7 @@ def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
 
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
     out, runs = finished
-    monkeypatch.setattr(with_tuner, "train", None)
+    monkeypatch.setattr(running, "train", None)
     assert run(out) == runs
 
 
