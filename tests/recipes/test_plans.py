@@ -155,6 +155,11 @@ def test_every_network_takes_a_width(name):
     assert narrow.count_params() < wider.count_params()
 
 
+def test_width_0_is_the_networks_own():
+    sizes = [networks.build("mlp", (8, 8, 1), 10, width, 0).count_params() for width in (0, 256)]
+    assert sizes[0] == sizes[1]
+
+
 # ---- Tables and figures --------------------------------------------------------------------------
 
 
