@@ -63,35 +63,46 @@ CASES = {
         layers.Conv2D(4, 3, activation="leaky_relu"),
         layers.Flatten(),
     ),
-    "dilation": lambda: chain(
-        IMAGES, layers.Conv2D(4, 3, dilation_rate=2, activation="gelu"), layers.Flatten()
-    ),
     "conv3d": lambda: chain(
         (4, 4, 4, 2),
         layers.Conv3D(3, 2, activation="relu"),
         layers.Flatten(),
     ),
-    "transposed": lambda: chain(
-        IMAGES, layers.Conv2DTranspose(4, 3, strides=2), layers.LeakyReLU(), layers.Flatten()
+    "dilated and transposed": lambda: chain(
+        IMAGES,
+        layers.Conv2D(4, 3, dilation_rate=2, activation="gelu"),
+        layers.Conv2DTranspose(4, 3, strides=2),
+        layers.LeakyReLU(),
+        layers.Flatten(),
     ),
-    "depthwise": lambda: chain(
-        IMAGES, layers.DepthwiseConv2D(3, activation="tanh"), layers.Flatten()
+    "depthwise and separable": lambda: chain(
+        IMAGES,
+        layers.DepthwiseConv2D(3, activation="tanh"),
+        layers.SeparableConv2D(4, 3),
+        layers.Flatten(),
     ),
-    "separable": lambda: chain(IMAGES, layers.SeparableConv2D(4, 3), layers.Flatten()),
-    "batch_norm": lambda: chain(
-        IMAGES, layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(), layers.Flatten()
+    "batch_norm and group_norm": lambda: chain(
+        IMAGES,
+        layers.Conv2D(4, 3),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Conv2D(4, 3),
+        layers.GroupNormalization(2),
+        layers.ReLU(),
+        layers.Flatten(),
     ),
-    "layer_norm": lambda: chain(
-        (5,), layers.Dense(4, "tanh"), layers.LayerNormalization(), layers.Dense(4, "relu")
-    ),
-    "group_norm": lambda: chain(
-        IMAGES, layers.Conv2D(4, 3), layers.GroupNormalization(2), layers.ReLU(), layers.Flatten()
+    "layer_norm, prelu and softmax": lambda: chain(
+        (5,),
+        layers.Dense(4, "tanh"),
+        layers.LayerNormalization(),
+        layers.Dense(4),
+        layers.PReLU(),
+        layers.Dense(4, "softmax"),
+        layers.Dense(4, "relu"),
     ),
     "embedding": lambda: chain(
         (5,), layers.Embedding(7, 4, mask_zero=True), layers.GlobalAveragePooling1D(), dtype="int32"
     ),
-    "prelu": lambda: chain((5,), layers.Dense(4), layers.PReLU(), layers.Dense(4)),
-    "softmax inside": lambda: chain((5,), layers.Dense(4, "softmax"), layers.Dense(4, "relu")),
     "time_distributed": lambda: chain(
         (5, 3), layers.TimeDistributed(layers.Dense(4, "relu")), layers.Flatten()
     ),

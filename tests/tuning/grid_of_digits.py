@@ -7,7 +7,7 @@ import keras
 
 from keras_fisher import data, tuning
 
-ALPHAS = tuning.alphas(0.1, num=4)
+ALPHAS = tuning.alphas(0.1, num=3)
 
 
 def main(folder):
