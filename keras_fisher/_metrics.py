@@ -12,7 +12,10 @@ class LatestValue(keras.metrics.Metric):
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, dtype="float32")
-        self.latest = self.add_variable((), "zeros", dtype="float32", name="latest")
+        # Replicas all have the same.
+        self.latest = self.add_variable(
+            (), "zeros", "float32", aggregation="only_first_replica", name="latest"
+        )
 
     def update_state(self, value: Any) -> None:
         """Keeps `value`."""

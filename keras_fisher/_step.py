@@ -8,8 +8,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher import autodiff
 from keras_fisher._labels import only_labels
 from keras_fisher.penalties import Penalty
+
+
+def length(x: Any) -> Any:
+    """The number of examples in a batch of inputs."""
+    return ops.shape(keras.tree.flatten(x)[0])[0]
 
 
 class HeldLabels:
@@ -24,6 +30,15 @@ class HeldLabels:
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
         return self.likelihood.mean_nll(self.labels, outputs)
+
+
+class LabelSeed(keras.random.SeedGenerator):
+    """Seeds for drawn labels, different on each of several replicas."""
+
+    def next(self, ordered: bool = True) -> Any:
+        seed = super().next(ordered)
+        index = autodiff.replica_index()
+        return seed if index is None else seed + ops.cast(ops.stack([index, 0]), seed.dtype)
 
 
 class Inputs:

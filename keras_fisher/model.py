@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from keras_fisher import _arguments, autodiff, likelihoods, penalties
 from keras_fisher._labels import check_classes, checked_labels
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
-from keras_fisher._step import Connected, HeldLabels, Inputs
+from keras_fisher._step import Connected, HeldLabels, Inputs, LabelSeed, length
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -131,7 +132,7 @@ class FisherPenaltyModel(keras.Model):
         self.seed = _arguments.check_seed(seed)
         self.likelihood: Any = likelihood
         self._likelihood_given = likelihood is not None
-        self._label_seed = keras.random.SeedGenerator(self.seed)
+        self._label_seed = LabelSeed(self.seed)
         self._penalty_metric = LatestValue("penalty")
         self._evaluating = False
         self._state = PenaltyState(_arguments.check_integer("update_freq", update_freq, low=1))
@@ -194,13 +195,9 @@ class FisherPenaltyModel(keras.Model):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
-        strategy = getattr(self, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise NotImplementedError(
-                "FisherPenaltyModel trains on one device. "
-                f"Received: a strategy of {strategy.num_replicas_in_sync} replicas"
-            )
         super().compile(*args, **kwargs)
+        if self._has_replicas:
+            _check_replicas(self)
         if not self._likelihood_given:
             self.likelihood = likelihoods.from_loss(self.loss)
 
@@ -239,27 +236,56 @@ class FisherPenaltyModel(keras.Model):
 
         Keras leaves them to the step's first trace, which TensorFlow then throws away.
         """
-        many = self.distribute_strategy.num_replicas_in_sync > 1
-        if many or self._evaluating or not self.backbone.built:
-            super()._maybe_symbolic_build(iterator, data_batch)
-        elif iterator is not None:
-            self._symbolic_build(data_batch=iterator._distributed_dataset.element_spec)
-        else:
+        if self._has_replicas:
+            if iterator is not None:
+                data_batch = iterator.data_adapter.get_tf_dataset().element_spec
+            with self.distribute_strategy.scope():
+                self._symbolic_build(data_batch=data_batch)
+        elif not self._evaluating and self.backbone.built:
+            if iterator is not None:
+                data_batch = iterator._distributed_dataset.element_spec
             self._symbolic_build(data_batch=data_batch)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes room for the penalty's gradient, outside the traced step."""
         is_made = self.train_function is not None and not force
         if self.backbone.built and not is_made:
-            self._state.allocate(self._penalised_weights())
-        return super().make_train_function(force)
+            with self.distribute_strategy.scope():
+                self._state.allocate(self._penalised_weights())
+        if not self._has_replicas:
+            return super().make_train_function(force)
+        if not is_made:
+            self.train_function = autodiff.on_replicas(
+                self.distribute_strategy,
+                self._step_on_replicas,
+                [
+                    functools.partial(self._replica_step, is_due=False, is_penalised=False),
+                    functools.partial(self._replica_step, is_due=False, is_penalised=True),
+                    functools.partial(self._replica_step, is_due=True, is_penalised=True),
+                ],
+                self.get_metrics_result,
+                self.run_eagerly,
+            )
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes what evaluates a batch, on all replicas."""
+        if not self._has_replicas:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = autodiff.on_replicas(
+                self.distribute_strategy,
+                lambda: 0,
+                [self.test_step],
+                self.get_metrics_result,
+                self.run_eagerly,
+            )
+        return self.test_function
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
         self._create_variables(data)
-        if self._schedule is not None:
-            step = ops.convert_to_tensor(self._state.step)
-            self._state.alpha.assign(self._schedule(step))
+        self._follow_schedule()
         autodiff.cond(
             self._state.alpha > 0.0,
             lambda: self._penalised_step(*keras.utils.unpack_x_y_sample_weight(data)),
@@ -353,6 +379,11 @@ class FisherPenaltyModel(keras.Model):
         if not self.optimizer.built:
             self.optimizer.build(weights)
 
+    def _follow_schedule(self) -> None:
+        if self._schedule is not None:
+            step = ops.convert_to_tensor(self._state.step)
+            self._state.alpha.assign(self._schedule(step))
+
     def _plain_step(self, data: Any) -> None:
         super().train_step(data)
 
@@ -366,26 +397,61 @@ class FisherPenaltyModel(keras.Model):
         gradients = connected.all(self._with_penalty(gradients, connected.indices))
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 
-    def _plain_gradients(self, x: Any, y: Any, sample_weight: Any) -> Any:
+    def _step_on_replicas(self) -> Any:
+        """Which step all replicas are to take: 0 plain, 1 with the kept gradient, 2 with a new."""
+        self._follow_schedule()
+        penalised = ops.where(self._state.is_due(), 2, 1)
+        return ops.where(self._state.alpha > 0.0, penalised, 0)
+
+    def _replica_step(self, data: Any, is_due: bool, is_penalised: bool) -> None:
+        """One replica's part of a step; the optimizer adds up what the replicas give it."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        replica = autodiff.Replica(length(x))
+        differentiate = self._penalised_gradients if is_due else self._plain_gradients
+        gradients = differentiate(x, y, sample_weight, replica)
+        if is_penalised:
+            connected = Connected()
+            penalised = self._with_penalty(
+                connected.only(gradients), connected.indices, 1.0 / replica.count
+            )
+            gradients = connected.all(penalised)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self._state.count_step()
+
+    def _plain_gradients(
+        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+    ) -> Any:
         return autodiff.gradients(
-            lambda: self._training_loss(x, y, sample_weight)[0], self.trainable_weights
+            lambda: self._training_loss(x, y, sample_weight, replica)[0], self.trainable_weights
         )
 
-    def _penalised_gradients(self, x: Any, y: Any, sample_weight: Any) -> Any:
+    def _penalised_gradients(
+        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+    ) -> Any:
         """The gradients of the plain loss; those of the penalty are kept."""
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
         state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
         if self.penalty_batch_size is None:
             result = self._differentiated(
-                x, y, state, lambda _, inputs: self._training_loss(inputs, y, sample_weight)
+                x,
+                y,
+                state,
+                lambda _, inputs: self._training_loss(inputs, y, sample_weight, replica),
+                replica,
             )
             loss_gradients = result.loss
         else:
-            loss_gradients = self._plain_gradients(x, y, sample_weight)
-            first = slice(0, self.penalty_batch_size)
-            x, y = keras.tree.map_structure(lambda tensor: tensor[first], (x, y))
+            loss_gradients = self._plain_gradients(x, y, sample_weight, replica)
+            first: Any = self.penalty_batch_size
+            if replica is not None:
+                first, replica = replica.first(first)
+            x, y = keras.tree.map_structure(lambda tensor: tensor[:first], (x, y))
             result = self._differentiated(
-                x, y, state, lambda weights, inputs: (None, self._call_at(state, weights, inputs))
+                x,
+                y,
+                state,
+                lambda weights, inputs: (None, self._call_at(state, weights, inputs)),
+                replica,
             )
         self._state.keep(result.penalty)
         self._penalty_metric.update_state(result.squared_norm)
@@ -397,6 +463,7 @@ class FisherPenaltyModel(keras.Model):
         y: Any,
         state: Sequence[tuple[Any, Any]],
         evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
+        replica: autodiff.Replica | None,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
         weights = self.trainable_weights
@@ -417,7 +484,7 @@ class FisherPenaltyModel(keras.Model):
         wrt_inputs = self.penalty.wrt == "inputs"
         if self.gradient == "exact":
             wrt = inputs.floating() if wrt_inputs else weights
-            return autodiff.penalty_gradients(objective, weights, wrt, self._loss_scale())
+            return autodiff.penalty_gradients(objective, weights, wrt, self._loss_scale(), replica)
         return autodiff.penalty_gradients_by_difference(
             objective,
             shifted_nll,
@@ -425,15 +492,25 @@ class FisherPenaltyModel(keras.Model):
             inputs.floating() if wrt_inputs else None,
             self._loss_scale(),
             self.backbone.compute_dtype,
+            replica,
         )
 
-    def _training_loss(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-        """One forward pass: the loss to differentiate and the outputs; metrics are updated."""
+    def _training_loss(
+        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+    ) -> tuple[Any, Any]:
+        """One forward pass: the loss to differentiate and the outputs; metrics are updated.
+
+        On several replicas the losses add up to the mean over all examples.
+        """
         y_pred = self(x, training=True)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
+        if replica is not None:
+            loss = loss * replica.count  # by which Keras has divided it
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(x)[0])[0])
+        tracker.update_state(loss, sample_weight=length(x))
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        if replica is not None:
+            loss = replica.part(loss)
         return self.optimizer.scale_loss(loss), y_pred
 
     def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:
@@ -442,10 +519,12 @@ class FisherPenaltyModel(keras.Model):
         with keras.StatelessScope(state_mapping=mapping):
             return self(x, training=True)
 
-    def _with_penalty(self, gradients: list[Any], indices: Sequence[int]) -> list[Any]:
-        """Adds alpha times the kept gradient, at the scale that the optimizer expects."""
+    def _with_penalty(
+        self, gradients: list[Any], indices: Sequence[int], share: float = 1.0
+    ) -> list[Any]:
+        """Adds alpha times a share of the kept gradient, scaled as the optimizer expects."""
         scale = self._loss_scale()
-        factor = self._state.alpha * (1.0 if scale is None else scale)
+        factor = self._state.alpha * share * (1.0 if scale is None else scale)
         kept = [self._state.gradients[index] for index in indices]
         return [
             g + ops.cast(ops.cast(factor, k.dtype) * k, g.dtype)
@@ -457,6 +536,10 @@ class FisherPenaltyModel(keras.Model):
         scale = self.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else scale
 
+    @property
+    def _has_replicas(self) -> bool:
+        return self.distribute_strategy.num_replicas_in_sync > 1
+
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:
         before, self._evaluating = self._evaluating, True
@@ -464,6 +547,21 @@ class FisherPenaltyModel(keras.Model):
             yield
         finally:
             self._evaluating = before
+
+
+def _check_replicas(model: FisherPenaltyModel) -> None:
+    """Refuses what Keras cannot do on several replicas."""
+    refused = {
+        "steps_per_execution": (model.steps_per_execution, 1),
+        "jit_compile": (bool(model.jit_compile), False),
+        "gradient_accumulation_steps": (model.optimizer.gradient_accumulation_steps, None),
+    }
+    for name, (given, accepted) in refused.items():
+        if given != accepted:
+            raise ValueError(
+                f"`{name}` must be {accepted} on several replicas: Keras itself cannot train with "
+                f"more there. Received: {name}={given}"
+            )
 
 
 def _check_backbone(backbone: Any) -> None:

@@ -11,6 +11,7 @@
 - `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
+- `on_replicas`, `Replica` and `replica_index`: steps on several replicas, and what they sum.
 """
 
 from __future__ import annotations
@@ -43,11 +44,17 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     squared_norm,
     tapped_gradients,
 )
+from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
+    Replica,
+    on_replicas,
+    replica_index,
+)
 
 __all__ = [
     "InnerGraphError",
     "Line",
     "PenaltyGradients",
+    "Replica",
     "Tap",
     "checked_below",
     "compiled",
@@ -55,9 +62,11 @@ __all__ = [
     "gradients",
     "map_examples",
     "map_probes",
+    "on_replicas",
     "penalty_gradients",
     "penalty_gradients_by_difference",
     "quadratic_forms",
+    "replica_index",
     "squared_norm",
     "tapped_gradients",
 ]

@@ -14,6 +14,7 @@ from keras_fisher.autodiff.tensorflow_ops import (
     exact_pooling,
     quick_convolutions,
 )
+from keras_fisher.autodiff.tensorflow_replicas import Replica
 
 
 class PenaltyGradients(NamedTuple):
@@ -192,8 +193,13 @@ def penalty_gradients(
     weights: Sequence[Any],
     wrt: Sequence[Any],
     scale: Any = None,
+    replica: Replica | None = None,
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d wrt by backpropagating twice.
+
+    On several replicas, where each has the nll of its own examples, g is that of the mean over all
+    examples: with g_r of replica r, which has the share s_r of them, the gradient of ||g||^2 is
+    the sum over r of s_r d <2 g_r, g> / d weights, where g = sum s_r g_r is held fixed.
 
     Args:
         objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
@@ -202,13 +208,15 @@ def penalty_gradients(
         wrt: What g is taken with respect to: `weights` again, or inputs.
         scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
             do not underflow, and what is returned for the penalty is divided by it again.
+        replica: This replica, where there are several.
 
     Returns:
-        The gradients of the loss and of the squared norm, and the squared norm.
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
 
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
+    has_parts = wrt is not weights  # each replica has inputs of its own, but all the weights
     weights, wrt = _sources(weights), _sources(wrt)
     with tf.GradientTape(persistent=True) as outer, _exactly():
         outer.watch(weights)
@@ -217,12 +225,16 @@ def penalty_gradients(
             loss, nll = objective()
             scaled_nll = _scaled(nll, scale)
         g = _unscaled(_dense(inner.gradient(scaled_nll, wrt)), scale)
-        norm = squared_norm(g)
-        scaled_norm = _scaled(norm, scale)
-    penalty = _second_gradient(outer, scaled_norm, weights)
-    return PenaltyGradients(
-        _loss_gradients(outer, loss, weights), _unscaled(penalty, scale), tf.stop_gradient(norm)
-    )
+        norm = target = squared_norm(g)
+        if replica is not None:
+            with outer.stop_recording():
+                held, norm = _over_replicas(g, replica, has_parts)
+            target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _present(g, held)])
+        scaled_target = _scaled(target, scale)
+    penalty = _unscaled(_second_gradient(outer, scaled_target, weights), scale)
+    if replica is not None:
+        penalty = replica.mean(penalty)
+    return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
 
 
 def penalty_gradients_by_difference(
@@ -232,6 +244,7 @@ def penalty_gradients_by_difference(
     inputs: Sequence[Any] | None = None,
     scale: Any = None,
     precision: str = "float32",
+    replica: Replica | None = None,
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
@@ -245,9 +258,10 @@ def penalty_gradients_by_difference(
         inputs: v, when the gradient with respect to inputs is penalised.
         scale: A loss scale, as in `penalty_gradients`.
         precision: The dtype that the model computes in; the coarser, the longer the step.
+        replica: This replica, where there are several, as in `penalty_gradients`.
 
     Returns:
-        The gradients of the loss and of the squared norm, and the squared norm.
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
     """
     weights = _sources(weights)
     shift_inputs = inputs is not None
@@ -260,16 +274,22 @@ def penalty_gradients_by_difference(
     g = here
     if shift_inputs:
         g = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, point)), point), scale)
-    norm = squared_norm(g)
-    step = _step_length(point, norm, precision)
+    norm, size = squared_norm(g), squared_norm([_value(v) for v in point])
+    if replica is not None:
+        here = replica.mean(here)
+        g, norm = _over_replicas(g, replica, shift_inputs)
+        size = replica.sum([size])[0] if shift_inputs else size
+    step = _step_length(size, norm, precision)
     shifted = [_value(v) + tf.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
     with tf.GradientTape() as tape_there:
         at = [_value(w) for w in weights] if shift_inputs else shifted
         tape_there.watch(at)
         nll_there = shifted_nll(at, shifted if shift_inputs else [])
         scaled_there = _scaled(nll_there, scale)
-    there = _zeros_for_none(_dense(tape_there.gradient(scaled_there, at)), at)
-    penalty = [2.0 * (t - h) / step for t, h in zip(_unscaled(there, scale), here, strict=True)]
+    there = _unscaled(_zeros_for_none(_dense(tape_there.gradient(scaled_there, at)), at), scale)
+    if replica is not None:
+        there = replica.mean(there)
+    penalty = [2.0 * (t - h) / step for t, h in zip(there, here, strict=True)]
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 
@@ -328,9 +348,22 @@ def checked_below(values: Any, bound: int, message: str) -> Any:
         return tf.identity(values)
 
 
-def _step_length(point: Sequence[Any], squared_norm_of_g: Any, precision: str) -> Any:
+def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+    """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
+    if not has_parts:
+        g = replica.mean(g)
+        return g, squared_norm(g)
+    g = [None if t is None else replica.part(t) for t in g]
+    return g, replica.sum([squared_norm(g)])[0]
+
+
+def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
+
+
+def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: str) -> Any:
     """The h for which the shift h g is a fixed small fraction of the point's own size."""
-    size = 1.0 + tf.sqrt(squared_norm([_value(v) for v in point]))
+    size = 1.0 + tf.sqrt(squared_norm_of_point)
     return _as(_SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
 
 
