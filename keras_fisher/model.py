@@ -505,7 +505,8 @@ class FisherPenaltyModel(keras.Model):
         y_pred = self(x, training=True)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         if replica is not None:
-            loss = loss * replica.count  # by which Keras has divided it
+            # Keras has divided it by the number of replicas, and its mean of no examples is NaN.
+            loss = ops.where(length(x) > 0, loss * replica.count, 0.0)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=length(x))
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
