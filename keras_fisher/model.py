@@ -13,6 +13,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
+from keras_fisher._distribution import DistributedModel
 from keras_fisher._labels import check_classes, checked_labels
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
@@ -25,7 +26,7 @@ _GRADIENTS = ("exact", "finite_difference")
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
-class FisherPenaltyModel(keras.Model):
+class FisherPenaltyModel(DistributedModel):
     """Trains `backbone` with a penalty on the squared norm of the mini-batch gradient.
 
     It minimises eq. 3 of Jastrzebski et al., "Catastrophic Fisher Explosion" (ICML 2021),
@@ -82,8 +83,8 @@ class FisherPenaltyModel(keras.Model):
             `update_freq` or `penalty_batch_size` is below 1, or `backbone` has no trainable
             weights or several outputs; in `compile`, if the loss has no known likelihood; in
             training, if "gp_x" finds no floating-point input or "gp_r" no finite label set.
-        NotImplementedError: in `compile`, under a strategy of several replicas; in training, if an
-            operation has no second derivative and `gradient` is "exact".
+        NotImplementedError: in training, if an operation has no second derivative and `gradient`
+            is "exact".
 
     Scaling: losses and likelihoods are means over the batch (and over the positions of an example,
     as in Keras's losses). With one label per example the penalty of one batch under sampled labels
@@ -196,8 +197,6 @@ class FisherPenaltyModel(keras.Model):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
         super().compile(*args, **kwargs)
-        if self._has_replicas:
-            _check_replicas(self)
         if not self._likelihood_given:
             self.likelihood = likelihoods.from_loss(self.loss)
 
@@ -236,14 +235,11 @@ class FisherPenaltyModel(keras.Model):
 
         Keras leaves them to the step's first trace, which TensorFlow then throws away.
         """
-        if self._has_replicas:
-            if iterator is not None:
-                data_batch = iterator.data_adapter.get_tf_dataset().element_spec
-            with self.distribute_strategy.scope():
-                self._symbolic_build(data_batch=data_batch)
-        elif not self._evaluating and self.backbone.built:
-            if iterator is not None:
-                data_batch = iterator._distributed_dataset.element_spec
+        if self._is_distributed or self._evaluating or not self.backbone.built:
+            super()._maybe_symbolic_build(iterator, data_batch)
+        elif iterator is not None:
+            self._symbolic_build(data_batch=iterator._distributed_dataset.element_spec)
+        else:
             self._symbolic_build(data_batch=data_batch)
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -252,35 +248,7 @@ class FisherPenaltyModel(keras.Model):
         if self.backbone.built and not is_made:
             with self.distribute_strategy.scope():
                 self._state.allocate(self._penalised_weights())
-        if not self._has_replicas:
-            return super().make_train_function(force)
-        if not is_made:
-            self.train_function = autodiff.on_replicas(
-                self.distribute_strategy,
-                self._step_on_replicas,
-                [
-                    functools.partial(self._replica_step, is_due=False, is_penalised=False),
-                    functools.partial(self._replica_step, is_due=False, is_penalised=True),
-                    functools.partial(self._replica_step, is_due=True, is_penalised=True),
-                ],
-                self.get_metrics_result,
-                self.run_eagerly,
-            )
-        return self.train_function
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Makes what evaluates a batch, on all replicas."""
-        if not self._has_replicas:
-            return super().make_test_function(force)
-        if self.test_function is None or force:
-            self.test_function = autodiff.on_replicas(
-                self.distribute_strategy,
-                lambda: 0,
-                [self.test_step],
-                self.get_metrics_result,
-                self.run_eagerly,
-            )
-        return self.test_function
+        return super().make_train_function(force)
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
@@ -398,10 +366,17 @@ class FisherPenaltyModel(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 
     def _step_on_replicas(self) -> Any:
-        """Which step all replicas are to take: 0 plain, 1 with the kept gradient, 2 with a new."""
+        """0 for a plain step, 1 for one with the kept gradient of the penalty, 2 with a new one."""
         self._follow_schedule()
         penalised = ops.where(self._state.is_due(), 2, 1)
         return ops.where(self._state.alpha > 0.0, penalised, 0)
+
+    def _steps_on_replicas(self) -> Sequence[Callable[[Any], Any]]:
+        return [
+            functools.partial(self._replica_step, is_due=False, is_penalised=False),
+            functools.partial(self._replica_step, is_due=False, is_penalised=True),
+            functools.partial(self._replica_step, is_due=True, is_penalised=True),
+        ]
 
     def _replica_step(self, data: Any, is_due: bool, is_penalised: bool) -> None:
         """One replica's part of a step; the optimizer adds up what the replicas give it."""
@@ -505,8 +480,7 @@ class FisherPenaltyModel(keras.Model):
         y_pred = self(x, training=True)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         if replica is not None:
-            # Keras has divided it by the number of replicas, and its mean of no examples is NaN.
-            loss = ops.where(length(x) > 0, loss * replica.count, 0.0)
+            loss = loss * replica.count  # Keras has divided it by that.
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=length(x))
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -537,10 +511,6 @@ class FisherPenaltyModel(keras.Model):
         scale = self.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else scale
 
-    @property
-    def _has_replicas(self) -> bool:
-        return self.distribute_strategy.num_replicas_in_sync > 1
-
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:
         before, self._evaluating = self._evaluating, True
@@ -548,21 +518,6 @@ class FisherPenaltyModel(keras.Model):
             yield
         finally:
             self._evaluating = before
-
-
-def _check_replicas(model: FisherPenaltyModel) -> None:
-    """Refuses what Keras cannot do on several replicas."""
-    refused = {
-        "steps_per_execution": (model.steps_per_execution, 1),
-        "jit_compile": (bool(model.jit_compile), False),
-        "gradient_accumulation_steps": (model.optimizer.gradient_accumulation_steps, None),
-    }
-    for name, (given, accepted) in refused.items():
-        if given != accepted:
-            raise ValueError(
-                f"`{name}` must be {accepted} on several replicas: Keras itself cannot train with "
-                f"more there. Received: {name}={given}"
-            )
 
 
 def _check_backbone(backbone: Any) -> None:

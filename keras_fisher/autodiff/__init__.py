@@ -11,7 +11,7 @@
 - `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
-- `on_replicas`, `Replica` and `replica_index`: steps on several replicas, and what they sum.
+- `on_replicas`, `Replica`, `replica_index` and `is_distributed`: steps on several replicas.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
 )
 from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
     Replica,
+    is_distributed,
     on_replicas,
     replica_index,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "compiled",
     "cond",
     "gradients",
+    "is_distributed",
     "map_examples",
     "map_probes",
     "on_replicas",

@@ -49,6 +49,12 @@ class Replica:
         return self.sum([None if t is None else self.part(t) for t in tensors])
 
 
+def is_distributed(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy has several replicas, or is one for several machines."""
+    many_workers = tf.distribute.MultiWorkerMirroredStrategy
+    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, many_workers)
+
+
 def replica_index() -> Any:
     """Which replica of several this is; `None` where there is one, or outside of a step."""
     context = tf.distribute.get_replica_context()
