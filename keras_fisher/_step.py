@@ -12,6 +12,8 @@ from keras_fisher import autodiff
 from keras_fisher._labels import only_labels
 from keras_fisher.penalties import Penalty
 
+_SEEDS_APART = 1_000_003
+
 
 def length(x: Any) -> Any:
     """The number of examples in a batch of inputs."""
@@ -38,7 +40,10 @@ class LabelSeed(keras.random.SeedGenerator):
     def next(self, ordered: bool = True) -> Any:
         seed = super().next(ordered)
         index = autodiff.replica_index()
-        return seed if index is None else seed + ops.cast(ops.stack([index, 0]), seed.dtype)
+        if index is None:
+            return seed
+        # Far apart, so that no replica draws what another does under the next seed.
+        return seed + ops.cast(ops.stack([_SEEDS_APART * index, 0]), seed.dtype)
 
 
 class Inputs:

@@ -1,5 +1,7 @@
 """Small networks of every kind that the penalty must be right for, one table for all tests."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -16,14 +18,14 @@ def dense():
     )
 
 
-def batch_norm_cnn():
+def batch_norm_cnn(synchronized=False):
     return keras.Sequential(
         [
             keras.Input((6, 6, 2)),
             layers.Conv2D(3, 3, strides=2, activation="gelu"),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(synchronized=synchronized),
             layers.Conv2D(2, 2, activation="tanh"),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(synchronized=synchronized),
             layers.Flatten(),
             layers.Dense(CLASSES),
         ]
@@ -104,6 +106,7 @@ def pooled_cnn():
 NETS = {
     "dense": dense,
     "batch_norm_cnn": batch_norm_cnn,
+    "synchronized_cnn": functools.partial(batch_norm_cnn, synchronized=True),
     "group_norm_cnn": group_norm_cnn,
     "pooled_cnn": pooled_cnn,
     "attention": attention,

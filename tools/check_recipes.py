@@ -27,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment import data, training
+from experiment.devices import Devices
 from experiment.progress import Progress
 from experiment.recipe import Recipe
 from experiment.results import read
@@ -141,8 +142,8 @@ def train(runs: Iterable[Run], out: Path) -> None:
         for number, run in enumerate(runs, start=1):
             data._read = noise_images(run)
             progress.begin(run, number)
-            claim(out / run.name, run)
-            training.train(run, out, progress)
+            claim(out / run.name, run, Devices())
+            training.train(run, out, progress, Devices())
 
 
 def noise_images(run: Run) -> Any:

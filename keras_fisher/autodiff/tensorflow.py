@@ -198,8 +198,8 @@ def penalty_gradients(
     """Differentiates the squared norm of g = d nll / d wrt by backpropagating twice.
 
     On several replicas, where each has the nll of its own examples, g is that of the mean over all
-    examples: with g_r of replica r, which has the share s_r of them, the gradient of ||g||^2 is
-    the sum over r of s_r d <2 g_r, g> / d weights, where g = sum s_r g_r is held fixed.
+    examples: with g_r that of replica r's part of the mean, the gradient of ||g||^2 is the sum
+    over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
 
     Args:
         objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
@@ -223,7 +223,7 @@ def penalty_gradients(
         with tf.GradientTape() as inner:
             inner.watch(wrt)
             loss, nll = objective()
-            scaled_nll = _scaled(nll, scale)
+            scaled_nll = _scaled(nll if replica is None else replica.part(nll), scale)
         g = _unscaled(_dense(inner.gradient(scaled_nll, wrt)), scale)
         norm = target = squared_norm(g)
         if replica is not None:
@@ -233,7 +233,7 @@ def penalty_gradients(
         scaled_target = _scaled(target, scale)
     penalty = _unscaled(_second_gradient(outer, scaled_target, weights), scale)
     if replica is not None:
-        penalty = replica.mean(penalty)
+        penalty = replica.sum(penalty)
     return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
 
 
@@ -269,14 +269,14 @@ def penalty_gradients_by_difference(
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([*weights, *point])
         loss, nll = objective()
-        scaled_nll = _scaled(nll, scale)
+        scaled_nll = _scaled(nll if replica is None else replica.part(nll), scale)
     here = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, weights)), weights), scale)
     g = here
     if shift_inputs:
         g = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, point)), point), scale)
     norm, size = squared_norm(g), squared_norm([_value(v) for v in point])
     if replica is not None:
-        here = replica.mean(here)
+        here = replica.sum(here)
         g, norm = _over_replicas(g, replica, shift_inputs)
         size = replica.sum([size])[0] if shift_inputs else size
     step = _step_length(size, norm, precision)
@@ -285,10 +285,10 @@ def penalty_gradients_by_difference(
         at = [_value(w) for w in weights] if shift_inputs else shifted
         tape_there.watch(at)
         nll_there = shifted_nll(at, shifted if shift_inputs else [])
-        scaled_there = _scaled(nll_there, scale)
+        scaled_there = _scaled(nll_there if replica is None else replica.part(nll_there), scale)
     there = _unscaled(_zeros_for_none(_dense(tape_there.gradient(scaled_there, at)), at), scale)
     if replica is not None:
-        there = replica.mean(there)
+        there = replica.sum(there)
     penalty = [2.0 * (t - h) / step for t, h in zip(there, here, strict=True)]
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
@@ -350,11 +350,11 @@ def checked_below(values: Any, bound: int, message: str) -> Any:
 
 def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
     """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
-    if not has_parts:
-        g = replica.mean(g)
-        return g, squared_norm(g)
-    g = [None if t is None else replica.part(t) for t in g]
-    return g, replica.sum([squared_norm(g)])[0]
+    if has_parts:
+        held = [None if t is None else tf.stop_gradient(t) for t in g]
+        return held, replica.sum([squared_norm(held)])[0]
+    held = replica.sum(g)
+    return held, squared_norm(held)
 
 
 def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:

@@ -34,19 +34,15 @@ class Replica:
         here = tf.cast(here, tf.int32)
         return here, Replica(here)
 
-    def part(self, tensor: Any) -> Any:
-        """The tensor times this replica's share of the examples; 0 where it has none."""
-        return tf.math.multiply_no_nan(tensor, tf.cast(self._share, tensor.dtype))
+    def part(self, mean: Any) -> Any:
+        """What a mean over this replica's examples adds to that over all; 0 where it has none."""
+        return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """The sum over replicas of each tensor; `None` stays `None`."""
         present = [t for t in tensors if t is not None]
         reduced = iter(self._context.all_reduce(tf.distribute.ReduceOp.SUM, present))
         return [None if t is None else next(reduced) for t in tensors]
-
-    def mean(self, tensors: Sequence[Any]) -> list[Any]:
-        """The mean over examples of what each replica has as a mean over its own."""
-        return self.sum([None if t is None else self.part(t) for t in tensors])
 
 
 def is_distributed(strategy: tf.distribute.Strategy) -> bool:

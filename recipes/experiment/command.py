@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from experiment import report, results
 from experiment.cost import cost, steps_per_epoch
+from experiment.devices import KINDS, Devices, choose_devices
 from experiment.errors import SettingsError
 from experiment.recipe import Recipe
 from experiment.running import train_all
@@ -27,7 +28,7 @@ EPILOG = (
 )
 
 
-RunAll = Callable[[Recipe, Mapping[str, Setting], Path], None]
+RunAll = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
 
 
 def main(
@@ -39,9 +40,13 @@ def main(
         if given.dry_run:
             print(cost(recipe, settings))
             return
-        check_steps(recipe.all_runs(settings))
-        results.claim_folder(given.out, recipe.name)
-        run_all(recipe, settings, given.out)
+        check_steps(recipe.all_runs(settings), given.distribute)
+        on = choose_devices(given.distribute)
+        if on.is_chief:
+            results.claim_folder(given.out, recipe.name)
+        run_all(recipe, settings, given.out, on)
+        if not on.is_chief:
+            return
         print(report.write(recipe, [given.out], given.out))
     except (SettingsError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
@@ -94,6 +99,13 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help=f"folder; default: runs/{recipe.name}/{preset}")
     parser.add_argument("--dry-run", action="store_true", help="only say what it would cost")
     parser.add_argument(
+        "--distribute",
+        choices=KINDS,
+        default=KINDS[0],
+        help="train each run on one device, on all of this machine, or on the machines of TF_CONFIG"
+        f" (docs/distributed.md); default: {KINDS[0]}",
+    )
+    parser.add_argument(
         "--only",
         "--setting",
         nargs="+",
@@ -145,13 +157,13 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check_steps(runs: Sequence[Run]) -> None:
+def check_steps(runs: Sequence[Run], distribute: str = KINDS[0]) -> None:
     """Raises where Keras would run on past an epoch, or past a step that is watched."""
     for run in runs:
-        every_step = "batch_accuracy" in run.measures
-        steps = 1 if every_step else steps_per_epoch(run)
+        one_by_one = "batch_accuracy" in run.measures or distribute != KINDS[0]
+        steps = 1 if one_by_one else steps_per_epoch(run)
         if steps % run.steps_per_execution:
-            accepted = "be 1" if every_step else f"divide the {steps} steps of an epoch"
+            accepted = "be 1" if one_by_one else f"divide the {steps} steps of an epoch"
             raise SettingsError(
                 f"`--steps-per-execution` must {accepted} in {run.name}. "
                 f"Received: {run.steps_per_execution}"

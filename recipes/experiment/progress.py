@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,12 @@ SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fish
 class Progress:
     """Two bars over epochs, with the time left."""
 
-    def __init__(self, planned: Sequence[Run]) -> None:
+    def __init__(self, planned: Sequence[Run], is_shown: bool = True) -> None:
         self.planned = len(planned)
         epochs = sum(run.epochs for run in planned)
-        self._all = tqdm(total=epochs, unit="epoch", dynamic_ncols=True)
-        self._own = tqdm(unit="epoch", dynamic_ncols=True, leave=False)
+        bar = functools.partial(tqdm, unit="epoch", dynamic_ncols=True, disable=not is_shown)
+        self._all = bar(total=epochs)
+        self._own = bar(leave=False)
 
     def __enter__(self) -> Progress:
         return self

@@ -37,12 +37,15 @@ class Record(keras.callbacks.Callback):
     """Keeps the history of a run on disk with the checkpoint that belongs to it.
 
     The test set is evaluated where the validation accuracy reaches a new best, and at the end.
-    `curves` are callbacks with a `key`, `get_state` and `set_state`. List it after them.
+    `curves` are callbacks with a `key`, `get_state` and `set_state`. List it after them. With
+    `is_kept` off it writes nothing, as on all workers but the chief.
     """
 
-    def __init__(self, folder: Path, data: Data, curves: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, data: Data, curves: Mapping[str, Any], is_kept: bool = True
+    ) -> None:
         super().__init__()
-        self.folder, self.data, self.curves = folder, data, curves
+        self.folder, self.data, self.curves, self.is_kept = folder, data, curves, is_kept
         self.state: dict[str, Any] = {
             "history": {},
             "best": {"validation_accuracy": -1.0},
@@ -77,22 +80,27 @@ class Record(keras.callbacks.Callback):
                 "test_accuracy": self._test_accuracy(),
                 "epoch": epoch,
             }
-            replace(self._best_weights(), self.model.backbone.save_weights)
-        if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
+            if self.is_kept:
+                replace(self._best_weights(), self.model.backbone.save_weights)
+        if self.is_kept and time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
             self._save(epoch)
 
     def finish(self) -> dict[str, Any]:
         """Returns the figures of the finished run, and keeps its last weights."""
-        replace(self.folder / LAST, self.model.backbone.save_weights)
-        replace(self.folder / BEST, functools.partial(shutil.copyfile, self._best_weights()))
-        self._count_seconds()
-        write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
+        if self.is_kept:
+            self._keep_weights()
         last = {key: values[-1] for key, values in self.state["history"].items()}
         return {
             **self.state,
             "curves": {key: curve.get_state() for key, curve in self.curves.items()},
             "final": {"test_accuracy": self._test_accuracy(), **last},
         }
+
+    def _keep_weights(self) -> None:
+        replace(self.folder / LAST, self.model.backbone.save_weights)
+        replace(self.folder / BEST, functools.partial(shutil.copyfile, self._best_weights()))
+        self._count_seconds()
+        write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
 
     def clear(self) -> None:
         """Removes the checkpoint of a finished run."""

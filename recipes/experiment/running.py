@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiment import results
+from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import write_json
 from experiment.progress import Progress
@@ -17,23 +18,24 @@ from experiment.training import train
 from experiment.versions import versions
 
 
-def train_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+def train_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
     """Trains all runs that are not finished."""
     finished: dict[str, Result] = {}
-    with Progress(recipe.all_runs(settings)) as progress:
+    with Progress(recipe.all_runs(settings), devices.is_chief) as progress:
         while run := _next(recipe.runs(settings, finished), finished):
             progress.begin(run, len(finished) + 1)
-            finished[run.name] = as_result(run, train_one(run, out, progress))
+            finished[run.name] = as_result(run, train_one(run, out, progress, devices))
 
 
-def train_one(run: Run, out: Path, progress: Progress) -> float:
+def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> float:
     """Trains a run that is not finished, and returns its best validation accuracy."""
     folder = out / run.name
-    claim(folder, run)
-    if (folder / "results.json").exists():
-        progress.skip(run.epochs)
-    else:
-        train(run, out, progress)
+    claim(folder, run, devices)
+    is_finished = (folder / "results.json").exists()
+    devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
+    if not is_finished:
+        return results.validation_accuracy(train(run, out, progress, devices))
+    progress.skip(run.epochs)
     return results.validation_accuracy(results.read_one(folder))
 
 
@@ -41,13 +43,15 @@ def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
     return next((run for run in runs if run.name not in finished), None)
 
 
-def claim(folder: Path, run: Run) -> None:
+def claim(folder: Path, run: Run, devices: Devices) -> None:
     """Makes the folder of a run, or raises if it holds one of other settings."""
     settings = json.loads(json.dumps(dataclasses.asdict(run)))
     path = folder / "settings.json"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"run": settings, "versions": versions()})
+        if devices.is_chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            replicas = devices.strategy.num_replicas_in_sync
+            write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
     found = json.loads(path.read_text())["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))

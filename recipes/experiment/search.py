@@ -11,6 +11,8 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from experiment import results
+from experiment.devices import Devices
+from experiment.errors import SettingsError
 from experiment.progress import Progress
 from experiment.recipe import Recipe
 from experiment.running import train_one
@@ -23,12 +25,18 @@ OBJECTIVE = "validation_accuracy"
 SEARCHED = ("seed", "learning_rate", "alpha")
 
 
-def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
     """Trains all runs that are not finished; as a chief, waits until the workers have."""
+    if devices.workers > 1:
+        raise SettingsError(
+            "`--distribute` must be one or mirrored in a search, which spreads its runs over "
+            "machines itself (KERASTUNER_TUNER_ID). Received: multiworker"
+        )
     _choose_columns(out)
     with Progress(recipe.all_runs(settings)) as progress:
         for part, setting in settings.items():
-            RunTuner(part, recipe.plan(part, setting, {}), out, progress).search(verbose=0)
+            runs = recipe.plan(part, setting, {})
+            RunTuner(part, runs, out, progress, devices).search(verbose=0)
     found = results.read([out])
     if {run.name for run in recipe.all_runs(settings)} <= {run["name"] for run in found}:
         write_chosen(found, out)
@@ -37,9 +45,11 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
 class RunTuner(keras_tuner.Tuner):
     """A grid search whose trials are runs of a recipe, in their own folders."""
 
-    def __init__(self, part: str, runs: Sequence[Run], out: Path, progress: Progress) -> None:
+    def __init__(
+        self, part: str, runs: Sequence[Run], out: Path, progress: Progress, devices: Devices
+    ) -> None:
         self.runs = {_key(vars(run)): run for run in runs}
-        self.out, self.progress = out, progress
+        self.out, self.progress, self.devices = out, progress, devices
         space = keras_tuner.HyperParameters()
         for name in SEARCHED:
             space.Choice(name, list(dict.fromkeys(getattr(run, name) for run in runs)))
@@ -54,7 +64,7 @@ class RunTuner(keras_tuner.Tuner):
         try:
             run = self.runs[_key(trial.hyperparameters.values)]
             self.progress.begin(run, [*self.runs.values()].index(run) + 1)
-            return {OBJECTIVE: train_one(run, self.out, self.progress)}
+            return {OBJECTIVE: train_one(run, self.out, self.progress, self.devices)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
 

@@ -14,6 +14,7 @@ import keras_fisher as kf
 from experiment import networks
 from experiment.batch_accuracy import BatchAccuracy
 from experiment.data import ArrayData, Data, load
+from experiment.devices import Devices
 from experiment.files import write_json
 from experiment.progress import EpochBar, Progress
 from experiment.record import BEST, LAST, Record
@@ -41,27 +42,33 @@ STEPS_BETWEEN_SCALARS = 10
 FIGURES = ("best/validation_accuracy", "best/test_accuracy", "final/test_accuracy")
 
 
-def train(run: Run, out: Path, progress: Progress) -> dict[str, Any]:
+def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str, Any]:
     """Trains from the last checkpoint in the run's folder to the end, and returns the figures."""
     folder = out / run.name
     data = load(run)
-    model = build_model(run, data)
+    with devices.strategy.scope():
+        model = build_model(run, data)
     if run.initial:
         model.backbone.load_weights(out / run.initial / LAST)
     curves = _curves(run, data)
-    record = Record(folder, data, curves)
+    record = Record(folder, data, curves, is_kept=devices.is_chief)
     record.restore(model)
+    devices.check_alike(record.first_epoch, f"the number of epochs of {run.name} so far")
     if record.first_epoch:
         progress.write(f"{run.name}: goes on from its checkpoint after epoch {record.first_epoch}")
         progress.skip(record.first_epoch)
     else:
         record.state["start"] = _measured(run.at_start, model, run, data)
-    board = keras.callbacks.TensorBoard(
-        folder / "tensorboard", write_graph=False, update_freq=STEPS_BETWEEN_SCALARS
-    )
-    looking: list[keras.callbacks.Callback] = [*curves.values()]
+    callbacks = [*_acting(run, model, data), *curves.values()]
     if run.monitored and isinstance(data, ArrayData):
-        looking.append(_label_noise(run, data))
+        callbacks.append(_label_noise(run, data))
+    callbacks.append(record)
+    if devices.is_chief:
+        callbacks.append(
+            keras.callbacks.TensorBoard(
+                folder / "tensorboard", write_graph=False, update_freq=STEPS_BETWEEN_SCALARS
+            )
+        )
     model.fit(
         data.batches(record.first_epoch),
         validation_data=data.validation,
@@ -71,9 +78,11 @@ def train(run: Run, out: Path, progress: Progress) -> dict[str, Any]:
         steps_per_epoch=data.steps_per_epoch,
         shuffle=False,
         verbose=0,
-        callbacks=[*_acting(run, model, data), *looking, record, board, EpochBar(progress)],
+        callbacks=[*callbacks, EpochBar(progress)],
     )
     figures = record.finish()
+    if not devices.is_chief:
+        return figures
     if run.at_best:
         model.backbone.load_weights(folder / BEST)
         figures["best"] |= _measured(run.at_best, model, run, data)

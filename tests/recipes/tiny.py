@@ -1,5 +1,6 @@
 """Trainings of seconds, on a few digits."""
 
+from experiment.devices import Devices
 from experiment.progress import Progress
 from experiment.setting import Run, Task
 from experiment.training import train
@@ -28,4 +29,4 @@ def tiny(method="fp", **changes):
 def trained(run, out):
     (out / run.name).mkdir(parents=True, exist_ok=True)
     with Progress([run]) as progress:
-        return train(run, out, progress)
+        return train(run, out, progress, Devices())
