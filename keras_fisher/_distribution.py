@@ -83,10 +83,11 @@ class DistributedModel(keras.Model, abc.ABC):
 
 
 def _check_arguments(model: keras.Model) -> None:
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scale
     refused = {
         "steps_per_execution": (model.steps_per_execution, 1),
         "jit_compile": (bool(model.jit_compile), False),
-        "gradient_accumulation_steps": (model.optimizer.gradient_accumulation_steps, None),
+        "gradient_accumulation_steps": (optimizer.gradient_accumulation_steps, None),
     }
     for name, (given, accepted) in refused.items():
         if given != accepted:

@@ -16,7 +16,7 @@ from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Categorical
 from tests import nets
 
-EXAMPLES, BATCH, EPOCHS = 21, 8, 7  # of the last of 3 batches, one of 4 replicas has nothing
+EXAMPLES, BATCH = 77, 8  # of the last of 10 batches, one of 4 replicas has nothing
 
 
 class FromOutputs(Categorical):
@@ -54,6 +54,7 @@ class InParts(keras.Model):
         )
 
 
+EAGERLY = ", eagerly"  # after a case: not compiled, which takes less time
 DIFFERENCE = {"gradient": "finite_difference"}
 CASES = {
     "fp": {},
@@ -69,17 +70,19 @@ CASES = {
     "gp_x by difference": {"penalty": "gp_x", "alpha": 0.1, **DIFFERENCE},
     "gp_x of the first": {"penalty": "gp_x", "alpha": 0.1, "penalty_batch_size": 3},
     "no penalty": {"alpha": 0.0},
-    "eagerly": {"run_eagerly": True},
     "attention": {"net": "attention"},
     "batch norm": {"net": "batch_norm_cnn"},
     "batch norm by difference": {"net": "batch_norm_cnn", **DIFFERENCE},
     "synchronized batch norm": {"net": "synchronized_cnn"},
     "synchronized batch norm by difference": {"net": "synchronized_cnn", **DIFFERENCE},
+    "mixed_float16": {"policy": "mixed_float16"},
+    "mixed_bfloat16 by difference": {"policy": "mixed_bfloat16", **DIFFERENCE},
 }
 
 
-def trained(strategy, net="dense", parts=1, run_eagerly=False, **arguments):
-    """The weights of the network and the logs."""
+def trained(strategy, net="dense", parts=1, run_eagerly=False, policy="float64", **arguments):
+    """The weights of the network and, in float64, the logs."""
+    keras.config.set_dtype_policy(policy)
     arguments = {"update_freq": 2, "likelihood": FromOutputs()} | arguments
     with strategy.scope():
         backbone = nets.build(net)
@@ -87,21 +90,43 @@ def trained(strategy, net="dense", parts=1, run_eagerly=False, **arguments):
         optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
         model.compile(optimizer, nets.loss(), metrics=["accuracy"], run_eagerly=run_eagerly)
     # Statistics of parts of unequal size are no mean of examples.
-    examples = 2 * BATCH if net == "batch_norm_cnn" else EXAMPLES
+    examples = 9 * BATCH if net == "batch_norm_cnn" else EXAMPLES
     x, y = nets.inputs(net, batch=examples), nets.labels(examples)
-    fit = {"batch_size": BATCH, "epochs": EPOCHS, "shuffle": False, "verbose": 0}
+    fit = {"batch_size": BATCH, "epochs": 1 if run_eagerly else 2, "shuffle": False, "verbose": 0}
     # What moving statistics are under replicas is up to Keras.
     validation = None if net == "batch_norm_cnn" else (x, y)
     history = model.fit(x, y, validation_data=validation, **fit).history
-    return nets.flat([*backbone.trainable_weights, *(history[key] for key in sorted(history))])
+    logs = [history[key] for key in sorted(history)] if policy == "float64" else []
+    return nets.flat([*backbone.trainable_weights, *logs])
 
 
 def difference(many, case):
     """How far replicas end from one device."""
-    arguments = CASES[case]
+    name = case.removesuffix(EAGERLY)
+    arguments = {"run_eagerly": name != case, **CASES[name]}
     parts = many.num_replicas_in_sync if arguments.get("net") == "batch_norm_cnn" else 1
     expected = trained(tf.distribute.get_strategy(), parts=parts, **arguments)
     return float(np.abs(trained(many, **arguments) - expected).max())
+
+
+def refusals(strategy):
+    """What `compile` says to what Keras cannot do on replicas."""
+    sgd = keras.optimizers.SGD
+    refused = {
+        "steps_per_execution": {"optimizer": sgd(), "steps_per_execution": 2},
+        "jit_compile": {"optimizer": sgd(), "jit_compile": True},
+        "gradient_accumulation_steps": {"optimizer": sgd(gradient_accumulation_steps=2)},
+        "loss": {"loss": keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
+    }
+    messages = {}
+    for name, arguments in refused.items():
+        with strategy.scope():
+            model = FisherPenaltyModel(nets.build("dense"))
+            try:
+                model.compile(**{"loss": nets.loss(), **arguments})
+            except ValueError as error:
+                messages[name] = str(error)
+    return messages
 
 
 def labels_of_each_replica(strategy):
@@ -119,10 +144,10 @@ def main(replicas, cases):
     devices = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, devices)
     keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
     many = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     differences = {case: difference(many, case) for case in cases or CASES}
-    print(json.dumps({"differences": differences, "labels": labels_of_each_replica(many)}))
+    found = {"labels": labels_of_each_replica(many), "refusals": refusals(many)}
+    print(json.dumps({"differences": differences, **found}))
 
 
 if __name__ == "__main__":
