@@ -66,6 +66,8 @@ def parse(
     settings = recipe.presets[preset]
     given = _parser(recipe, preset).parse_args(arguments)
     given.out = given.out or Path("runs") / recipe.name / preset
+    if given.distribute != KINDS[0] and given.steps_per_execution is None:
+        given.steps_per_execution = 1
     found = tuned_values(given.tuned)
     chosen = {part: with_tuned(settings[part], found.get(part, {})) for part in given.only}
     return {part: _overridden(setting, given) for part, setting in chosen.items()}, given

@@ -35,8 +35,8 @@ class Devices:
         """Raises on every worker if they have different values."""
         if self.workers == 1:
             return
-        replicas = self.strategy.run(lambda: tf.constant([value]))
-        values = sorted({*self.strategy.gather(replicas, axis=0).numpy().tolist()})
+        of_each = self.strategy.run(tf.function(lambda: tf.constant([int(value)])))
+        values = sorted({*self.strategy.gather(of_each, axis=0).numpy().tolist()})
         if len(values) > 1:
             raise SettingsError(
                 "`--out` must be a folder that all workers share. "

@@ -44,8 +44,9 @@ class Progress:
     def skip(self, epochs: int) -> None:
         """Counts epochs that were trained before, and take no time now."""
         for bar in (self._own, self._all):
-            bar.initial += epochs
-            bar.update(epochs)
+            if not bar.disable:
+                bar.initial += epochs
+                bar.update(epochs)
 
     def show(self, numbers: Mapping[str, Any]) -> None:
         self._own.set_postfix(
