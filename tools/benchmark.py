@@ -10,6 +10,7 @@ Sections:
     torch    both traces against BackPACK, torch.func and PyHessian, on the same network and data
     memory   the Fisher trace of 5,000 CIFAR-10 images: wall time and peak memory
     input    the batches of each data set against plain training of SimpleCNN, which consumes them
+    replicas a step of 128 examples on 2 and 4 virtual devices of this machine against one device
 
 Times are compared as ratios of things that take turns in one run: the median over the rounds, with
 the smallest and the largest. All networks run on the CPU, with two threads, at their initial
@@ -317,12 +318,25 @@ def input_pipelines(repeats: int, quick: bool) -> Iterator[Row]:
         )
 
 
+def replicas(repeats: int, quick: bool) -> Iterator[Row]:
+    for number in (2, 4):
+        for what, (one, many) in in_fresh_process(time_replicas, number, repeats, quick).items():
+            yield ratio_row(
+                "replicas",
+                "SimpleCNN",
+                f"step of {what} on {number} devices / on one",
+                many / one,
+                seconds={"one": one, "many": many},
+            )
+
+
 SECTIONS: dict[str, Callable[[int, bool], Iterator[Row]]] = {
     "fisher": fisher,
     "hessian": hessian,
     "torch": torch,
     "memory": memory,
     "input": input_pipelines,
+    "replicas": replicas,
 }
 
 
@@ -404,6 +418,18 @@ def timed_fit(subject: Subject, steps: int) -> Measurement:
     subject.model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
     batch = tf.data.Dataset.from_tensors((subject.x, subject.y)).repeat()
     return timed(partial(subject.model.fit, batch, steps_per_epoch=steps, verbose=0))
+
+
+def timed_penalty(
+    subject: Subject, strategy: tf.distribute.Strategy, alpha: float, steps: int
+) -> Measurement:
+    """Training under a strategy with the penalty recomputed at each step, or none of alpha 0."""
+    with strategy.scope():
+        model = kf.FisherPenaltyModel(zoo.simple_cnn(seed=0), alpha=alpha, update_freq=1)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
+    data = tf.data.Dataset.from_tensor_slices((subject.x, subject.y)).batch(BATCH_SIZE).repeat()
+    return timed(partial(model.fit, data, steps_per_epoch=steps, verbose=0))
 
 
 def take_turns(
@@ -512,6 +538,26 @@ def in_standard_errors(ours: Mapping[str, float], theirs: Mapping[str, float]) -
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def time_replicas(
+    number: int, repeats: int, quick: bool
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The seconds of training on one device and on several, each with the penalty and without."""
+    use_cpu()
+    device = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * number
+    tf.config.set_logical_device_configuration(device, parts)
+    mirrored = tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(number)])
+    subject, steps = prepare("SimpleCNN", BATCH_SIZE), 2 if quick else 5
+    kinds = {"plain training": 0.0, "FP at every step": 0.01}
+    measurements = [
+        timed_penalty(subject, strategy, alpha, steps)
+        for alpha in kinds.values()
+        for strategy in (tf.distribute.get_strategy(), mirrored)
+    ]
+    seconds, _ = take_turns(measurements, repeats, f"replicas, {number}")
+    return {what: (seconds[2 * i], seconds[2 * i + 1]) for i, what in enumerate(kinds)}
 
 
 def save_cifar10(path: Path, num_examples: int) -> None:
