@@ -29,6 +29,9 @@ class DistributedModel(keras.Model, abc.ABC):
     def _steps_on_replicas(self) -> Sequence[Callable[[Any], Any]]:
         """The kinds of training steps, each a function of a replica's part of a batch."""
 
+    train_function: Any
+    test_function: Any
+
     @property
     def _is_distributed(self) -> bool:
         return autodiff.is_distributed(self.distribute_strategy)

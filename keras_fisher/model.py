@@ -39,6 +39,11 @@ class FisherPenaltyModel(DistributedModel):
     respect to the inputs ("gp_x"). As in section 2, the gradient of the second term is recomputed
     every `update_freq` steps and reused in between.
 
+    Made and compiled in the scope of a `tf.distribute.MirroredStrategy` or
+    `MultiWorkerMirroredStrategy`, it trains on many devices what one device would train on the same
+    batches: gradients are those of the whole batch before they are squared. Each device draws its
+    own labels.
+
     Everything else is the backbone's: `compile`, `fit`, `evaluate`, `predict` and `save` behave as
     on any Keras model. Logs hold the plain `loss` and, during training, `penalty`, the latest
     squared norm (without alpha).
@@ -81,8 +86,10 @@ class FisherPenaltyModel(DistributedModel):
         TypeError: if `backbone` is no Keras model, or a number has another type.
         ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
             `update_freq` or `penalty_batch_size` is below 1, or `backbone` has no trainable
-            weights or several outputs; in `compile`, if the loss has no known likelihood; in
-            training, if "gp_x" finds no floating-point input or "gp_r" no finite label set.
+            weights or several outputs; in `compile`, if the loss has no known likelihood, or for
+            `steps_per_execution`, `jit_compile`, gradient accumulation and losses that are no mean
+            under a strategy of several devices; in training, if "gp_x" finds no floating-point
+            input or "gp_r" no finite label set.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 

@@ -2,13 +2,11 @@
 
 import itertools
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+
+from tests.processes import configurations, printed, start
 
 # `python -m tests.replicas 2` tries every case; a difference of gradients has half of the digits.
 CASES = {
@@ -22,34 +20,13 @@ CASES = {
 WORKERS = 2
 
 
-def start(module, *arguments, config=None):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "CUDA_VISIBLE_DEVICES": "",
-        **({"TF_CONFIG": json.dumps(config)} if config else {}),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-def printed(process):
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return json.loads(output)
-
-
 # ---- Of one process ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=CASES)
 def replicas(request):
-    return request.param, printed(start("tests.replicas", request.param, *CASES[request.param]))
+    program = start("-m", "tests.replicas", request.param, *CASES[request.param])
+    return request.param, json.loads(printed(program))
 
 
 def test_replicas_train_what_one_device_does(replicas):
@@ -76,20 +53,10 @@ def test_what_keras_cannot_do_on_replicas_is_refused(replicas):
 # ---- Of several processes ------------------------------------------------------------------------
 
 
-def together(folder, number):
-    """Starts workers once, and returns them."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    hosts = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
-    for free in sockets:
-        free.close()
-    return [
-        start(
-            "tests.workers",
-            folder,
-            config={"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}},
-        )
-        for index in range(number)
-    ]
+def together(folder):
+    """Starts all workers."""
+    configs = configurations(WORKERS)
+    return [start("-m", "tests.workers", folder, TF_CONFIG=config) for config in configs]
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +64,15 @@ def workers(tmp_path_factory):
     """What workers end with of which one is killed, and all are started again; and where."""
     folder = tmp_path_factory.mktemp("workers")
     (folder / "kill").touch()
-    first = together(folder, WORKERS)
+    first = together(folder)
     errors = [process.communicate()[1] for process in first]
     assert first[1].returncode < 0, errors
     assert all(process.returncode > 0 for process in (first[0], *first[2:])), errors
-    return folder, [printed(process) for process in together(folder, WORKERS)]
+    return folder, [json.loads(printed(process)) for process in together(folder)]
 
 
 def test_workers_of_which_one_was_killed_end_as_one_device_does(workers, tmp_path):
-    expected = printed(start("tests.workers", tmp_path))
+    expected = json.loads(printed(start("-m", "tests.workers", tmp_path)))
     # A backup of Keras's holds the model, and not what callbacks have seen.
     del expected["last"]["fisher_trace_peak"]
     for worker in workers[1]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import tensorflow as tf
+
 from experiment import report, results
 from experiment.cost import cost, steps_per_epoch
 from experiment.devices import KINDS, Devices, choose_devices
@@ -50,6 +52,11 @@ def main(
         print(report.write(recipe, [given.out], given.out))
     except (SettingsError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        sys.exit(
+            f"error: another worker has stopped ({error.message.splitlines()[0]}). Start all of "
+            "them again: they go on from the last checkpoint."
+        )
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. The same command goes on from here.")
     print(f"Curves: tensorboard --logdir {given.out}")

@@ -1,8 +1,6 @@
 """Measuring under a strategy of several replicas."""
 
-import os
-import subprocess
-import sys
+from tests.processes import printed, start
 
 # Two strategies in one process disturb each other, and devices can be split only at the start.
 SCRIPT = """
@@ -40,15 +38,7 @@ print(fit.history["fisher_trace"][-1], fit.history["early_fisher_trace"][-1], ag
 
 
 def test_two_replicas_measure_what_one_device_does():
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment
-    )
-    assert run.returncode == 0, run.stderr
-    trace, early, alone = map(float, run.stdout.split()[-3:])
+    output = printed(start("-c", SCRIPT))
+    trace, early, alone = map(float, output.split()[-3:])
     assert abs(trace - alone) <= 1e-5 * alone
     assert early > 0

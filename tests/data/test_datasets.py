@@ -1,12 +1,9 @@
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from keras_fisher.data import load, load_arrays
+from tests.processes import printed, start
 
 STEPS = 5
 FULL = {"augment": "flip_and_crop", "mixup_beta": 0.4}
@@ -161,15 +158,7 @@ np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 
 def test_two_replicas_share_the_batches_of_one_device():
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", DISTRIBUTED], capture_output=True, text=True, env=environment
-    )
-    assert run.returncode == 0, run.stderr
+    printed(start("-c", DISTRIBUTED))
 
 
 @pytest.mark.parametrize(
