@@ -244,9 +244,10 @@ class FisherPenaltyModel(DistributedModel):
         """
         if self._is_distributed or self._evaluating or not self.backbone.built:
             super()._maybe_symbolic_build(iterator, data_batch)
-        elif iterator is not None:
-            self._symbolic_build(data_batch=iterator._distributed_dataset.element_spec)
-        else:
+            return
+        if iterator is not None:
+            data_batch = iterator._distributed_dataset.element_spec
+        with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
     def make_train_function(self, force: bool = False) -> Any:

@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tests import nets
 from tests.processes import configurations, printed, start
 
 # `python -m tests.replicas 2` tries every case; a difference of gradients has half of the digits.
@@ -18,6 +20,19 @@ CASES = {
     },
 }
 WORKERS = 2
+
+
+def test_one_device_strategy_trains_as_without_one():
+    def trained(strategy):
+        with strategy.scope():
+            model = nets.compiled("subclassed", seed=0)
+        x, y = nets.inputs("subclassed"), nets.labels()
+        history = model.fit(x, y, batch_size=4, epochs=2, validation_data=(x, y), verbose=0).history
+        return nets.flat(model.backbone.weights).tolist(), history
+
+    strategies = tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("CPU:0")
+    expected, found = (trained(strategy) for strategy in strategies)
+    assert found == expected
 
 
 # ---- Of one process ------------------------------------------------------------------------------
