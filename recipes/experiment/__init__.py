@@ -4,6 +4,7 @@
 |---|---|
 | `setting.py` | what is trained, as plain data: a `Setting`, and a single `Run` of it |
 | `paper.py` | the settings of the paper, and what the smaller presets start from |
+| `devices.py` | what a recipe trains on: one device, one machine's, several machines |
 | `networks.py` | the networks that a setting can name |
 | `data.py` | the data that a run learns |
 | `training.py` | the training of one run, which resumes after it was killed |

@@ -9,6 +9,8 @@ import suboptimal_lr
 import tensorflow as tf
 from experiment import command, results, running
 from experiment import search as with_tuner
+from experiment.devices import Devices
+from experiment.errors import SettingsError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -32,6 +34,11 @@ def run(out, *arguments):
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("search")
     return out, run(out)
+
+
+def test_machines_share_the_runs_of_a_search_and_not_one_run(tmp_path):
+    with pytest.raises(SettingsError, match="`--distribute` must be one or mirrored in a search"):
+        with_tuner.search(search.RECIPE, {}, tmp_path, Devices(workers=2))
 
 
 def test_a_run_and_a_trial_for_each_combination(finished):
