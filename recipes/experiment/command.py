@@ -52,9 +52,9 @@ def main(
         print(report.write(recipe, [given.out], given.out))
     except (SettingsError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+    except (tf.errors.UnavailableError, tf.errors.AbortedError):
         sys.exit(
-            f"error: another worker has stopped ({error.message.splitlines()[0]}). Start all of "
+            "error: lost the connection to another worker, which may have stopped. Start all of "
             "them again: they go on from the last checkpoint."
         )
     except KeyboardInterrupt:

@@ -35,13 +35,18 @@ class Devices:
         """Raises on every worker if they have different values."""
         if self.workers == 1:
             return
-        of_each = self.strategy.run(tf.function(lambda: tf.constant([int(value)])))
+        of_each = self.strategy.run(_given, args=(tf.constant([int(value)]),))
         values = sorted({*self.strategy.gather(of_each, axis=0).numpy().tolist()})
         if len(values) > 1:
             raise SettingsError(
                 "`--out` must be a folder that all workers share. "
                 f"Received: one in which they find {meaning} to be {values}"
             )
+
+
+@tf.function
+def _given(values: tf.Tensor) -> tf.Tensor:
+    return values
 
 
 def choose_devices(kind: str) -> Devices:
