@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_fisher import autodiff
 
+_OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
 _MEANS = ("sum_over_batch_size", "mean")
 
 
@@ -42,10 +43,25 @@ class DistributedModel(keras.Model, abc.ABC):
         if self._is_distributed:
             _check_arguments(self)
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
         """Returns the loss, a scalar even of a replica that has no examples."""
-        loss = super().compute_loss(*args, **kwargs)
-        return ops.sum(loss) if self._is_distributed else loss
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not self._is_distributed:
+            return loss
+        is_function = callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
+        if is_function and not ops.shape(self.loss(y, y_pred)):
+            raise ValueError(
+                "`loss` must return a value for each example under tf.distribute, or be a "
+                f"keras.losses.Loss. Received: {self.loss}, which returns a scalar"
+            )
+        return ops.sum(loss)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes what trains on a batch."""
@@ -80,7 +96,8 @@ class DistributedModel(keras.Model, abc.ABC):
             super()._maybe_symbolic_build(iterator, data_batch)
             return
         if iterator is not None:
-            data_batch = iterator.data_adapter.get_tf_dataset().element_spec
+            dataset = iterator.data_adapter.get_tf_dataset()
+            data_batch = autodiff.first_part(self.distribute_strategy, dataset)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
 
@@ -90,13 +107,13 @@ def _check_arguments(model: keras.Model) -> None:
     refused = {
         "steps_per_execution": (model.steps_per_execution, 1),
         "jit_compile": (bool(model.jit_compile), False),
-        "gradient_accumulation_steps": (optimizer.gradient_accumulation_steps, None),
+        **{name: (getattr(optimizer, name, None), None) for name in _OF_OPTIMIZERS},
     }
     for name, (given, accepted) in refused.items():
         if given != accepted:
             raise ValueError(
-                f"`{name}` must be {accepted} under tf.distribute: Keras itself cannot train with "
-                f"anything else there. Received: {name}={given}"
+                f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
+                f"does something else than on one device. Received: {name}={given}"
             )
     reduction = getattr(model.loss, "reduction", _MEANS[0])
     if reduction not in _MEANS:

@@ -280,6 +280,11 @@ class FisherPenaltyModel(DistributedModel):
         with self._without_penalty_metric():
             return super().evaluate(*args, **kwargs)
 
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.test_on_batch` does; the penalty is no part of it."""
+        with self._without_penalty_metric():
+            return super().test_on_batch(*args, **kwargs)
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The compiled metrics and, in training, the penalty."""
@@ -330,7 +335,8 @@ class FisherPenaltyModel(DistributedModel):
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
-        self._state.load(store, self.trainable_weights, self.weights)
+        with self.distribute_strategy.scope():
+            self._state.load(store, self.trainable_weights, self.weights)
         self._penalty_metric.update_state(store["penalty"][()])
         for index, state in enumerate(self._random_states()):
             state.assign(store[f"random_state_{index}"])
@@ -391,13 +397,15 @@ class FisherPenaltyModel(DistributedModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         replica = autodiff.Replica(length(x))
         differentiate = self._penalised_gradients if is_due else self._plain_gradients
-        gradients = differentiate(x, y, sample_weight, replica)
+        gradients = replica.present(differentiate(x, y, sample_weight, replica))
         if is_penalised:
             connected = Connected()
             penalised = self._with_penalty(
                 connected.only(gradients), connected.indices, 1.0 / replica.count
             )
             gradients = connected.all(penalised)
+        if self._loss_scale() is not None:
+            gradients = replica.all_or_none_finite(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self._state.count_step()
 

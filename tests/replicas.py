@@ -49,11 +49,11 @@ class InParts(keras.Model):
         self.net, self.parts = net, parts
 
     def call(self, x, training=None):
-        return ops.concatenate(
-            [self.net(part, training=training) for part in ops.split(x, self.parts)]
-        )
+        parts = 1 if ops.shape(x)[0] == FIRST else self.parts  # those are all on one replica
+        return ops.concatenate([self.net(part, training=training) for part in ops.split(x, parts)])
 
 
+FIRST = 2
 EAGERLY = ", eagerly"  # after a case: not compiled, which takes less time
 DIFFERENCE = {"gradient": "finite_difference"}
 CASES = {
@@ -72,6 +72,7 @@ CASES = {
     "no penalty": {"alpha": 0.0},
     "attention": {"net": "attention"},
     "batch norm": {"net": "batch_norm_cnn"},
+    "batch norm of the first": {"net": "batch_norm_cnn", "penalty_batch_size": FIRST},
     "batch norm by difference": {"net": "batch_norm_cnn", **DIFFERENCE},
     "synchronized batch norm": {"net": "synchronized_cnn"},
     "synchronized batch norm by difference": {"net": "synchronized_cnn", **DIFFERENCE},
@@ -116,6 +117,7 @@ def refusals(strategy):
         "steps_per_execution": {"optimizer": sgd(), "steps_per_execution": 2},
         "jit_compile": {"optimizer": sgd(), "jit_compile": True},
         "gradient_accumulation_steps": {"optimizer": sgd(gradient_accumulation_steps=2)},
+        "global_clipnorm": {"optimizer": sgd(global_clipnorm=1.0)},
         "loss": {"loss": keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
     }
     messages = {}
@@ -136,7 +138,34 @@ def labels_of_each_replica(strategy):
         model.compile("sgd", nets.loss(), run_eagerly=True)
     same = np.ones((64 * strategy.num_replicas_in_sync, 4))
     model.fit(same, np.zeros(len(same), int), batch_size=len(same), verbose=0)
-    return [np.array(labels).tolist() for labels in model.likelihood.drawn]
+    labels = [np.array(labels).tolist() for labels in model.likelihood.drawn]
+    model.train_on_batch(same, np.zeros(len(same), int))
+    assert len(model.likelihood.drawn[-1]) == 64  # a part of the batch, too
+    return labels
+
+
+def skips_an_overflow(strategy):
+    """Whether a step is skipped in which the last replica alone has infinite gradients."""
+    keras.config.set_dtype_policy("mixed_float16")
+    with strategy.scope():
+        model = FisherPenaltyModel(nets.build("dense"), penalty="gp")
+        model.compile("sgd", nets.loss(), run_eagerly=True)
+    before = nets.flat(model.backbone.weights)
+    x, y = nets.inputs("dense", batch=8), nets.labels(8)
+    x[-1] = 1e5
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    return bool(np.array_equal(nets.flat(model.backbone.weights), before))
+
+
+def scalar_loss(strategy):
+    """What is said to a loss that returns one number."""
+    with strategy.scope():
+        model = FisherPenaltyModel(nets.build("dense"), likelihood=Categorical())
+        model.compile("sgd", lambda y, outputs: ops.mean(outputs), run_eagerly=True)
+    try:
+        model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+    except ValueError as error:
+        return str(error)
 
 
 def main(replicas, cases):
@@ -146,7 +175,11 @@ def main(replicas, cases):
     keras.config.set_floatx("float64")
     many = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     differences = {case: difference(many, case) for case in cases or CASES}
-    found = {"labels": labels_of_each_replica(many), "refusals": refusals(many)}
+    found = {
+        "labels": labels_of_each_replica(many),
+        "refusals": {**refusals(many), "scalar loss": scalar_loss(many)},
+        "skips an overflow": skips_an_overflow(many),
+    }
     print(json.dumps({"differences": differences, **found}))
 
 

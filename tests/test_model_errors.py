@@ -1,5 +1,9 @@
 """What `FisherPenaltyModel` refuses, and what its errors say."""
 
+import subprocess
+import sys
+import textwrap
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_fisher import FisherPenaltyModel
-from keras_fisher.likelihoods import Bernoulli, Gaussian
+from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import nets
 
 BAD_ARGUMENTS = [
@@ -143,3 +147,45 @@ def test_numbers_have_no_uniform_labels():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"'gp_r'.*Gaussian"):
         model.fit(DATA[0], np.zeros((nets.BATCH, nets.CLASSES)), verbose=0)
+
+
+def _run(script):
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_training_without_labels_names_y():
+    model = nets.compiled("dense")
+    with pytest.raises(ValueError, match=r"`y` must be given"):
+        model.fit(nets.inputs("dense"), verbose=0)
+
+
+@pytest.mark.parametrize("label", [-1, nets.CLASSES])
+def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside(label):
+    y = nets.labels()
+    y[0] = label
+    data = tf.data.Dataset.from_tensors((nets.inputs("dense"), y))
+    model = nets.compiled("dense", compile_args={"jit_compile": True})
+    assert np.isnan(model.fit(data, verbose=0).history["loss"][0])
+
+
+def test_a_likelihood_may_accept_labels_outside_the_classes():
+    class Partial(Categorical):
+        def class_bound(self, labels, outputs):
+            return None
+
+    y = nets.labels()
+    y[0] = -1
+    model = FisherPenaltyModel(nets.build("dense"), likelihood=Partial())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    model.compile("sgd", loss)
+    assert np.isfinite(model.fit(nets.inputs("dense"), y, verbose=0).history["loss"][0])
+
+
+def test_inputs_that_the_output_does_not_depend_on_have_no_gradient_norm():
+    net = keras.Sequential([keras.Input((3,)), layers.Embedding(4, 2), layers.Flatten()])
+    net.add(layers.Dense(nets.CLASSES))
+    model = FisherPenaltyModel(net, penalty="gp_x")
+    model.compile("sgd", nets.loss())
+    with pytest.raises(ValueError, match=r"floating-point inputs for 'gp_x'"):
+        model.fit(np.ones((6, 3), "float32"), nets.labels(), verbose=0)

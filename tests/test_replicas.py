@@ -12,7 +12,7 @@ from tests.processes import configurations, printed, start
 
 # `python -m tests.replicas 2` tries every case; a difference of gradients has half of the digits.
 CASES = {
-    2: {"fp": 1e-10, "batch norm, eagerly": 1e-10, "attention, eagerly": 1e-10},
+    2: {"fp": 1e-10, "batch norm of the first, eagerly": 1e-10, "attention, eagerly": 1e-10},
     4: {
         "gp_x of the first, eagerly": 1e-10,
         "synchronized batch norm by difference, eagerly": 1e-8,
@@ -62,7 +62,13 @@ def test_what_keras_cannot_do_on_replicas_is_refused(replicas):
     assert "`steps_per_execution` must be 1 " in messages["steps_per_execution"]
     assert "`jit_compile` must be False " in messages["jit_compile"]
     assert "`gradient_accumulation_steps` must be None " in messages["gradient_accumulation_steps"]
+    assert "`global_clipnorm` must be None " in messages["global_clipnorm"]
     assert "`loss` must be a mean over the batch " in messages["loss"]
+    assert "`loss` must return a value for each example " in messages["scalar loss"]
+
+
+def test_all_replicas_skip_a_step_in_which_one_overflows(replicas):
+    assert replicas[1]["skips an overflow"]
 
 
 # ---- Of several processes ------------------------------------------------------------------------

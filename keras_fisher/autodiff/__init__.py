@@ -11,7 +11,7 @@
 - `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
-- `on_replicas`, `Replica`, `replica_index` and `is_distributed`: steps on several replicas.
+- `on_replicas`, `Replica`, `replica_index`, `first_part`, `is_distributed`: steps on replicas.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
 )
 from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
     Replica,
+    first_part,
     is_distributed,
     on_replicas,
     replica_index,
@@ -60,6 +61,7 @@ __all__ = [
     "checked_below",
     "compiled",
     "cond",
+    "first_part",
     "gradients",
     "is_distributed",
     "map_examples",

@@ -225,6 +225,8 @@ def penalty_gradients(
             loss, nll = objective()
             scaled_nll = _scaled(nll if replica is None else replica.part(nll), scale)
         g = _unscaled(_dense(inner.gradient(scaled_nll, wrt)), scale)
+        if replica is not None:
+            g = replica.present(g)
         norm = target = squared_norm(g)
         if replica is not None:
             with outer.stop_recording():
@@ -233,7 +235,7 @@ def penalty_gradients(
         scaled_target = _scaled(target, scale)
     penalty = _unscaled(_second_gradient(outer, scaled_target, weights), scale)
     if replica is not None:
-        penalty = replica.sum(penalty)
+        penalty = replica.sum(replica.present(penalty))
     return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
 
 
@@ -271,14 +273,15 @@ def penalty_gradients_by_difference(
         loss, nll = objective()
         scaled_nll = _scaled(nll if replica is None else replica.part(nll), scale)
     here = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, weights)), weights), scale)
+    if replica is not None:
+        here = replica.sum(replica.present(here))
     g = here
     if shift_inputs:
         g = _unscaled(_zeros_for_none(_dense(tape.gradient(scaled_nll, point)), point), scale)
     norm, size = squared_norm(g), squared_norm([_value(v) for v in point])
-    if replica is not None:
-        here = replica.sum(here)
-        g, norm = _over_replicas(g, replica, shift_inputs)
-        size = replica.sum([size])[0] if shift_inputs else size
+    if replica is not None and shift_inputs:  # each replica has inputs of its own
+        g = replica.present(g)
+        norm, size = replica.sum([squared_norm(g), size])
     step = _step_length(size, norm, precision)
     shifted = [_value(v) + tf.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
     with tf.GradientTape() as tape_there:
@@ -288,7 +291,7 @@ def penalty_gradients_by_difference(
         scaled_there = _scaled(nll_there if replica is None else replica.part(nll_there), scale)
     there = _unscaled(_zeros_for_none(_dense(tape_there.gradient(scaled_there, at)), at), scale)
     if replica is not None:
-        there = replica.sum(there)
+        there = replica.sum(replica.present(there))
     penalty = [2.0 * (t - h) / step for t, h in zip(there, here, strict=True)]
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 
@@ -27,9 +28,13 @@ class Replica:
     def first(self, examples: int) -> tuple[Any, Replica]:
         """How many of the first `examples` of the global mini-batch are here; a replica of those.
 
-        The mini-batch lies on the replicas one part after another.
+        Its parts go to the first replica of each worker, then to the second of each, and so on.
         """
-        before = tf.reduce_sum(tf.where(tf.range(self.count) < self._index, self._counts, 0.0))
+        local = len(self._context.strategy.extended.worker_devices)
+        replicas = tf.range(self.count)
+        position = replicas % local * (self.count // local) + replicas // local
+        is_before = position < tf.gather(position, self._index)
+        before = tf.reduce_sum(tf.where(is_before, self._counts, 0.0))
         here = tf.clip_by_value(tf.cast(examples, tf.float64) - before, 0.0, self._examples)
         here = tf.cast(here, tf.int32)
         return here, Replica(here)
@@ -37,6 +42,24 @@ class Replica:
     def part(self, mean: Any) -> Any:
         """What a mean over this replica's examples adds to that over all; 0 where it has none."""
         return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
+
+    def present(self, gradients: Sequence[Any]) -> list[Any]:
+        """The gradients; 0 where there are no examples, whose mean is NaN in normalisation."""
+        is_any = self._examples > 0
+        return [
+            None if g is None else tf.math.multiply_no_nan(g, tf.cast(is_any, g.dtype))
+            for g in gradients
+        ]
+
+    def all_or_none_finite(self, gradients: Sequence[Any]) -> list[Any]:
+        """The gradients; NaN on every replica where one has a gradient that is not finite.
+
+        A loss scale looks at one replica's alone, and all have to skip the same steps.
+        """
+        finite = [tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None]
+        (others,) = self.sum([tf.cast(tf.reduce_all(finite), tf.float32)])
+        is_finite = others == self.count
+        return [None if g is None else tf.where(is_finite, g, float("nan")) for g in gradients]
 
     def sum(self, tensors: Sequence[Any]) -> list[Any]:
         """The sum over replicas of each tensor; `None` stays `None`."""
@@ -79,24 +102,38 @@ def on_replicas(
         run_eagerly: Whether not to compile.
     """
 
-    def on_data(data: Any) -> Any:
+    def on_iterator(iterator: Any) -> Any:
+        data = next(iterator)
         branches = [lambda step=step: _run(strategy, step, data) for step in steps]
         tf.switch_case(tf.cast(choose(), tf.int32), branches)
         return results()
 
-    def on_iterator(iterator: Any) -> Any:
-        return on_data(next(iterator))
-
     if not run_eagerly:
-        on_data = tf.function(on_data, reduce_retracing=True, autograph=False)
         on_iterator = tf.function(on_iterator, reduce_retracing=True, autograph=False)
 
     def function(iterator: Any) -> Any:
-        if isinstance(iterator, tf.distribute.DistributedIterator):
-            return on_iterator(iterator)
-        return on_data(next(iter(iterator)))
+        if not isinstance(iterator, tf.distribute.DistributedIterator):
+            iterator = iter(_distributed(strategy, next(iter(iterator))))
+        return on_iterator(iterator)
 
     return function
+
+
+def first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
+    """What the first replica is given of a batch: a specification or an example of it."""
+    if not isinstance(dataset, tf.distribute.DistributedDataset):
+        return dataset.element_spec
+    batch = next(iter(dataset))
+    return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], batch)
+
+
+def _distributed(strategy: tf.distribute.Strategy, batch: Any) -> Any:
+    """A data set of one batch, which replicas share."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    packed = keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(batch))
+    dataset = tf.data.Dataset.from_tensors(packed).with_options(options)
+    return strategy.experimental_distribute_dataset(dataset)
 
 
 def _run(strategy: tf.distribute.Strategy, step: Callable[[Any], Any], data: Any) -> Any:

@@ -57,7 +57,7 @@ def choose_devices(kind: str) -> Devices:
         return Devices(tf.distribute.MirroredStrategy())
     try:
         config = json.loads(os.environ["TF_CONFIG"])
-        task = (config["task"]["type"], config["task"]["index"])
+        task = (config["task"]["type"], int(config["task"]["index"]))
         chief = ("chief" if "chief" in config["cluster"] else "worker", 0)
         workers = sum(len(config["cluster"].get(job, [])) for job in ("chief", "worker"))
     except (KeyError, TypeError, ValueError):
