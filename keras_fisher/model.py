@@ -401,7 +401,7 @@ class FisherPenaltyModel(DistributedModel):
         if is_penalised:
             connected = Connected()
             penalised = self._with_penalty(
-                connected.only(gradients), connected.indices, 1.0 / replica.count
+                connected.only(gradients), connected.indices, replica.count
             )
             gradients = connected.all(penalised)
         if self._loss_scale() is not None:
@@ -496,7 +496,8 @@ class FisherPenaltyModel(DistributedModel):
         y_pred = self(x, training=True)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         if replica is not None:
-            loss = loss * replica.count  # Keras has divided it by that.
+            # Keras has multiplied it by this; 1/3 is one of single precision there.
+            loss = loss / ops.cast(1.0 / replica.count, loss.dtype)
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         tracker.update_state(loss, sample_weight=length(x))
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -511,14 +512,14 @@ class FisherPenaltyModel(DistributedModel):
             return self(x, training=True)
 
     def _with_penalty(
-        self, gradients: list[Any], indices: Sequence[int], share: float = 1.0
+        self, gradients: list[Any], indices: Sequence[int], replicas: int = 1
     ) -> list[Any]:
-        """Adds alpha times a share of the kept gradient, scaled as the optimizer expects."""
+        """Adds alpha times a replica's share of the kept gradient, as the optimizer scales it."""
         scale = self._loss_scale()
-        factor = self._state.alpha * share * (1.0 if scale is None else scale)
+        factor = self._state.alpha * (1.0 if scale is None else scale)
         kept = [self._state.gradients[index] for index in indices]
         return [
-            g + ops.cast(ops.cast(factor, k.dtype) * k, g.dtype)
+            g + ops.cast(ops.cast(factor, k.dtype) * (k / replicas), g.dtype)
             for g, k in zip(gradients, kept, strict=True)
         ]
 

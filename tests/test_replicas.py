@@ -19,7 +19,7 @@ CASES = {
         "mixed_float16, eagerly": 1e-2,
     },
 }
-WORKERS = 2
+WORKERS = 3
 
 
 def test_one_device_strategy_trains_as_without_one():
