@@ -1,6 +1,6 @@
 """What one of several worker processes trains: `TF_CONFIG=... python -m tests.workers FOLDER`.
 
-Without TF_CONFIG it is the same on one device. The worker after the first kills itself once if
+Without TF_CONFIG it is the same on one device. Worker 1 kills itself once if
 FOLDER holds a file "kill". Prints JSON.
 """
 
@@ -61,7 +61,7 @@ def main(folder):
             keras.callbacks.TensorBoard(folder / "tensorboard"),
             keras.callbacks.ModelCheckpoint(folder / "model.keras"),
         ]
-    else:
+    if task == 1:
         callbacks.append(Killed(folder / "kill"))
     history = model.fit(
         x,
