@@ -44,6 +44,22 @@ def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and fi
     return float(value)
 
 
+def check_count_or_share(name: str, value: Any) -> int | float | None:
+    """`value`, or an error unless it is an integer >= 1, a share in (0, 1) or `None`."""
+    message = (
+        f"`{name}` must be an integer >= 1, a share in (0, 1) or None. "
+        f"Received: {name}={value!r} ({type(value).__name__})"
+    )
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(message)
+    is_count = isinstance(value, (int, np.integer))
+    if not (value >= 1 if is_count else 0 < value < 1):
+        raise ValueError(message)
+    return int(value) if is_count else float(value)
+
+
 def check_seed(seed: Any) -> int | None:
     """`seed`, or an error unless it is an integer of at least 0 or `None`."""
     return None if seed is None else check_integer("seed", seed, low=0)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher._labels import only_labels
+from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
 _SEEDS_APART = 1_000_003
@@ -40,10 +41,12 @@ class LabelSeed(keras.random.SeedGenerator):
     def next(self, ordered: bool = True) -> Any:
         seed = super().next(ordered)
         index = autodiff.replica_index()
-        if index is None:
-            return seed
-        # Far apart, so that no replica draws what another does under the next seed.
-        return seed + ops.cast(ops.stack([_SEEDS_APART * index, 0]), seed.dtype)
+        return seed if index is None else apart(seed, index)
+
+
+def apart(seed: Any, index: Any) -> Any:
+    """A seed for each index, far from the next ones of a generator, which count upwards."""
+    return seed + ops.cast(ops.stack([_SEEDS_APART * index, 0]), seed.dtype)
 
 
 class Inputs:
@@ -90,3 +93,34 @@ class Connected:
         for index, gradient in zip(self.indices, gradients, strict=True):
             restored[index] = gradient
         return restored
+
+
+class MicroBatches:
+    """A batch in parts of equal size, the last filled up with examples that count for nothing.
+
+    Args:
+        x: The inputs.
+        labels: Their labels, shape `(batch, ...)`.
+        size: How many examples a part may have.
+    """
+
+    def __init__(self, x: Any, labels: Any, size: int) -> None:
+        self._x, self._labels = x, labels
+        examples = length(x)
+        self.count = -(-examples // size)
+        each = -(-examples // ops.maximum(self.count, 1))
+        places = ops.arange(self.count * each)
+        self._rows = ops.reshape(places % ops.maximum(examples, 1), (self.count, each))
+        self._counts = ops.reshape(places < examples, (self.count, each))
+        self._examples = examples
+
+    def inputs(self, index: Any) -> Any:
+        """The inputs of a part."""
+        rows = self._rows[index]
+        return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), self._x)
+
+    def nll(self, index: Any, likelihood: Likelihood, outputs: Any) -> Any:
+        """What a part adds to the mean negative log-likelihood of the batch."""
+        nll = likelihood.nll(ops.take(self._labels, self._rows[index], axis=0), outputs)
+        counted = ops.where(self._counts[index], nll, 0.0)
+        return ops.sum(counted) / ops.cast(self._examples, nll.dtype)

@@ -14,10 +14,18 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
 from keras_fisher._distribution import DistributedModel
-from keras_fisher._labels import check_classes, checked_labels
+from keras_fisher._labels import check_classes, checked_labels, only_labels
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
-from keras_fisher._step import Connected, HeldLabels, Inputs, LabelSeed, length
+from keras_fisher._step import (
+    Connected,
+    HeldLabels,
+    Inputs,
+    LabelSeed,
+    MicroBatches,
+    apart,
+    length,
+)
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -73,7 +81,10 @@ class FisherPenaltyModel(DistributedModel):
             `None` for all. All examples share the step's forward pass. Fewer get a forward pass of
             their own, in which dropout draws the same numbers and batch normalisation uses the
             statistics of those examples and moves none. (`penalty_batch_size=1, update_freq=1` is
-            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.)
+            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.) A share of the batch,
+            such as 1/8, costs as much less, and alpha keeps its meaning: see Scaling.
+        micro_batch_size: On how many examples at a time the penalty is differentiated, which
+            bounds the memory that it takes; `None` for all at once. See Memory.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
             gradients: cheaper, and for operations that have no second derivative).
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
@@ -85,18 +96,29 @@ class FisherPenaltyModel(DistributedModel):
     Raises:
         TypeError: if `backbone` is no Keras model, or a number has another type.
         ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
-            `update_freq` or `penalty_batch_size` is below 1, or `backbone` has no trainable
-            weights or several outputs; in `compile`, if the loss has no known likelihood, or for
-            `steps_per_execution`, `jit_compile`, gradient accumulation and losses that are no mean
-            under a strategy of several devices; in training, if "gp_x" finds no floating-point
-            input or "gp_r" no finite label set.
+            `update_freq` or `micro_batch_size` is below 1, `penalty_batch_size` is below 1 and no
+            share of the batch, or `backbone` has no trainable weights or several outputs; in
+            `compile`, if the loss has no known likelihood, or, under a strategy of several
+            devices, for `steps_per_execution`, `jit_compile`, gradient accumulation, losses that
+            are no mean, and micro-batches with synchronized batch normalisation; in training, if
+            "gp_x" finds no floating-point input or "gp_r" no finite label set.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 
     Scaling: losses and likelihoods are means over the batch (and over the positions of an example,
     as in Keras's losses). With one label per example the penalty of one batch under sampled labels
     has the mean Tr(F)/B; "gp_x" carries 1/B against the per-example mean. A negative value of a
-    schedule counts as 0. All squares are summed in float32 or better.
+    schedule counts as 0. All squares are summed in float32 or better. With an integer
+    `penalty_batch_size` n that mean is Tr(F)/n, so that alpha n/B in the place of alpha penalises
+    as much as the whole batch does. With a share, the penalty (in the logs too) is the squared norm
+    times n/B, n = share * B: the same alpha penalises as much, for all but "gp", whose gradients
+    have another mean than 0.
+
+    Memory: with a `micro_batch_size` a computation of the penalty takes no more memory than one of
+    as many examples, beside a plain step and two copies of the weights, and up to one and a half
+    times as long. Each micro-batch has its own numbers in dropout and its own statistics in batch
+    normalisation, and moves none. Nothing else changes: labels and the mean over the batch are
+    those of the whole batch.
 
     Loading weights also brings back alpha, the step counter, the kept gradient and the states of
     random generators; set `model.alpha` afterwards to go on with another one.
@@ -112,7 +134,8 @@ class FisherPenaltyModel(DistributedModel):
         *,
         penalty: str | Penalty = "fp",
         update_freq: int = 10,
-        penalty_batch_size: int | None = None,
+        penalty_batch_size: int | float | None = None,
+        micro_batch_size: int | None = None,
         gradient: str = "exact",
         likelihood: Likelihood | None = None,
         seed: int | None = None,
@@ -131,10 +154,13 @@ class FisherPenaltyModel(DistributedModel):
         super().__init__(name=name, autocast=False, **kwargs)
         self.backbone = backbone
         self._penalty = penalties.get(penalty)
-        self._penalty_batch_size = (
+        self._penalty_batch_size = _arguments.check_count_or_share(
+            "penalty_batch_size", penalty_batch_size
+        )
+        self._micro_batch_size = (
             None
-            if penalty_batch_size is None
-            else _arguments.check_integer("penalty_batch_size", penalty_batch_size, low=1)
+            if micro_batch_size is None
+            else _arguments.check_integer("micro_batch_size", micro_batch_size, low=1)
         )
         self._gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
         self.seed = _arguments.check_seed(seed)
@@ -154,9 +180,14 @@ class FisherPenaltyModel(DistributedModel):
         return self._penalty
 
     @property
-    def penalty_batch_size(self) -> int | None:
-        """How many examples the penalty is taken on; `None` for all."""
+    def penalty_batch_size(self) -> int | float | None:
+        """How many examples, or what share of them, the penalty is taken on; `None` for all."""
         return self._penalty_batch_size
+
+    @property
+    def micro_batch_size(self) -> int | None:
+        """On how many examples at a time the penalty is differentiated; `None` for all."""
+        return self._micro_batch_size
 
     @property
     def gradient(self) -> str:
@@ -204,6 +235,8 @@ class FisherPenaltyModel(DistributedModel):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
         super().compile(*args, **kwargs)
+        if self._is_distributed and self.micro_batch_size is not None:
+            _check_no_synchronized_layer(self.backbone)
         if not self._likelihood_given:
             self.likelihood = likelihoods.from_loss(self.loss)
 
@@ -306,6 +339,7 @@ class FisherPenaltyModel(DistributedModel):
             "penalty": serialize(self.penalty),
             "update_freq": self.update_freq,
             "penalty_batch_size": self.penalty_batch_size,
+            "micro_batch_size": self.micro_batch_size,
             "gradient": self.gradient,
             "likelihood": serialize(self.likelihood) if self._likelihood_given else None,
             "seed": self.seed,
@@ -412,9 +446,19 @@ class FisherPenaltyModel(DistributedModel):
     def _plain_gradients(
         self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
     ) -> Any:
-        return autodiff.gradients(
-            lambda: self._training_loss(x, y, sample_weight, replica)[0], self.trainable_weights
-        )
+        return self._plain_gradients_and_outputs(x, y, sample_weight, replica)[0]
+
+    def _plain_gradients_and_outputs(
+        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None
+    ) -> tuple[Any, Any]:
+        outputs = None
+
+        def loss() -> Any:
+            nonlocal outputs
+            value, outputs = self._training_loss(x, y, sample_weight, replica)
+            return value
+
+        return autodiff.gradients(loss, self.trainable_weights), outputs
 
     def _penalised_gradients(
         self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
@@ -422,31 +466,59 @@ class FisherPenaltyModel(DistributedModel):
         """The gradients of the plain loss; those of the penalty are kept."""
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
         state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
-        if self.penalty_batch_size is None:
+        if self.penalty_batch_size is None and self.micro_batch_size is None:
             result = self._differentiated(
                 x,
                 y,
                 state,
                 lambda _, inputs: self._training_loss(inputs, y, sample_weight, replica),
+                self.trainable_weights,
                 replica,
             )
-            loss_gradients = result.loss
-        else:
-            loss_gradients = self._plain_gradients(x, y, sample_weight, replica)
-            first: Any = self.penalty_batch_size
-            if replica is not None:
-                first, replica = replica.first(first)
-            x, y = keras.tree.map_structure(lambda tensor: tensor[:first], (x, y))
+            self._keep(result)
+            return result.loss
+        gradients, outputs = self._plain_gradients_and_outputs(x, y, sample_weight, replica)
+        first, factor, replica = self._first(length(x), replica)
+        x, y, outputs = keras.tree.map_structure(lambda t: t[:first], (x, only_labels(y), outputs))
+        weights = [ops.copy(weight) for weight in self.trainable_weights]
+        if self.micro_batch_size is None:
             result = self._differentiated(
                 x,
                 y,
                 state,
-                lambda weights, inputs: (None, self._call_at(state, weights, inputs)),
+                lambda w, inputs: (None, self._call_at(state, w, inputs)),
+                weights,
                 replica,
             )
-        self._state.keep(result.penalty)
-        self._penalty_metric.update_state(result.squared_norm)
-        return loss_gradients
+        else:
+            result = self._differentiated_in_parts(
+                self.micro_batch_size, x, y, outputs, state, weights, replica
+            )
+        self._keep(result, factor)
+        return gradients
+
+    def _first(
+        self, examples: Any, replica: autodiff.Replica | None
+    ) -> tuple[Any, Any, autodiff.Replica | None]:
+        """How many examples the penalty is taken on here, its factor, and a replica of those."""
+        size = self.penalty_batch_size
+        if size is None:
+            return examples, 1.0, replica
+        whole = examples if replica is None else replica.total
+        factor = 1.0
+        if isinstance(size, float):
+            size = ops.maximum(ops.cast(ops.round(size * ops.cast(whole, "float32")), "int32"), 1)
+            factor = ops.cast(size, "float32") / ops.cast(ops.maximum(whole, 1), "float32")
+        if replica is None:
+            return size, factor, None
+        here, replica = replica.first(size)
+        return here, factor, replica
+
+    def _keep(self, result: PenaltyGradients, factor: Any = 1.0) -> None:
+        """Keeps the gradient of the penalty, a factor times the squared norm."""
+        self._state.keep([g * ops.cast(factor, g.dtype) for g in result.penalty])
+        norm = result.squared_norm
+        self._penalty_metric.update_state(norm * ops.cast(factor, norm.dtype))
 
     def _differentiated(
         self,
@@ -454,12 +526,10 @@ class FisherPenaltyModel(DistributedModel):
         y: Any,
         state: Sequence[tuple[Any, Any]],
         evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
+        weights: Sequence[Any],
         replica: autodiff.Replica | None,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
-        weights = self.trainable_weights
-        if self.penalty_batch_size is not None:
-            weights = [ops.copy(weight) for weight in weights]
         inputs = Inputs(x)
         x = inputs.replaced([])  # the same tensors that the gradient may be taken at
         nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
@@ -484,6 +554,44 @@ class FisherPenaltyModel(DistributedModel):
             self._loss_scale(),
             self.backbone.compute_dtype,
             replica,
+        )
+
+    def _differentiated_in_parts(
+        self,
+        size: int,
+        x: Any,
+        y: Any,
+        outputs: Any,
+        state: Sequence[tuple[Any, Any]],
+        weights: Sequence[Any],
+        replica: autodiff.Replica | None,
+    ) -> PenaltyGradients:
+        """Differentiates the penalty on (x, y), one micro-batch after another."""
+        labels = self.penalty.draw_labels(self.likelihood, y, outputs, self._label_seed)
+        parts = MicroBatches(x, labels, size)
+        seeds = {id(v) for v in self._random_states()}
+
+        def part(index: Any) -> autodiff.Part:
+            own = [(v, apart(value, index) if id(v) in seeds else value) for v, value in state]
+            inputs = Inputs(parts.inputs(index))
+
+            def nll(at: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
+                y_pred = self._call_at(own, at, inputs.replaced(shifted_inputs))
+                mean = parts.nll(index, self.likelihood, y_pred)
+                return mean if replica is None else replica.part(mean)
+
+            return autodiff.Part(nll, inputs.floating() if wrt_inputs else None)
+
+        wrt_inputs = self.penalty.wrt == "inputs"
+        return autodiff.penalty_gradients_in_parts(
+            part,
+            parts.count,
+            weights,
+            wrt_inputs=wrt_inputs,
+            exact=self.gradient == "exact",
+            scale=self._loss_scale(),
+            precision=self.backbone.compute_dtype,
+            replica=replica,
         )
 
     def _training_loss(
@@ -547,6 +655,16 @@ def _check_backbone(backbone: Any) -> None:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
         )
+
+
+def _check_no_synchronized_layer(backbone: keras.Model) -> None:
+    for layer in backbone._flatten_layers():
+        if getattr(layer, "synchronized", False):
+            raise ValueError(
+                "`micro_batch_size` must be None under tf.distribute with synchronized batch "
+                "normalisation, which waits for replicas that may have fewer parts. "
+                f"Received: the layer {layer.name!r}"
+            )
 
 
 def _no_trainable_weights(backbone: keras.Model) -> str:

@@ -62,6 +62,13 @@ CASES = {
     "fp at every step": {"update_freq": 1},
     "fp of the first": {"penalty_batch_size": 5},
     "fp of the first by difference": {"penalty_batch_size": 3, **DIFFERENCE},
+    "fp of a share": {"penalty_batch_size": 0.4},
+    "fp in parts": {"micro_batch_size": 2},
+    "fp of a share, in parts, by difference": {
+        "penalty_batch_size": 0.6,
+        "micro_batch_size": 2,
+        **DIFFERENCE,
+    },
     "gp": {"penalty": "gp"},
     "gp by difference": {"penalty": "gp", **DIFFERENCE},
     "gp_r": {"penalty": "gp_r"},
@@ -69,6 +76,7 @@ CASES = {
     "gp_x": {"penalty": "gp_x", "alpha": 0.1},
     "gp_x by difference": {"penalty": "gp_x", "alpha": 0.1, **DIFFERENCE},
     "gp_x of the first": {"penalty": "gp_x", "alpha": 0.1, "penalty_batch_size": 3},
+    "gp_x in parts": {"penalty": "gp_x", "alpha": 0.1, "micro_batch_size": 1},
     "no penalty": {"alpha": 0.0},
     "attention": {"net": "attention"},
     "batch norm": {"net": "batch_norm_cnn"},
@@ -124,11 +132,20 @@ def refusals(strategy):
     for name, arguments in refused.items():
         with strategy.scope():
             model = FisherPenaltyModel(nets.build("dense"))
-            try:
-                model.compile(**{"loss": nets.loss(), **arguments})
-            except ValueError as error:
-                messages[name] = str(error)
-    return messages
+        messages[name] = refusal(strategy, model, **arguments)
+    with strategy.scope():
+        model = FisherPenaltyModel(nets.build("synchronized_cnn"), micro_batch_size=2)
+    return messages | {"micro_batch_size": refusal(strategy, model)}
+
+
+def refusal(strategy, model, **arguments):
+    """What `compile` says."""
+    with strategy.scope():
+        try:
+            model.compile(**{"loss": nets.loss(), **arguments})
+        except ValueError as error:
+            return str(error)
+    return "nothing"
 
 
 def labels_of_each_replica(strategy):

@@ -16,6 +16,7 @@ MODES = [
     {"gradient": "finite_difference"},
     {"gradient": "exact", "penalty_batch_size": 3},
     {"gradient": "finite_difference", "penalty_batch_size": 3},
+    {"gradient": "exact", "micro_batch_size": 4},
 ]
 OPTIMIZERS = {
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
@@ -264,7 +265,7 @@ def test_batch_norm_statistics_move_as_in_plain_training(name, arguments):
 
 @pytest.mark.parametrize(
     ("arguments", "calls"),
-    list(zip(MODES, [[1, 1, 1], [2, 1, 2], [2, 1, 2], [3, 1, 3]], strict=True)),
+    list(zip(MODES, [[1, 1, 1], [2, 1, 2], [2, 1, 2], [3, 1, 3], [5, 1, 5]], strict=True)),
 )
 def test_forward_passes_of_a_step(arguments, calls):
     class CountingLayer(layers.Layer):
@@ -514,7 +515,7 @@ def test_accumulated_gradients_include_the_penalty():
 
 def test_options_that_a_traced_step_would_ignore_cannot_be_set():
     model = nets.compiled("dense")
-    for option in ("penalty", "penalty_batch_size", "gradient", "update_freq"):
+    for option in ("penalty", "penalty_batch_size", "micro_batch_size", "gradient", "update_freq"):
         with pytest.raises(AttributeError):
             setattr(model, option, "other")
 

@@ -22,7 +22,7 @@ BAD_ARGUMENTS = [
     *(("update_freq", value, ValueError) for value in (0, -1)),
     *(("update_freq", value, TypeError) for value in (2.5, "10", None, True)),
     ("penalty_batch_size", 0, ValueError),
-    ("penalty_batch_size", 1.5, TypeError),
+    ("penalty_batch_size", 1.5, ValueError),
     ("likelihood", "categorical", TypeError),
     ("likelihood", Gaussian, TypeError),
     ("seed", -1, ValueError),

@@ -155,7 +155,13 @@ CONFIGURED = [
     {},
     {"alpha": keras.optimizers.schedules.CosineDecay(0.5, 100), "name": "scheduled"},
     {"penalty": Penalty("sampled", "inputs"), "gradient": "finite_difference"},
-    {"penalty": "gp_r", "update_freq": 3, "penalty_batch_size": 2, "seed": 7},
+    {
+        "penalty": "gp_r",
+        "update_freq": 3,
+        "penalty_batch_size": 0.4,
+        "micro_batch_size": 2,
+        "seed": 7,
+    },
     {"likelihood": Gaussian(2.0), "alpha": 0.0},
 ]
 

@@ -14,6 +14,7 @@ from tests.processes import configurations, printed, start
 CASES = {
     2: {"fp": 1e-10, "batch norm of the first, eagerly": 1e-10, "attention, eagerly": 1e-10},
     4: {
+        "fp of a share, in parts, by difference, eagerly": 1e-8,
         "gp_x of the first, eagerly": 1e-10,
         "synchronized batch norm by difference, eagerly": 1e-8,
         "mixed_float16, eagerly": 1e-2,
@@ -64,6 +65,7 @@ def test_what_keras_cannot_do_on_replicas_is_refused(replicas):
     assert "`gradient_accumulation_steps` must be None " in messages["gradient_accumulation_steps"]
     assert "`global_clipnorm` must be None " in messages["global_clipnorm"]
     assert "`loss` must be a mean over the batch " in messages["loss"]
+    assert "`micro_batch_size` must be None " in messages["micro_batch_size"]
     assert "`loss` must return a value for each example " in messages["scalar loss"]
 
 

@@ -3,6 +3,7 @@
 - `gradients(objective, weights)`: a plain first-order gradient.
 - `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
 - `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
+- `penalty_gradients_in_parts(part, ...)`: either, from one part of the batch after another.
 - `tapped_gradients(objective)`: the gradient with respect to tensors inside the model.
 - `map_examples(function, examples)`: a function of one example after another.
 - `quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
@@ -30,7 +31,6 @@ if keras.backend.backend() not in _SUPPORTED:
 from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     InnerGraphError,
     Line,
-    PenaltyGradients,
     Tap,
     checked_below,
     compiled,
@@ -38,11 +38,15 @@ from keras_fisher.autodiff.tensorflow import (  # noqa: E402
     gradients,
     map_examples,
     map_probes,
+    quadratic_forms,
+    tapped_gradients,
+)
+from keras_fisher.autodiff.tensorflow_penalty import (  # noqa: E402
+    Part,
+    PenaltyGradients,
     penalty_gradients,
     penalty_gradients_by_difference,
-    quadratic_forms,
-    squared_norm,
-    tapped_gradients,
+    penalty_gradients_in_parts,
 )
 from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
     Replica,
@@ -51,10 +55,12 @@ from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
     on_replicas,
     replica_index,
 )
+from keras_fisher.autodiff.tensorflow_tapes import squared_norm  # noqa: E402
 
 __all__ = [
     "InnerGraphError",
     "Line",
+    "Part",
     "PenaltyGradients",
     "Replica",
     "Tap",
@@ -69,6 +75,7 @@ __all__ = [
     "on_replicas",
     "penalty_gradients",
     "penalty_gradients_by_difference",
+    "penalty_gradients_in_parts",
     "quadratic_forms",
     "replica_index",
     "squared_norm",

@@ -23,7 +23,9 @@ class Replica:
         self._examples = tf.cast(examples, tf.float64)
         counts = self.sum([tf.one_hot(self._index, self.count, dtype=tf.float64) * self._examples])
         self._counts = counts[0]
-        self._share = tf.math.divide_no_nan(self._examples, tf.reduce_sum(self._counts))
+        total = tf.reduce_sum(self._counts)
+        self.total = tf.cast(total, tf.int32)
+        self._share = tf.math.divide_no_nan(self._examples, total)
 
     def first(self, examples: int) -> tuple[Any, Replica]:
         """How many of the first `examples` of the global mini-batch are here; a replica of those.

@@ -1,6 +1,6 @@
-"""The PyTorch side of benchmark.py: a process that measures what each line of its input names.
+"""The PyTorch side of the benchmark: a process that measures what each line of its input names.
 
-    python tools/benchmark_torch.py NETWORK.npz THREADS
+    python tools/benchmarks/pytorch_side.py NETWORK.npz THREADS
 
 The file holds a chain of layers, its parameters, and examples, all in PyTorch's layout. A line such
 as {"method": "backpack", "examples": 128} is answered by {"seconds": 0.1, "value": 2.3}.
@@ -20,6 +20,7 @@ import backpack
 import numpy as np
 import torch
 from backpack.extensions import BatchL2Grad
+from curvlinops import HessianLinearOperator, hutchinson_trace
 from pyhessian import hessian
 from torch import nn
 from torch.func import functional_call, grad, vmap
@@ -42,12 +43,17 @@ def main(path: str, threads: str) -> None:
         "backpack": backpack_fisher(model),
         "torch_func": func_fisher(model),
         "pyhessian": hutchinson(model),
+        "curvlinops": curvlinops_hutchinson(model),
+        "plain_step": training_step(model, alpha=0.0),
+        "penalised_step": training_step(model, alpha=1e-4),
     }
     for line in sys.stdin:
         settings = json.loads(line)
         measure, examples = methods[settings.pop("method")], settings.pop("examples")
+        repeats = settings.pop("repeats", 1)
         start = time.perf_counter()
-        result = measure(x[:examples], y[:examples], **settings)
+        for _ in range(repeats):
+            result = measure(x[:examples], y[:examples], **settings)
         print(json.dumps({"seconds": time.perf_counter() - start, **result}), flush=True)
 
 
@@ -116,6 +122,41 @@ def hutchinson(model: nn.Sequential) -> Measurement:
             "value": float(np.mean(forms)),
             "stderr": float(np.std(forms, ddof=1) / len(forms) ** 0.5),
         }
+
+    return measure
+
+
+def curvlinops_hutchinson(model: nn.Sequential) -> Measurement:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def measure(x: torch.Tensor, y: torch.Tensor, probes: int) -> dict[str, float]:
+        operator = HessianLinearOperator(
+            model, nn.CrossEntropyLoss(), parameters, [(x, y)], check_deterministic=False
+        )
+        trace = hutchinson_trace(operator, num_matvecs=probes, distribution="rademacher")
+        return {"value": float(trace)}
+
+    return measure
+
+
+def training_step(model: nn.Sequential, alpha: float) -> Measurement:
+    """As one would write it: double backpropagation, with labels drawn from the prediction."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)
+
+    def measure(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = cross_entropy(logits, y)
+        penalty = torch.zeros(())
+        if alpha:
+            labels = torch.distributions.Categorical(logits=logits.detach()).sample()
+            nll = cross_entropy(logits, labels)
+            gradient = torch.autograd.grad(nll, list(model.parameters()), create_graph=True)
+            penalty = sum(part.square().sum() for part in gradient)
+        (loss + alpha * penalty).backward()
+        optimizer.step()
+        return {"value": loss.item()}
 
     return measure
 

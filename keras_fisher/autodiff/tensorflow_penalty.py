@@ -1,0 +1,282 @@
+"""The gradient of a squared gradient norm: exactly, by a difference, or part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_fisher.autodiff import tensorflow_tapes as tapes
+from keras_fisher.autodiff.tensorflow_replicas import Replica
+
+
+class PenaltyGradients(NamedTuple):
+    """What one penalised evaluation gives.
+
+    Attributes:
+        loss: d loss / d weights, a list; `None` where a weight is unconnected. `None` if the
+            objective had no loss.
+        penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
+        squared_norm: ||g||^2, a scalar, at least float32.
+    """
+
+    loss: list[Any] | None
+    penalty: list[Any]
+    squared_norm: Any
+
+
+def penalty_gradients(
+    objective: Callable[[], tuple[Any, Any]],
+    weights: Sequence[Any],
+    wrt: Sequence[Any],
+    scale: Any = None,
+    replica: Replica | None = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d wrt by backpropagating twice.
+
+    On several replicas, where each has the nll of its own examples, g is that of the mean over all
+    examples: with g_r that of replica r's part of the mean, the gradient of ||g||^2 is the sum
+    over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
+
+    Args:
+        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
+            `None`.
+        weights: What to differentiate the loss and the squared norm by.
+        wrt: What g is taken with respect to: `weights` again, or inputs.
+        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
+            do not underflow, and what is returned for the penalty is divided by it again.
+        replica: This replica, where there are several.
+
+    Returns:
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    has_parts = wrt is not weights  # each replica has inputs of its own, but all the weights
+    weights, wrt = tapes.sources(weights), tapes.sources(wrt)
+    with tf.GradientTape(persistent=True) as outer, tapes.exactly():
+        outer.watch(weights)
+        with tf.GradientTape() as inner:
+            inner.watch(wrt)
+            loss, nll = objective()
+            scaled_nll = tapes.scaled(nll if replica is None else replica.part(nll), scale)
+        g = tapes.unscaled(tapes.dense(inner.gradient(scaled_nll, wrt)), scale)
+        if replica is not None:
+            g = replica.present(g)
+        norm = target = tapes.squared_norm(g)
+        if replica is not None:
+            with outer.stop_recording():
+                held, norm = _over_replicas(g, replica, has_parts)
+            target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _present(g, held)])
+        scaled_target = tapes.scaled(target, scale)
+    penalty = tapes.unscaled(tapes.second_gradient(outer, scaled_target, weights), scale)
+    if replica is not None:
+        penalty = replica.sum(replica.present(penalty))
+    return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
+
+
+def penalty_gradients_by_difference(
+    objective: Callable[[], tuple[Any, Any]],
+    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    precision: str = "float32",
+    replica: Replica | None = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
+
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference.
+
+    Args:
+        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
+            `None`.
+        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        weights: What to differentiate by, and v unless `inputs` is given.
+        inputs: v, when the gradient with respect to inputs is penalised.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in; the coarser, the longer the step.
+        replica: This replica, where there are several, as in `penalty_gradients`.
+
+    Returns:
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
+    """
+    weights = tapes.sources(weights)
+    shift_inputs = inputs is not None
+    point = tapes.sources(inputs) if inputs is not None else weights
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([*weights, *point])
+        loss, nll = objective()
+        scaled_nll = tapes.scaled(nll if replica is None else replica.part(nll), scale)
+    here = _gradient(tape, scaled_nll, weights, scale)
+    if replica is not None:
+        here = replica.sum(replica.present(here))
+    g = here
+    if shift_inputs:
+        g = _gradient(tape, scaled_nll, point, scale)
+    norm, size = tapes.squared_norm(g), tapes.squared_norm([tapes.value(v) for v in point])
+    if replica is not None and shift_inputs:  # each replica has inputs of its own
+        g = replica.present(g)
+        norm, size = replica.sum([tapes.squared_norm(g), size])
+    step = _step_length(size, norm, precision)
+    shifted = [tapes.value(v) + tf.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
+    with tf.GradientTape() as tape_there:
+        at = [tapes.value(w) for w in weights] if shift_inputs else shifted
+        tape_there.watch(at)
+        nll_there = shifted_nll(at, shifted if shift_inputs else [])
+        scaled_there = tapes.scaled(
+            nll_there if replica is None else replica.part(nll_there), scale
+        )
+    there = _gradient(tape_there, scaled_there, at, scale)
+    if replica is not None:
+        there = replica.sum(replica.present(there))
+    penalty = [2.0 * (t - h) / step for t, h in zip(there, here, strict=True)]
+    return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
+
+
+class Part(NamedTuple):
+    """A part of the mini-batch.
+
+    Attributes:
+        nll: From weights and inputs (none for the part's own), what the part adds to the mean nll.
+        inputs: What g is taken with respect to, or `None` for the weights.
+    """
+
+    nll: Callable[[Sequence[Any], Sequence[Any]], Any]
+    inputs: list[Any] | None
+
+
+def penalty_gradients_in_parts(
+    part: Callable[[Any], Part],
+    count: Any,
+    weights: Sequence[Any],
+    *,
+    wrt_inputs: bool,
+    exact: bool,
+    scale: Any = None,
+    precision: str = "float32",
+    replica: Replica | None = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g in the memory that a single part of the batch takes.
+
+    With respect to inputs, of which each part has its own, the squared norm is the sum of those of
+    the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
+    norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
+    from a second sum at weights shifted along g.
+
+    Args:
+        part: From an index, the part, evaluated anew for each derivative.
+        count: How many parts there are.
+        weights: What to differentiate by, tensors.
+        wrt_inputs: Whether g is taken with respect to inputs.
+        exact: Whether to backpropagate twice, or to take a difference.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in.
+        replica: This replica, where there are several. Its parts add to the mean over all replicas.
+
+    Returns:
+        The gradient of the squared norm, and the squared norm; no gradients of a loss.
+    """
+
+    def total(
+        terms: Callable[[Part, list[Any]], list[Any]], at: Sequence[Any], *others: Any
+    ) -> list[Any]:
+        like = [tf.zeros_like(tapes.promoted(tensor)) for tensor in (*at, *others)]
+        sums = _sum_over_parts(lambda index, inside: terms(part(index), inside), count, at, like)
+        return sums if replica is None else replica.sum(sums)
+
+    def of_inputs(one: Part, at: list[Any]) -> list[Any]:
+        assert one.inputs is not None
+        inputs = [tf.identity(tensor) for tensor in one.inputs]
+
+        def objective() -> tuple[None, Any]:
+            return None, one.nll(at, inputs)
+
+        result = (
+            penalty_gradients(objective, at, inputs, scale)
+            if exact
+            else penalty_gradients_by_difference(objective, one.nll, at, inputs, scale, precision)
+        )
+        return [*result.penalty, result.squared_norm]
+
+    def gradient(one: Part, at: list[Any]) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            nll = tapes.scaled(one.nll(at, []), scale)
+        return _gradient(tape, nll, at, scale)
+
+    def along_g(one: Part, at: list[Any]) -> list[Any]:
+        with tf.GradientTape() as outer, tapes.exactly():
+            outer.watch(at)
+            with tf.GradientTape() as inner:
+                inner.watch(at)
+                nll = tapes.scaled(one.nll(at, []), scale)
+            of_part = tapes.unscaled(tapes.dense(inner.gradient(nll, at)), scale)
+            slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, g)]
+            target = tapes.scaled(2.0 * tf.add_n(slopes), scale)
+        return tapes.unscaled(tapes.second_gradient(outer, target, at), scale)
+
+    if wrt_inputs:
+        *penalty, norm = total(of_inputs, weights, tapes.squared_norm(weights))
+        return PenaltyGradients(None, penalty, norm)
+    g = total(gradient, weights)
+    norm = tapes.squared_norm(g)
+    if exact:
+        return PenaltyGradients(None, total(along_g, weights), norm)
+    step = _step_length(tapes.squared_norm(weights), norm, precision)
+    shifted = [w + tf.cast(step * d, w.dtype) for w, d in zip(weights, g, strict=True)]
+    there = total(gradient, shifted)
+    return PenaltyGradients(
+        None, [2.0 * (t - h) / step for t, h in zip(there, g, strict=True)], norm
+    )
+
+
+def _sum_over_parts(
+    terms: Callable[[Any, list[Any]], list[Any]],
+    count: Any,
+    weights: Sequence[Any],
+    zeros: list[Any],
+) -> list[Any]:
+    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
+
+    def add(index: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
+        new = terms(index, [tf.identity(weight) for weight in weights])
+        return index + 1, [a + b for a, b in zip(sums, new, strict=True)]
+
+    start = (tf.constant(0), zeros)
+    return tf.while_loop(lambda index, _: index < count, add, start, parallel_iterations=1)[1]
+
+
+def _gradient(tape: tf.GradientTape, value: Any, at: Sequence[Any], scale: Any) -> list[Any]:
+    """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
+    gradient = tapes.zeros_for_none(tapes.dense(tape.gradient(value, at)), at)
+    return tapes.unscaled(gradient, scale)
+
+
+def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+    """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
+    if has_parts:
+        held = [None if t is None else tf.stop_gradient(t) for t in g]
+        return held, replica.sum([tapes.squared_norm(held)])[0]
+    held = replica.sum(g)
+    return held, tapes.squared_norm(held)
+
+
+def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
+
+
+def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: str) -> Any:
+    """The h for which the shift h g is a fixed small fraction of the point's own size."""
+    size = 1.0 + tf.sqrt(squared_norm_of_point)
+    return tapes.cast_like(_SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
+
+
+# About the square root of each dtype's rounding error.
+_SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+
+
+def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
+    return None if loss is None else tapes.dense(tape.gradient(loss, weights))

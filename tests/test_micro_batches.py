@@ -1,0 +1,182 @@
+"""The penalty from one part of the batch after another, and on a share of it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_fisher import FisherPenaltyModel
+from tests import nets
+
+GRADIENTS = {"exact": 1e-12, "finite_difference": 1e-6}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("penalty", ["fp", "gp", "gp_x", "gp_r"])
+@pytest.mark.parametrize(
+    ("examples", "size"), [(None, 2), (None, 4), (5, 2), (None, 100), (None, 1)]
+)
+def test_parts_give_what_the_whole_batch_does(penalty, gradient, examples, size):
+    arguments = {"penalty": penalty, "gradient": gradient, "penalty_batch_size": examples}
+    arguments["likelihood"] = nets.HeldLabels()
+    value, slopes = nets.penalty_and_gradient("two_inputs", **arguments)
+    in_parts = nets.penalty_and_gradient("two_inputs", micro_batch_size=size, **arguments)
+    assert in_parts[0] == pytest.approx(value, rel=1e-12)
+    assert nets.relative_error(in_parts[1], slopes) < GRADIENTS[gradient]
+
+
+@pytest.mark.parametrize(
+    ("gradient", "compile_args"),
+    [
+        ("exact", {}),
+        ("exact", {"jit_compile": True}),
+        ("finite_difference", {"run_eagerly": True}),
+    ],
+)
+def test_parts_draw_the_labels_of_the_whole_batch_however_they_run(gradient, compile_args):
+    def trained(**arguments):
+        arguments |= {"gradient": gradient, "compile_args": compile_args}
+        model = nets.compiled("dense", alpha=0.1, seed=3, update_freq=2, **arguments)
+        x, y = nets.inputs("dense", batch=4 * nets.BATCH - 1), nets.labels(4 * nets.BATCH - 1)
+        model.fit(x, y, batch_size=nets.BATCH, shuffle=False, verbose=0)
+        return nets.flat(model.trainable_weights)
+
+    np.testing.assert_allclose(trained(micro_batch_size=4), trained(), rtol=1e-3, atol=1e-4)
+
+
+class Watching(layers.Layer):
+    """Keeps the sizes of the batches that it sees."""
+
+    def build(self, shape):
+        self.seen = []
+
+    def call(self, inputs):
+        self.seen.append(inputs.shape[0])
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"gradient": "exact"}, [6, 2, 2, 2, 2, 2, 2]),
+        ({"gradient": "finite_difference"}, [6, 2, 2, 2, 2, 2, 2]),
+        ({"penalty": "gp_x"}, [6, 2, 2, 2]),
+        ({"penalty_batch_size": 4}, [6, 2, 2, 2, 2]),
+    ],
+)
+def test_the_penalty_sees_no_more_than_a_part_at_a_time(arguments, expected):
+    layer = Watching()
+    net = keras.Sequential([keras.Input((4,)), layer, layers.Dense(nets.CLASSES)])
+    model = FisherPenaltyModel(net, micro_batch_size=2, **arguments)
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    x, y = tf.constant(nets.inputs("dense")), nets.labels()
+    model.train_on_batch(x, y)
+    layer.seen.clear()
+    model.train_on_batch(x, y)
+    between = layer.seen.copy()
+    assert between == [6]  # the penalty's gradient is kept
+    model._state.step.assign(10)
+    layer.seen.clear()
+    model.train_on_batch(x, y)
+    assert layer.seen == expected
+
+
+def test_parts_have_their_own_statistics_and_move_none():
+    name = "batch_norm_cnn"
+    plain = nets.build(name)
+    plain.compile(keras.optimizers.SGD(0.0), nets.loss())
+    model = nets.compiled(name, keras.optimizers.SGD(0.0), penalty="gp", micro_batch_size=2)
+    x, y = nets.inputs(name), nets.labels()
+    gradients = []
+    for part in range(3):
+        rows = slice(2 * part, 2 * part + 2)
+        net = nets.build(name)
+        with tf.GradientTape() as tape:
+            value = nets.loss()(y[rows], net(x[rows], training=True))
+        gradients.append(nets.flat(tape.gradient(value, [w.value for w in net.trainable_weights])))
+    plain.train_on_batch(x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["penalty"] == pytest.approx(np.sum(np.mean(gradients, axis=0) ** 2), rel=1e-4)
+    statistics = nets.flat(model.backbone.non_trainable_weights)
+    np.testing.assert_array_equal(statistics, nets.flat(plain.non_trainable_weights))
+
+
+def test_parts_have_their_own_dropout():
+    seen = []
+
+    class Keeping(layers.Layer):
+        def call(self, inputs):
+            seen.append(keras.ops.convert_to_numpy(inputs))
+            return inputs
+
+    net = keras.Sequential([layers.Dropout(0.5, seed=0), Keeping(), layers.Dense(1)])
+    model = FisherPenaltyModel(net, penalty="gp", micro_batch_size=1)
+    model.compile("sgd", "mean_squared_error", run_eagerly=True)
+    model.train_on_batch(np.ones((2, 50), "float32"), np.ones((2, 1), "float32"))
+    _, first, second, first_again, second_again = seen[-5:]
+    assert np.any(first != second)
+    np.testing.assert_array_equal(first, first_again)
+    np.testing.assert_array_equal(second, second_again)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_parts_train_in_half_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        eagerly = {"run_eagerly": True}
+        model = nets.compiled("batch_norm_cnn", micro_batch_size=2, compile_args=eagerly)
+        x, y = nets.inputs("batch_norm_cnn"), nets.labels()
+        before = nets.flat(model.trainable_weights)
+        assert np.isfinite(model.train_on_batch(x, y, return_dict=True)["penalty"])
+        assert np.any(nets.flat(model.trainable_weights) != before)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+# A share of the batch
+
+
+@pytest.mark.parametrize(("share", "examples"), [(0.5, 3), (0.3, 2), (1e-6, 1)])
+@pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 2}])
+def test_a_share_is_penalised_as_much_less_as_it_is_smaller(share, examples, parts):
+    arguments = {"likelihood": nets.HeldLabels(), **parts}
+    value, slopes = nets.penalty_and_gradient("dense", penalty_batch_size=examples, **arguments)
+    shared = nets.penalty_and_gradient("dense", penalty_batch_size=share, **arguments)
+    assert shared[0] == pytest.approx(value * examples / nets.BATCH, rel=1e-5)
+    assert nets.relative_error(shared[1], slopes * examples / nets.BATCH) < 1e-4
+
+
+def test_the_same_alpha_penalises_a_share_as_much_as_the_whole_batch_in_the_mean():
+    def mean(**arguments):
+        model = nets.compiled(
+            "dense", keras.optimizers.SGD(0.0), update_freq=1, seed=0, **arguments
+        )
+        x, y = nets.inputs("dense", batch=nets.BATCH), nets.labels()
+        values = [model.train_on_batch(x, y, return_dict=True)["penalty"] for _ in range(400)]
+        return np.mean(values), np.std(values) / 20
+
+    whole, error = mean()
+    half, error_of_half = mean(penalty_batch_size=0.5)
+    assert half == pytest.approx(whole, abs=4 * np.hypot(error, error_of_half))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"penalty_batch_size": 0.0},
+            ValueError,
+            "`penalty_batch_size` must be an integer >= 1",
+        ),
+        ({"penalty_batch_size": 1.0}, ValueError, "a share in \\(0, 1\\) or None. Received: .*1.0"),
+        ({"penalty_batch_size": float("nan")}, ValueError, "`penalty_batch_size` must be"),
+        ({"penalty_batch_size": "all"}, TypeError, "`penalty_batch_size` must be"),
+        ({"micro_batch_size": 0}, ValueError, "`micro_batch_size` must be an integer >= 1"),
+        ({"micro_batch_size": 0.5}, TypeError, "`micro_batch_size` must be an integer >= 1"),
+    ],
+)
+def test_other_sizes_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        FisherPenaltyModel(nets.build("dense"), **arguments)
