@@ -15,6 +15,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
 from keras_fisher._distribution import DistributedModel
 from keras_fisher._labels import check_classes, checked_labels, only_labels
+from keras_fisher._logging import warn_once
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
 from keras_fisher._step import (
@@ -31,6 +32,11 @@ from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
 _GRADIENTS = ("exact", "finite_difference")
+_HALF_PRECISION = ("float16", "bfloat16")
+_DIFFERENCE_OF_ROUNDED = (
+    "gradient='finite_difference' takes the difference of two gradients, which {} rounds: in a "
+    "deep network it may be off by as much as it is large. gradient='exact' is not."
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
@@ -86,7 +92,8 @@ class FisherPenaltyModel(DistributedModel):
         micro_batch_size: On how many examples at a time the penalty is differentiated, which
             bounds the memory that it takes; `None` for all at once. See Memory.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
-            gradients: cheaper, and for operations that have no second derivative).
+            gradients: cheaper, and for operations that have no second derivative, but rough in half
+            precision).
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
@@ -163,6 +170,8 @@ class FisherPenaltyModel(DistributedModel):
             else _arguments.check_integer("micro_batch_size", micro_batch_size, low=1)
         )
         self._gradient = _arguments.check_choice("gradient", gradient, _GRADIENTS)
+        if gradient == "finite_difference" and backbone.compute_dtype in _HALF_PRECISION:
+            warn_once(_DIFFERENCE_OF_ROUNDED.format(backbone.compute_dtype))
         self.seed = _arguments.check_seed(seed)
         self.likelihood: Any = likelihood
         self._likelihood_given = likelihood is not None

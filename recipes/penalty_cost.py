@@ -139,7 +139,7 @@ def table(results: Sequence[Result]) -> str:
         "alpha",
         "test accuracy, %",
         "at the end, %",
-        "less than the whole batch every 10 steps, %",
+        "difference from the whole batch every 10 steps, %",
         "largest Tr(F)",
     ]
     note = (

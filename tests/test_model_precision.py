@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_fisher import FisherPenaltyModel
+from keras_fisher._logging import warn_once
 from tests import nets
 
 HALF = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}
@@ -118,3 +119,14 @@ def test_recurrent_embedding_and_attention_layers_train(name, penalty, gradient)
     logs = [model.train_on_batch(x, y, return_dict=True) for _ in range(5)]
     assert np.all(np.isfinite([list(entry.values()) for entry in logs]))
     assert logs[-1]["loss"] < logs[0]["loss"]
+
+
+def test_a_difference_in_half_precision_is_warned_of_once(caplog):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    warn_once.cache_clear()
+    for _ in range(2):
+        nets.compiled("dense", gradient="finite_difference")
+    nets.compiled("dense")
+    assert [record.getMessage()[:28] for record in caplog.records] == [
+        "gradient='finite_difference'"
+    ]

@@ -274,8 +274,9 @@ def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: 
     return tapes.cast_like(_SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
 
 
-# About the square root of each dtype's rounding error.
-_SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+# About the square root of each dtype's rounding error; for bfloat16, whose rounding is felt at any
+# length, what was least wrong on SimpleCNN, VGG-11 and a Wide ResNet.
+_SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
