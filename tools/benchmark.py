@@ -6,16 +6,16 @@
     python tools/benchmark.py --quick                    # few examples: does everything still run?
 
 Sections:
-    training every way to compute the penalty, in epochs of plain `fit`, for five networks
-    fisher   the exact per-example Fisher trace against a plain forward and backward pass
-    hessian  a probe of the Hessian trace against a plain forward and backward pass
-    torch    the penalised step in PyTorch; both traces against BackPACK, torch.func, PyHessian and
-             curvlinops, on the same network and data (a comparison)
-    memory   the Fisher trace of 5,000 CIFAR-10 images: wall time and peak memory; peak memory of a
-             step with the penalty
-    precision the penalty and its gradient in mixed_bfloat16 against float32
-    input    the batches of each data set against plain training of SimpleCNN, which consumes them
-    replicas a step of 128 examples on 2 and 4 virtual devices of this machine against one device
+    training     every way to compute the penalty, in epochs of plain `fit`, for five networks
+    fisher       the exact per-example Fisher trace against a plain forward and backward pass
+    hessian      a probe of the Hessian trace against a plain forward and backward pass
+    torch        the penalised step in PyTorch; both traces against BackPACK, torch.func, PyHessian
+                 and curvlinops, on the same network and data (a comparison)
+    memory       the Fisher trace of 5,000 CIFAR-10 images: wall time and peak memory
+    step_memory  peak memory of a step with the penalty against that of a plain one
+    precision    the penalty and its gradient in mixed_bfloat16 against float32
+    input        the batches of each data set against plain training of SimpleCNN, which eats them
+    replicas     a step of 128 examples on 2 and 4 virtual devices of this machine against one
 
 Times are compared as ratios of things that take turns in one run: the median over the rounds, with
 the smallest and the largest. "passes" is the ratio of the numbers of passes through the network.

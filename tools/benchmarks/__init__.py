@@ -1,6 +1,6 @@
 """The sections of `tools/benchmark.py`, one module each, and what they share."""
 
-from benchmarks.memory import memory
+from benchmarks.memory import memory, step_memory
 from benchmarks.pipelines import input_pipelines
 from benchmarks.precision import precision
 from benchmarks.replicas import replicas
@@ -14,6 +14,7 @@ SECTIONS = {
     "hessian": hessian,
     "torch": torch,
     "memory": memory,
+    "step_memory": step_memory,
     "precision": precision,
     "input": input_pipelines,
     "replicas": replicas,

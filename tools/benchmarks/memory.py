@@ -17,12 +17,6 @@ from benchmarks.training import Computation, compiled, penalised
 
 
 def memory(repeats: int, quick: bool) -> Iterator[Row]:
-    """Of the Fisher trace, and of training steps."""
-    yield from trace_memory(quick)
-    yield from step_memory(quick)
-
-
-def trace_memory(quick: bool) -> Iterator[Row]:
     """Wall time and peak memory of the Fisher trace."""
     num_examples = 256 if quick else 5000
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +35,7 @@ def trace_memory(quick: bool) -> Iterator[Row]:
             )
 
 
-def step_memory(quick: bool) -> Iterator[Row]:
+def step_memory(repeats: int, quick: bool) -> Iterator[Row]:
     """What a step that computes the penalty takes, beside a plain one."""
     whole = Computation()
     ways = {
@@ -49,13 +43,13 @@ def step_memory(quick: bool) -> Iterator[Row]:
         "FP by difference": whole._replace(gradient="finite_difference"),
         "FP, an eighth at a time": whole._replace(parts=8),
     }
-    for name, network in tqdm(NETWORKS.items(), desc="step memory"):
-        batch = 16 if quick else network.batch
+    for name in tqdm(("SimpleCNN", "VGG-11", "Wide ResNet 44-3"), desc="step memory"):
+        batch = 16 if quick else NETWORKS[name].batch
         plain = in_fresh_process(peak_of_step, name, batch, None)
         for what, way in ways.items():
             peak = in_fresh_process(peak_of_step, name, batch, way)
             yield Row(
-                "memory",
+                "step memory",
                 name,
                 f"peak of a step with {what}, {batch} examples / of a plain step",
                 f"{peak / plain:.2f} ({peak:,.0f} MiB / {plain:,.0f} MiB)",
