@@ -31,6 +31,7 @@ from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
+_UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 2
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _DIFFERENCE_OF_ROUNDED = (
@@ -82,13 +83,15 @@ class FisherPenaltyModel(DistributedModel):
         alpha: The weight of the penalty: a number of at least 0, or a
             `keras.optimizers.schedules.LearningRateSchedule` of the training step.
         penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
-        update_freq: Every how many steps the penalty's gradient is recomputed.
+        update_freq: Every how many steps the penalty's gradient is recomputed; `None` for 10, as in
+            the paper, and for 2 where `penalty_batch_size` is a share of the batch.
         penalty_batch_size: How many examples, the first of the batch, the penalty is taken on;
             `None` for all. All examples share the step's forward pass. Fewer get a forward pass of
             their own, in which dropout draws the same numbers and batch normalisation uses the
             statistics of those examples and moves none. (`penalty_batch_size=1, update_freq=1` is
-            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.) A share of the batch,
-            such as 1/8, costs as much less, and alpha keeps its meaning: see Scaling.
+            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.) A share of the batch
+            costs as much less, and alpha keeps its meaning (see Scaling): 1/32 is what
+            docs/performance.md recommends where time counts.
         micro_batch_size: On how many examples at a time the penalty is differentiated, which
             bounds the memory that it takes; `None` for all at once. See Memory.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
@@ -140,7 +143,7 @@ class FisherPenaltyModel(DistributedModel):
         alpha: float | LearningRateSchedule = 0.01,
         *,
         penalty: str | Penalty = "fp",
-        update_freq: int = 10,
+        update_freq: int | None = None,
         penalty_batch_size: int | float | None = None,
         micro_batch_size: int | None = None,
         gradient: str = "exact",
@@ -178,6 +181,9 @@ class FisherPenaltyModel(DistributedModel):
         self._label_seed = LabelSeed(self.seed)
         self._penalty_metric = LatestValue("penalty")
         self._evaluating = False
+        if update_freq is None:
+            is_share = isinstance(self._penalty_batch_size, float)
+            update_freq = _UPDATE_FREQ_OF_A_SHARE if is_share else _UPDATE_FREQ
         self._state = PenaltyState(_arguments.check_integer("update_freq", update_freq, low=1))
         self._schedule: LearningRateSchedule | None = None
         self.alpha = alpha

@@ -44,6 +44,7 @@ METHODS = {
     "quarter_10": (4, 10),
     "eighth_10": (8, 10),
     "16th_5": (16, 5),
+    "32nd_4": (32, 4),
     "32nd_2": (32, 2),
     "32nd_1": (32, 1),
     "eighth_1": (8, 1),
@@ -173,7 +174,8 @@ def figure(results: Sequence[Result], path: Path) -> None:
     parts = every_value(results, METHODS)
     fig, axes = picture.panels(len(parts), 2, width=5.5)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
-        for colour, (method, group) in picture.shaded(methods):
+        for shade, (method, group) in picture.shaded(methods):
+            colour = picture.COLOURS.get(method, shade)
             for axis, key in zip(row, ("val_accuracy", "fisher_trace"), strict=True):
                 picture.curve(axis, chosen(group), key, colour, title(method))
                 picture.label(axis, part, y=picture.LABELS[key])

@@ -20,7 +20,7 @@ BAD_ARGUMENTS = [
     *(("penalty", value, ValueError) for value in ("fisher", None)),
     *(("gradient", value, ValueError) for value in ("forward", None)),
     *(("update_freq", value, ValueError) for value in (0, -1)),
-    *(("update_freq", value, TypeError) for value in (2.5, "10", None, True)),
+    *(("update_freq", value, TypeError) for value in (2.5, "10", True)),
     ("penalty_batch_size", 0, ValueError),
     ("penalty_batch_size", 1.5, ValueError),
     ("likelihood", "categorical", TypeError),

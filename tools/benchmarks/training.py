@@ -70,7 +70,7 @@ class Computation(NamedTuple):
 
 
 COMPUTATIONS = (
-    *(Computation(one_in=one_in) for one_in in (1, 4, 8, 32, 0)),
+    *(Computation(one_in=one_in) for one_in in (1, 4, 8, 16, 32, 0)),
     *(Computation(gradient="finite_difference", one_in=one_in) for one_in in (1, 32)),
     *(Computation(penalty) for penalty in PENALTIES),
     *(Computation(gradient=gradient, parts=4) for gradient in TARGETS),
