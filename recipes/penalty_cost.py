@@ -22,12 +22,12 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Recipe, Result, tuned
 from experiment.results import (
+    NOTHING,
     chosen,
     common,
     every_value,
     final,
     max_fisher_trace,
-    of,
     percent,
     test_accuracy,
     written,
@@ -157,16 +157,19 @@ def examples_a_step(run: Result) -> str:
 
 
 def difference(runs: Sequence[Result], papers: Sequence[Result]) -> str:
-    """The test accuracy less the paper's way's over the seeds of both, and its standard error."""
-    others = {run["seed"]: run for run in papers}
-    pairs = [(run, others[run["seed"]]) for run in runs if run["seed"] in others]
-    if not pairs or runs[0]["method"] == papers[0]["method"]:
-        return "-"
-    ours, theirs = (100 * of(group, test_accuracy) for group in zip(*pairs, strict=True))
-    gains = ours - theirs
-    if len(gains) == 1:
-        return f"{gains[0]:+.1f}"
-    return f"{gains.mean():+.1f} ± {gains.std(ddof=1) / np.sqrt(len(gains)):.1f}"
+    """The test accuracy less the paper's way's, in percent, and its standard error."""
+    gain = gains(runs, papers)
+    if not len(gain) or runs[0]["method"] == PAPERS:
+        return NOTHING
+    if len(gain) == 1:
+        return f"{gain[0]:+.1f}"
+    return f"{gain.mean():+.1f} ± {gain.std(ddof=1) / np.sqrt(len(gain)):.1f}"
+
+
+def gains(runs: Sequence[Result], papers: Sequence[Result]) -> np.ndarray:
+    """The test accuracy less that of other runs, in percent, for each seed that both have."""
+    ours, theirs = ({run["seed"]: test_accuracy(run) for run in group} for group in (runs, papers))
+    return np.array([100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs])
 
 
 def figure(results: Sequence[Result], path: Path) -> None:
