@@ -70,5 +70,4 @@ def timed_fit(subject: Subject, steps: int) -> Measurement:
     """Plain training on one batch over and over, so that nothing waits for data."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     subject.model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
-    batch = tf.data.Dataset.from_tensors((subject.x, subject.y)).repeat()
-    return timed(partial(subject.model.fit, batch, steps_per_epoch=steps, verbose=0))
+    return timed(partial(subject.model.fit, subject.batches(), steps_per_epoch=steps, verbose=0))

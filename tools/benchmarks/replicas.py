@@ -57,5 +57,4 @@ def timed_penalty(
         model = kf.FisherPenaltyModel(zoo.simple_cnn(seed=0), alpha=alpha, update_freq=1)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
-    data = tf.data.Dataset.from_tensor_slices((subject.x, subject.y)).batch(BATCH_SIZE).repeat()
-    return timed(partial(model.fit, data, steps_per_epoch=steps, verbose=0))
+    return timed(partial(model.fit, subject.batches(), steps_per_epoch=steps, verbose=0))

@@ -8,7 +8,6 @@ from functools import partial
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from benchmarks.rows import Row, SectionSkipped, ratio_row
 from benchmarks.subjects import NETWORKS, Subject, prepare
@@ -103,7 +102,7 @@ def torch_hessian(repeats: int, subject: Subject, server: TorchServer) -> Iterat
 def torch_steps(repeats: int, subject: Subject, server: TorchServer) -> Iterator[Row]:
     """Training steps beside the same in PyTorch."""
     examples = len(subject.y)
-    data = tf.data.Dataset.from_tensors((subject.x, subject.y)).repeat()
+    data = subject.batches()
     models = {
         "plain step": (compiled(keras.models.clone_model(subject.model)), "plain_step"),
         "step with FP, exact": (penalised(subject, update_freq=1), "penalised_step"),

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_fisher as kf
 from benchmarks.rows import Row, ratio_row
@@ -126,7 +125,7 @@ def time_steps(
     """The seconds of a plain step, of one with a kept gradient, and of those that compute one."""
     use_cpu()
     subject = prepare(name, batch)
-    data = tf.data.Dataset.from_tensors((subject.x, subject.y)).repeat()
+    data = subject.batches()
     plain = compiled(subject.model)
     plain.fit(data, steps_per_epoch=1, verbose=0)
     taken, _ = timed(partial(plain.fit, data, steps_per_epoch=1, verbose=0))()
