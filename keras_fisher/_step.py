@@ -21,18 +21,28 @@ def length(x: Any) -> Any:
     return ops.shape(keras.tree.flatten(x)[0])[0]
 
 
-class HeldLabels:
-    """The mean negative log-likelihood of labels drawn at the first call and held afterwards."""
+def times(factor: Any, value: Any) -> Any:
+    """A value times a factor, which may be `None` for 1."""
+    return value if factor is None else value * ops.cast(factor, value.dtype)
 
-    def __init__(self, likelihood: Any, penalty: Penalty, y: Any, seed: Any) -> None:
-        self.likelihood, self.penalty, self.seed = likelihood, penalty, seed
+
+class HeldLabels:
+    """The mean negative log-likelihood of labels drawn at the first call and held afterwards.
+
+    It is multiplied by a factor.
+    """
+
+    def __init__(
+        self, likelihood: Any, penalty: Penalty, y: Any, seed: Any, factor: Any = None
+    ) -> None:
+        self.likelihood, self.penalty, self.seed, self.factor = likelihood, penalty, seed, factor
         self.y = only_labels(y)
         self.labels: Any = None
 
     def __call__(self, outputs: Any) -> Any:
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
-        return self.likelihood.mean_nll(self.labels, outputs)
+        return times(self.factor, self.likelihood.mean_nll(self.labels, outputs))
 
 
 class LabelSeed(keras.random.SeedGenerator):

@@ -26,6 +26,7 @@ from keras_fisher._step import (
     MicroBatches,
     apart,
     length,
+    times,
 )
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
@@ -495,45 +496,49 @@ class FisherPenaltyModel(DistributedModel):
         gradients, outputs = self._plain_gradients_and_outputs(x, y, sample_weight, replica)
         first, factor, replica = self._first(length(x), replica)
         x, y, outputs = keras.tree.map_structure(lambda t: t[:first], (x, only_labels(y), outputs))
-        weights = [ops.copy(weight) for weight in self.trainable_weights]
+        weights = [ops.copy(variable) for variable in self.trainable_weights]
         if self.micro_batch_size is None:
             result = self._differentiated(
                 x,
                 y,
                 state,
-                lambda w, inputs: (None, self._call_at(state, w, inputs)),
+                lambda at, inputs: (None, self._call_at(state, at, inputs)),
                 weights,
                 replica,
+                factor,
             )
         else:
             result = self._differentiated_in_parts(
-                self.micro_batch_size, x, y, outputs, state, weights, replica
+                self.micro_batch_size, x, y, outputs, state, weights, replica, factor
             )
-        self._keep(result, factor)
+        self._keep(result)
         return gradients
 
     def _first(
         self, examples: Any, replica: autodiff.Replica | None
     ) -> tuple[Any, Any, autodiff.Replica | None]:
-        """How many examples the penalty is taken on here, its factor, and a replica of those."""
+        """How many examples the penalty is taken on here, the factor of their nll, and a replica.
+
+        A share of the batch is penalised by the squared norm times the share: that of the gradient
+        times the root of the share.
+        """
         size = self.penalty_batch_size
         if size is None:
-            return examples, 1.0, replica
-        whole = examples if replica is None else replica.total
-        factor = 1.0
+            return examples, None, replica
+        factor = None
         if isinstance(size, float):
-            size = ops.maximum(ops.cast(ops.round(size * ops.cast(whole, "float32")), "int32"), 1)
-            factor = ops.cast(size, "float32") / ops.cast(ops.maximum(whole, 1), "float32")
+            whole = ops.cast(examples if replica is None else replica.total, "float32")
+            size = ops.maximum(ops.round(size * whole), 1.0)
+            factor = ops.sqrt(size / ops.maximum(whole, 1.0))
+            size = ops.cast(size, "int32")
         if replica is None:
             return size, factor, None
         here, replica = replica.first(size)
         return here, factor, replica
 
-    def _keep(self, result: PenaltyGradients, factor: Any = 1.0) -> None:
-        """Keeps the gradient of the penalty, a factor times the squared norm."""
-        self._state.keep([g * ops.cast(factor, g.dtype) for g in result.penalty])
-        norm = result.squared_norm
-        self._penalty_metric.update_state(norm * ops.cast(factor, norm.dtype))
+    def _keep(self, result: PenaltyGradients) -> None:
+        self._state.keep(result.penalty)
+        self._penalty_metric.update_state(result.squared_norm)
 
     def _differentiated(
         self,
@@ -543,11 +548,12 @@ class FisherPenaltyModel(DistributedModel):
         evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
         weights: Sequence[Any],
         replica: autodiff.Replica | None,
+        factor: Any = None,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
         inputs = Inputs(x)
         x = inputs.replaced([])  # the same tensors that the gradient may be taken at
-        nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed)
+        nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed, factor)
 
         def objective() -> tuple[Any, Any]:
             loss, outputs = evaluate(weights, x)
@@ -580,6 +586,7 @@ class FisherPenaltyModel(DistributedModel):
         state: Sequence[tuple[Any, Any]],
         weights: Sequence[Any],
         replica: autodiff.Replica | None,
+        factor: Any,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y), one micro-batch after another."""
         labels = self.penalty.draw_labels(self.likelihood, y, outputs, self._label_seed)
@@ -592,7 +599,7 @@ class FisherPenaltyModel(DistributedModel):
 
             def nll(at: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
                 y_pred = self._call_at(own, at, inputs.replaced(shifted_inputs))
-                mean = parts.nll(index, self.likelihood, y_pred)
+                mean = times(factor, parts.nll(index, self.likelihood, y_pred))
                 return mean if replica is None else replica.part(mean)
 
             return autodiff.Part(nll, inputs.floating() if wrt_inputs else None)
@@ -642,7 +649,7 @@ class FisherPenaltyModel(DistributedModel):
         factor = self._state.alpha * (1.0 if scale is None else scale)
         kept = [self._state.gradients[index] for index in indices]
         return [
-            g + ops.cast(ops.cast(factor, k.dtype) * (k / replicas), g.dtype)
+            g + ops.cast((ops.cast(factor, k.dtype) / replicas) * k, g.dtype)
             for g, k in zip(gradients, kept, strict=True)
         ]
 

@@ -48,17 +48,19 @@ class Computation(NamedTuple):
     def passes(self, batch: int) -> float:
         """The passes of a step that computes it, as parts of one through the whole batch.
 
-        Backpropagation through a gradient goes twice through what computed it: the forward and
-        the backward pass have two and four products to differentiate, where they have one and two.
+        A backward pass multiplies twice where a forward pass multiplies once: for the gradient of
+        what a layer was given, and for that of its kernel, which "gp_x" does without. To
+        backpropagate through a product takes two products.
         """
-        gradient = FORWARD + BACKWARD
-        twice = {"exact": 2 * BACKWARD + BACKWARD, "finite_difference": gradient}[self.gradient]
+        is_exact = self.gradient == "exact"
+        products = 1 if self.penalty == "gp_x" else BACKWARD
+        gradient = FORWARD + products
+        second = 2 * products + BACKWARD if is_exact else FORWARD + BACKWARD
         if self.parts > 1:
-            again = 0 if self.gradient == "finite_difference" else gradient
-            return PLAIN + gradient + again + twice
+            return PLAIN + gradient + (gradient if is_exact else 0) + second
         if self.one_in == 1:
-            return PLAIN + BACKWARD + twice
-        return PLAIN + (gradient + twice) * self.examples(batch) / batch
+            return PLAIN + products + second
+        return PLAIN + (gradient + second) * self.examples(batch) / batch
 
     def name(self, batch: int) -> str:
         """In words."""
