@@ -32,7 +32,7 @@ from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
-_UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 2
+_UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _DIFFERENCE_OF_ROUNDED = (
@@ -85,7 +85,7 @@ class FisherPenaltyModel(DistributedModel):
             `keras.optimizers.schedules.LearningRateSchedule` of the training step.
         penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
         update_freq: Every how many steps the penalty's gradient is recomputed; `None` for 10, as in
-            the paper, and for 2 where `penalty_batch_size` is a share of the batch.
+            the paper, and for 1 where `penalty_batch_size` is a share of the batch.
         penalty_batch_size: How many examples, the first of the batch, the penalty is taken on;
             `None` for all. All examples share the step's forward pass. Fewer get a forward pass of
             their own, in which dropout draws the same numbers and batch normalisation uses the
