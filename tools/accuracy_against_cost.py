@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         runs = results.read(given.folders)
-        draw(runs, costs(given.benchmark, given.network), given.out)
+        ratios = costs(given.benchmark, given.network)
+        draw(runs, ratios, f"time of an epoch, in plain epochs ({given.network})", given.out)
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -72,7 +73,9 @@ def is_of(quantity: str, one_in: int, every: int) -> bool:
     return examples.isdigit() and int(examples) == max(1, int(batch) // one_in) and is_often
 
 
-def draw(runs: Sequence[Result], ratios: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw(
+    runs: Sequence[Result], ratios: Mapping[str, Mapping[str, Any]], x: str, path: Path
+) -> None:
     """A panel for each setting, a point for each method."""
     parts = results.every_value(runs, METHODS)
     fig, axes = picture.panels(1, len(parts), width=5.5, height=4.2)
@@ -99,7 +102,7 @@ def draw(runs: Sequence[Result], ratios: Mapping[str, Mapping[str, Any]], path: 
                 )
         axis.axvline(1.05, color="#333333", lw=0.8, alpha=0.5)
         y = "test accuracy beside the paper's way, points"
-        picture.label(axis, part, x="time of an epoch, in plain epochs", y=y)
+        picture.label(axis, part, x=x, y=y)
     picture.legend(fig, axes.flat)
     picture.save(fig, path)
 

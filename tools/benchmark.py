@@ -40,6 +40,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from benchmarks import COMPARISONS, SECTIONS
 from benchmarks.rows import Row, SectionSkipped, table
+from benchmarks.subjects import NETWORKS, only
 from benchmarks.timing import THREADS, use_cpu
 from benchmarks.torch_process import PACKAGES
 
@@ -47,6 +48,8 @@ from benchmarks.torch_process import PACKAGES
 def main() -> None:
     arguments = parse_arguments()
     use_cpu()
+    if arguments.networks:
+        only(arguments.networks)
     rows: list[Row] = []
     for row in measured(arguments.only, arguments.repeats, arguments.quick):
         rows.append(row)
@@ -59,6 +62,9 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run")
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, help="networks, where a section has several"
+    )
     parser.add_argument(
         "--compare", action="store_true", help="run the comparisons with other packages too"
     )

@@ -22,7 +22,8 @@ def memory(repeats: int, quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cifar10.npz"
         in_fresh_process(save_cifar10, path, num_examples)
-        for name in tqdm(("SimpleCNN", "Wide ResNet 44-3"), desc="memory"):
+        names = [name for name in ("SimpleCNN", "Wide ResNet 44-3") if name in NETWORKS]
+        for name in tqdm(names, desc="memory"):
             numbers = in_fresh_process(measure_memory, name, path)
             yield Row(
                 "memory",
@@ -43,8 +44,8 @@ def step_memory(repeats: int, quick: bool) -> Iterator[Row]:
         "FP by difference": whole._replace(gradient="finite_difference"),
         "FP, an eighth at a time": whole._replace(parts=8),
     }
-    for name in tqdm(("SimpleCNN", "VGG-11", "Wide ResNet 44-3"), desc="step memory"):
-        batch = 16 if quick else NETWORKS[name].batch
+    for name, network in tqdm(NETWORKS.items(), desc="step memory"):
+        batch = 16 if quick else network.batch
         plain = in_fresh_process(peak_of_step, name, batch, None)
         for what, way in ways.items():
             peak = in_fresh_process(peak_of_step, name, batch, way)

@@ -25,6 +25,8 @@ def torch(repeats: int, quick: bool) -> Iterator[Row]:
     if not all(map(importlib.util.find_spec, PACKAGES.values())):
         raise SectionSkipped("PyTorch is missing: pip install -e '.[benchmark]'")
     for name, chunk_size in TORCH_FUNC_CHUNKS.items():
+        if name not in NETWORKS:
+            continue
         subject = prepare(name, 16 if quick else 128)
         with torch_server(subject) as server:
             yield from torch_fisher(repeats, subject, server, chunk_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
@@ -49,6 +49,12 @@ NETWORKS = {
         fisher_target=1.5,
     ),
 }
+
+
+def only(names: Collection[str]) -> None:
+    """Leaves out all other networks."""
+    for name in NETWORKS.keys() - names:
+        del NETWORKS[name]
 
 
 class Subject(NamedTuple):
