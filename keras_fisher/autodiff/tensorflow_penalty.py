@@ -132,7 +132,7 @@ def penalty_gradients_by_difference(
     there = _gradient(tape_there, scaled_there, at, scale)
     if replica is not None:
         there = replica.sum(replica.present(there))
-    penalty = [2.0 * (t - h) / step for t, h in zip(there, here, strict=True)]
+    penalty = [(t - h) * (2.0 / step) for t, h in zip(there, here, strict=True)]
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 
@@ -229,7 +229,7 @@ def penalty_gradients_in_parts(
     shifted = [w + tf.cast(step * d, w.dtype) for w, d in zip(weights, g, strict=True)]
     there = total(gradient, shifted)
     return PenaltyGradients(
-        None, [2.0 * (t - h) / step for t, h in zip(there, g, strict=True)], norm
+        None, [(t - h) * (2.0 / step) for t, h in zip(there, g, strict=True)], norm
     )
 
 

@@ -14,7 +14,7 @@ from keras_fisher.autodiff.tensorflow_ops import exact_moments, exact_pooling
 
 def squared_norm(tensors: Sequence[Any]) -> Any:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
-    squares = [tf.reduce_sum(tf.square(promoted(t))) for t in tensors if t is not None]
+    squares = [2.0 * tf.nn.l2_loss(promoted(t)) for t in tensors if t is not None]
     if not squares:
         raise ValueError(
             "A gradient norm needs outputs that depend on what the gradient is taken with respect "
