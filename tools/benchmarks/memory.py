@@ -12,7 +12,7 @@ from tqdm import tqdm
 import keras_fisher as kf
 from benchmarks.rows import Row, SectionSkipped
 from benchmarks.subjects import CATEGORICAL, NETWORKS, prepare
-from benchmarks.timing import in_fresh_process, resident_mib, timed, use_cpu
+from benchmarks.timing import forget_peak, in_fresh_process, resident_mib, timed, use_cpu
 from benchmarks.training import Computation, compiled, penalised
 
 
@@ -59,12 +59,15 @@ def step_memory(repeats: int, quick: bool) -> Iterator[Row]:
 
 
 def peak_of_step(name: str, batch: int, computation: Computation | None) -> float:
-    """The memory in MiB that two training steps take, beyond what was taken before."""
+    """The memory in MiB that a training step takes while it runs, without that of tracing it."""
     use_cpu()
     subject = prepare(name, batch)
     model = compiled(subject.model)
     if computation is not None:
         model = penalised(subject, update_freq=1, **computation.arguments(batch))
+    for examples in (2, 3):  # The second time it is traced for any number of examples.
+        model.train_on_batch(subject.x[:examples], subject.y[:examples])
+    forget_peak()
     before = resident_mib("VmRSS")
     for _ in range(2):
         model.train_on_batch(subject.x, subject.y)
