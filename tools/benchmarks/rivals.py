@@ -30,9 +30,9 @@ def torch(repeats: int, quick: bool) -> Iterator[Row]:
         subject = prepare(name, 16 if quick else 128)
         with torch_server(subject) as server:
             yield from torch_fisher(repeats, subject, server, chunk_size)
-            yield from torch_steps(repeats, subject, server)
-            subject = subject.first(NETWORKS[name].few_examples)
-            yield from torch_hessian(repeats, subject, server)
+            few = subject.first(NETWORKS[name].few_examples)
+            yield from torch_hessian(repeats, few, server)
+            yield from torch_steps(repeats, subject, server)  # last: they move the weights
 
 
 def torch_fisher(
