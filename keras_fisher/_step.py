@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher._labels import only_labels
-from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
 _SEEDS_APART = 1_000_003
@@ -40,9 +39,13 @@ class HeldLabels:
         self.labels: Any = None
 
     def __call__(self, outputs: Any) -> Any:
+        return times(self.factor, self.likelihood.mean_nll(self.at(outputs), outputs))
+
+    def at(self, outputs: Any) -> Any:
+        """The labels."""
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
-        return times(self.factor, self.likelihood.mean_nll(self.labels, outputs))
+        return self.labels
 
 
 class LabelSeed(keras.random.SeedGenerator):
@@ -57,6 +60,21 @@ class LabelSeed(keras.random.SeedGenerator):
 def apart(seed: Any, index: Any) -> Any:
     """A seed for each index, far from the next ones of a generator, which count upwards."""
     return seed + ops.cast(ops.stack([_SEEDS_APART * index, 0]), seed.dtype)
+
+
+class PartSeed(keras.random.SeedGenerator):
+    """Seeds for one part of a batch: the same ones whenever it is gone through.
+
+    Apart from those of other parts in their second number, as replicas are in their first.
+    """
+
+    def __init__(self, seed: Any, part: Any) -> None:
+        self._seed, self._part, self._drawn = seed, part, 0
+
+    def next(self, ordered: bool = True) -> Any:
+        self._drawn += 1
+        offset = ops.stack([0, _SEEDS_APART * (self._part + 1) + self._drawn])
+        return self._seed + ops.cast(offset, self._seed.dtype)
 
 
 class Inputs:
@@ -109,14 +127,11 @@ class MicroBatches:
     """A batch in parts of equal size, the last filled up with examples that count for nothing.
 
     Args:
-        x: The inputs.
-        labels: Their labels, shape `(batch, ...)`.
-        size: How many examples a part may have.
+        examples: How many examples the batch has.
+        size: How many a part may have.
     """
 
-    def __init__(self, x: Any, labels: Any, size: int) -> None:
-        self._x, self._labels = x, labels
-        examples = length(x)
+    def __init__(self, examples: Any, size: int) -> None:
         self.count = -(-examples // size)
         each = -(-examples // ops.maximum(self.count, 1))
         places = ops.arange(self.count * each)
@@ -124,13 +139,12 @@ class MicroBatches:
         self._counts = ops.reshape(places < examples, (self.count, each))
         self._examples = examples
 
-    def inputs(self, index: Any) -> Any:
-        """The inputs of a part."""
+    def part(self, index: Any, tensors: Any) -> Any:
+        """A part of tensors of shape `(batch, ...)`."""
         rows = self._rows[index]
-        return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), self._x)
+        return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
-    def nll(self, index: Any, likelihood: Likelihood, outputs: Any) -> Any:
-        """What a part adds to the mean negative log-likelihood of the batch."""
-        nll = likelihood.nll(ops.take(self._labels, self._rows[index], axis=0), outputs)
-        counted = ops.where(self._counts[index], nll, 0.0)
-        return ops.sum(counted) / ops.cast(self._examples, nll.dtype)
+    def mean(self, index: Any, values: Any) -> Any:
+        """What the values of a part's examples add to the mean over the batch."""
+        counted = ops.where(self._counts[index], values, 0.0)
+        return ops.sum(counted) / ops.cast(self._examples, values.dtype)

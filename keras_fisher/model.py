@@ -24,6 +24,7 @@ from keras_fisher._step import (
     Inputs,
     LabelSeed,
     MicroBatches,
+    PartSeed,
     apart,
     length,
     times,
@@ -87,12 +88,13 @@ class FisherPenaltyModel(DistributedModel):
         update_freq: Every how many steps the penalty's gradient is recomputed; `None` for 10, as in
             the paper, and for 1 where `penalty_batch_size` is a share of the batch.
         penalty_batch_size: How many examples, the first of the batch, the penalty is taken on;
-            `None` for all. All examples share the step's forward pass. Fewer get a forward pass of
-            their own, in which dropout draws the same numbers and batch normalisation uses the
-            statistics of those examples and moves none. (`penalty_batch_size=1, update_freq=1` is
-            eq. 6, `penalty_batch_size=128, update_freq=1` is appendix E.) A share of the batch
-            costs as much less, and alpha keeps its meaning (see Scaling): 1/32 is what
-            docs/performance.md recommends where time counts.
+            `None` for all. All examples share the step's forward pass (unless they are taken in
+            micro-batches). Fewer get a forward pass of their own, in which dropout draws the same
+            numbers and batch normalisation uses the statistics of those examples and moves none.
+            (`penalty_batch_size=1, update_freq=1` is eq. 6, `penalty_batch_size=128,
+            update_freq=1` is appendix E.) A share of the batch costs as much less, and alpha keeps
+            its meaning (see Scaling): 1/32 is what docs/performance.md recommends where time
+            counts.
         micro_batch_size: On how many examples at a time the penalty is differentiated, which
             bounds the memory that it takes; `None` for all at once. See Memory.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
@@ -112,7 +114,8 @@ class FisherPenaltyModel(DistributedModel):
             `compile`, if the loss has no known likelihood, or, under a strategy of several
             devices, for `steps_per_execution`, `jit_compile`, gradient accumulation, losses that
             are no mean, and micro-batches with synchronized batch normalisation; in training, if
-            "gp_x" finds no floating-point input or "gp_r" no finite label set.
+            "gp_x" finds no floating-point input, "gp_r" no finite label set, or micro-batches
+            masked outputs.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 
@@ -122,14 +125,14 @@ class FisherPenaltyModel(DistributedModel):
     schedule counts as 0. All squares are summed in float32 or better. With an integer
     `penalty_batch_size` n that mean is Tr(F)/n, so that alpha n/B in the place of alpha penalises
     as much as the whole batch does. With a share, the penalty (in the logs too) is the squared norm
-    times n/B, n = share * B: the same alpha penalises as much, for all but "gp", whose gradients
-    have another mean than 0.
+    times n/B, n = share * B: the same alpha penalises as much. (Not so under "gp" and "gp_r", where
+    the gradients of examples have another mean than 0.)
 
     Memory: with a `micro_batch_size` a computation of the penalty takes no more memory than one of
     as many examples, beside a plain step and two copies of the weights, and up to one and a half
-    times as long. Each micro-batch has its own numbers in dropout and its own statistics in batch
-    normalisation, and moves none. Nothing else changes: labels and the mean over the batch are
-    those of the whole batch.
+    times as long. Each micro-batch has a forward pass of its own: its labels, its numbers in
+    dropout and its statistics in batch normalisation, of which it moves none. Masked outputs are
+    refused.
 
     Loading weights also brings back alpha, the step counter, the kept gradient and the states of
     random generators; set `model.alpha` afterwards to go on with another one.
@@ -251,8 +254,7 @@ class FisherPenaltyModel(DistributedModel):
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
         super().compile(*args, **kwargs)
-        if self._is_distributed and self.micro_batch_size is not None:
-            _check_no_synchronized_layer(self.backbone)
+        self._check_parts()
         if not self._likelihood_given:
             self.likelihood = likelihoods.from_loss(self.loss)
 
@@ -301,6 +303,7 @@ class FisherPenaltyModel(DistributedModel):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes room for the penalty's gradient, outside the traced step."""
+        self._check_parts()
         is_made = self.train_function is not None and not force
         if self.backbone.built and not is_made:
             with self.distribute_strategy.scope():
@@ -391,6 +394,10 @@ class FisherPenaltyModel(DistributedModel):
         for index, state in enumerate(self._random_states()):
             state.assign(store[f"random_state_{index}"])
 
+    def _check_parts(self) -> None:
+        if self._is_distributed and self.micro_batch_size is not None:
+            _check_no_synchronized_layer(self.backbone)
+
     def _random_states(self) -> list[keras.Variable]:
         """The states of every seed generator, of dropout layers too, which Keras does not save."""
         weights = {id(weight) for weight in self.weights}
@@ -462,19 +469,9 @@ class FisherPenaltyModel(DistributedModel):
     def _plain_gradients(
         self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
     ) -> Any:
-        return self._plain_gradients_and_outputs(x, y, sample_weight, replica)[0]
-
-    def _plain_gradients_and_outputs(
-        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None
-    ) -> tuple[Any, Any]:
-        outputs = None
-
-        def loss() -> Any:
-            nonlocal outputs
-            value, outputs = self._training_loss(x, y, sample_weight, replica)
-            return value
-
-        return autodiff.gradients(loss, self.trainable_weights), outputs
+        return autodiff.gradients(
+            lambda: self._training_loss(x, y, sample_weight, replica)[0], self.trainable_weights
+        )
 
     def _penalised_gradients(
         self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
@@ -493,9 +490,9 @@ class FisherPenaltyModel(DistributedModel):
             )
             self._keep(result)
             return result.loss
-        gradients, outputs = self._plain_gradients_and_outputs(x, y, sample_weight, replica)
+        gradients = self._plain_gradients(x, y, sample_weight, replica)
         first, factor, replica = self._first(length(x), replica)
-        x, y, outputs = keras.tree.map_structure(lambda t: t[:first], (x, only_labels(y), outputs))
+        x, y = keras.tree.map_structure(lambda tensor: tensor[:first], (x, only_labels(y)))
         weights = [ops.copy(variable) for variable in self.trainable_weights]
         if self.micro_batch_size is None:
             result = self._differentiated(
@@ -509,7 +506,7 @@ class FisherPenaltyModel(DistributedModel):
             )
         else:
             result = self._differentiated_in_parts(
-                self.micro_batch_size, x, y, outputs, state, weights, replica, factor
+                self.micro_batch_size, x, y, state, weights, replica, factor
             )
         self._keep(result)
         return gradients
@@ -582,24 +579,27 @@ class FisherPenaltyModel(DistributedModel):
         size: int,
         x: Any,
         y: Any,
-        outputs: Any,
         state: Sequence[tuple[Any, Any]],
         weights: Sequence[Any],
         replica: autodiff.Replica | None,
         factor: Any,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y), one micro-batch after another."""
-        labels = self.penalty.draw_labels(self.likelihood, y, outputs, self._label_seed)
-        parts = MicroBatches(x, labels, size)
-        seeds = {id(v) for v in self._random_states()}
+        parts = MicroBatches(length(x), size)
+        dropout = {id(v) for v in self._random_states()}
+        seed = self._label_seed.next()
 
         def part(index: Any) -> autodiff.Part:
-            own = [(v, apart(value, index) if id(v) in seeds else value) for v, value in state]
-            inputs = Inputs(parts.inputs(index))
+            own = [(v, apart(value, index) if id(v) in dropout else value) for v, value in state]
+            own_x, own_y = parts.part(index, (x, y))
+            inputs = Inputs(own_x)
+            labels = HeldLabels(self.likelihood, self.penalty, own_y, PartSeed(seed, index))
 
             def nll(at: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
                 y_pred = self._call_at(own, at, inputs.replaced(shifted_inputs))
-                mean = times(factor, parts.nll(index, self.likelihood, y_pred))
+                _check_not_masked(y_pred)
+                values = self.likelihood.nll(labels.at(y_pred), y_pred)
+                mean = times(factor, parts.mean(index, values))
                 return mean if replica is None else replica.part(mean)
 
             return autodiff.Part(nll, inputs.floating() if wrt_inputs else None)
@@ -676,6 +676,14 @@ def _check_backbone(backbone: Any) -> None:
     if outputs is not None and len(outputs) > 1:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
+        )
+
+
+def _check_not_masked(outputs: Any) -> None:
+    if getattr(outputs, "_keras_mask", None) is not None:
+        raise ValueError(
+            "`micro_batch_size` must be None for a backbone with masked outputs, whose mean over "
+            "the batch is not that of its parts. Received: outputs with a mask"
         )
 
 

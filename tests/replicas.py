@@ -19,16 +19,6 @@ from tests import nets
 EXAMPLES, BATCH = 77, 8  # of the last of 10 batches, one of 4 replicas has nothing
 
 
-class FromOutputs(Categorical):
-    """Draws labels that follow from an example's outputs, on whichever replica it is."""
-
-    def sample(self, outputs, seed):
-        return ops.argmin(outputs, axis=-1)
-
-    def sample_uniform(self, outputs, seed):
-        return ops.cast(1e3 * ops.abs(outputs[:, 0]) % nets.CLASSES, "int32")
-
-
 class Recorded(Categorical):
     """Keeps the labels that it draws."""
 
@@ -92,7 +82,7 @@ CASES = {
 def trained(strategy, net="dense", parts=1, run_eagerly=False, policy="float64", **arguments):
     """The weights of the network and, in float64, the logs."""
     keras.config.set_dtype_policy(policy)
-    arguments = {"update_freq": 2, "likelihood": FromOutputs()} | arguments
+    arguments = {"update_freq": 2, "likelihood": nets.FromOutputs()} | arguments
     with strategy.scope():
         backbone = nets.build(net)
         model = FisherPenaltyModel(InParts(backbone, parts) if parts > 1 else backbone, **arguments)

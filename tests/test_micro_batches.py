@@ -20,7 +20,7 @@ GRADIENTS = {"exact": 1e-12, "finite_difference": 1e-6}
 )
 def test_parts_give_what_the_whole_batch_does(penalty, gradient, examples, size):
     arguments = {"penalty": penalty, "gradient": gradient, "penalty_batch_size": examples}
-    arguments["likelihood"] = nets.HeldLabels()
+    arguments["likelihood"] = nets.FromOutputs()
     value, slopes = nets.penalty_and_gradient("two_inputs", **arguments)
     in_parts = nets.penalty_and_gradient("two_inputs", micro_batch_size=size, **arguments)
     assert in_parts[0] == pytest.approx(value, rel=1e-12)
@@ -35,10 +35,10 @@ def test_parts_give_what_the_whole_batch_does(penalty, gradient, examples, size)
         ("finite_difference", {"run_eagerly": True}),
     ],
 )
-def test_parts_draw_the_labels_of_the_whole_however_they_run(gradient, compile_args):
+def test_parts_train_what_the_whole_does_however_they_run(gradient, compile_args):
     def trained(**arguments):
-        arguments |= {"gradient": gradient, "compile_args": compile_args}
-        model = nets.compiled("dense", alpha=0.1, seed=3, update_freq=2, **arguments)
+        arguments |= {"gradient": gradient, "compile_args": compile_args, "update_freq": 2}
+        model = nets.compiled("dense", alpha=0.1, likelihood=nets.FromOutputs(), **arguments)
         x, y = nets.inputs("dense", batch=4 * nets.BATCH - 1), nets.labels(4 * nets.BATCH - 1)
         model.fit(x, y, batch_size=nets.BATCH, shuffle=False, verbose=0)
         return nets.flat(model.trainable_weights)
@@ -65,7 +65,7 @@ class Watching(layers.Layer):
     ("arguments", "expected"),
     [
         ({"gradient": "exact"}, [6, 2, 2, 2, 2, 2, 2]),
-        ({"gradient": "finite_difference"}, [6, 2, 2, 2, 2, 2, 2]),
+        ({"gradient": "finite_difference"}, [6, *[2] * 9]),  # and the labels once more
         ({"penalty": "gp_x"}, [6, 2, 2, 2]),
         ({"penalty_batch_size": 4}, [6, 2, 2, 2, 2]),
     ],
@@ -125,18 +125,67 @@ def test_parts_have_their_own_dropout():
     np.testing.assert_array_equal(second, second_again)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_parts_train_in_half_precision(policy):
-    keras.config.set_dtype_policy(policy)
+def test_labels_of_parts_are_those_that_their_own_forward_pass_predicts():
+    """Others would have another mean than 0, and be penalised many times too much."""
+
+    def mean(**arguments):
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(64, "relu"), layers.Dropout(0.5), layers.Dense(3)]
+        )
+        net.layers[-1].set_weights([3 * w for w in net.layers[-1].get_weights()])
+        model = FisherPenaltyModel(net, update_freq=1, seed=0, **arguments)
+        model.compile(keras.optimizers.SGD(0.0), nets.loss())
+        x, y = nets.inputs("dense", batch=64), nets.labels(64)
+        return np.mean([model.train_on_batch(x, y, return_dict=True)["penalty"] for _ in range(60)])
+
+    whole = mean()
+    for gradient in GRADIENTS:
+        assert mean(micro_batch_size=8, gradient=gradient) == pytest.approx(whole, rel=0.3)
+
+
+def test_a_difference_in_parts_holds_its_labels():
+    def gradient(**arguments):
+        return nets.penalty_and_gradient("dense", micro_batch_size=2, seed=3, **arguments)[1]
+
+    by_difference = gradient(gradient="finite_difference")
+    assert nets.relative_error(by_difference, gradient()) < 1e-2
+
+
+def test_masked_outputs_are_refused():
+    tokens = keras.Input((5,), dtype="int32")
+    net = keras.Model(tokens, layers.Dense(3)(layers.Embedding(7, 4, mask_zero=True)(tokens)))
+    model = FisherPenaltyModel(net, micro_batch_size=2)
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    with pytest.raises(ValueError, match=r"`micro_batch_size` must be None .* masked outputs"):
+        model.train_on_batch(np.ones((4, 5), "int32"), np.ones((4, 5), "int32"))
+
+
+def test_inputs_may_be_of_another_dtype_than_weights():
+    x = {key: value.astype("float64") for key, value in nets.inputs("two_inputs").items()}
+    model = nets.compiled("two_inputs", penalty="gp_x", micro_batch_size=2)
+    data = tf.data.Dataset.from_tensors((x, nets.labels()))
+    assert model.fit(data, verbose=0).history["penalty"][0] > 0
+
+
+@pytest.mark.parametrize("penalty", ["gp", "gp_x"])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("mixed_bfloat16", 0.05), ("mixed_float16", 0.01)]
+)
+def test_half_precision_gives_about_the_float32_penalty(penalty, policy, tolerance):
+    def of(policy):
+        keras.config.set_dtype_policy(policy)
+        optimizer = keras.optimizers.SGD(1.0)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**8)
+        return nets.penalty_and_gradient("dense", optimizer, penalty=penalty, micro_batch_size=2)
+
     try:
-        eagerly = {"run_eagerly": True}
-        model = nets.compiled("batch_norm_cnn", micro_batch_size=2, compile_args=eagerly)
-        x, y = nets.inputs("batch_norm_cnn"), nets.labels()
-        before = nets.flat(model.trainable_weights)
-        assert np.isfinite(model.train_on_batch(x, y, return_dict=True)["penalty"])
-        assert np.any(nets.flat(model.trainable_weights) != before)
+        (value, slopes), (half, half_slopes) = of("float32"), of(policy)
     finally:
         keras.config.set_dtype_policy("float32")
+    assert half == pytest.approx(value, rel=tolerance)
+    assert nets.relative_error(half_slopes, slopes) < 5 * tolerance
 
 
 # A share of the batch

@@ -141,6 +141,7 @@ class Part(NamedTuple):
 
     Attributes:
         nll: From weights and inputs (none for the part's own), what the part adds to the mean nll.
+            Its labels are drawn in the first call, and held.
         inputs: What g is taken with respect to, or `None` for the weights.
     """
 
@@ -207,6 +208,10 @@ def penalty_gradients_in_parts(
             nll = tapes.scaled(one.nll(at, []), scale)
         return _gradient(tape, nll, at, scale)
 
+    def gradient_there(one: Part, at: list[Any]) -> list[Any]:
+        one.nll(weights, [])  # which draws the labels
+        return gradient(one, at)
+
     def along_g(one: Part, at: list[Any]) -> list[Any]:
         with tf.GradientTape() as outer, tapes.exactly():
             outer.watch(at)
@@ -227,7 +232,7 @@ def penalty_gradients_in_parts(
         return PenaltyGradients(None, total(along_g, weights), norm)
     step = _step_length(tapes.squared_norm(weights), norm, precision)
     shifted = [w + tf.cast(step * d, w.dtype) for w, d in zip(weights, g, strict=True)]
-    there = total(gradient, shifted)
+    there = total(gradient_there, shifted)
     return PenaltyGradients(
         None, [(t - h) * (2.0 / step) for t, h in zip(there, g, strict=True)], norm
     )
@@ -243,7 +248,7 @@ def _sum_over_parts(
 
     def add(index: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
         new = terms(index, [tf.identity(weight) for weight in weights])
-        return index + 1, [a + b for a, b in zip(sums, new, strict=True)]
+        return index + 1, [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
 
     start = (tf.constant(0), zeros)
     return tf.while_loop(lambda index, _: index < count, add, start, parallel_iterations=1)[1]

@@ -57,7 +57,8 @@ class Computation(NamedTuple):
         gradient = FORWARD + products
         second = 2 * products + BACKWARD if is_exact else FORWARD + BACKWARD
         if self.parts > 1:
-            return PLAIN + gradient + (gradient if is_exact else 0) + second
+            again = gradient if is_exact else FORWARD  # for the labels
+            return PLAIN + gradient + again + second
         if self.one_in == 1:
             return PLAIN + products + second
         return PLAIN + (gradient + second) * self.examples(batch) / batch
