@@ -18,7 +18,7 @@ recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minu
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
 test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=2 --max-worker-restart=0 --dist=loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Run the linters and the type checker
 	$(BIN)/ruff check

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 import keras_fisher as kf
 from tests import nets
-from tests.replicas import FromOutputs
 
 EPOCHS = 4
 
@@ -46,7 +45,7 @@ def main(folder):
     keras.config.set_dtype_policy("float64")
     with strategy.scope():
         model = kf.FisherPenaltyModel(
-            nets.build("synchronized_cnn"), alpha=0.1, update_freq=2, likelihood=FromOutputs()
+            nets.build("synchronized_cnn"), alpha=0.1, update_freq=2, likelihood=nets.FromOutputs()
         )
         model.compile(keras.optimizers.Adam(0.01), nets.loss(), metrics=["accuracy"])
     x, y = nets.inputs("synchronized_cnn", batch=21), nets.labels(21)
