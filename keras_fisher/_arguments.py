@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+_LARGEST_SEED = 2**32 - 1  # of Keras and of NumPy
+
 
 def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """`value` as an `int`, or an error naming `name` unless it lies in `[low, high]`."""
@@ -61,8 +63,24 @@ def check_count_or_share(name: str, value: Any) -> int | float | None:
 
 
 def check_seed(seed: Any) -> int | None:
-    """`seed`, or an error unless it is an integer of at least 0 or `None`."""
-    return None if seed is None else check_integer("seed", seed, low=0)
+    """`seed`, or an error unless it is one or `None`, for one that is drawn."""
+    return None if seed is None else check_given_seed(seed)
+
+
+def check_given_seed(seed: Any) -> int:
+    """`seed` as an `int`, or an error unless it is an integer of at most 32 bits."""
+    return check_integer("seed", seed, low=0, high=_LARGEST_SEED)
+
+
+def check_array(name: str, value: Any) -> np.ndarray:
+    """`value` as an array, or an error naming `name` unless it is one of examples."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array. Received: {error}") from None
+    if not array.ndim:
+        raise ValueError(f"`{name}` must be an array of examples. Received: {name}={value!r}")
+    return array
 
 
 def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:

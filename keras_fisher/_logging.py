@@ -4,7 +4,12 @@ import functools
 import logging
 
 
+def warn(message: str) -> None:
+    """Logs a warning."""
+    logging.getLogger("keras_fisher").warning(message)
+
+
 @functools.cache
 def warn_once(message: str) -> None:
     """Logs a warning, the first time only that it has this text."""
-    logging.getLogger("keras_fisher").warning(message)
+    warn(message)

@@ -45,6 +45,10 @@ class PenaltyState:
         step = ops.convert_to_tensor(self.step)
         return ops.less(self.computed_at, step - step % self.update_freq)
 
+    def is_finite(self) -> Any:
+        """Returns whether there is a kept gradient, which is finite, a boolean scalar."""
+        return ops.greater(self.computed_at, _NEVER)
+
     def keep(self, gradients: Sequence[Any]) -> None:
         """Keeps new gradients, which count as computed only if they are all finite."""
         for kept, gradient in zip(self.gradients, gradients, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,11 +30,13 @@ from keras_fisher._step import (
     length,
     times,
 )
+from keras_fisher._watch import StepWatch, with_teller
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
+_FIT = inspect.signature(keras.Model.fit)
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _DIFFERENCE_OF_ROUNDED = (
@@ -189,6 +192,7 @@ class FisherPenaltyModel(DistributedModel):
             is_share = isinstance(self._penalty_batch_size, float)
             update_freq = _UPDATE_FREQ_OF_A_SHARE if is_share else _UPDATE_FREQ
         self._state = PenaltyState(_arguments.check_integer("update_freq", update_freq, low=1))
+        self._watch = StepWatch()
         self._schedule: LearningRateSchedule | None = None
         self.alpha = alpha
         self.built = backbone.built
@@ -241,6 +245,18 @@ class FisherPenaltyModel(DistributedModel):
         if (was_scheduled or self._schedule is not None) and self.train_function is not None:
             self.make_train_function(force=True)
 
+    def _skip_non_finite(self, value: bool) -> None:
+        """Whether to skip steps that are not finite; `keras_fisher.callbacks.NonFiniteGuard`."""
+        if value and self._is_distributed:
+            raise ValueError(
+                "`action` must be 'stop' under a tf.distribute strategy of several devices. "
+                "Received: action='skip'"
+            )
+        if value != self._watch.skips:
+            self._watch.skips = value
+            if self.train_function is not None:
+                self.make_train_function(force=True)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the backbone's output."""
         outputs = self.backbone(inputs, training=training)
@@ -258,11 +274,18 @@ class FisherPenaltyModel(DistributedModel):
         if not self._likelihood_given:
             self.likelihood = likelihoods.from_loss(self.loss)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand."""
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand.
+
+        Warns of the first step whose loss, penalty or outputs went wrong, by the end of its epoch.
+        `keras_fisher.callbacks.NonFiniteGuard` can stop there, or skip such steps.
+        """
+        given = _FIT.bind(self, *args, **kwargs).arguments
+        y = given.get("y")
         if self.likelihood is not None and isinstance(y, np.ndarray):
             check_classes(self.likelihood, y, self.backbone)
-        return super().fit(x, y, *args, **kwargs)
+        given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
+        return super().fit(**{name: value for name, value in given.items() if name != "self"})
 
     def compute_loss(
         self,
@@ -279,7 +302,10 @@ class FisherPenaltyModel(DistributedModel):
         if y is None:
             raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
         y = checked_labels(self.likelihood, y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if training and not self._is_distributed:
+            self._watch.see(loss, y_pred)
+        return loss
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""
@@ -314,11 +340,15 @@ class FisherPenaltyModel(DistributedModel):
         """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
         self._create_variables(data)
         self._follow_schedule()
+        before = self._statistics() if self._watch.skips else []
         autodiff.cond(
             self._state.alpha > 0.0,
             lambda: self._penalised_step(*keras.utils.unpack_x_y_sample_weight(data)),
             lambda: self._plain_step(data),
         )
+        is_finite = self._note()
+        for variable, value in before:
+            variable.assign(ops.where(is_finite, variable, value))
         self._state.count_step()
         return self.get_metrics_result()
 
@@ -424,7 +454,11 @@ class FisherPenaltyModel(DistributedModel):
             self._state.alpha.assign(self._schedule(step))
 
     def _plain_step(self, data: Any) -> None:
-        super().train_step(data)
+        if not self._watch.skips:
+            super().train_step(data)
+            return
+        gradients = self._plain_gradients(*keras.utils.unpack_x_y_sample_weight(data))
+        self._apply(gradients)
 
     def _penalised_step(self, x: Any, y: Any, sample_weight: Any) -> None:
         connected = Connected()
@@ -433,8 +467,29 @@ class FisherPenaltyModel(DistributedModel):
             lambda: connected.only(self._penalised_gradients(x, y, sample_weight)),
             lambda: connected.only(self._plain_gradients(x, y, sample_weight)),
         )
-        gradients = connected.all(self._with_penalty(gradients, connected.indices))
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self._apply(connected.all(self._with_penalty(gradients, connected.indices)))
+
+    def _apply(self, gradients: Sequence[Any]) -> None:
+        """Takes the step, unless it is to be skipped."""
+
+        def apply() -> None:
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+
+        # A loss scale skips steps itself, and has to see those that overflow.
+        if self._watch.skips and self._loss_scale() is None:
+            autodiff.cond(self._watch.may_step(gradients), apply, lambda: None)
+        else:
+            apply()
+
+    def _note(self) -> Any:
+        """Remembers a step that went wrong, and returns whether this one is finite."""
+        has_loss_scale = self._loss_scale() is not None
+        return self._watch.note(self._state, self._penalty_metric.latest, has_loss_scale)
+
+    def _statistics(self) -> list[tuple[keras.Variable, Any]]:
+        """What a forward pass moves, and how it is now: statistics of layers, and metrics."""
+        variables = [*self.non_trainable_weights, *self.metrics_variables]
+        return [(variable, ops.copy(variable)) for variable in variables]
 
     def _step_on_replicas(self) -> Any:
         """0 for a plain step, 1 for one with the kept gradient of the penalty, 2 with a new one."""
@@ -464,6 +519,7 @@ class FisherPenaltyModel(DistributedModel):
         if self._loss_scale() is not None:
             gradients = replica.all_or_none_finite(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self._note()
         self._state.count_step()
 
     def _plain_gradients(
@@ -633,6 +689,7 @@ class FisherPenaltyModel(DistributedModel):
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         if replica is not None:
             loss = replica.part(loss)
+            self._watch.see(replica.sum([loss])[0], y_pred)
         return self.optimizer.scale_loss(loss), y_pred
 
     def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:

@@ -5,6 +5,7 @@ in one process disturb each other. Prints JSON.
 """
 
 import json
+import logging
 import sys
 
 import keras
@@ -13,6 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_fisher import FisherPenaltyModel
+from keras_fisher.callbacks import NonFiniteGuard
 from keras_fisher.likelihoods import Categorical
 from tests import nets
 
@@ -164,6 +166,28 @@ def skips_an_overflow(strategy):
     return bool(np.array_equal(nets.flat(model.backbone.weights), before))
 
 
+def trouble(strategy):
+    """Steps taken and what is said where one replica's loss is NaN, and to a guard that skips."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("keras_fisher").addHandler(handler)
+    keras.config.set_dtype_policy("float64")
+    with strategy.scope():
+        model = FisherPenaltyModel(nets.build("dense"), penalty="gp")
+        model.compile("sgd", nets.loss())
+    x, y = nets.inputs("dense", batch=32), nets.labels(32)
+    x[15] = np.nan
+    given = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    model.fit(x, y, callbacks=[NonFiniteGuard()], **given)
+    steps = int(ops.convert_to_numpy(model.optimizer.iterations))
+    try:
+        model.fit(x, y, callbacks=[NonFiniteGuard("skip")], **given)
+    except ValueError as error:
+        messages.append(str(error))
+    return [steps, *messages]
+
+
 def scalar_loss(strategy):
     """What is said to a loss that returns one number."""
     with strategy.scope():
@@ -185,6 +209,7 @@ def main(replicas, cases):
     found = {
         "labels": labels_of_each_replica(many),
         "refusals": {**refusals(many), "scalar loss": scalar_loss(many)},
+        "trouble": trouble(many),
         "skips an overflow": skips_an_overflow(many),
     }
     print(json.dumps({"differences": differences, **found}))

@@ -73,6 +73,13 @@ def test_all_replicas_skip_a_step_in_which_one_overflows(replicas):
     assert replicas[1]["skips an overflow"]
 
 
+def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step(replicas):
+    steps, told, refused = replicas[1]["trouble"]
+    assert steps == 2
+    assert told.startswith("At step 1 (counted from 0) the loss became NaN")
+    assert "`action` must be 'stop' under a tf.distribute strategy" in refused
+
+
 # ---- Of several processes ------------------------------------------------------------------------
 
 

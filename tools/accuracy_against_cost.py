@@ -11,7 +11,6 @@ network in the section `training` of `tools/benchmark.py`, in epochs of plain tr
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import numpy as np
 from experiment import picture, results
 from experiment.errors import SettingsError
+from experiment.files import read_json
 from experiment.recipe import Result
 from penalty_cost import BASELINE, METHODS, PAPERS, gains, title
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def costs(path: Path, network: str) -> dict[str, Mapping[str, Any]]:
     """The measured ratio of each method that the benchmark has."""
-    rows = json.loads(path.read_text())["rows"]
+    rows = read_json(path, "rows")["rows"]
     measured = {row["quantity"]: row["numbers"] for row in rows if row["network"] == network}
     found = {}
     for method, (one_in, every) in METHODS.items():

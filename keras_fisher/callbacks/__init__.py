@@ -1,4 +1,4 @@
-"""Callbacks that measure during `fit`, and two that act on it.
+"""Callbacks that measure during `fit`, and three that act on it.
 
 What they measure is in `logs` for every other callback, in whatever order all are listed.
 """
@@ -11,6 +11,7 @@ from keras_fisher.callbacks.gradient_norm import GradientNorm
 from keras_fisher.callbacks.hessian_trace import HessianTrace
 from keras_fisher.callbacks.label_noise_monitor import LabelNoiseMonitor
 from keras_fisher.callbacks.minibatch_fisher_trace import MinibatchFisherTrace
+from keras_fisher.callbacks.non_finite_guard import NonFiniteGuard
 
 __all__ = [
     "AlphaScheduler",
@@ -21,4 +22,5 @@ __all__ = [
     "HessianTrace",
     "LabelNoiseMonitor",
     "MinibatchFisherTrace",
+    "NonFiniteGuard",
 ]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_fisher import _arguments
+from keras_fisher._logging import warn
 from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.callbacks._state import number_to_json
@@ -57,11 +58,14 @@ class FisherTrace(Curve):
             classes, or "given" for those of `data` (the empirical Fisher).
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the drawn labels; `None` for a random one.
+        explosion_factor: Warn, once in a training, where the peak exceeds the first value that
+            counts towards it by this factor (figure 1, middle); `None` for never.
 
     Attributes:
         history: All measurements of the training, a list of `(step, Estimate)`.
         peak: The largest value measured at the end of epoch 0 or later, by the numbers that `fit`
             gives to epochs (a fit with `initial_epoch` above 0 is past it); NaN before.
+        early: The first of these values; NaN before.
 
     Raises:
         TypeError: if an argument has another type.
@@ -70,6 +74,7 @@ class FisherTrace(Curve):
     """
 
     key = "fisher_trace"
+    _has_exploded: bool
 
     def __init__(
         self,
@@ -81,7 +86,13 @@ class FisherTrace(Curve):
         labels: str = "sampled",
         likelihood: Likelihood | None = None,
         seed: int | None = None,
+        explosion_factor: float | None = None,
     ) -> None:
+        self.explosion_factor = (
+            None
+            if explosion_factor is None
+            else _arguments.check_positive("explosion_factor", explosion_factor)
+        )
         self.labels = _arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
@@ -89,11 +100,12 @@ class FisherTrace(Curve):
         self.seed = _arguments.check_seed(seed)
 
     def get_state(self) -> dict[str, Any]:
-        return super().get_state() | {"peak": number_to_json(self.peak)}
+        numbers = {"peak": number_to_json(self.peak), "early": number_to_json(self.early)}
+        return super().get_state() | numbers
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        self.peak = float(state["peak"])
+        self.peak, self.early = float(state["peak"]), float(state["early"])
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(
@@ -103,11 +115,27 @@ class FisherTrace(Curve):
     def _look(self, logs: dict[str, Any] | None) -> None:
         super()._look(logs)
         if self._epochs:
-            self.peak = float(np.fmax(self.peak, self.history[-1][1].value))
+            step, latest = self.history[-1]
+            self.peak = float(np.fmax(self.peak, latest.value))
+            if math.isnan(self.early):
+                self.early = latest.value
+            self._warn_of_explosion(step)
+
+    def _warn_of_explosion(self, step: int) -> None:
+        factor = self.explosion_factor
+        if factor is None or self._has_exploded or not self.peak > factor * self.early:
+            return
+        self._has_exploded = True
+        warn(
+            f"Tr(F) has exploded: {self.peak:.3g} at step {step}, {self.peak / self.early:.3g} "
+            f"times its early value of {self.early:.3g}. The learning rate may be small, or the "
+            "batch large; a FisherPenaltyModel with a larger alpha holds it down."
+        )
 
     def _values(self) -> dict[str, float]:
         return super()._values() | {f"{self.key}_peak": self.peak}
 
     def _forget(self) -> None:
         super()._forget()
-        self.peak = math.nan
+        self.peak = self.early = math.nan
+        self._has_exploded = False

@@ -56,8 +56,13 @@ class LabelNoiseMonitor(LogWriter):
         gradient_batches: int = 10,
     ) -> None:
         super().__init__()
-        x, y, is_noisy = np.asarray(x), np.asarray(y), np.asarray(is_noisy, bool)
-        _check_arrays(x, y, is_noisy)
+        x, y, is_noisy = (
+            _arguments.check_array(name, array)
+            for name, array in (("x", x), ("y", y), ("is_noisy", is_noisy))
+        )
+        _check_shapes(x, y, is_noisy)
+        is_noisy = is_noisy.astype(bool)
+        _check_groups(is_noisy)
         self.batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
         self.gradient_batches = _arguments.check_integer(
             "gradient_batches", gradient_batches, low=1
@@ -99,7 +104,9 @@ class LabelNoiseMonitor(LogWriter):
         return self._meter((x, y), num_examples=num_examples, batch_size=self.batch_size).value
 
 
-def _check_arrays(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
+def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
+    if is_noisy.ndim != 1:
+        raise ValueError(f"`is_noisy` must have shape (n,). Received: shape {is_noisy.shape}")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
             f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
@@ -109,6 +116,9 @@ def _check_arrays(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
             "`x`, `y` and `is_noisy` must have the same length. "
             f"Received: {len(x)}, {len(y)} and {len(is_noisy)}"
         )
+
+
+def _check_groups(is_noisy: np.ndarray) -> None:
     if is_noisy.all() or not is_noisy.any():
         raise ValueError(
             "`is_noisy` must mark some examples and leave some. "

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras_fisher._arguments import check_choice, check_integer
+from keras_fisher._arguments import check_choice, check_given_seed
 from keras_fisher.data import normalisation
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import partition
@@ -67,7 +67,7 @@ def read_splits(
 ) -> tuple[Splits, Normalisation]:
     """The parts of a data set as uint8 images, and how to normalise them."""
     check_choice("name", name, [small for small in SOURCES if small != "imagenet2012"])
-    seed = check_integer("seed", seed, low=0)
+    seed = check_given_seed(seed)
     source = SOURCES[name]
     if validation_size is None:
         validation_size = source.validation_size

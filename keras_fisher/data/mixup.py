@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fisher._arguments import check_integer, check_positive
+from keras_fisher._arguments import check_given_seed, check_integer, check_positive
 
 
 def mixup(
@@ -53,9 +53,11 @@ def mixup(
         Zhang et al., 2018, compared with in section 4.1 of Catastrophic Fisher Explosion
         (Jastrzebski et al., 2021).
     """
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {type(dataset).__name__}")
     beta = check_positive("beta", beta)
     if not tf.is_tensor(seed):
-        seed = check_integer("seed", seed, low=0)
+        seed = check_given_seed(seed)
     has_integer_labels = _has_integer_labels(dataset)
     if has_integer_labels:
         if num_classes is None:

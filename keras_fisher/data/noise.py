@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_fisher._arguments import check_integer, check_real
+from keras_fisher._arguments import check_given_seed, check_integer, check_real
 from keras_fisher.data.labels import check_labels
 
 
@@ -45,7 +45,7 @@ def uniform_label_noise(
         Section 4.1 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
     """
     num_classes = check_integer("num_classes", num_classes, low=2)
-    seed = check_integer("seed", seed, low=0)
+    seed = check_given_seed(seed)
     fraction = check_real("fraction", fraction)
     if not 0 <= fraction <= 1:
         raise ValueError(f"`fraction` must lie in [0, 1]. Received: fraction={fraction}")

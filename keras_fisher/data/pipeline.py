@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher._arguments import check_choice, check_integer, check_positive
+from keras_fisher._arguments import (
+    check_array,
+    check_choice,
+    check_given_seed,
+    check_integer,
+    check_positive,
+)
 from keras_fisher.data.augment import AUGMENTATIONS
 from keras_fisher.data.labels import check_labels
 from keras_fisher.data.mixup import mixup
@@ -90,6 +96,7 @@ def training_batches(
     Reference:
         Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
     """
+    x, y = check_array("x", x), check_array("y", y)
     num_examples = len(x)
     if num_examples != len(y) or num_examples == 0:
         raise ValueError(
@@ -98,8 +105,15 @@ def training_batches(
         )
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     check_integer("batch_size", batch_size, 1, num_examples)
-    if num_classes is not None and np.ndim(y) == 1:
-        check_labels("`y`", y, num_classes)
+    if augment is not None and x.ndim != 4:
+        raise ValueError(
+            "`x` must have shape (n, height, width, channels) to be augmented. "
+            f"Received: shape {x.shape}"
+        )
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, low=1)
+        if y.ndim == 1:
+            check_labels("`y`", y, num_classes)
 
     def epoch_batches(epoch: tf.Tensor, arrays: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
         order_seed, augment_seed, mixup_seed = stream_seeds(seed, epoch)
@@ -149,8 +163,8 @@ def check_training(
 ) -> None:
     """Refuses what can be seen to be wrong before there are images."""
     check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
-    check_integer("first_epoch", first_epoch, low=0)
+    check_given_seed(seed)
+    check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
     if augment is not None:
         check_choice("augment", augment, AUGMENTATIONS)
     if mixup_beta is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_fisher import _arguments
+
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int = 512) -> float:
     """Measures the fraction of examples whose label has the largest output, in inference mode.
@@ -20,6 +22,23 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
 
     Returns:
         A float in `[0, 1]`.
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if `x` and `y` differ in length, `y` is no vector, or there are no examples.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
+    x, y = _arguments.check_array("x", x), _arguments.check_array("y", y)
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
+        )
+    if not len(x) == len(y) > 0:
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples, and at least one. "
+            f"Received: shapes {x.shape} and {y.shape}"
+        )
+    batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
     return float(np.mean(np.argmax(outputs, axis=-1) == y))

@@ -113,7 +113,8 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
 
 
 def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> None:
-    if not hasattr(data, "__iter__") or isinstance(data, dict | str) or hasattr(data, "dtype"):
+    is_other = isinstance(data, dict | str | bytes) or hasattr(data, "dtype")
+    if is_other or not hasattr(data, "__iter__"):
         raise TypeError(
             "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
             f"Received: {type(data).__name__}"

@@ -68,8 +68,12 @@ class Meter(abc.ABC):
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
             read = shown(read, num_examples or total)
-        with _losses_kept(self._model):
-            measured = self._measure((self._prepared(batch) for batch in read), by_layer)
+        try:
+            with _losses_kept(self._model):
+                measured = self._measure((self._prepared(batch) for batch in read), by_layer)
+        except Exception as error:
+            error.add_note(f"(While `model`, {self._model.name!r}, was measured on `data`.)")
+            raise
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -96,6 +96,8 @@ def _sgd(learning_rate: float) -> keras.optimizers.Optimizer:
 
 def _choices(name: str, values: Sequence[Any], check: Callable[[str, Any], Any]) -> list[Any]:
     """The values of a hyperparameter, each of them checked."""
+    if not isinstance(values, Iterable):
+        raise TypeError(f"`{name}` must list values. Received: {name}={values!r}")
     checked = [check(name, value) for value in values]
     if not checked:
         raise ValueError(f"`{name}` must list at least one value. Received: none")

@@ -1,4 +1,7 @@
-"""Files that are replaced in one step, so that whoever is killed leaves a whole one."""
+"""Files that are replaced in one step, so that whoever is killed leaves a whole one.
+
+What is read may have been cut or written by somebody else: it is checked, and never run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from experiment.errors import SettingsError
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -17,6 +22,36 @@ def write_json(path: Path, content: Any) -> None:
 def write_text(path: Path, content: str) -> None:
     """Writes text."""
     replace(path, lambda part: part.write_text(content, encoding="utf-8"))
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Reads an object that has these keys.
+
+    Raises:
+        SettingsError: if the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or (missing := [key for key in keys if key not in content]):
+        lacks = "is no JSON object" if not isinstance(content, dict) else f"lacks {missing}"
+        raise SettingsError(f"{path} is damaged, or was not written by a recipe: it {lacks}")
+    return content
+
+
+def inside(folder: Path, name: Any, suffix: str) -> Path:
+    """The path of a file of a folder, whose name was read from a file.
+
+    Raises:
+        SettingsError: if it is no plain name that ends in `suffix`.
+    """
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(suffix):
+        raise SettingsError(
+            f"{folder} is damaged, or was not written by a recipe: it names a file {name!r} that "
+            f"is none of *{suffix} in there"
+        )
+    return folder / name
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:

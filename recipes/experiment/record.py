@@ -16,7 +16,6 @@ last checkpoint when the same command is started again, and ends with the same f
 from __future__ import annotations
 
 import functools
-import json
 import math
 import shutil
 import time
@@ -27,10 +26,12 @@ from typing import Any
 import keras
 
 from experiment.data import Data
-from experiment.files import replace, write_json
+from experiment.errors import SettingsError
+from experiment.files import inside, read_json, replace, write_json
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
+CHECKPOINT = ".weights.h5"
 
 
 class Record(keras.callbacks.Callback):
@@ -64,11 +65,18 @@ class Record(keras.callbacks.Callback):
         path = self.folder / "progress.json"
         if not path.exists():
             return
-        progress = json.loads(path.read_text())
-        model.load_weights(self.folder / progress["checkpoint"])
+        progress = read_json(path, "checkpoint", "state", "seconds", "curves")
+        checkpoint = inside(self.folder, progress["checkpoint"], CHECKPOINT)
+        try:
+            model.load_weights(checkpoint)
+            for key, state in progress["curves"].items():
+                self.curves[key].set_state(state)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise SettingsError(
+                f"{checkpoint} or {path} is damaged, or of another model ({error}). "
+                f"Remove {self.folder} to begin this run anew."
+            ) from error
         self.state, self.seconds = progress["state"], progress["seconds"]
-        for key, state in progress["curves"].items():
-            self.curves[key].set_state(state)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
@@ -102,13 +110,8 @@ class Record(keras.callbacks.Callback):
         self._count_seconds()
         write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
 
-    def clear(self) -> None:
-        """Removes the checkpoint of a finished run."""
-        (self.folder / "progress.json").unlink(missing_ok=True)
-        self._remove_all_but()
-
     def _save(self, epoch: int) -> None:
-        checkpoint = f"epoch-{epoch}.weights.h5"
+        checkpoint = f"epoch-{epoch}{CHECKPOINT}"
         self.model.save_weights(self.folder / checkpoint)
         self._count_seconds()
         progress = {
@@ -118,17 +121,12 @@ class Record(keras.callbacks.Callback):
             "curves": {key: curve.get_state() for key, curve in self.curves.items()},
         }
         write_json(self.folder / "progress.json", progress)
-        self._remove_all_but(checkpoint, self._best_weights().name)
+        _remove_all_but(self.folder, checkpoint, self._best_weights().name)
         self._saved_at = time.monotonic()
 
     def _best_weights(self) -> Path:
         """Named by its epoch: a killed run goes on with the best weights of its checkpoint."""
-        return self.folder / f"best-{self.state['best']['epoch']}.weights.h5"
-
-    def _remove_all_but(self, *names: str) -> None:
-        for path in self.folder.glob("*-*.weights.h5"):
-            if path.name not in names:
-                path.unlink()
+        return self.folder / f"best-{self.state['best']['epoch']}{CHECKPOINT}"
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
@@ -137,6 +135,19 @@ class Record(keras.callbacks.Callback):
     def _test_accuracy(self) -> float:
         accuracy = self.data.test_accuracy(self.model)
         return self.state["history"]["val_accuracy"][-1] if accuracy is None else accuracy
+
+
+def clear(folder: Path) -> None:
+    """Removes the checkpoint of a finished run."""
+    (folder / "progress.json").unlink(missing_ok=True)
+    _remove_all_but(folder)
+
+
+def _remove_all_but(folder: Path, *names: str) -> None:
+    """Removes checkpoints, and parts of files that were being written when a run was killed."""
+    for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
+        if path.name not in names:
+            path.unlink()
 
 
 def _plain(value: Any) -> float | None:

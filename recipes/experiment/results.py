@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.files import write_json
+from experiment.files import read_json, write_json
 from experiment.recipe import Result
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
+# What must be in the files of a finished run.
+OF_A_RUN = {
+    "results": ("history", "best", "final"),
+    "time": ("seconds",),
+    "settings": ("run",),
+}
 NOTHING = "-"
 IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
@@ -38,7 +43,7 @@ def recipe_of(out: Path) -> str:
     path = out / RECIPE
     if not path.exists():
         raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
-    return json.loads(path.read_text())["recipe"]
+    return read_json(path, "recipe")["recipe"]
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
@@ -69,8 +74,7 @@ def _check_alike(runs: Sequence[Result]) -> None:
 def read_one(folder: Path) -> Result:
     """A finished run: its name, its fields, its figures and the seconds that it took."""
     figures, seconds, settings = (
-        json.loads((folder / f"{name}.json").read_text())
-        for name in ("results", "time", "settings")
+        read_json(folder / f"{name}.json", *keys) for name, keys in OF_A_RUN.items()
     )
     return {"name": folder.name, **settings["run"], **figures, **seconds}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from experiment import results
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.files import write_json
+from experiment.files import read_json, write_json
 from experiment.progress import Progress
 from experiment.recipe import Recipe, Result, as_result
+from experiment.record import clear
 from experiment.setting import Run, Setting
 from experiment.training import train
 from experiment.versions import versions
@@ -35,6 +36,8 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
     if not is_finished:
         return results.validation_accuracy(train(run, out, progress, devices))
+    if devices.is_chief:
+        clear(folder)
     progress.skip(run.epochs)
     return results.validation_accuracy(results.read_one(folder))
 
@@ -53,7 +56,7 @@ def claim(folder: Path, run: Run, devices: Devices) -> None:
             replicas = devices.strategy.num_replicas_in_sync
             write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
-    found = json.loads(path.read_text())["run"]
+    found = read_json(path, "run")["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)

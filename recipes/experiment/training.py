@@ -17,7 +17,7 @@ from experiment.data import ArrayData, Data, load
 from experiment.devices import Devices
 from experiment.files import write_json
 from experiment.progress import EpochBar, Progress
-from experiment.record import BEST, LAST, Record
+from experiment.record import BEST, LAST, Record, clear
 from experiment.setting import Run
 
 # What `Run.measures` can name, with the callback that measures it on training examples ...
@@ -88,7 +88,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
         figures["best"] |= _measured(run.at_best, model, run, data)
     _write_hparams(run, figures, folder / "tensorboard")
     write_json(folder / "results.json", figures)
-    record.clear()
+    clear(folder)
     return figures
 
 

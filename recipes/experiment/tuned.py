@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from experiment.errors import SettingsError
-from experiment.files import write_json
+from experiment.files import read_json, write_json
 from experiment.recipe import Result
 from experiment.results import best_combination, by_parts
 from experiment.setting import Setting
+from keras_fisher.penalties import PENALTIES
 
 CHOSEN = "chosen.json"
 FOUND = ("penalty", "learning_rate", "alpha")
@@ -38,10 +39,27 @@ def tuned_values(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
                 f"`--tuned` must be folders of finished searches. Received: {folder}, which has no "
                 f"{CHOSEN}"
             )
-        for part, found in json.loads((folder / CHOSEN).read_text()).items():
+        for part, found in read_json(folder / CHOSEN).items():
+            _check_found(folder / CHOSEN, part, found)
             name = found["penalty"] if found["alpha"] else "learning_rates"
             values.setdefault(part, {})[name] = found["alpha"] or found["learning_rate"]
     return values
+
+
+def _check_found(path: Path, part: str, found: Any) -> None:
+    """Raises unless a file says of a part what a search does."""
+    if not isinstance(found, dict) or any(key not in found for key in FOUND):
+        raise SettingsError(f"{path} is damaged: {part} must have {', '.join(FOUND)}")
+    if found["penalty"] not in PENALTIES:
+        raise SettingsError(
+            f"{path} is damaged: the penalty of {part} must be one of {', '.join(PENALTIES)}. "
+            f"Received: {found['penalty']!r}"
+        )
+    for key in ("learning_rate", "alpha"):
+        if not isinstance(found[key], int | float) or not 0 <= found[key] < math.inf:
+            raise SettingsError(
+                f"{path} is damaged: {key} of {part} must be at least 0. Received: {found[key]!r}"
+            )
 
 
 def with_tuned(setting: AnySetting, values: Mapping[str, float]) -> AnySetting:

@@ -78,12 +78,31 @@ def test_a_new_training_has_a_peak_of_its_own():
     assert logged["fisher_trace_peak"] == logged["fisher_trace"]
 
 
+def test_an_explosion_is_told_once_with_where_it_was(caplog):
+    steps = trace(freq=1, explosion_factor=100)
+    fit(steps, (8, 1, 1, 8, 8, 1), epochs=3)
+    (message,) = [record.message for record in caplog.records]
+    early, peak = (steps.history[index][1].value for index in (1, 4))
+    assert steps.early == early
+    assert steps.history[3][1].value < 100 * early < peak
+    assert (
+        f"{peak:.3g} at step 5, {peak / early:.3g} times its early value of {early:.3g}" in message
+    )
+
+
+def test_a_rise_below_the_factor_is_not_told(caplog):
+    fit(trace(freq=1, explosion_factor=1e6), (1, 1, 8, 8), epochs=2)
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r"`explosion_factor` must be positive.*Received.*-1"):
+        trace(explosion_factor=-1)
+
+
 def test_a_state_without_a_peak_is_plain_json():
     state = json.loads(json.dumps(trace().get_state(), allow_nan=False))
     restored = trace()
     restored.set_state(state)
     assert math.isnan(restored.peak)
-    assert state == {"history": [], "random_state": None, "peak": "nan"}
+    assert state == {"history": [], "random_state": None, "peak": "nan", "early": "nan"}
 
 
 def test_nan_is_no_peak():
@@ -100,7 +119,12 @@ def test_data_that_can_be_read_only_once_is_refused():
 
 def test_an_infinite_measurement_survives_json():
     callback = kf.callbacks.FisherTrace((np.ones((2, 4)), None))
-    state = {"history": [[3, "inf", "nan", 2]], "random_state": [3, 1], "peak": "inf"}
+    state = {
+        "history": [[3, "inf", "nan", 2]],
+        "random_state": [3, 1],
+        "peak": "inf",
+        "early": "inf",
+    }
     callback.set_state(json.loads(json.dumps(state, allow_nan=False)))
     assert callback.peak == float("inf")
     assert callback.get_state() == state

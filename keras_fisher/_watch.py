@@ -1,0 +1,155 @@
+"""Noticing, at its very step, that a training has gone wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher import autodiff
+from keras_fisher._logging import warn
+from keras_fisher._state import PenaltyState
+
+# What can go wrong, by the number that stands for it.
+_LOSS, _PENALTY, _GRADIENT, _OUTPUTS = 1, 2, 3, 4
+_WHAT = {
+    _LOSS: "the loss became NaN or infinite",
+    _PENALTY: "the penalty or its gradient became NaN or infinite",
+    _GRADIENT: "the gradient became NaN or infinite",
+    _OUTPUTS: "the model's outputs became the same for all examples of the mini-batch",
+}
+_MESSAGE = (
+    "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
+    "{penalty:g}. alpha or the learning rate may be far too large."
+)
+# Outputs differ by less, of their size, where nothing but rounding tells examples apart.
+_SAME = 1e-5
+
+
+class StepWatch:
+    """Looks at each step on the device, and remembers the first one that went wrong.
+
+    A step goes wrong where its loss, or the penalty or its gradient, is NaN or infinite; or where
+    the outputs, which differed before, are the same for all examples, as they are once a penalty
+    far too large has thrown the weights where no unit is active.
+
+    The variables are no weights of the model, and are not saved.
+
+    Attributes:
+        skips: Whether steps that are not finite leave weights, statistics and metrics as they were.
+    """
+
+    def __init__(self) -> None:
+        self.skips = False
+        self._loss = _variable("loss", 0.0)
+        self._is_same, self._has_differed, self._is_gradient_finite = (
+            _variable(name, value, "bool")
+            for name, value in (("same", False), ("has_differed", False), ("finite", True))
+        )
+        # Of the first step that went wrong: what and when; and loss, alpha and penalty.
+        self._event = _variable("event", (0, 0), "int32")
+        self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
+        self._skipped = _variable("skipped", 0, "int32")
+        self._is_told = False
+
+    def reset(self) -> None:
+        """Begins a training."""
+        self._event.assign((0, 0))
+        self._skipped.assign(0)
+        self._has_differed.assign(False)
+        self._is_gradient_finite.assign(True)
+        self._is_told = False
+
+    def see(self, loss: Any, outputs: Any) -> None:
+        """Notes what a forward pass gave."""
+        self._loss.assign(ops.cast(loss, "float32"))
+        outputs, examples = ops.cast(outputs, "float32"), ops.shape(outputs)[0]
+        spread = ops.max(ops.absolute(outputs - outputs[:1]), initial=0.0)
+        is_same = spread <= _SAME * ops.max(ops.absolute(outputs), initial=0.0)
+        self._is_same.assign(ops.logical_and(is_same, examples > 1))
+
+    def may_step(self, gradients: Any) -> Any:
+        """Returns whether loss and gradients are finite, and notes it."""
+        is_finite = ops.isfinite(autodiff.squared_norm(gradients))
+        self._is_gradient_finite.assign(is_finite)
+        return ops.logical_and(is_finite, ops.isfinite(self._loss))
+
+    def note(self, state: PenaltyState, penalty: Any, has_loss_scale: bool) -> Any:
+        """Remembers the step if it is the first that went wrong; returns whether it is finite.
+
+        Args:
+            state: That of the step.
+            penalty: The latest ||g||^2.
+            has_loss_scale: Whether a loss scale deals with gradients that are too large for it.
+        """
+        is_same = ops.convert_to_tensor(self._is_same)
+        checks = [(ops.logical_or(state.alpha <= 0.0, state.is_finite()), _PENALTY)]
+        if self.skips:
+            checks.insert(0, (ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
+        kind = ops.where(ops.logical_and(self._has_differed, is_same), _OUTPUTS, 0)
+        if has_loss_scale:
+            checks = []
+        for is_fine, what in [*checks, (ops.isfinite(self._loss), _LOSS)]:
+            kind = ops.where(is_fine, kind, what)
+        self._has_differed.assign(ops.logical_or(self._has_differed, ops.logical_not(is_same)))
+        is_first = ops.logical_and(kind > 0, self._event[0] <= 0)
+        event = ops.stack([kind, ops.cast(state.step, "int32")])
+        numbers = ops.stack([ops.cast(n, "float32") for n in (self._loss, state.alpha, penalty)])
+        self._event.assign(ops.where(is_first, event, self._event))
+        self._numbers.assign(ops.where(is_first, numbers, self._numbers))
+        is_finite = ops.logical_or(kind <= 0, ops.equal(kind, _OUTPUTS))
+        if self.skips:
+            self._skipped.assign_add(ops.where(is_finite, 0, 1))
+        return is_finite
+
+    def news(self) -> str | None:
+        """What went wrong first, told once in a training."""
+        kind, step = ops.convert_to_numpy(self._event).tolist()
+        if self._is_told or not kind:
+            return None
+        self._is_told = True
+        loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
+        return _MESSAGE.format(step=step, what=_WHAT[kind], loss=loss, alpha=alpha, penalty=penalty)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps of this training were skipped."""
+        return int(ops.convert_to_numpy(self._skipped))
+
+
+def with_teller(callbacks: Any, watch: StepWatch) -> Any:
+    """The callbacks of a fit, in any form that Keras takes, and one that tells what is noticed."""
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [Teller(watch), *keras.tree.flatten(callbacks)] if callbacks else [Teller(watch)]
+    if not any(isinstance(callback, Teller) for callback in callbacks.callbacks):
+        callbacks.callbacks.append(Teller(watch))
+    return callbacks
+
+
+class Teller(keras.callbacks.Callback):
+    """Warns, by the end of its epoch, of a step that went wrong."""
+
+    def __init__(self, watch: StepWatch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._watch.reset()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._tell()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if news := self._watch.news():
+            warn(news)
+
+
+def _variable(name: str, value: Any, dtype: str = "float32") -> keras.Variable:
+    # Replicas all have the same.
+    return keras.Variable(
+        value, dtype=dtype, trainable=False, aggregation="only_first_replica", name=f"watch_{name}"
+    )

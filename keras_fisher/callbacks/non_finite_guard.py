@@ -1,0 +1,89 @@
+"""What to do about a step that went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher import _arguments
+from keras_fisher._logging import warn
+from keras_fisher.model import FisherPenaltyModel
+
+_ACTIONS = ("stop", "skip")
+
+
+class NonFiniteGuard(keras.callbacks.Callback):
+    """Stops training at the step whose loss or penalty is NaN or infinite, or skips such steps.
+
+    Without it, a `FisherPenaltyModel` trains on as any Keras model would, and warns by the end of
+    the epoch. Either way the message has the step, the loss, alpha and the penalty. The same
+    message tells of outputs that became equal for all examples of a mini-batch: a penalty far too
+    large throws the weights where no unit is active, and leaves a constant predictor of finite
+    loss. "stop" stops there too; there is no step to skip.
+
+    A skipped step leaves weights, optimizer, statistics of batch normalisation and metrics as they
+    were; the penalty is computed anew in the next. How many were skipped is logged by the end of
+    each epoch that had some. With a loss scale (float16), which skips gradients that overflow by
+    itself, losses alone are looked at.
+
+    Example:
+    >>> import keras, numpy as np, keras_fisher as kf
+    >>> keras.utils.set_random_seed(0)
+    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+    >>> x[20] = np.nan
+    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model = kf.FisherPenaltyModel(backbone, seed=0)
+    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    >>> guard = kf.callbacks.NonFiniteGuard("skip")
+    >>> fit = model.fit(x, y, batch_size=16, shuffle=False, callbacks=[guard], verbose=0)
+    >>> guard.skipped, bool(np.isfinite(fit.history["loss"][0]))
+    (1, True)
+
+    Args:
+        action: "stop" to stop training after the step, or "skip" to take none of such steps. With
+            "skip" each step looks at all gradients, which takes one more pass over the weights.
+
+    Attributes:
+        skipped: How many steps of the latest training were skipped.
+
+    Raises:
+        ValueError: if `action` is another; when training begins, for "skip" under a tf.distribute
+            strategy of several devices.
+        TypeError: when training begins, if the model is no `FisherPenaltyModel`
+            (`keras.callbacks.TerminateOnNaN` takes any).
+    """
+
+    def __init__(self, action: str = "stop") -> None:
+        super().__init__()
+        self.action = _arguments.check_choice("action", action, _ACTIONS)
+        self.skipped = 0
+        self._told = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not isinstance(self.model, FisherPenaltyModel):
+            raise TypeError(
+                "NonFiniteGuard needs a FisherPenaltyModel (keras.callbacks.TerminateOnNaN takes "
+                f"any model). Received: {self.model.name!r} ({type(self.model).__name__})"
+            )
+        self.model._skip_non_finite(self.action == "skip")
+        self.skipped = self._told = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.action == "stop" and self._tell():
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._tell()
+        self.skipped = self.model._watch.skipped
+        if self.skipped > self._told:
+            self._told = self.skipped
+            warn(f"After {epoch + 1} epochs: {self.skipped} steps were skipped in all.")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.model._skip_non_finite(False)
+
+    def _tell(self) -> str | None:
+        if news := self.model._watch.news():
+            warn(news)
+        return news
