@@ -76,7 +76,7 @@ class Setting(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_listed("seeds")
-        self._check("seeds", at_least=0)
+        self._check("seeds", at_least=0, below=2**32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

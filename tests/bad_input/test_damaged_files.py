@@ -1,0 +1,223 @@
+"""Files that were cut, exchanged or forged: a sentence that names them, and nothing is changed."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import h5py
+import keras
+import noisy_cifar100
+import numpy as np
+import pytest
+from experiment import command, progress, record, training
+from experiment.errors import SettingsError
+from experiment.files import inside, read_json
+
+import keras_fisher as kf
+from tests.recipes.tiny import OPTIONS
+from tools import report
+
+ARGUMENTS = [*OPTIONS, "--seeds", "0", "--methods", "baseline"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def run(out, *arguments):
+    command.main(noisy_cifar100.RECIPE, [*ARGUMENTS, *arguments, "--out", str(out)])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished recipe."""
+    out = tmp_path_factory.mktemp("finished")
+    run(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The folder of a recipe that was killed after a checkpoint."""
+
+    class Killing(progress.EpochBar):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise Killed
+
+    out = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr(training, "EpochBar", Killing)
+        with pytest.raises(Killed):
+            run(out)
+    return out
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies the folder of a recipe, and finds a file in it."""
+
+    def copy(out, pattern):
+        shutil.copytree(out, tmp_path / "out")
+        (path,) = (tmp_path / "out").glob(pattern)
+        return tmp_path / "out", path
+
+    return copy
+
+
+def state(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(out, *arguments):
+    """What a recipe says as it ends, which leaves its folder alone."""
+    before = state(out)
+    with pytest.raises(SystemExit) as caught:
+        run(out, *arguments)
+    assert state(out) == before
+    assert str(caught.value.code).startswith("error: ")
+    return str(caught.value.code)
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+DAMAGES = {
+    "cut": half,
+    "empty": lambda content: b"",
+    "other JSON": lambda content: b'["nothing"]',
+    "without its keys": lambda content: b"{}",
+    "no text": lambda content: bytes(range(256)),
+    "a pickle": lambda content: pickle.dumps({"run": 1}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["recipe", "*/settings", "*/results"])
+def test_damaged_files_of_a_finished_run_are_named(finished, copied, name, damage):
+    out, path = copied(finished, f"{name}.json")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert f"{path} is damaged" in refused(out)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_report_names_them_too(finished, copied, damage):
+    out, path = copied(finished, "*/time.json")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(SystemExit, match=r"error: .*time\.json is damaged"):
+        report.main([str(out), "--out", str(out.parent / "together")])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["progress.json", "epoch-*.weights.h5"])
+def test_damaged_checkpoints_are_named(interrupted, copied, name, damage):
+    out, path = copied(interrupted, f"*/{name}")
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    message = refused(out)
+    assert str(path) in message
+    assert "is damaged" in message
+
+
+def test_a_checkpoint_of_another_model_is_named(interrupted, copied):
+    out, path = copied(interrupted, "*/epoch-*.weights.h5")
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    other.save_weights(path)
+    assert "is damaged, or of another model" in refused(out)
+
+
+def test_a_checkpoint_that_is_gone_is_named(interrupted, copied):
+    out, path = copied(interrupted, "*/epoch-*.weights.h5")
+    path.unlink()
+    assert str(path) in refused(out)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.weights.h5", "/etc/x.weights.h5", "x/y.weights.h5", "passwd", "", "..", 3, None]
+)
+def test_a_checkpoint_lies_in_the_folder_of_its_run(interrupted, copied, name):
+    out, path = copied(interrupted, "*/progress.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"checkpoint": name}))
+    assert f"names a file {name!r}" in refused(out)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        {},
+        {"penalty": "seeds", "learning_rate": 0.1, "alpha": 1},
+        {"penalty": "fp", "learning_rate": "0.1", "alpha": 1},
+        {"penalty": "fp", "learning_rate": 0.1, "alpha": -1},
+        {"penalty": "fp", "learning_rate": 0.1, "alpha": float("nan")},
+    ],
+)
+def test_a_forged_search_is_named(tmp_path, found):
+    (tmp_path / "chosen.json").write_text(json.dumps({"mlp_digits": found}))
+    with pytest.raises(SystemExit, match=r"error: .*chosen\.json is damaged"):
+        run(tmp_path / "out", "--tuned", str(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"error: .*file"):
+        run(tmp_path / "file" / "out")
+
+
+def test_names_are_plain(tmp_path):
+    assert inside(tmp_path, "épocas 🙂.json", ".json") == tmp_path / "épocas 🙂.json"
+    for name in ("a/b.json", "../b.json", "b.json/", "b\\0.txt", b"b.json"):
+        with pytest.raises(SettingsError, match="names a file"):
+            inside(tmp_path, name, ".json")
+
+
+def test_what_is_read_is_an_object(tmp_path):
+    path = tmp_path / "é.json"
+    path.write_text(json.dumps({"épocas": 3}), encoding="utf-8")
+    assert read_json(path, "épocas") == {"épocas": 3}
+    with pytest.raises(SettingsError, match=r"lacks \['seeds'\]"):
+        read_json(path, "seeds")
+
+
+# ---- Nothing that is read can run code -----------------------------------------------------------
+
+
+class Bomb:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "ran")
+
+
+def test_pickles_are_not_run(interrupted, copied, tmp_path):
+    out, path = copied(interrupted, "*/epoch-*.weights.h5")
+    path.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    refused(out)
+    pickle.loads(path.read_bytes())  # to see that it would have
+    assert (tmp_path / "ran").exists()
+    (tmp_path / "ran").unlink()
+    with h5py.File(path, "w") as file:
+        file["layers"] = np.void(pickle.dumps(Bomb(tmp_path / "ran")))
+    refused(out)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_saved_model_runs_no_code_of_its_own(tmp_path):
+    backbone = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x + 1.0)])
+    backbone.add(keras.layers.Dense(2))
+    kf.FisherPenaltyModel(backbone).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="safe_mode"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+def test_a_state_of_a_callback_is_numbers():
+    trace = kf.callbacks.FisherTrace((np.zeros((2, 4)), None))
+    for state in ({"history": [["__import__('os')", 0, 0, 0]]}, {"history": 3}, {}):
+        with pytest.raises((ValueError, TypeError, KeyError)):
+            trace.set_state({"random_state": [], "peak": 0, "early": 0} | {"history": None} | state)
