@@ -194,6 +194,8 @@ def finished(batches: tf.data.Dataset) -> tf.data.Dataset:
     """The last stage of every pipeline: the order stays fixed, and replicas share each batch."""
     options = tf.data.Options()
     options.deterministic = True
+    # TensorFlow 2.21 may take as long to end an iterator that it tunes as the iterator lived.
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
 

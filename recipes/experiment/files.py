@@ -5,8 +5,10 @@ What is read may have been cut or written by somebody else: it is checked, and n
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,26 @@ def inside(folder: Path, name: Any, suffix: str) -> Path:
     return folder / name
 
 
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` write a file beside the one at `path`, which it then takes the place of."""
+def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
+    """Lets `write` write a file beside the one at `path`, which it then takes the place of.
+
+    Args:
+        path: The file.
+        write: Writes a file at a path.
+        size: How many bytes must be free. HDF5 crashes the process where it finds the disk full.
+
+    Raises:
+        OSError: if the file cannot be written; the one that was there is left as it is.
+    """
     part = path.with_name(f"part-{path.name}")
-    write(part)
-    os.replace(part, path)
+    try:
+        if shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(part)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(
+            f"{path} could not be written: {error.strerror or error}. What was there before is "
+            "whole: the same command goes on from the last checkpoint."
+        ) from error

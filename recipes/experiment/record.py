@@ -32,6 +32,8 @@ from experiment.files import inside, read_json, replace, write_json
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
+# In single precision the weight, its momentum and the gradient of its penalty; and all else.
+BYTES_OF_A_WEIGHT, SLACK = 12, 2**20
 
 
 class Record(keras.callbacks.Callback):
@@ -89,7 +91,7 @@ class Record(keras.callbacks.Callback):
                 "epoch": epoch,
             }
             if self.is_kept:
-                replace(self._best_weights(), self.model.backbone.save_weights)
+                self._write(self._best_weights(), self.model.backbone)
         if self.is_kept and time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS:
             self._save(epoch)
 
@@ -105,14 +107,14 @@ class Record(keras.callbacks.Callback):
         }
 
     def _keep_weights(self) -> None:
-        replace(self.folder / LAST, self.model.backbone.save_weights)
+        self._write(self.folder / LAST, self.model.backbone)
         replace(self.folder / BEST, functools.partial(shutil.copyfile, self._best_weights()))
         self._count_seconds()
         write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
 
     def _save(self, epoch: int) -> None:
         checkpoint = f"epoch-{epoch}{CHECKPOINT}"
-        self.model.save_weights(self.folder / checkpoint)
+        self._write(self.folder / checkpoint, self.model)
         self._count_seconds()
         progress = {
             "checkpoint": checkpoint,
@@ -123,6 +125,10 @@ class Record(keras.callbacks.Callback):
         write_json(self.folder / "progress.json", progress)
         _remove_all_but(self.folder, checkpoint, self._best_weights().name)
         self._saved_at = time.monotonic()
+
+    def _write(self, path: Path, model: keras.Model) -> None:
+        """Writes weights; a checkpoint has the optimizer's and the penalty's with them."""
+        replace(path, model.save_weights, BYTES_OF_A_WEIGHT * model.count_params() + SLACK)
 
     def _best_weights(self) -> Path:
         """Named by its epoch: a killed run goes on with the best weights of its checkpoint."""
