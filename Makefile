@@ -1,11 +1,12 @@
 # `make demo` and `make test` need only Python 3, pip and make: they build .venv themselves.
 
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo recipes-demo test lint format wheel clean
+.PHONY: help demo recipes-demo test test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -17,7 +18,18 @@ demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three
 recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
-test: lint  ## Run the linters, the type checker, the tests and the docstrings' examples
+test: lint pytest  ## Run the linters, the type checker, the tests and the docstrings' examples
+
+# In environments of their own. Linters are left out: they change their minds between versions.
+test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares
+	$(PYTHON) tools/lowest_versions.py > .lowest.txt
+	$(MAKE) pytest VENV=.venv-lowest PIP_OPTIONS='--constraint .lowest.txt'
+
+test-newest:  ## Run the tests with the newest versions that install
+	rm -f .venv-newest/.installed
+	$(MAKE) pytest VENV=.venv-newest PIP_OPTIONS='--upgrade --upgrade-strategy eager'
+
+pytest: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses=2 --max-worker-restart=0 --dist=loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Run the linters and the type checker
@@ -33,11 +45,11 @@ wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove the environment and all that was built
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest .venv-newest .lowest.txt dist .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp comes last, so an interrupted installation is taken up again by the next call. An
 # environment whose own creation was interrupted has no working pip, and is made anew.
 $(STAMP): pyproject.toml
-	$(BIN)/python -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[dev]'
 	@touch $@
