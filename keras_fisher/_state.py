@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher import autodiff
+
 _NEVER = -1
 
 
@@ -53,7 +55,8 @@ class PenaltyState:
         """Keeps new gradients, which count as computed only if they are all finite."""
         for kept, gradient in zip(self.gradients, gradients, strict=True):
             kept.assign(gradient)
-        finite = ops.all(ops.stack([ops.all(ops.isfinite(g)) for g in gradients]))
+        # One pass over the gradients; a sum of squares that overflows is of no use either.
+        finite = ops.isfinite(autodiff.squared_norm(gradients))
         self.computed_at.assign(ops.where(finite, self.step, _NEVER))
 
     def count_step(self) -> None:

@@ -210,6 +210,12 @@ PRESETS = {
     },
     "small": {
         "noisy_digits": Costs(**NOISY_DIGITS, seeds=SEEDS, alphas=(0.1, 0.3)),
+        "noisy_digits_128": Costs(
+            **NOISY_DIGITS
+            | {"batch_size": 128, "learning_rate": 0.03, "epochs": 120, "drops": (96,)},
+            seeds=SEEDS,
+            alphas=(0.1, 0.3, 1.0),
+        ),
         "simple_cnn_c10": Costs(
             **SMALL_C10, epochs=32, seeds=SEEDS[:3], alphas=(0.01, 0.03), fisher_examples=256
         ),

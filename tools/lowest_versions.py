@@ -1,7 +1,7 @@
 """Prints the lowest versions that the package declares to run with, as constraints for pip.
 
-    python tools/lowest_versions.py > lowest.txt
-    pip install --constraint lowest.txt --editable '.[dev]'
+python tools/lowest_versions.py > lowest.txt
+pip install --constraint lowest.txt --editable '.[dev]'
 """
 
 from __future__ import annotations
