@@ -11,6 +11,7 @@ from experiment import results
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import read_json, write_json
+from experiment.memory import forget_graphs
 from experiment.progress import Progress
 from experiment.recipe import Recipe, Result, as_result
 from experiment.record import clear
@@ -35,7 +36,9 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     is_finished = (folder / "results.json").exists()
     devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
     if not is_finished:
-        return results.validation_accuracy(train(run, out, progress, devices))
+        figures = train(run, out, progress, devices)
+        forget_graphs()
+        return results.validation_accuracy(figures)
     if devices.is_chief:
         clear(folder)
     progress.skip(run.epochs)

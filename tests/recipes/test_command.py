@@ -1,5 +1,6 @@
 """The command line of the recipes."""
 
+import gc
 import json
 import shutil
 import urllib.error
@@ -9,6 +10,7 @@ import noisy_cifar100
 import pytest
 import suboptimal_lr
 from experiment import command, results, running
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from tests.recipes.tiny import OPTIONS
 from tools import report
@@ -47,6 +49,16 @@ def test_finished_runs_are_not_run_again(finished, monkeypatch):
     out, runs = finished
     monkeypatch.setattr(running, "train", None)
     assert run(out, "--methods", "baseline", "fp") == runs
+
+
+def test_a_run_leaves_no_graph_in_memory(tmp_path):
+    def graphs():
+        gc.collect()
+        return sum(isinstance(found, FuncGraph) for found in gc.get_objects())
+
+    before = graphs()
+    run(tmp_path, "--methods", "baseline", "fp")
+    assert graphs() <= before
 
 
 def test_parts_of_a_grid_are_put_together(finished, tmp_path, monkeypatch, capsys):
