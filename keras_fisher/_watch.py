@@ -21,7 +21,7 @@ _WHAT = {
 }
 _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
-    "{penalty:g}. alpha or the learning rate may be far too large."
+    "{penalty:g}. An alpha or a learning rate far too large does this, or data that are not finite."
 )
 # Outputs differ by less, of their size, where nothing but rounding tells examples apart.
 _SAME = 1e-5

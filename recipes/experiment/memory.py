@@ -14,8 +14,8 @@ def forget_graphs() -> None:
 
     TensorFlow registers the gradient of each `tf.custom_gradient` in a graph (Keras's optimizers
     have them) by a new name and for ever, and with it the whole graph: a process that trains one
-    model after another grows by some 150 MB with each small ResNet. Nothing may be differentiated
-    afterwards that was traced before.
+    model after another grows with each. Nothing may be differentiated afterwards that was traced
+    before.
     """
     registered = ops.gradient_registry._registry
     for name in [name for name in registered if name.startswith(CUSTOM)]:

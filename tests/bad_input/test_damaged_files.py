@@ -15,14 +15,11 @@ from experiment.errors import SettingsError
 from experiment.files import inside, read_json
 
 import keras_fisher as kf
-from tests.recipes.tiny import OPTIONS
+from tests.recipes.tiny import OPTIONS, Killed, killed
 from tools import report
+from tools.torture import compared
 
 ARGUMENTS = [*OPTIONS, "--seeds", "0", "--methods", "baseline"]
-
-
-class Killed(BaseException):
-    pass
 
 
 def run(out, *arguments):
@@ -50,7 +47,7 @@ def interrupted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         patch.setattr(training, "EpochBar", Killing)
-        with pytest.raises(Killed):
+        with killed():
             run(out)
     return out
 
@@ -180,6 +177,22 @@ def test_what_is_read_is_an_object(tmp_path):
     assert read_json(path, "épocas") == {"épocas": 3}
     with pytest.raises(SettingsError, match=r"lacks \['seeds'\]"):
         read_json(path, "seeds")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(interrupted, copied, monkeypatch):
+    out, path = copied(interrupted, "*/epoch-*.weights.h5")
+    monkeypatch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    usage = shutil.disk_usage(out)._replace(free=1000)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(SystemExit, match=r"error: .* could not be written: No space left"):
+            run(out)
+    assert path.exists()
+    assert not list(out.glob("*/part-*"))
+    run(out)
+    whole = out.parent / "whole"
+    run(whole)
+    assert compared(out, whole) == []
 
 
 # ---- Nothing that is read can run code -----------------------------------------------------------

@@ -96,7 +96,7 @@ def test_each_training_is_told_of_once(caplog):
     model = model_of()
     fit(model, poisoned(batch=2), epochs=3)
     assert len(warnings_of(caplog)) == 1
-    fit(model, examples(), keras.callbacks.CallbackList(), epochs=2)
+    fit(model, examples(), keras.callbacks.CallbackList(add_history=True), epochs=2)
     assert len(warnings_of(caplog)) == 2  # the weights are NaN by now
 
 
@@ -106,7 +106,7 @@ def test_a_list_of_callbacks_may_be_given_in_every_way_that_keras_takes(caplog):
         lambda model: None,
         lambda model: guard,
         lambda model: [guard],
-        lambda model: keras.callbacks.CallbackList([guard], model=model),
+        lambda model: keras.callbacks.CallbackList([guard], add_history=True, model=model),
     ):
         model = model_of()
         caplog.clear()

@@ -155,7 +155,7 @@ def test_fit_resumed_after_one_epoch_ends_with_the_weights_of_an_uninterrupted_f
         ({"batch_size": 0}, ValueError, "`batch_size`.*>= 1.*0"),
         ({"batch_size": 4.0}, TypeError, "`batch_size`.*4.0"),
         ({"batch_size": N + 1}, ValueError, r"`batch_size`.*\[1, 22\].*23"),
-        ({"first_epoch": -1}, ValueError, "`first_epoch`.*>= 0.*-1"),
+        ({"first_epoch": -1}, ValueError, r"`first_epoch`.*in \[0, .*-1"),
         ({"first_epoch": 1.0}, TypeError, "`first_epoch`.*1.0"),
         ({"augment": "crop"}, ValueError, "`augment`.*'flip', 'flip_and_crop'.*'crop'"),
         ({"augment": True}, ValueError, "`augment`.*'flip', 'flip_and_crop'.*True"),
@@ -166,7 +166,7 @@ def test_fit_resumed_after_one_epoch_ends_with_the_weights_of_an_uninterrupted_f
         ({"y": Y - 1, "num_classes": N}, ValueError, r"`y`.*\[0, 22\).*label -1 at position 0"),
         ({"y": Y[:-1]}, ValueError, "22 in x and 21 in y"),
         ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one"),
-        ({"x": X[..., 0], "augment": "flip_and_crop"}, ValueError, r"`images`.*8, 8\)"),
+        ({"x": X[..., 0], "augment": "flip_and_crop"}, ValueError, r"`x`.*8, 8\)"),
     ],
 )
 def test_errors_name_the_argument_and_what_was_given(changed, error, message):

@@ -1,16 +1,16 @@
 """What a run trains, records and takes up again."""
 
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from experiment import data, progress, record, training
 from experiment.batch_accuracy import BatchAccuracy
 
 import keras_fisher as kf
-from tests.recipes.tiny import tiny, trained
+from tests.recipes.tiny import Killed, killed, tiny, trained
 
 ALL_MEASURES = {
     "fisher_trace": {"freq": 2, "num_examples": 20},
@@ -50,9 +50,6 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
-    class Killed(BaseException):
-        pass
-
     class Killing(progress.EpochBar):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
@@ -66,10 +63,7 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     monkeypatch.setattr(
         record.Record, "_save", lambda self, epoch: save(self, epoch) if epoch < 2 else None
     )
-    # An interrupted TensorBoard leaves its writer and its choice of steps behind; a killed process
-    # would not.
-    writer = tf.summary.create_noop_writer()
-    with writer.as_default(), tf.summary.record_if(True), pytest.raises(Killed):
+    with killed():
         trained(RUNS[name], tmp_path)
     folder = tmp_path / RUNS[name].name
     kept = json.loads((folder / "progress.json").read_text())
@@ -78,6 +72,14 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     monkeypatch.undo()
     keras.utils.set_random_seed(7)
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
+
+
+def test_the_seed_decides_the_figures_and_nothing_else_does(finished, tmp_path):
+    keras.utils.set_random_seed(7)
+    figures, _ = finished("mixup")
+    assert trained(RUNS["mixup"], tmp_path / "again") == figures
+    other = dataclasses.replace(RUNS["mixup"], seed=1)
+    assert trained(other, tmp_path / "other")["history"]["loss"] != figures["history"]["loss"]
 
 
 def test_clean_and_wrong_labels_are_followed(finished):

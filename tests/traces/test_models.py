@@ -272,7 +272,7 @@ def test_a_likelihood_must_be_one(measure, likelihood):
             for value, error in ((0, ValueError), (True, TypeError), (1.5, TypeError))
         ),
         *(
-            (measure, "seed", value, error, "an integer >= 0")
+            (measure, "seed", value, error, r"an integer in \[0, 4294967295\]")
             for measure in MEASURES[:3]
             for value, error in ((-1, ValueError), (1.5, TypeError), ("0", TypeError))
         ),
