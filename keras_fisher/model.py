@@ -247,9 +247,9 @@ class FisherPenaltyModel(DistributedModel):
 
     def _skip_non_finite(self, value: bool) -> None:
         """Whether to skip steps that are not finite; `keras_fisher.callbacks.NonFiniteGuard`."""
-        if value and self._is_distributed:
+        if value and not autodiff.can_branch_around_updates(self.distribute_strategy):
             raise ValueError(
-                "`action` must be 'stop' under a tf.distribute strategy of several devices. "
+                "`action` must be 'stop' under a tf.distribute strategy that mirrors variables. "
                 "Received: action='skip'"
             )
         if value != self._watch.skips:

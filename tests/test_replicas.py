@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_fisher import autodiff
 from tests import nets
 from tests.processes import configurations, printed, start
 
@@ -34,6 +35,13 @@ def test_one_device_strategy_trains_as_without_one():
     strategies = tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("CPU:0")
     expected, found = (trained(strategy) for strategy in strategies)
     assert found == expected
+
+
+def test_updates_inside_of_a_branch_are_for_strategies_that_mirror_nothing():
+    can = autodiff.can_branch_around_updates
+    assert can(tf.distribute.get_strategy())
+    assert can(tf.distribute.OneDeviceStrategy("CPU:0"))
+    assert not can(tf.distribute.MirroredStrategy(["CPU:0"]))  # even of one device
 
 
 # ---- Of one process ------------------------------------------------------------------------------
@@ -77,7 +85,7 @@ def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step(replicas):
     steps, told, refused = replicas[1]["trouble"]
     assert steps == 2
     assert told.startswith("At step 1 (counted from 0) the loss became NaN")
-    assert "`action` must be 'stop' under a tf.distribute strategy" in refused
+    assert "`action` must be 'stop' under a tf.distribute strategy that mirrors" in refused
 
 
 # ---- Of several processes ------------------------------------------------------------------------

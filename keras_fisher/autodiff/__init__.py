@@ -12,7 +12,8 @@
 - `compiled(function)`: the function as a graph, for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond` and `checked_below`: a branch and a check inside a compiled step.
-- `on_replicas`, `Replica`, `replica_index`, `first_part`, `is_distributed`: steps on replicas.
+- `on_replicas`, `Replica`, `replica_index`, `first_part`, `is_distributed`,
+  `can_branch_around_updates`: steps on replicas.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from keras_fisher.autodiff.tensorflow_penalty import (  # noqa: E402
 )
 from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
     Replica,
+    can_branch_around_updates,
     first_part,
     is_distributed,
     on_replicas,
@@ -64,6 +66,7 @@ __all__ = [
     "PenaltyGradients",
     "Replica",
     "Tap",
+    "can_branch_around_updates",
     "checked_below",
     "compiled",
     "cond",

@@ -76,6 +76,11 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
     return strategy.num_replicas_in_sync > 1 or isinstance(strategy, many_workers)
 
 
+def can_branch_around_updates(strategy: tf.distribute.Strategy) -> bool:
+    """Whether variables can be updated inside of a branch: not where replicas are merged."""
+    return not (is_distributed(strategy) or isinstance(strategy, tf.distribute.MirroredStrategy))
+
+
 def replica_index() -> Any:
     """Which replica of several this is; `None` where there is one, or outside of a step."""
     context = tf.distribute.get_replica_context()

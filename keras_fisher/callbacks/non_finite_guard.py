@@ -49,7 +49,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `action` is another; when training begins, for "skip" under a tf.distribute
-            strategy of several devices.
+            strategy that mirrors variables.
         TypeError: when training begins, if the model is no `FisherPenaltyModel`
             (`keras.callbacks.TerminateOnNaN` takes any).
     """
