@@ -17,7 +17,7 @@ _WHAT = {
     _LOSS: "the loss became NaN or infinite",
     _PENALTY: "the penalty or its gradient became NaN or infinite",
     _GRADIENT: "the gradient became NaN or infinite",
-    _OUTPUTS: "the model's outputs became the same for all examples of the mini-batch",
+    _OUTPUTS: "the model's outputs had been the same for all examples of 10 mini-batches",
 }
 _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
@@ -25,14 +25,17 @@ _MESSAGE = (
 )
 # Outputs differ by less, of their size, where nothing but rounding tells examples apart.
 _SAME = 1e-5
+_SAME_FOR = 10  # steps
+_LOOKED_AT = 16  # along each axis of the outputs but that of examples
 
 
 class StepWatch:
     """Looks at each step on the device, and remembers the first one that went wrong.
 
-    A step goes wrong where its loss, or the penalty or its gradient, is NaN or infinite; or where
-    the outputs, which differed before, are the same for all examples, as they are once a penalty
-    far too large has thrown the weights where no unit is active.
+    A step goes wrong where its loss, or the penalty or its gradient, is NaN or infinite. And under
+    a penalty, where outputs that differed before are the same for all examples of several
+    mini-batches while the loss is no better than half of the first: such a constant predictor is
+    left where a penalty far too large has thrown the weights where no unit is active.
 
     The variables are no weights of the model, and are not saved.
 
@@ -42,38 +45,58 @@ class StepWatch:
 
     def __init__(self) -> None:
         self.skips = False
-        self._loss = _variable("loss", 0.0)
-        self._is_same, self._has_differed, self._is_gradient_finite = (
+        self._loss, self._first_loss = _variable("loss", 0.0), _variable("first_loss", -1.0)
+        self._differ, self._same, self._has_differed, self._is_gradient_finite = (
             _variable(name, value, "bool")
-            for name, value in (("same", False), ("has_differed", False), ("finite", True))
+            for name, value in (
+                ("differ", False),
+                ("same", False),
+                ("has_differed", False),
+                ("finite", True),
+            )
         )
+        self._same_for = _variable("same_for", 0, "int64")
         # Of the first step that went wrong: what and when; and loss, alpha and penalty.
-        self._event = _variable("event", (0, 0), "int32")
+        self._event = _variable("event", (0, 0), "int64")
         self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
-        self._skipped = _variable("skipped", 0, "int32")
+        self._skipped = _variable("skipped", 0, "int64")
         self._is_told = False
 
     def reset(self) -> None:
         """Begins a training."""
         self._event.assign((0, 0))
         self._skipped.assign(0)
+        self._same_for.assign(0)
+        self._first_loss.assign(-1.0)
         self._has_differed.assign(False)
         self._is_gradient_finite.assign(True)
         self._is_told = False
 
-    def see(self, loss: Any, outputs: Any) -> None:
-        """Notes what a forward pass gave."""
-        self._loss.assign(ops.cast(loss, "float32"))
-        outputs, examples = ops.cast(outputs, "float32"), ops.shape(outputs)[0]
+    def see(self, loss: Any, outputs: Any, replica: autodiff.Replica | None = None) -> None:
+        """Notes what a forward pass gave; on several replicas, their sum and any of them."""
+        outputs = ops.stop_gradient(ops.cast(outputs, "float32"))
+        outputs = outputs[(slice(None), *[slice(_LOOKED_AT)] * (len(outputs.shape) - 1))]
         spread = ops.max(ops.absolute(outputs - outputs[:1]), initial=0.0)
-        is_same = spread <= _SAME * ops.max(ops.absolute(outputs), initial=0.0)
-        self._is_same.assign(ops.logical_and(is_same, examples > 1))
+        size = ops.max(ops.absolute(outputs), initial=0.0)
+        several = ops.shape(outputs)[0] > 1
+        differ = ops.logical_and(spread > _SAME * size, several)
+        same = ops.logical_and(spread <= _SAME * size, several)
+        if replica is not None:
+            votes = [ops.cast(vote, "float32") for vote in (differ, same)]
+            loss, *votes = replica.sum([ops.cast(loss, "float32"), *votes])
+            differ, same = votes[0] > 0.0, ops.logical_and(votes[0] <= 0.0, votes[1] > 0.0)
+        self._loss.assign(ops.stop_gradient(ops.cast(loss, "float32")))
+        self._differ.assign(differ)
+        self._same.assign(same)
 
-    def may_step(self, gradients: Any) -> Any:
-        """Returns whether loss and gradients are finite, and notes it."""
+    def may_step(self, gradients: Any, state: PenaltyState) -> Any:
+        """Returns whether loss, penalty and gradients are finite, and notes it."""
         is_finite = ops.isfinite(autodiff.squared_norm(gradients))
         self._is_gradient_finite.assign(is_finite)
-        return ops.logical_and(is_finite, ops.isfinite(self._loss))
+        is_penalty_finite = ops.logical_or(state.alpha <= 0.0, state.is_finite())
+        return ops.logical_and(
+            ops.logical_and(is_finite, is_penalty_finite), ops.isfinite(self._loss)
+        )
 
     def note(self, state: PenaltyState, penalty: Any, has_loss_scale: bool) -> Any:
         """Remembers the step if it is the first that went wrong; returns whether it is finite.
@@ -83,18 +106,16 @@ class StepWatch:
             penalty: The latest ||g||^2.
             has_loss_scale: Whether a loss scale deals with gradients that are too large for it.
         """
-        is_same = ops.convert_to_tensor(self._is_same)
-        checks = [(ops.logical_or(state.alpha <= 0.0, state.is_finite()), _PENALTY)]
-        if self.skips:
-            checks.insert(0, (ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
-        kind = ops.where(ops.logical_and(self._has_differed, is_same), _OUTPUTS, 0)
-        if has_loss_scale:
-            checks = []
-        for is_fine, what in [*checks, (ops.isfinite(self._loss), _LOSS)]:
+        checks = [(ops.isfinite(self._loss), _LOSS)]
+        if not has_loss_scale:
+            checks.append((ops.logical_or(state.alpha <= 0.0, state.is_finite()), _PENALTY))
+            if self.skips:
+                checks.append((ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
+        kind = ops.where(self._is_constant(state), _OUTPUTS, 0)
+        for is_fine, what in reversed(checks):
             kind = ops.where(is_fine, kind, what)
-        self._has_differed.assign(ops.logical_or(self._has_differed, ops.logical_not(is_same)))
         is_first = ops.logical_and(kind > 0, self._event[0] <= 0)
-        event = ops.stack([kind, ops.cast(state.step, "int32")])
+        event = ops.stack([ops.cast(kind, "int64"), ops.copy(state.step)])
         numbers = ops.stack([ops.cast(n, "float32") for n in (self._loss, state.alpha, penalty)])
         self._event.assign(ops.where(is_first, event, self._event))
         self._numbers.assign(ops.where(is_first, numbers, self._numbers))
@@ -103,14 +124,36 @@ class StepWatch:
             self._skipped.assign_add(ops.where(is_finite, 0, 1))
         return is_finite
 
+    def _is_constant(self, state: PenaltyState) -> Any:
+        """Whether the penalty has left a constant predictor."""
+        loss, first_loss, differ, has_differed, same = map(
+            ops.convert_to_tensor,
+            (self._loss, self._first_loss, self._differ, self._has_differed, self._same),
+        )
+        self._has_differed.assign(ops.logical_or(has_differed, differ))
+        first_loss = ops.where(first_loss < 0.0, loss, first_loss)
+        self._first_loss.assign(first_loss)
+        suspect = ops.logical_and(ops.logical_and(has_differed, same), state.alpha > 0.0)
+        suspect = ops.logical_and(suspect, loss >= first_loss / 2.0)
+        self._same_for.assign(ops.where(suspect, self._same_for + 1, 0))
+        return self._same_for >= _SAME_FOR
+
     def news(self) -> str | None:
         """What went wrong first, told once in a training."""
-        kind, step = ops.convert_to_numpy(self._event).tolist()
-        if self._is_told or not kind:
+        if self._is_told or not self._kind():
             return None
         self._is_told = True
+        kind, step = ops.convert_to_numpy(self._event).tolist()
         loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
         return _MESSAGE.format(step=step, what=_WHAT[kind], loss=loss, alpha=alpha, penalty=penalty)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no step of this training had a number that was NaN or infinite."""
+        return self._kind() in (0, _OUTPUTS)
+
+    def _kind(self) -> int:
+        return int(ops.convert_to_numpy(self._event)[0])
 
     @property
     def skipped(self) -> int:
@@ -122,8 +165,8 @@ def with_teller(callbacks: Any, watch: StepWatch) -> Any:
     """The callbacks of a fit, in any form that Keras takes, and one that tells what is noticed."""
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [Teller(watch), *keras.tree.flatten(callbacks)] if callbacks else [Teller(watch)]
-    if not any(isinstance(callback, Teller) for callback in callbacks.callbacks):
-        callbacks.callbacks.append(Teller(watch))
+    others = [callback for callback in callbacks.callbacks if not isinstance(callback, Teller)]
+    callbacks.callbacks = [*others, Teller(watch)]
     return callbacks
 
 

@@ -285,7 +285,10 @@ class FisherPenaltyModel(DistributedModel):
         if self.likelihood is not None and isinstance(y, np.ndarray):
             check_classes(self.likelihood, y, self.backbone)
         given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
-        return super().fit(**{name: value for name, value in given.items() if name != "self"})
+        try:
+            return super().fit(**{name: value for name, value in given.items() if name != "self"})
+        finally:
+            self._skip_non_finite(False)
 
     def compute_loss(
         self,
@@ -302,10 +305,7 @@ class FisherPenaltyModel(DistributedModel):
         if y is None:
             raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
         y = checked_labels(self.likelihood, y, y_pred)
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        if training and not self._is_distributed:
-            self._watch.see(loss, y_pred)
-        return loss
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""
@@ -344,7 +344,7 @@ class FisherPenaltyModel(DistributedModel):
         autodiff.cond(
             self._state.alpha > 0.0,
             lambda: self._penalised_step(*keras.utils.unpack_x_y_sample_weight(data)),
-            lambda: self._plain_step(data),
+            lambda: self._plain_step(*keras.utils.unpack_x_y_sample_weight(data)),
         )
         is_finite = self._note()
         for variable, value in before:
@@ -453,12 +453,8 @@ class FisherPenaltyModel(DistributedModel):
             step = ops.convert_to_tensor(self._state.step)
             self._state.alpha.assign(self._schedule(step))
 
-    def _plain_step(self, data: Any) -> None:
-        if not self._watch.skips:
-            super().train_step(data)
-            return
-        gradients = self._plain_gradients(*keras.utils.unpack_x_y_sample_weight(data))
-        self._apply(gradients)
+    def _plain_step(self, x: Any, y: Any, sample_weight: Any) -> None:
+        self._apply(self._plain_gradients(x, y, sample_weight))
 
     def _penalised_step(self, x: Any, y: Any, sample_weight: Any) -> None:
         connected = Connected()
@@ -477,7 +473,7 @@ class FisherPenaltyModel(DistributedModel):
 
         # A loss scale skips steps itself, and has to see those that overflow.
         if self._watch.skips and self._loss_scale() is None:
-            autodiff.cond(self._watch.may_step(gradients), apply, lambda: None)
+            autodiff.cond(self._watch.may_step(gradients, self._state), apply, lambda: None)
         else:
             apply()
 
@@ -689,7 +685,7 @@ class FisherPenaltyModel(DistributedModel):
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         if replica is not None:
             loss = replica.part(loss)
-            self._watch.see(replica.sum([loss])[0], y_pred)
+        self._watch.see(loss, y_pred, replica)
         return self.optimizer.scale_loss(loss), y_pred
 
     def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:

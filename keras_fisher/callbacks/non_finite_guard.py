@@ -18,14 +18,16 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     Without it, a `FisherPenaltyModel` trains on as any Keras model would, and warns by the end of
     the epoch. Either way the message has the step, the loss, alpha and the penalty. The same
-    message tells of outputs that became equal for all examples of a mini-batch: a penalty far too
-    large throws the weights where no unit is active, and leaves a constant predictor of finite
-    loss. "stop" stops there too; there is no step to skip.
+    message tells of outputs that are equal for all examples of several mini-batches: a penalty far
+    too large throws the weights where no unit is active, and leaves a constant predictor of finite
+    loss. Nothing is stopped or skipped there.
 
     A skipped step leaves weights, optimizer, statistics of batch normalisation and metrics as they
-    were; the penalty is computed anew in the next. How many were skipped is logged by the end of
-    each epoch that had some. With a loss scale (float16), which skips gradients that overflow by
-    itself, losses alone are looked at.
+    were; steps are counted and random numbers drawn as ever, and the penalty is computed anew in
+    the next. How many were skipped is logged by the end of each epoch that had some. With a loss
+    scale (float16), which skips gradients that overflow by itself, losses alone are looked at.
+
+    "stop" reads one number from the device after each step (or `steps_per_execution` of them).
 
     Example:
     >>> import keras, numpy as np, keras_fisher as kf
@@ -70,7 +72,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self.skipped = self._told = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.action == "stop" and self._tell():
+        if self.action == "stop" and not self.model._watch.is_finite:
+            self._tell()
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -80,10 +83,6 @@ class NonFiniteGuard(keras.callbacks.Callback):
             self._told = self.skipped
             warn(f"After {epoch + 1} epochs: {self.skipped} steps were skipped in all.")
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.model._skip_non_finite(False)
-
-    def _tell(self) -> str | None:
+    def _tell(self) -> None:
         if news := self.model._watch.news():
             warn(news)
-        return news

@@ -12,7 +12,7 @@ BATCH = 8
 WHAT = {
     "loss": "the loss became NaN or infinite",
     "penalty": "the penalty or its gradient became NaN or infinite",
-    "outputs": "the model's outputs became the same",
+    "outputs": "the model's outputs had been the same for all examples",
 }
 
 
@@ -90,6 +90,42 @@ def test_nothing_is_told_of_a_training_that_goes_well(caplog):
     model.backbone.layers[-1].kernel.assign(np.zeros((16, 3)))  # constant at the start
     fit(model, (x, y), epochs=5)
     assert warnings_of(caplog) == []
+
+
+def test_predictions_that_are_sure_and_right_are_no_trouble(caplog):
+    softmax = keras.layers.Dense(3, activation="softmax")
+    model = kf.FisherPenaltyModel(keras.Sequential([keras.Input((6,)), softmax]), alpha=1e-9)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    softmax.bias.assign([0.0, 1.0, 0.0])
+    x, _ = examples()
+    fit(model, (x, np.ones(64, int)))
+    softmax.bias.assign([0.0, 99.0, 0.0])  # saturated: all outputs are the same
+    fit(model, (x, np.ones(64, int)), NonFiniteGuard(), epochs=3)
+    assert steps_taken(model) == 4 * 8
+    assert warnings_of(caplog) == []
+
+
+def test_an_interrupted_skipping_fit_does_not_skip_on():
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    model = model_of()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, examples(), NonFiniteGuard("skip"), Interrupt())
+    fit(model, poisoned(batch=0))
+    assert np.isnan(model.get_weights()[0]).all()
+
+
+def test_a_loss_of_one_s_own_is_watched(caplog):
+    class Own(kf.FisherPenaltyModel):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.mean(y_pred) * float("nan")
+
+    model = Own(keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)]), alpha=0.0)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fit(model, examples())
+    assert len(warnings_of(caplog)) == 1
 
 
 def test_each_training_is_told_of_once(caplog):
