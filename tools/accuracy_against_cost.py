@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def costs(path: Path, network: str) -> dict[str, Mapping[str, Any]]:
     """The measured ratio of each method that the benchmark has."""
-    rows = read_json(path, "rows")["rows"]
+    rows = read_json(path, rows=list)["rows"]
     measured = {row["quantity"]: row["numbers"] for row in rows if row["network"] == network}
     found = {}
     for method, (one_in, every) in METHODS.items():

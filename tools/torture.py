@@ -113,18 +113,20 @@ def kill(command: Sequence[str], out: Path, moments: random.Random) -> str:
         process = subprocess.Popen(
             [*command, "--out", str(out / KILLED)], stdout=log, stderr=log, start_new_session=True
         )
-        if moment == ANY_TIME:
-            wait(process, until)
-        else:
-            await_events(process, out / KILLED, MOMENTS[moment], moments.randint(1, EVENTS))
-            wait(process, time.monotonic() + moments.uniform(0, AFTER_MOMENT))
-        if process.poll() is not None:
-            if process.returncode:
-                sys.exit(f"error: it ended with {process.returncode}; see {out / 'log.txt'}")
-            return ""
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return moment
+        try:
+            if moment == ANY_TIME:
+                wait(process, until)
+            else:
+                await_events(process, out / KILLED, MOMENTS[moment], moments.randint(1, EVENTS))
+                wait(process, time.monotonic() + moments.uniform(0, AFTER_MOMENT))
+        finally:
+            ended = process.poll()
+            if ended is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if ended:
+        sys.exit(f"error: it ended with {ended}; see {out / 'log.txt'}")
+    return moment if ended is None else ""
 
 
 def wait(process: subprocess.Popen, until: float) -> None:

@@ -106,6 +106,7 @@ class FisherTrace(Curve):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self.peak, self.early = float(state["peak"]), float(state["early"])
+        self._has_exploded = self._is_above_factor()
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(
@@ -121,9 +122,13 @@ class FisherTrace(Curve):
                 self.early = latest.value
             self._warn_of_explosion(step)
 
+    def _is_above_factor(self) -> bool:
+        return self.explosion_factor is not None and (
+            self.peak > self.explosion_factor * self.early > 0
+        )
+
     def _warn_of_explosion(self, step: int) -> None:
-        factor = self.explosion_factor
-        if factor is None or self._has_exploded or not self.peak > factor * self.early:
+        if self._has_exploded or not self._is_above_factor():
             return
         self._has_exploded = True
         warn(

@@ -9,11 +9,13 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from experiment.errors import SettingsError
+
+NUMBER = (int, float)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -26,20 +28,34 @@ def write_text(path: Path, content: str) -> None:
     replace(path, lambda part: part.write_text(content, encoding="utf-8"))
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Reads an object that has these keys.
+def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
+    """Reads an object that has these keys, with values of these types or with these keys.
 
     Raises:
         SettingsError: if the file holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict) or (missing := [key for key in keys if key not in content]):
-        lacks = "is no JSON object" if not isinstance(content, dict) else f"lacks {missing}"
-        raise SettingsError(f"{path} is damaged, or was not written by a recipe: it {lacks}")
+    if missing := _missing(content, kinds):
+        raise SettingsError(
+            f"{path} is damaged, or was not written by a recipe: it lacks {missing}"
+        )
     return content
+
+
+def _missing(content: Any, kinds: Mapping[str, Any]) -> str:
+    """The first key that is not there with a value of its kind."""
+    if not isinstance(content, dict):
+        return "an object"
+    for key, kind in kinds.items():
+        inner = content.get(key)
+        if isinstance(kind, dict) and (missing := _missing(inner, kind)):
+            return f"{missing} in {key!r}"
+        if not isinstance(inner, dict if isinstance(kind, dict) else kind):
+            return repr(key)
+    return ""
 
 
 def inside(folder: Path, name: Any, suffix: str) -> Path:
@@ -76,6 +92,6 @@ def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(
-            f"{path} could not be written: {error.strerror or error}. What was there before is "
-            "whole: the same command goes on from the last checkpoint."
+            f"{path} could not be written: {error.strerror or error}. The file that was "
+            "there before is left as it was."
         ) from error

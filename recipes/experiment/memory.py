@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Set
 
 from tensorflow.python.framework import ops
 
 CUSTOM = "CustomGradient-"
 
 
-def forget_graphs() -> None:
+def registered() -> set[str]:
+    """The names of all gradients that are registered now."""
+    return set(ops.gradient_registry._registry)
+
+
+def forget_graphs(known: Set[str]) -> None:
     """Lets go of the graphs of models that are done with.
 
     TensorFlow registers the gradient of each `tf.custom_gradient` in a graph (Keras's optimizers
     have them) by a new name and for ever, and with it the whole graph: a process that trains one
     model after another grows with each. Nothing may be differentiated afterwards that was traced
-    before.
+    since the gradients `known` were all there were.
     """
-    registered = ops.gradient_registry._registry
-    for name in [name for name in registered if name.startswith(CUSTOM)]:
-        del registered[name]
+    for name in registered() - known:
+        if name.startswith(CUSTOM):
+            del ops.gradient_registry._registry[name]
     gc.collect()

@@ -27,11 +27,14 @@ import keras
 
 from experiment.data import Data
 from experiment.errors import SettingsError
-from experiment.files import inside, read_json, replace, write_json
+from experiment.files import NUMBER, inside, read_json, replace, write_json
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
+# What a file of progress has.
+STATE = {"history": dict, "best": {"validation_accuracy": NUMBER}, "start": dict}
+PROGRESS = {"checkpoint": object, "state": STATE, "seconds": NUMBER, "curves": dict}
 # In single precision the weight, its momentum and the gradient of its penalty; and all else.
 BYTES_OF_A_WEIGHT, SLACK = 12, 2**20
 
@@ -67,13 +70,15 @@ class Record(keras.callbacks.Callback):
         path = self.folder / "progress.json"
         if not path.exists():
             return
-        progress = read_json(path, "checkpoint", "state", "seconds", "curves")
+        progress = read_json(path, **PROGRESS)
         checkpoint = inside(self.folder, progress["checkpoint"], CHECKPOINT)
         try:
             model.load_weights(checkpoint)
             for key, state in progress["curves"].items():
                 self.curves[key].set_state(state)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise SettingsError(
                 f"{checkpoint} or {path} is damaged, or of another model ({error}). "
                 f"Remove {self.folder} to begin this run anew."
@@ -153,7 +158,7 @@ def _remove_all_but(folder: Path, *names: str) -> None:
     """Removes checkpoints, and parts of files that were being written when a run was killed."""
     for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
         if path.name not in names:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> float | None:

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.files import read_json, write_json
+from experiment.files import NUMBER, read_json, write_json
 from experiment.recipe import Result
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
 # What must be in the files of a finished run.
-OF_A_RUN = {
-    "results": ("history", "best", "final"),
-    "time": ("seconds",),
-    "settings": ("run",),
+OF_A_RUN: dict[str, dict[str, Any]] = {
+    "results": {
+        "history": dict,
+        "best": {"validation_accuracy": NUMBER, "test_accuracy": NUMBER},
+        "final": dict,
+    },
+    "time": {"seconds": NUMBER},
+    "settings": {"run": dict},
 }
 NOTHING = "-"
 IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
@@ -43,7 +47,7 @@ def recipe_of(out: Path) -> str:
     path = out / RECIPE
     if not path.exists():
         raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
-    return read_json(path, "recipe")["recipe"]
+    return read_json(path, recipe=str)["recipe"]
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
@@ -74,7 +78,7 @@ def _check_alike(runs: Sequence[Result]) -> None:
 def read_one(folder: Path) -> Result:
     """A finished run: its name, its fields, its figures and the seconds that it took."""
     figures, seconds, settings = (
-        read_json(folder / f"{name}.json", *keys) for name, keys in OF_A_RUN.items()
+        read_json(folder / f"{name}.json", **kinds) for name, kinds in OF_A_RUN.items()
     )
     return {"name": folder.name, **settings["run"], **figures, **seconds}
 

@@ -11,7 +11,7 @@ from experiment import results
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import read_json, write_json
-from experiment.memory import forget_graphs
+from experiment.memory import forget_graphs, registered
 from experiment.progress import Progress
 from experiment.recipe import Recipe, Result, as_result
 from experiment.record import clear
@@ -36,8 +36,9 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     is_finished = (folder / "results.json").exists()
     devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
     if not is_finished:
+        known = registered()
         figures = train(run, out, progress, devices)
-        forget_graphs()
+        forget_graphs(known)
         return results.validation_accuracy(figures)
     if devices.is_chief:
         clear(folder)
@@ -59,7 +60,7 @@ def claim(folder: Path, run: Run, devices: Devices) -> None:
             replicas = devices.strategy.num_replicas_in_sync
             write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
-    found = read_json(path, "run")["run"]
+    found = read_json(path, run=dict)["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)

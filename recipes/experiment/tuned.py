@@ -50,11 +50,13 @@ def _check_found(path: Path, part: str, found: Any) -> None:
     """Raises unless a file says of a part what a search does."""
     if not isinstance(found, dict) or any(key not in found for key in FOUND):
         raise SettingsError(f"{path} is damaged: {part} must have {', '.join(FOUND)}")
-    if found["penalty"] not in PENALTIES:
+    if found["penalty"] not in list(PENALTIES):
         raise SettingsError(
             f"{path} is damaged: the penalty of {part} must be one of {', '.join(PENALTIES)}. "
             f"Received: {found['penalty']!r}"
         )
+    if not (found["learning_rate"] or found["alpha"]):
+        raise SettingsError(f"{path} is damaged: {part} has neither a learning rate nor an alpha")
     for key in ("learning_rate", "alpha"):
         if not isinstance(found[key], int | float) or not 0 <= found[key] < math.inf:
             raise SettingsError(

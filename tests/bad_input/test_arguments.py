@@ -1,5 +1,7 @@
 """Whatever an argument is given, the call succeeds or an error names it: tried by machine."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -157,7 +159,7 @@ def test_any_value_is_taken_or_refused_by_the_name_of_its_argument(call):
     def check(case):
         name, value = case
         said = message(call, {**CALLS[call], name: value})
-        assert said is None or name in said, said
+        assert said is None or re.search(rf"\b{name}\b", said), said
 
     check()
 
@@ -177,4 +179,4 @@ def message(call, arguments):
     try:
         call(**arguments)
     except DOCUMENTED as error:
-        return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+        return "\n".join([str(error), *getattr(error, "__notes__", [])])

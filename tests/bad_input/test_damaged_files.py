@@ -118,6 +118,41 @@ def test_damaged_checkpoints_are_named(interrupted, copied, name, damage):
     assert "is damaged" in message
 
 
+FORGED = {
+    "*/settings": [{"run": 3}, {"run": None}, {"run": [1]}],
+    "*/results": [{"best": None}, {"best": {}}, {"best": []}, {"best": {"test_accuracy": "x"}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, change) for name in FORGED for change in FORGED[name]]
+)
+def test_values_of_another_kind_are_named(finished, copied, name, change):
+    out, path = copied(finished, f"{name}.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert f"{path} is damaged" in refused(out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"curves": []},
+        {"curves": None},
+        {"curves": {"loss": 3}},
+        {"state": None},
+        {"state": {}},
+        {"state": {"history": 3}},
+        {"seconds": "x"},
+    ],
+)
+def test_progress_of_another_kind_is_named(interrupted, copied, change):
+    out, path = copied(interrupted, "*/progress.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    message = refused(out)
+    assert str(path) in message
+    assert "damaged" in message
+
+
 def test_a_checkpoint_of_another_model_is_named(interrupted, copied):
     out, path = copied(interrupted, "*/epoch-*.weights.h5")
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -146,6 +181,8 @@ def test_a_checkpoint_lies_in_the_folder_of_its_run(interrupted, copied, name):
         None,
         {},
         {"penalty": "seeds", "learning_rate": 0.1, "alpha": 1},
+        {"penalty": [], "learning_rate": 0.1, "alpha": 1},
+        {"penalty": "fp", "learning_rate": 0, "alpha": 0},
         {"penalty": "fp", "learning_rate": "0.1", "alpha": 1},
         {"penalty": "fp", "learning_rate": 0.1, "alpha": -1},
         {"penalty": "fp", "learning_rate": 0.1, "alpha": float("nan")},
@@ -174,9 +211,14 @@ def test_names_are_plain(tmp_path):
 def test_what_is_read_is_an_object(tmp_path):
     path = tmp_path / "é.json"
     path.write_text(json.dumps({"épocas": 3}), encoding="utf-8")
-    assert read_json(path, "épocas") == {"épocas": 3}
-    with pytest.raises(SettingsError, match=r"lacks \['seeds'\]"):
-        read_json(path, "seeds")
+    assert read_json(path, épocas=int) == {"épocas": 3}
+    with pytest.raises(SettingsError, match="lacks 'seeds'"):
+        read_json(path, seeds=int)
+    with pytest.raises(SettingsError, match="lacks 'épocas'"):
+        read_json(path, épocas=dict)
+    path.write_text("[" * 100_000)
+    with pytest.raises(SettingsError, match="is damaged"):
+        read_json(path)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(interrupted, copied, monkeypatch):
