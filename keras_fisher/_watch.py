@@ -60,7 +60,7 @@ class StepWatch:
         self._event = _variable("event", (0, 0), "int64")
         self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
         self._skipped = _variable("skipped", 0, "int64")
-        self._is_told = False
+        self._told = 0
 
     def reset(self) -> None:
         """Begins a training."""
@@ -70,7 +70,7 @@ class StepWatch:
         self._first_loss.assign(-1.0)
         self._has_differed.assign(False)
         self._is_gradient_finite.assign(True)
-        self._is_told = False
+        self._told = 0
 
     def see(self, loss: Any, outputs: Any, replica: autodiff.Replica | None = None) -> None:
         """Notes what a forward pass gave; on several replicas, their sum and any of them."""
@@ -115,6 +115,8 @@ class StepWatch:
         for is_fine, what in reversed(checks):
             kind = ops.where(is_fine, kind, what)
         is_first = ops.logical_and(kind > 0, self._event[0] <= 0)
+        is_worse = ops.logical_and(ops.equal(self._event[0], _OUTPUTS), kind < _OUTPUTS)
+        is_first = ops.logical_or(is_first, ops.logical_and(kind > 0, is_worse))
         event = ops.stack([ops.cast(kind, "int64"), ops.copy(state.step)])
         numbers = ops.stack([ops.cast(n, "float32") for n in (self._loss, state.alpha, penalty)])
         self._event.assign(ops.where(is_first, event, self._event))
@@ -139,11 +141,11 @@ class StepWatch:
         return self._same_for >= _SAME_FOR
 
     def news(self) -> str | None:
-        """What went wrong first, told once in a training."""
-        if self._is_told or not self._kind():
+        """What went wrong first, told once; a number that is not finite after constant outputs, too."""
+        if self._kind() == self._told:
             return None
-        self._is_told = True
         kind, step = ops.convert_to_numpy(self._event).tolist()
+        self._told = kind
         loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
         return _MESSAGE.format(step=step, what=_WHAT[kind], loss=loss, alpha=alpha, penalty=penalty)
 

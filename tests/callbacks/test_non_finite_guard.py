@@ -84,6 +84,22 @@ def test_an_alpha_far_too_large_is_told_where_it_leaves_a_constant_predictor(cap
     assert "alpha 10000" in message
 
 
+def test_a_nan_after_constant_outputs_is_told_and_stopped_at(caplog):
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 19:
+                bias = self.model.backbone.layers[-1].bias
+                bias.assign(bias * np.nan)
+
+    layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
+    model = model_of(*layers, alpha=1e4, penalty="fp")
+    fit(model, examples(), NonFiniteGuard(), Poison(), epochs=21)
+    first, second = warnings_of(caplog)
+    assert WHAT["outputs"] in first
+    assert second.startswith(f"At step {19 * 8} (counted from 0) {WHAT['loss']}")
+    assert steps_taken(model) == 19 * 8 + 1
+
+
 def test_nothing_is_told_of_a_training_that_goes_well(caplog):
     x, y = examples(4 * BATCH + 1)  # the last batch has one example
     model = model_of(alpha=0.1)
