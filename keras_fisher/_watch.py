@@ -141,7 +141,7 @@ class StepWatch:
         return self._same_for >= _SAME_FOR
 
     def news(self) -> str | None:
-        """What went wrong first, told once; a number that is not finite after constant outputs, too."""
+        """What went wrong first, told once; what is not finite is told after constant outputs."""
         if self._kind() == self._told:
             return None
         kind, step = ops.convert_to_numpy(self._event).tolist()
