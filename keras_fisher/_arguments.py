@@ -83,6 +83,14 @@ def check_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def check_integer_labels(y: np.ndarray) -> None:
+    """Raises unless `y` holds one integer for each example."""
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(
+            f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
+        )
+
+
 def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
     """`value`, or an error naming `name` unless it is one of the `accepted` strings."""
     if isinstance(value, str) and value in accepted:

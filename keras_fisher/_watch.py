@@ -11,22 +11,22 @@ from keras_fisher import autodiff
 from keras_fisher._logging import warn
 from keras_fisher._state import PenaltyState
 
+# Outputs differ by less, of their size, where nothing but rounding tells examples apart.
+_SAME = 1e-5
+_SAME_FOR = 10  # steps
+_LOOKED_AT = 16  # along each axis of the outputs but that of examples
 # What can go wrong, by the number that stands for it.
 _LOSS, _PENALTY, _GRADIENT, _OUTPUTS = 1, 2, 3, 4
 _WHAT = {
     _LOSS: "the loss became NaN or infinite",
     _PENALTY: "the penalty or its gradient became NaN or infinite",
     _GRADIENT: "the gradient became NaN or infinite",
-    _OUTPUTS: "the model's outputs had been the same for all examples of 10 mini-batches",
+    _OUTPUTS: f"the model's outputs had been the same for all examples of {_SAME_FOR} mini-batches",
 }
 _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
     "{penalty:g}. An alpha or a learning rate far too large does this, or data that are not finite."
 )
-# Outputs differ by less, of their size, where nothing but rounding tells examples apart.
-_SAME = 1e-5
-_SAME_FOR = 10  # steps
-_LOOKED_AT = 16  # along each axis of the outputs but that of examples
 
 
 class StepWatch:
@@ -93,10 +93,8 @@ class StepWatch:
         """Returns whether loss, penalty and gradients are finite, and notes it."""
         is_finite = ops.isfinite(autodiff.squared_norm(gradients))
         self._is_gradient_finite.assign(is_finite)
-        is_penalty_finite = ops.logical_or(state.alpha <= 0.0, state.is_finite())
-        return ops.logical_and(
-            ops.logical_and(is_finite, is_penalty_finite), ops.isfinite(self._loss)
-        )
+        is_finite = ops.logical_and(is_finite, _is_penalty_finite(state))
+        return ops.logical_and(is_finite, ops.isfinite(self._loss))
 
     def note(self, state: PenaltyState, penalty: Any, has_loss_scale: bool) -> Any:
         """Remembers the step if it is the first that went wrong; returns whether it is finite.
@@ -108,20 +106,20 @@ class StepWatch:
         """
         checks = [(ops.isfinite(self._loss), _LOSS)]
         if not has_loss_scale:
-            checks.append((ops.logical_or(state.alpha <= 0.0, state.is_finite()), _PENALTY))
+            checks.append((_is_penalty_finite(state), _PENALTY))
             if self.skips:
                 checks.append((ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
         kind = ops.where(self._is_constant(state), _OUTPUTS, 0)
         for is_fine, what in reversed(checks):
             kind = ops.where(is_fine, kind, what)
-        is_first = ops.logical_and(kind > 0, self._event[0] <= 0)
-        is_worse = ops.logical_and(ops.equal(self._event[0], _OUTPUTS), kind < _OUTPUTS)
-        is_first = ops.logical_or(is_first, ops.logical_and(kind > 0, is_worse))
+        is_finite = ops.logical_or(kind <= 0, ops.equal(kind, _OUTPUTS))
+        known = self._event[0]
+        is_worse = ops.logical_and(ops.equal(known, _OUTPUTS), ops.logical_not(is_finite))
+        is_first = ops.logical_or(ops.logical_and(kind > 0, known <= 0), is_worse)
         event = ops.stack([ops.cast(kind, "int64"), ops.copy(state.step)])
         numbers = ops.stack([ops.cast(n, "float32") for n in (self._loss, state.alpha, penalty)])
         self._event.assign(ops.where(is_first, event, self._event))
         self._numbers.assign(ops.where(is_first, numbers, self._numbers))
-        is_finite = ops.logical_or(kind <= 0, ops.equal(kind, _OUTPUTS))
         if self.skips:
             self._skipped.assign_add(ops.where(is_finite, 0, 1))
         return is_finite
@@ -140,14 +138,15 @@ class StepWatch:
         self._same_for.assign(ops.where(suspect, self._same_for + 1, 0))
         return self._same_for >= _SAME_FOR
 
-    def news(self) -> str | None:
-        """What went wrong first, told once; what is not finite is told after constant outputs."""
+    def tell(self) -> None:
+        """Warns once of what went wrong first, and of what is not finite after constant outputs."""
         if self._kind() == self._told:
-            return None
+            return
         kind, step = ops.convert_to_numpy(self._event).tolist()
         self._told = kind
         loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
-        return _MESSAGE.format(step=step, what=_WHAT[kind], loss=loss, alpha=alpha, penalty=penalty)
+        what = _WHAT[kind]
+        warn(_MESSAGE.format(step=step, what=what, loss=loss, alpha=alpha, penalty=penalty))
 
     @property
     def is_finite(self) -> bool:
@@ -183,14 +182,15 @@ class Teller(keras.callbacks.Callback):
         self._watch.reset()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._tell()
+        self._watch.tell()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._tell()
+        self._watch.tell()
 
-    def _tell(self) -> None:
-        if news := self._watch.news():
-            warn(news)
+
+def _is_penalty_finite(state: PenaltyState) -> Any:
+    """Whether there is no penalty, or one whose gradient is finite."""
+    return ops.logical_or(state.alpha <= 0.0, state.is_finite())
 
 
 def _variable(name: str, value: Any, dtype: str = "float32") -> keras.Variable:

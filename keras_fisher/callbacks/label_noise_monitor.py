@@ -107,10 +107,7 @@ class LabelNoiseMonitor(LogWriter):
 def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
     if is_noisy.ndim != 1:
         raise ValueError(f"`is_noisy` must have shape (n,). Received: shape {is_noisy.shape}")
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
-        )
+    _arguments.check_integer_labels(y)
     if not len(x) == len(y) == len(is_noisy):
         raise ValueError(
             "`x`, `y` and `is_noisy` must have the same length. "

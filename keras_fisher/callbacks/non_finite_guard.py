@@ -73,16 +73,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.action == "stop" and not self.model._watch.is_finite:
-            self._tell()
+            self.model._watch.tell()
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._tell()
+        self.model._watch.tell()
         self.skipped = self.model._watch.skipped
         if self.skipped > self._told:
             self._told = self.skipped
             warn(f"After {epoch + 1} epochs: {self.skipped} steps were skipped in all.")
-
-    def _tell(self) -> None:
-        if news := self.model._watch.news():
-            warn(news)

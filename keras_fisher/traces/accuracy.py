@@ -30,10 +30,7 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     x, y = _arguments.check_array("x", x), _arguments.check_array("y", y)
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(
-            f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
-        )
+    _arguments.check_integer_labels(y)
     if not len(x) == len(y) > 0:
         raise ValueError(
             "`x` and `y` must hold the same number of examples, and at least one. "

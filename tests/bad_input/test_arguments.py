@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_fisher as kf
 from keras_fisher import tuning
 from tests import nets
+from tests.bad_input.cases import cases
 
 CASES_OF_EACH = 10
 DOCUMENTED = (TypeError, ValueError, OSError, NotImplementedError)
@@ -148,13 +149,7 @@ objects = st.one_of(
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_any_value_is_taken_or_refused_by_the_name_of_its_argument(call):
-    @settings(
-        max_examples=CASES_OF_EACH,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @cases(CASES_OF_EACH)
     @given(replaced(call))
     def check(case):
         name, value = case

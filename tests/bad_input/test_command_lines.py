@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from experiment import command
 from experiment.setting import flag
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.bad_input.cases import cases
 
 CASES_OF_EACH = 15
 RECIPES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.py"))
@@ -31,13 +33,7 @@ def test_any_command_line_is_taken_or_refused_in_a_sentence(name, tmp_path, caps
     fields = {field for part in recipe.presets["demo"].values() for field in vars(part)}
     options = [*map(flag, sorted(fields)), "--preset", "--only", "--distribute", "--tuned", "--out"]
 
-    @settings(
-        max_examples=CASES_OF_EACH,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @cases(CASES_OF_EACH)
     @given(st.sampled_from(options), st.lists(values, min_size=1, max_size=3))
     def check(option, given):
         arguments = ["--out", str(tmp_path / "out"), option, *given]
