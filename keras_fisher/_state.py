@@ -31,6 +31,11 @@ class PenaltyState:
         self.gradients: list[keras.Variable] = []
         self._weights: list[keras.Variable] = []
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All that it carries."""
+        return [self.alpha, self.step, self.computed_at, *self.gradients]
+
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
         """Makes room for a gradient of each weight, unless there is room for these already."""
         if [id(weight) for weight in weights] == [id(weight) for weight in self._weights]:
@@ -57,7 +62,7 @@ class PenaltyState:
             kept.assign(gradient)
         # One pass over the gradients; a sum of squares that overflows is of no use either.
         finite = ops.isfinite(autodiff.squared_norm(gradients))
-        self.computed_at.assign(ops.where(finite, self.step, _NEVER))
+        self.computed_at.assign(ops.where(finite, ops.convert_to_tensor(self.step), _NEVER))
 
     def count_step(self) -> None:
         """Counts one training step."""
@@ -93,7 +98,7 @@ def _positions(
 
 
 def _counter(name: str, value: int) -> keras.Variable:
-    return keras.Variable(value, dtype="int64", trainable=False, name=name)
+    return keras.Variable(value, dtype=autodiff.COUNTER_DTYPE, trainable=False, name=name)
 
 
 def _dtype(variable: keras.Variable) -> str:

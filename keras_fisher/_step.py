@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_fisher import autodiff
@@ -18,6 +19,21 @@ _SEEDS_APART = 1_000_003
 def length(x: Any) -> Any:
     """The number of examples in a batch of inputs."""
     return ops.shape(keras.tree.flatten(x)[0])[0]
+
+
+def at_least_one(number: Any) -> Any:
+    """A number, or 1 if that is more: an integer of an integer, as JAX needs for shapes."""
+    return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
+
+
+def share_of(examples: Any, share: float) -> tuple[Any, Any]:
+    """How many examples a share of some is, rounded, at least 1; and what share that number is."""
+    if isinstance(examples, int):
+        size: Any = max(int(np.round(np.float32(share) * np.float32(examples))), 1)
+        return size, size / max(examples, 1)
+    whole = ops.cast(examples, "float32")
+    size = ops.maximum(ops.round(share * whole), 1.0)
+    return ops.cast(size, "int32"), size / ops.maximum(whole, 1.0)
 
 
 def times(factor: Any, value: Any) -> Any:
@@ -133,9 +149,9 @@ class MicroBatches:
 
     def __init__(self, examples: Any, size: int) -> None:
         self.count = -(-examples // size)
-        each = -(-examples // ops.maximum(self.count, 1))
+        each = -(-examples // at_least_one(self.count))
         places = ops.arange(self.count * each)
-        self._rows = ops.reshape(places % ops.maximum(examples, 1), (self.count, each))
+        self._rows = ops.reshape(places % at_least_one(examples), (self.count, each))
         self._counts = ops.reshape(places < examples, (self.count, each))
         self._examples = examples
 

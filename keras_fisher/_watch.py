@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -10,6 +10,9 @@ from keras import ops
 from keras_fisher import autodiff
 from keras_fisher._logging import warn
 from keras_fisher._state import PenaltyState
+
+if TYPE_CHECKING:
+    from keras_fisher.autodiff.tensorflow_replicas import Replica
 
 # Outputs differ by less, of their size, where nothing but rounding tells examples apart.
 _SAME = 1e-5
@@ -55,12 +58,17 @@ class StepWatch:
                 ("finite", True),
             )
         )
-        self._same_for = _variable("same_for", 0, "int64")
+        self._same_for = _variable("same_for", 0, autodiff.COUNTER_DTYPE)
         # Of the first step that went wrong: what and when; and loss, alpha and penalty.
-        self._event = _variable("event", (0, 0), "int64")
+        self._event = _variable("event", (0, 0), autodiff.COUNTER_DTYPE)
         self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
-        self._skipped = _variable("skipped", 0, "int64")
+        self._skipped = _variable("skipped", 0, autodiff.COUNTER_DTYPE)
         self._told = 0
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All that it remembers on the device."""
+        return [v for v in vars(self).values() if isinstance(v, keras.Variable)]
 
     def reset(self) -> None:
         """Begins a training."""
@@ -72,7 +80,7 @@ class StepWatch:
         self._is_gradient_finite.assign(True)
         self._told = 0
 
-    def see(self, loss: Any, outputs: Any, replica: autodiff.Replica | None = None) -> None:
+    def see(self, loss: Any, outputs: Any, replica: Replica | None = None) -> None:
         """Notes what a forward pass gave; on several replicas, their sum and any of them."""
         outputs = ops.stop_gradient(ops.cast(outputs, "float32"))
         outputs = outputs[(slice(None), *[slice(_LOOKED_AT)] * (len(outputs.shape) - 1))]
@@ -94,7 +102,7 @@ class StepWatch:
         is_finite = ops.isfinite(autodiff.squared_norm(gradients))
         self._is_gradient_finite.assign(is_finite)
         is_finite = ops.logical_and(is_finite, _is_penalty_finite(state))
-        return ops.logical_and(is_finite, ops.isfinite(self._loss))
+        return ops.logical_and(is_finite, ops.isfinite(ops.convert_to_tensor(self._loss)))
 
     def note(self, state: PenaltyState, penalty: Any, has_loss_scale: bool) -> Any:
         """Remembers the step if it is the first that went wrong; returns whether it is finite.
@@ -104,7 +112,7 @@ class StepWatch:
             penalty: The latest ||g||^2.
             has_loss_scale: Whether a loss scale deals with gradients that are too large for it.
         """
-        checks = [(ops.isfinite(self._loss), _LOSS)]
+        checks = [(ops.isfinite(ops.convert_to_tensor(self._loss)), _LOSS)]
         if not has_loss_scale:
             checks.append((_is_penalty_finite(state), _PENALTY))
             if self.skips:
@@ -116,10 +124,10 @@ class StepWatch:
         known = self._event[0]
         is_worse = ops.logical_and(ops.equal(known, _OUTPUTS), ops.logical_not(is_finite))
         is_first = ops.logical_or(ops.logical_and(kind > 0, known <= 0), is_worse)
-        event = ops.stack([ops.cast(kind, "int64"), ops.copy(state.step)])
+        event = ops.stack([ops.cast(kind, autodiff.COUNTER_DTYPE), ops.copy(state.step)])
         numbers = ops.stack([ops.cast(n, "float32") for n in (self._loss, state.alpha, penalty)])
-        self._event.assign(ops.where(is_first, event, self._event))
-        self._numbers.assign(ops.where(is_first, numbers, self._numbers))
+        self._event.assign(ops.where(is_first, event, ops.convert_to_tensor(self._event)))
+        self._numbers.assign(ops.where(is_first, numbers, ops.convert_to_tensor(self._numbers)))
         if self.skips:
             self._skipped.assign_add(ops.where(is_finite, 0, 1))
         return is_finite

@@ -14,6 +14,7 @@ from keras import activations, layers, ops
 
 from keras_fisher import autodiff
 from keras_fisher._logging import warn_once
+from keras_fisher._stateless import Stateless
 from keras_fisher.per_example.forward import replaced
 
 Values = Sequence[tuple[keras.Variable, Any]]
@@ -83,7 +84,8 @@ class QuadraticForms:
         self._summed = autodiff.compiled(self._along_lines, any_batch=False)
         self._calls_made = 0
         self._is_proven = False
-        if any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside):
+        half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
+        if half or autodiff.Line is None:
             self._summed = self._by_weight
 
     def __call__(self, x: Any, y: Any, num_probes: int, seed: Any, by_weight: bool) -> np.ndarray:
@@ -102,7 +104,7 @@ class QuadraticForms:
                 self._check(x, y, seed)
         use_second = not by_weight and self._is_proven
         measure = self._summed if use_second else self._by_weight
-        return ops.convert_to_numpy(measure(x, y, num_probes, seed))
+        return ops.convert_to_numpy(measure(x, y, np.arange(num_probes), seed))
 
     def _is_product(self, layer: Any) -> bool:
         return (
@@ -115,9 +117,9 @@ class QuadraticForms:
 
     def _check(self, x: Any, y: Any, seed: Any) -> None:
         """Compares one probe, and falls back if it has to."""
-        expected = ops.convert_to_numpy(self._twice_differentiated(x, y, 1, seed))
+        expected = ops.convert_to_numpy(self._twice_differentiated(x, y, np.arange(1), seed))
         try:
-            found = ops.convert_to_numpy(self._summed(x, y, 1, seed)).sum()
+            found = ops.convert_to_numpy(self._summed(x, y, np.arange(1), seed)).sum()
         except autodiff.InnerGraphError:
             self._fall_back("layers with weights are called inside a loop or a branch")
         # TensorFlow has no error of its own for what it cannot differentiate forward, and fails in
@@ -140,12 +142,12 @@ class QuadraticForms:
         )
         self._summed = self._by_weight
 
-    def _twice_differentiated(self, x: Any, y: Any, num_probes: Any, seed: Any) -> Any:
+    def _twice_differentiated(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
         return autodiff.quadratic_forms(
-            lambda: self._loss(x, y, ()), self._weights, num_probes, self._gaussian, seed
+            lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
-    def _along_lines(self, x: Any, y: Any, num_probes: Any, seed: Any) -> Any:
+    def _along_lines(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
         nodes = self._nodes(x, y)
         values = [ops.convert_to_tensor(weight) for weight in self._weights]
 
@@ -161,16 +163,17 @@ class QuadraticForms:
             dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
             return ops.stack([sum(ops.cast(term, dtype) for term in along.terms)])
 
-        return autodiff.map_probes(form, self._weights, num_probes, self._gaussian, seed)
+        return autodiff.map_probes(form, self._weights, probes, self._gaussian, seed)
 
     def _by_id(self, values: Sequence[Any], z: Sequence[Any]) -> dict[int, tuple[Any, Any]]:
         return dict(zip(self._ids, zip(values, z, strict=True), strict=True))
 
     def _nodes(self, x: Any, y: Any) -> list[_Node]:
         """Runs the model forward and backward once."""
-        outputs: list[Any] = []
 
-        def objective(tap: autodiff.Tap) -> Any:
+        def objective(tap: autodiff.Tap) -> tuple[Any, list[Any]]:
+            outputs: list[Any] = []
+
             def call(layer: Any, original: Any, inputs: Any, **_: Any) -> Any:
                 # A copy, whose gradient is that by this use of the tensor alone.
                 inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
@@ -178,9 +181,9 @@ class QuadraticForms:
                 return _activated(layer, outputs[-1])
 
             with _called_by(call, self._products):
-                return self._loss(x, y, ())
+                return self._loss(x, y, ()), outputs
 
-        by_tap = autodiff.tapped_gradients(objective)
+        by_tap, outputs = autodiff.tapped_gradients(objective)
         return [_Node(*node) for node in zip(outputs, by_tap[::2], by_tap[1::2], strict=True)]
 
 
@@ -257,7 +260,7 @@ def _product(layer: Any, call: Any, inputs: Any, kernel: Any, bias: Any = None) 
     """What a layer gives before its activation, with another kernel and bias."""
     values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(keras.StatelessScope(state_mapping=values))
+        stack.enter_context(Stateless(values))
         stack.enter_context(replaced(layer, "activation", None))
         if bias is None:
             stack.enter_context(replaced(layer, "bias", None))

@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from keras_fisher import _arguments
+from keras_fisher._masks import mask_of
 
 _PACKAGE = "keras_fisher"
 
@@ -376,7 +377,7 @@ def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
 
 def _weighted(values: Any, outputs: Any, across_batch: bool) -> Any:
     """Weights observations by Keras's mask, to a mean weight of 1; shape (batch, observations)."""
-    mask = getattr(outputs, "_keras_mask", None)
+    mask = mask_of(outputs)
     if mask is not None:
         weight = ops.cast(mask, values.dtype)
         axes = tuple(range(0 if across_batch else 1, len(weight.shape)))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,11 +14,12 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
-from keras_fisher._distribution import DistributedModel
 from keras_fisher._labels import check_classes, checked_labels, only_labels
 from keras_fisher._logging import warn_once
+from keras_fisher._masks import mask_of
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
+from keras_fisher._stateless import Stateless
 from keras_fisher._step import (
     Connected,
     HeldLabels,
@@ -28,12 +29,17 @@ from keras_fisher._step import (
     PartSeed,
     apart,
     length,
+    share_of,
     times,
 )
 from keras_fisher._watch import StepWatch, with_teller
 from keras_fisher.autodiff import PenaltyGradients
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
+from keras_fisher.trainers import Trainer
+
+if TYPE_CHECKING:
+    from keras_fisher.autodiff.tensorflow_replicas import Replica
 
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
@@ -46,7 +52,7 @@ _DIFFERENCE_OF_ROUNDED = (
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
-class FisherPenaltyModel(DistributedModel):
+class FisherPenaltyModel(Trainer):
     """Trains `backbone` with a penalty on the squared norm of the mini-batch gradient.
 
     It minimises eq. 3 of Jastrzebski et al., "Catastrophic Fisher Explosion" (ICML 2021),
@@ -229,12 +235,15 @@ class FisherPenaltyModel(DistributedModel):
         A number acts on the next step, without a retrace. Exchanging a schedule (for a number or
         another schedule) or setting one traces the step anew.
         """
+        autodiff.synchronise(self)
         alpha = self._state.alpha if self._schedule is None else self._schedule(self._state.step)
         # By way of its shortest decimal form, a float32 reads as the number that was set.
         return float(str(ops.convert_to_numpy(alpha)))
 
     @alpha.setter
     def alpha(self, value: float | LearningRateSchedule) -> None:
+        if self.built:
+            autodiff.synchronise(self)
         was_scheduled = self._schedule is not None
         if isinstance(value, LearningRateSchedule):
             self._schedule = value
@@ -247,7 +256,7 @@ class FisherPenaltyModel(DistributedModel):
 
     def _skip_non_finite(self, value: bool) -> None:
         """Whether to skip steps that are not finite; `keras_fisher.callbacks.NonFiniteGuard`."""
-        if value and not autodiff.can_branch_around_updates(self.distribute_strategy):
+        if value and not self._can_skip_steps:
             raise ValueError(
                 "`action` must be 'stop' under a tf.distribute strategy that mirrors variables. "
                 "Received: action='skip'"
@@ -304,8 +313,10 @@ class FisherPenaltyModel(DistributedModel):
         """
         if y is None:
             raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
-        y = checked_labels(self.likelihood, y, y_pred)
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        bound = self.likelihood.class_bound(only_labels(y), y_pred)
+        labels = checked_labels(self.likelihood, y, y_pred)
+        loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
+        return loss if bound is None else autodiff.nan_unless_below(loss, only_labels(y), bound)
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""
@@ -314,29 +325,16 @@ class FisherPenaltyModel(DistributedModel):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds metrics and optimizer before training.
-
-        Keras leaves them to the step's first trace, which TensorFlow then throws away.
-        """
-        if self._is_distributed or self._evaluating or not self.backbone.built:
-            super()._maybe_symbolic_build(iterator, data_batch)
-            return
-        if iterator is not None:
-            data_batch = iterator._distributed_dataset.element_spec
-        with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
-
     def make_train_function(self, force: bool = False) -> Any:
         """Makes room for the penalty's gradient, outside the traced step."""
         self._check_parts()
         is_made = self.train_function is not None and not force
         if self.backbone.built and not is_made:
-            with self.distribute_strategy.scope():
+            with self._variables_scope():
                 self._state.allocate(self._penalised_weights())
         return super().make_train_function(force)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def _take_step(self, data: Any) -> None:
         """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
         self._create_variables(data)
         self._follow_schedule()
@@ -348,14 +346,13 @@ class FisherPenaltyModel(DistributedModel):
         )
         is_finite = self._note()
         for variable, value in before:
-            variable.assign(ops.where(is_finite, variable, value))
+            variable.assign(ops.where(is_finite, ops.convert_to_tensor(variable), value))
         self._state.count_step()
-        return self.get_metrics_result()
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, *args: Any) -> Any:
         """Evaluates one batch; the penalty is no part of it."""
         with self._without_penalty_metric():
-            return super().test_step(data)
+            return super().test_step(*args)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; the penalty is no part of it."""
@@ -418,11 +415,15 @@ class FisherPenaltyModel(DistributedModel):
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
-        with self.distribute_strategy.scope():
+        with self._variables_scope():
             self._state.load(store, self.trainable_weights, self.weights)
         self._penalty_metric.update_state(store["penalty"][()])
         for index, state in enumerate(self._random_states()):
             state.assign(store[f"random_state_{index}"])
+
+    @property
+    def _is_built_before_training(self) -> bool:
+        return self.backbone.built and not self._evaluating
 
     def _check_parts(self) -> None:
         if self._is_distributed and self.micro_batch_size is not None:
@@ -431,7 +432,10 @@ class FisherPenaltyModel(DistributedModel):
     def _random_states(self) -> list[keras.Variable]:
         """The states of every seed generator, of dropout layers too, which Keras does not save."""
         weights = {id(weight) for weight in self.weights}
-        return [v for v in self.non_trainable_variables if id(v) not in weights]
+        return [v for v in self._moved_variables if id(v) not in weights]
+
+    def _own_variables(self) -> list[keras.Variable]:
+        return [*self._state.variables, *self._watch.variables]
 
     def _penalised_weights(self) -> list[keras.Variable]:
         weights = list(self.trainable_weights)
@@ -469,7 +473,7 @@ class FisherPenaltyModel(DistributedModel):
         """Takes the step, unless it is to be skipped."""
 
         def apply() -> None:
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            self._apply_gradients(gradients)
 
         # A loss scale skips steps itself, and has to see those that overflow.
         if self._watch.skips and self._loss_scale() is None:
@@ -493,17 +497,16 @@ class FisherPenaltyModel(DistributedModel):
         penalised = ops.where(self._state.is_due(), 2, 1)
         return ops.where(self._state.alpha > 0.0, penalised, 0)
 
-    def _steps_on_replicas(self) -> Sequence[Callable[[Any], Any]]:
+    def _steps_on_replicas(self) -> Sequence[Callable[[Replica, Any], Any]]:
         return [
             functools.partial(self._replica_step, is_due=False, is_penalised=False),
             functools.partial(self._replica_step, is_due=False, is_penalised=True),
             functools.partial(self._replica_step, is_due=True, is_penalised=True),
         ]
 
-    def _replica_step(self, data: Any, is_due: bool, is_penalised: bool) -> None:
+    def _replica_step(self, replica: Replica, data: Any, is_due: bool, is_penalised: bool) -> None:
         """One replica's part of a step; the optimizer adds up what the replicas give it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        replica = autodiff.Replica(length(x))
         differentiate = self._penalised_gradients if is_due else self._plain_gradients
         gradients = replica.present(differentiate(x, y, sample_weight, replica))
         if is_penalised:
@@ -514,23 +517,23 @@ class FisherPenaltyModel(DistributedModel):
             gradients = connected.all(penalised)
         if self._loss_scale() is not None:
             gradients = replica.all_or_none_finite(gradients)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self._apply_gradients(gradients)
         self._note()
         self._state.count_step()
 
     def _plain_gradients(
-        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+        self, x: Any, y: Any, sample_weight: Any, replica: Replica | None = None
     ) -> Any:
         return autodiff.gradients(
             lambda: self._training_loss(x, y, sample_weight, replica)[0], self.trainable_weights
         )
 
     def _penalised_gradients(
-        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+        self, x: Any, y: Any, sample_weight: Any, replica: Replica | None = None
     ) -> Any:
         """The gradients of the plain loss; those of the penalty are kept."""
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
-        state = [(v, ops.copy(v)) for v in self.non_trainable_variables]
+        state = [(v, ops.copy(v)) for v in self._moved_variables]
         if self.penalty_batch_size is None and self.micro_batch_size is None:
             result = self._differentiated(
                 x,
@@ -563,9 +566,7 @@ class FisherPenaltyModel(DistributedModel):
         self._keep(result)
         return gradients
 
-    def _first(
-        self, examples: Any, replica: autodiff.Replica | None
-    ) -> tuple[Any, Any, autodiff.Replica | None]:
+    def _first(self, examples: Any, replica: Replica | None) -> tuple[Any, Any, Replica | None]:
         """How many examples the penalty is taken on here, the factor of their nll, and a replica.
 
         A share of the batch is penalised by the squared norm times the share: that of the gradient
@@ -576,10 +577,8 @@ class FisherPenaltyModel(DistributedModel):
             return examples, None, replica
         factor = None
         if isinstance(size, float):
-            whole = ops.cast(examples if replica is None else replica.total, "float32")
-            size = ops.maximum(ops.round(size * whole), 1.0)
-            factor = ops.sqrt(size / ops.maximum(whole, 1.0))
-            size = ops.cast(size, "int32")
+            size, share = share_of(examples if replica is None else replica.total, size)
+            factor = ops.sqrt(share)
         if replica is None:
             return size, factor, None
         here, replica = replica.first(size)
@@ -596,31 +595,30 @@ class FisherPenaltyModel(DistributedModel):
         state: Sequence[tuple[Any, Any]],
         evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
         weights: Sequence[Any],
-        replica: autodiff.Replica | None,
+        replica: Replica | None,
         factor: Any = None,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
         inputs = Inputs(x)
-        x = inputs.replaced([])  # the same tensors that the gradient may be taken at
+        floating = inputs.floating() if self.penalty.wrt == "inputs" else None
         nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed, factor)
 
-        def objective() -> tuple[Any, Any]:
-            loss, outputs = evaluate(weights, x)
+        def objective(at: Sequence[Any], at_inputs: Sequence[Any]) -> tuple[Any, Any]:
+            loss, outputs = evaluate(at, inputs.replaced(at_inputs))
             return loss, nll(outputs)
 
-        def shifted_nll(shifted_weights: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
-            shifted_x = inputs.replaced(shifted_inputs) if shifted_inputs else x
-            return nll(self._call_at(state, shifted_weights, shifted_x))
+        def shifted_nll(at: Sequence[Any], at_inputs: Sequence[Any]) -> Any:
+            return nll(self._call_at(state, at, inputs.replaced(at_inputs)))
 
-        wrt_inputs = self.penalty.wrt == "inputs"
         if self.gradient == "exact":
-            wrt = inputs.floating() if wrt_inputs else weights
-            return autodiff.penalty_gradients(objective, weights, wrt, self._loss_scale(), replica)
+            return autodiff.penalty_gradients(
+                objective, weights, floating, self._loss_scale(), replica
+            )
         return autodiff.penalty_gradients_by_difference(
             objective,
             shifted_nll,
             weights,
-            inputs.floating() if wrt_inputs else None,
+            floating,
             self._loss_scale(),
             self.backbone.compute_dtype,
             replica,
@@ -633,7 +631,7 @@ class FisherPenaltyModel(DistributedModel):
         y: Any,
         state: Sequence[tuple[Any, Any]],
         weights: Sequence[Any],
-        replica: autodiff.Replica | None,
+        replica: Replica | None,
         factor: Any,
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y), one micro-batch after another."""
@@ -669,7 +667,7 @@ class FisherPenaltyModel(DistributedModel):
         )
 
     def _training_loss(
-        self, x: Any, y: Any, sample_weight: Any, replica: autodiff.Replica | None = None
+        self, x: Any, y: Any, sample_weight: Any, replica: Replica | None = None
     ) -> tuple[Any, Any]:
         """One forward pass: the loss to differentiate and the outputs; metrics are updated.
 
@@ -691,7 +689,7 @@ class FisherPenaltyModel(DistributedModel):
     def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:
         """The outputs in training mode at other weights; no variable of the model moves."""
         mapping = [*zip(self.trainable_weights, weights, strict=True), *state]
-        with keras.StatelessScope(state_mapping=mapping):
+        with Stateless(mapping):
             return self(x, training=True)
 
     def _with_penalty(
@@ -700,7 +698,7 @@ class FisherPenaltyModel(DistributedModel):
         """Adds alpha times a replica's share of the kept gradient, as the optimizer scales it."""
         scale = self._loss_scale()
         factor = self._state.alpha * (1.0 if scale is None else scale)
-        kept = [self._state.gradients[index] for index in indices]
+        kept = [ops.convert_to_tensor(self._state.gradients[index]) for index in indices]
         return [
             g + ops.cast((ops.cast(factor, k.dtype) / replicas) * k, g.dtype)
             for g, k in zip(gradients, kept, strict=True)
@@ -733,7 +731,7 @@ def _check_backbone(backbone: Any) -> None:
 
 
 def _check_not_masked(outputs: Any) -> None:
-    if getattr(outputs, "_keras_mask", None) is not None:
+    if mask_of(outputs) is not None:
         raise ValueError(
             "`micro_batch_size` must be None for a backbone with masked outputs, whose mean over "
             "the batch is not that of its parts. Received: outputs with a mask"

@@ -21,7 +21,17 @@ def fresh_state():
 
 
 @pytest.fixture
-def float64(fresh_state):
+def float64(fresh_state, monkeypatch):
     """Everything in the test computes in double precision."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+    from keras.src.backend.common import dtypes
+
+    # Keras computes in single precision with JAX, whatever it is told.
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+    with jax.enable_x64(True):
+        yield

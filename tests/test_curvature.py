@@ -5,7 +5,6 @@ import logging
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 
 import keras_fisher as kf
@@ -13,6 +12,8 @@ from keras_fisher import curvature
 from keras_fisher._logging import warn_once
 from keras_fisher.traces import HessianTraceMeter
 from tests import nets
+
+tf = pytest.importorskip("tensorflow")
 
 IMAGES = (6, 6, 4)
 

@@ -3,12 +3,11 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Categorical
-from tests import nets
+from tests import backend, nets
 
 GRADIENTS = {"exact": 1e-12, "finite_difference": 1e-6}
 
@@ -62,6 +61,7 @@ class Watching(layers.Layer):
         return inputs
 
 
+@backend.tensorflow_only  # JAX runs the parts compiled
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -76,7 +76,7 @@ def test_the_penalty_sees_no_more_than_a_part_at_a_time(arguments, expected):
     net = keras.Sequential([keras.Input((4,)), layer, layers.Dense(nets.CLASSES)])
     model = FisherPenaltyModel(net, micro_batch_size=2, update_freq=2, **arguments)
     model.compile("sgd", nets.loss(), run_eagerly=True)
-    x, y = tf.constant(nets.inputs("dense")), nets.labels()
+    x, y = keras.ops.convert_to_tensor(nets.inputs("dense")), nets.labels()
     model.train_on_batch(x, y)
     layer.seen.clear()
     model.train_on_batch(x, y)
@@ -97,9 +97,11 @@ def test_parts_have_their_own_statistics_and_move_none():
     for part in range(3):
         rows = slice(2 * part, 2 * part + 2)
         net = nets.build(name)
-        with tf.GradientTape() as tape:
-            value = nets.loss()(y[rows], net(x[rows], training=True))
-        gradients.append(nets.flat(tape.gradient(value, [w.value for w in net.trainable_weights])))
+
+        def value(net=net, rows=rows):
+            return nets.loss()(y[rows], net(x[rows], training=True))
+
+        gradients.append(nets.flat(backend.gradients(value, net.trainable_weights)))
     plain.train_on_batch(x, y)
     logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["penalty"] == pytest.approx(np.sum(np.mean(gradients, axis=0) ** 2), rel=1e-4)
@@ -107,6 +109,7 @@ def test_parts_have_their_own_statistics_and_move_none():
     np.testing.assert_array_equal(statistics, nets.flat(plain.non_trainable_weights))
 
 
+@backend.tensorflow_only  # JAX runs the parts compiled
 def test_parts_have_their_own_dropout():
     seen = []
 
@@ -172,7 +175,7 @@ def test_masked_outputs_are_refused():
 def test_inputs_may_be_of_another_dtype_than_weights():
     x = {key: value.astype("float64") for key, value in nets.inputs("two_inputs").items()}
     model = nets.compiled("two_inputs", penalty="gp_x", micro_batch_size=2)
-    data = tf.data.Dataset.from_tensors((x, nets.labels()))
+    data = backend.batches(x, nets.labels(), nets.BATCH)
     assert model.fit(data, verbose=0).history["penalty"][0] > 0
 
 

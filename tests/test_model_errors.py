@@ -7,12 +7,13 @@ import textwrap
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import nets
+
+tf = pytest.importorskip("tensorflow")
 
 BAD_ARGUMENTS = [
     *(("alpha", value, ValueError) for value in (-0.1, np.nan, np.inf)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fisher import autodiff
+from keras_fisher.autodiff import tensorflow_replicas
 from tests import nets
 from tests.processes import configurations, printed, start
 
@@ -38,7 +38,7 @@ def test_one_device_strategy_trains_as_without_one():
 
 
 def test_updates_inside_of_a_branch_are_for_strategies_that_mirror_nothing():
-    can = autodiff.can_branch_around_updates
+    can = tensorflow_replicas.can_branch_around_updates
     assert can(tf.distribute.get_strategy())
     assert can(tf.distribute.OneDeviceStrategy("CPU:0"))
     assert not can(tf.distribute.MirroredStrategy(["CPU:0"]))  # even of one device

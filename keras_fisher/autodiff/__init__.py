@@ -8,79 +8,97 @@
 - `map_examples(function, examples)`: a function of one example after another.
 - `quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
 - `map_probes(function, weights, ...)`: a function of one random probe after another.
-- `Line`: what moves along a line, and its first two derivatives, forward.
-- `compiled(function)`: the function as a graph, for batches of any size.
+- `Line`: what moves along a line, and its first two derivatives, forward; `None` without them.
+- `compiled(function)`: the function, compiled for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
-- `cond` and `checked_below`: a branch and a check inside a compiled step.
-- `on_replicas`, `Replica`, `replica_index`, `first_part`, `is_distributed`,
-  `can_branch_around_updates`: steps on replicas.
+- `cond`: a branch inside a compiled step.
+- `checked_below`, `nan_unless_below`: checks inside a compiled step, of which each backend has one.
+- `replica_index()`: which of several replicas a step is of.
+- `synchronise(model)`: brings a model that is training up to date.
+- `COUNTER_DTYPE`: that of variables which count.
 """
 
 from __future__ import annotations
 
 import keras
 
-_SUPPORTED = ("tensorflow",)
+from keras_fisher.autodiff.results import InnerGraphError, Part, PenaltyGradients
 
-if keras.backend.backend() not in _SUPPORTED:
+SUPPORTED = ("tensorflow", "jax")
+
+if keras.backend.backend() == "tensorflow":
+    from keras_fisher.autodiff.tensorflow import (
+        COUNTER_DTYPE,
+        Line,
+        Tap,
+        checked_below,
+        compiled,
+        cond,
+        gradients,
+        map_examples,
+        map_probes,
+        nan_unless_below,
+        quadratic_forms,
+        synchronise,
+        tapped_gradients,
+    )
+    from keras_fisher.autodiff.tensorflow_penalty import (
+        penalty_gradients,
+        penalty_gradients_by_difference,
+        penalty_gradients_in_parts,
+    )
+    from keras_fisher.autodiff.tensorflow_replicas import replica_index
+    from keras_fisher.autodiff.tensorflow_tapes import squared_norm
+elif keras.backend.backend() == "jax":
+    from keras_fisher.autodiff.jax import (
+        COUNTER_DTYPE,
+        Line,
+        Tap,
+        checked_below,
+        compiled,
+        gradients,
+        map_examples,
+        map_probes,
+        nan_unless_below,
+        quadratic_forms,
+        replica_index,
+        squared_norm,
+        synchronise,
+        tapped_gradients,
+    )
+    from keras_fisher.autodiff.jax_penalty import (
+        penalty_gradients,
+        penalty_gradients_by_difference,
+        penalty_gradients_in_parts,
+    )
+    from keras_fisher.autodiff.jax_pure import cond
+else:
     raise ImportError(
-        f"keras_fisher supports the Keras backends {', '.join(_SUPPORTED)}. "
+        f"keras_fisher supports the Keras backends {' and '.join(SUPPORTED)}. "
         f"Received: KERAS_BACKEND={keras.backend.backend()!r}. "
-        "Set the environment variable KERAS_BACKEND=tensorflow before importing keras."
+        "Set the environment variable KERAS_BACKEND to one of them before importing keras."
     )
 
-from keras_fisher.autodiff.tensorflow import (  # noqa: E402
-    InnerGraphError,
-    Line,
-    Tap,
-    checked_below,
-    compiled,
-    cond,
-    gradients,
-    map_examples,
-    map_probes,
-    quadratic_forms,
-    tapped_gradients,
-)
-from keras_fisher.autodiff.tensorflow_penalty import (  # noqa: E402
-    Part,
-    PenaltyGradients,
-    penalty_gradients,
-    penalty_gradients_by_difference,
-    penalty_gradients_in_parts,
-)
-from keras_fisher.autodiff.tensorflow_replicas import (  # noqa: E402
-    Replica,
-    can_branch_around_updates,
-    first_part,
-    is_distributed,
-    on_replicas,
-    replica_index,
-)
-from keras_fisher.autodiff.tensorflow_tapes import squared_norm  # noqa: E402
-
 __all__ = [
+    "COUNTER_DTYPE",
     "InnerGraphError",
     "Line",
     "Part",
     "PenaltyGradients",
-    "Replica",
     "Tap",
-    "can_branch_around_updates",
     "checked_below",
     "compiled",
     "cond",
-    "first_part",
     "gradients",
-    "is_distributed",
     "map_examples",
     "map_probes",
-    "on_replicas",
+    "nan_unless_below",
     "penalty_gradients",
     "penalty_gradients_by_difference",
     "penalty_gradients_in_parts",
     "quadratic_forms",
     "replica_index",
     "squared_norm",
+    "synchronise",
     "tapped_gradients",
 ]

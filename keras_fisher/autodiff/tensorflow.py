@@ -10,13 +10,13 @@ import keras
 import tensorflow as tf
 
 from keras_fisher.autodiff import tensorflow_tapes as tapes
+from keras_fisher.autodiff.results import InnerGraphError
 from keras_fisher.autodiff.tensorflow_ops import quick_convolutions
 
 Tap = Callable[[Any], Any]
 
-
-class InnerGraphError(Exception):
-    """A tensor was tapped inside a loop, a branch or another function than the tape's."""
+# 32-bit integer variables are not kept on a GPU.
+COUNTER_DTYPE = "int64"
 
 
 def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
@@ -26,10 +26,18 @@ def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]
     return tapes.dense(tape.gradient(value, list(weights)))
 
 
-def tapped_gradients(objective: Callable[[Tap], Any]) -> list[Any]:
-    """Returns d objective / d each tensor that it passes through the `tap` it is given.
+def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+    """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
 
-    The gradients come in the order of the taps, dense, `None` where a tensor is unconnected.
+    Args:
+        objective: `objective(tap)` returns a value and a structure of anything.
+
+    Returns:
+        The gradients in the order of the taps, dense, `None` where a tensor is unconnected; and the
+        structure.
+
+    Raises:
+        InnerGraphError: if a tensor is tapped where its gradient cannot be taken.
     """
     tapped: list[Any] = []
     context = _context()
@@ -42,8 +50,8 @@ def tapped_gradients(objective: Callable[[Tap], Any]) -> list[Any]:
             tapped.append(tensor)
             return tensor
 
-        value = objective(tap)
-    return tapes.dense(tape.gradient(value, tapped))
+        value, others = objective(tap)
+    return tapes.dense(tape.gradient(value, tapped)), others
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
@@ -66,7 +74,7 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def quadratic_forms(
-    objective: Callable[[], Any], weights: Sequence[Any], num_probes: Any, gaussian: bool, seed: Any
+    objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
@@ -75,7 +83,7 @@ def quadratic_forms(
     Args:
         objective: Evaluates the model and returns a scalar.
         weights: What to differentiate by.
-        num_probes: How many probes to draw.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -102,13 +110,13 @@ def quadratic_forms(
         ]
         return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
 
-    return map_probes(form, weights, num_probes, gaussian, seed)
+    return map_probes(form, weights, probes, gaussian, seed)
 
 
 def map_probes(
     function: Callable[[list[Any]], Any],
     weights: Sequence[Any],
-    num_probes: Any,
+    probes: Any,
     gaussian: bool,
     seed: Any,
 ) -> Any:
@@ -117,7 +125,7 @@ def map_probes(
     Args:
         function: From a probe to a tensor of the dtype of the weights, at least float32.
         weights: What the probes are shaped like.
-        num_probes: How many probes to draw.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -131,7 +139,7 @@ def map_probes(
         return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
 
     dtype = _form_dtype(weights)
-    return tf.map_fn(one, tf.range(num_probes), fn_output_signature=dtype, parallel_iterations=1)
+    return tf.map_fn(one, probes, fn_output_signature=dtype, parallel_iterations=1)
 
 
 class Line:
@@ -213,6 +221,16 @@ def checked_below(values: Any, bound: int, message: str) -> Any:
     ]
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(values)
+
+
+def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
+    """Returns `result`: `checked_below` has failed the step where it has to."""
+    del values, bound
+    return result
+
+
+def synchronise(model: keras.Model) -> None:
+    """Does nothing: variables have the values that training has come to."""
 
 
 def _form_dtype(weights: Sequence[Any]) -> str:

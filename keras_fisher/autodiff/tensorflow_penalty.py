@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from keras_fisher.autodiff import tensorflow_tapes as tapes
+from keras_fisher.autodiff.results import SHIFT, Part, PenaltyGradients
 from keras_fisher.autodiff.tensorflow_replicas import Replica
 
-
-class PenaltyGradients(NamedTuple):
-    """What one penalised evaluation gives.
-
-    Attributes:
-        loss: d loss / d weights, a list; `None` where a weight is unconnected. `None` if the
-            objective had no loss.
-        penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
-        squared_norm: ||g||^2, a scalar, at least float32.
-    """
-
-    loss: list[Any] | None
-    penalty: list[Any]
-    squared_norm: Any
+Objective = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
 
 
 def penalty_gradients(
-    objective: Callable[[], tuple[Any, Any]],
+    objective: Objective,
     weights: Sequence[Any],
-    wrt: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
     scale: Any = None,
     replica: Replica | None = None,
 ) -> PenaltyGradients:
-    """Differentiates the squared norm of g = d nll / d wrt by backpropagating twice.
+    """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
 
     On several replicas, where each has the nll of its own examples, g is that of the mean over all
     examples: with g_r that of replica r's part of the mean, the gradient of ||g||^2 is the sum
     over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
 
     Args:
-        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
-            `None`.
-        weights: What to differentiate the loss and the squared norm by.
-        wrt: What g is taken with respect to: `weights` again, or inputs.
+        objective: Evaluates the model once at weights and inputs, and returns `(loss, nll)`, two
+            scalars; the loss may be `None`.
+        weights: What to differentiate the loss and the squared norm by; v, unless there are inputs.
+        inputs: v, when the gradient with respect to inputs is penalised.
         scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
             do not underflow, and what is returned for the penalty is divided by it again.
         replica: This replica, where there are several.
@@ -54,13 +42,14 @@ def penalty_gradients(
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
-    has_parts = wrt is not weights  # each replica has inputs of its own, but all the weights
-    weights, wrt = tapes.sources(weights), tapes.sources(wrt)
+    has_parts = inputs is not None  # each replica has inputs of its own, but all the weights
+    at, weights = weights, tapes.sources(weights)
+    wrt = weights if inputs is None else list(inputs)
     with tf.GradientTape(persistent=True) as outer, tapes.exactly():
         outer.watch(weights)
         with tf.GradientTape() as inner:
             inner.watch(wrt)
-            loss, nll = objective()
+            loss, nll = objective(at, inputs or [])
             scaled_nll = tapes.scaled(nll if replica is None else replica.part(nll), scale)
         g = tapes.unscaled(tapes.dense(inner.gradient(scaled_nll, wrt)), scale)
         if replica is not None:
@@ -78,7 +67,7 @@ def penalty_gradients(
 
 
 def penalty_gradients_by_difference(
-    objective: Callable[[], tuple[Any, Any]],
+    objective: Objective,
     shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
     weights: Sequence[Any],
     inputs: Sequence[Any] | None = None,
@@ -91,11 +80,10 @@ def penalty_gradients_by_difference(
     d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference.
 
     Args:
-        objective: Evaluates the model once and returns `(loss, nll)`, two scalars; the loss may be
-            `None`.
+        objective: As in `penalty_gradients`.
         shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
-        weights: What to differentiate by, and v unless `inputs` is given.
-        inputs: v, when the gradient with respect to inputs is penalised.
+        weights: As in `penalty_gradients`.
+        inputs: As in `penalty_gradients`.
         scale: A loss scale, as in `penalty_gradients`.
         precision: The dtype that the model computes in; the coarser, the longer the step.
         replica: This replica, where there are several, as in `penalty_gradients`.
@@ -103,12 +91,12 @@ def penalty_gradients_by_difference(
     Returns:
         The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
     """
-    weights = tapes.sources(weights)
+    given, weights = weights, tapes.sources(weights)
     shift_inputs = inputs is not None
-    point = tapes.sources(inputs) if inputs is not None else weights
+    point = weights if inputs is None else list(inputs)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([*weights, *point])
-        loss, nll = objective()
+        loss, nll = objective(given, inputs or [])
         scaled_nll = tapes.scaled(nll if replica is None else replica.part(nll), scale)
     here = _gradient(tape, scaled_nll, weights, scale)
     if replica is not None:
@@ -134,19 +122,6 @@ def penalty_gradients_by_difference(
         there = replica.sum(replica.present(there))
     penalty = [(t - h) * (2.0 / step) for t, h in zip(there, here, strict=True)]
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
-
-
-class Part(NamedTuple):
-    """A part of the mini-batch.
-
-    Attributes:
-        nll: From weights and inputs (none for the part's own), what the part adds to the mean nll.
-            Its labels are drawn in the first call, and held.
-        inputs: What g is taken with respect to, or `None` for the weights.
-    """
-
-    nll: Callable[[Sequence[Any], Sequence[Any]], Any]
-    inputs: list[Any] | None
 
 
 def penalty_gradients_in_parts(
@@ -192,8 +167,8 @@ def penalty_gradients_in_parts(
         assert one.inputs is not None
         inputs = [tf.identity(tensor) for tensor in one.inputs]
 
-        def objective() -> tuple[None, Any]:
-            return None, one.nll(at, inputs)
+        def objective(weights: Sequence[Any], inputs: Sequence[Any]) -> tuple[None, Any]:
+            return None, one.nll(weights, inputs)
 
         result = (
             penalty_gradients(objective, at, inputs, scale)
@@ -276,12 +251,7 @@ def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any
 def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: str) -> Any:
     """The h for which the shift h g is a fixed small fraction of the point's own size."""
     size = 1.0 + tf.sqrt(squared_norm_of_point)
-    return tapes.cast_like(_SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
-
-
-# About the square root of each dtype's rounding error; for bfloat16, whose rounding is felt at any
-# length, what was least wrong on SimpleCNN, VGG-11 and a Wide ResNet.
-_SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
+    return tapes.cast_like(SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:

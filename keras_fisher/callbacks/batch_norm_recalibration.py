@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import _arguments, autodiff
+from keras_fisher._stateless import Stateless
 from keras_fisher.callbacks._copying import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import minibatches
@@ -122,7 +123,7 @@ class _TrainingPass:
     def _step(self, state: Sequence[Any], x: Any) -> list[Any]:
         # A compiled function takes the first axis of whatever it is given for that of a batch.
         state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
-        with keras.StatelessScope(zip(self._variables, state, strict=True)) as scope:
+        with Stateless(zip(self._variables, state, strict=True)) as scope:
             self._model(x, training=True)
         return [scope.get_current_value(v) for v in self._variables]
 

@@ -1,18 +1,13 @@
 """Data sets, label noise, mixup, augmentation and resumable batches."""
 
 from keras_fisher.data.arrays import Splits, load_arrays
-from keras_fisher.data.augment import flip_and_crop
+from keras_fisher.data.batches import flip_and_crop, mixup, training_batches
 from keras_fisher.data.datasets import load
-from keras_fisher.data.mixup import mixup
+from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
 from keras_fisher.data.noise import uniform_label_noise
 from keras_fisher.data.normalisation import Normalisation
-from keras_fisher.data.pipeline import Pipelines, training_batches
-from keras_fisher.data.sources import (
-    NAMES,
-    DatasetDamagedError,
-    DatasetNotFoundError,
-    Examples,
-)
+from keras_fisher.data.pipelines import Pipelines
+from keras_fisher.data.sources import NAMES
 
 __all__ = [
     "NAMES",

@@ -3,16 +3,15 @@
 import math
 
 from keras_fisher._arguments import check_choice
-from keras_fisher.data import imagenet
 from keras_fisher.data.arrays import read_splits
-from keras_fisher.data.pipeline import (
-    Pipelines,
-    check_training,
+from keras_fisher.data.batches import (
     evaluation_batches,
     one_hot,
+    stream_imagenet,
     training_batches,
 )
-from keras_fisher.data.sources import NAMES
+from keras_fisher.data.pipelines import Pipelines, check_training
+from keras_fisher.data.sources import IMAGENET, NAMES
 
 
 def load(
@@ -106,8 +105,8 @@ def load(
     """
     check_choice("name", name, NAMES)
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
-    if name == imagenet.NAME:
-        return imagenet.stream(
+    if name == IMAGENET:
+        return stream_imagenet(
             batch_size=batch_size,
             augment=augment,
             mixup_beta=mixup_beta,
@@ -119,7 +118,7 @@ def load(
         )
     if image_size is not None:
         raise ValueError(
-            f"`image_size` is for {imagenet.NAME!r} alone. "
+            f"`image_size` is for {IMAGENET!r} alone. "
             f"Received: image_size={image_size!r}, name={name!r}"
         )
     splits, normalisation = read_splits(name, validation_size, num_train, seed)

@@ -31,7 +31,6 @@ from keras_fisher.data.mixup import mixup
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import check_sizes
 from keras_fisher.data.pipeline import (
-    Pipelines,
     batched,
     endless,
     finished,
@@ -39,9 +38,10 @@ from keras_fisher.data.pipeline import (
     one_hot,
     stream_seeds,
 )
+from keras_fisher.data.pipelines import Pipelines
+from keras_fisher.data.sources import IMAGENET as NAME
 from keras_fisher.data.sources import SOURCES, damaged, import_package, prepare
 
-NAME = "imagenet2012"
 FILES_AT_A_TIME = 16
 WINDOW = 4096
 NORMALISATION = Normalisation(

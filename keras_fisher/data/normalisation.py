@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 
 class Normalisation(NamedTuple):
@@ -18,10 +17,6 @@ class Normalisation(NamedTuple):
         x -= self.mean
         x /= self.std
         return x
-
-    def tensor(self, images: tf.Tensor) -> tf.Tensor:
-        """`(images - mean) / std` as a float32 tensor."""
-        return (tf.cast(images, tf.float32) - self.mean) / self.std
 
 
 def measure(images: np.ndarray, rows: np.ndarray) -> Normalisation:

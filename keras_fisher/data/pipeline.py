@@ -2,37 +2,14 @@
 
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher._arguments import (
-    check_array,
-    check_choice,
-    check_given_seed,
-    check_integer,
-    check_positive,
-)
 from keras_fisher.data.augment import AUGMENTATIONS
-from keras_fisher.data.labels import check_labels
 from keras_fisher.data.mixup import mixup
 from keras_fisher.data.normalisation import Normalisation
-
-
-class Pipelines(NamedTuple):
-    """A data set in batches `(x, y)`, and what `fit` and a model need to know of it.
-
-    `train` goes on epoch after epoch, each of `steps_per_epoch` batches; `validation` and `test`
-    end. `validation` is `None` where nothing is held out. `input_shape` is that of one image.
-    """
-
-    train: tf.data.Dataset
-    validation: tf.data.Dataset | None
-    test: tf.data.Dataset
-    num_classes: int
-    input_shape: tuple[int, int, int]
-    steps_per_epoch: int
+from keras_fisher.data.pipelines import check_examples, check_training
 
 
 def training_batches(
@@ -96,24 +73,9 @@ def training_batches(
     Reference:
         Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
     """
-    x, y = check_array("x", x), check_array("y", y)
-    num_examples = len(x)
-    if num_examples != len(y) or num_examples == 0:
-        raise ValueError(
-            "`x` and `y` must hold the same number of examples, and at least one. "
-            f"Received: {num_examples} in x and {len(y)} in y"
-        )
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
-    check_integer("batch_size", batch_size, 1, num_examples)
-    if augment is not None and x.ndim != 4:
-        raise ValueError(
-            "`x` must have shape (n, height, width, channels) to be augmented. "
-            f"Received: shape {x.shape}"
-        )
-    if num_classes is not None:
-        check_integer("num_classes", num_classes, low=1)
-        if y.ndim == 1:
-            check_labels("`y`", y, num_classes)
+    x, y = check_examples(x, y, batch_size, augment, num_classes)
+    num_examples = len(x)
 
     def epoch_batches(epoch: tf.Tensor, arrays: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
         order_seed, augment_seed, mixup_seed = stream_seeds(seed, epoch)
@@ -122,7 +84,7 @@ def training_batches(
         def examples(position: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, labels = (tf.gather(array, rows) for array in arrays)
             if normalisation is not None:
-                images = normalisation.tensor(images)
+                images = _normalised(images, normalisation)
             if augment is not None:
                 images = AUGMENTATIONS[augment](images, tf.stack([augment_seed, position]))
             return images, labels
@@ -149,26 +111,17 @@ def evaluation_batches(
 def normalised(batches: tf.data.Dataset, normalisation: Normalisation) -> tf.data.Dataset:
     """The same batches with normalised images."""
     return batches.map(
-        lambda x, y: (normalisation.tensor(x), y), num_parallel_calls=tf.data.AUTOTUNE
+        lambda x, y: (_normalised(x, normalisation), y), num_parallel_calls=tf.data.AUTOTUNE
     )
+
+
+def _normalised(images: tf.Tensor, normalisation: Normalisation) -> tf.Tensor:
+    return (tf.cast(images, tf.float32) - normalisation.mean) / normalisation.std
 
 
 def one_hot(batches: tf.data.Dataset, num_classes: int) -> tf.data.Dataset:
     """The same batches with one-hot labels, as mixup yields them."""
     return batches.map(lambda x, y: (x, tf.one_hot(y, num_classes)))
-
-
-def check_training(
-    batch_size: int, seed: int, first_epoch: int, augment: str | None, mixup_beta: float | None
-) -> None:
-    """Refuses what can be seen to be wrong before there are images."""
-    check_integer("batch_size", batch_size, low=1)
-    check_given_seed(seed)
-    check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
-    if augment is not None:
-        check_choice("augment", augment, AUGMENTATIONS)
-    if mixup_beta is not None:
-        check_positive("mixup_beta", mixup_beta)
 
 
 def endless(

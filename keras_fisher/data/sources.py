@@ -1,4 +1,4 @@
-"""Where the data sets come from: what is on this machine, and what TensorFlow Datasets fetches."""
+"""Where data sets come from: what is on this machine, and what TensorFlow Datasets fetches."""
 
 import importlib
 import os
@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_fisher.data import saved
+from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
 from keras_fisher.data.labels import check_labels
+
+IMAGENET = "imagenet2012"
 
 
 class Source(NamedTuple):
@@ -34,31 +38,9 @@ NAMES = tuple(SOURCES)
 MANUAL_FILES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 
 
-class Examples(NamedTuple):
-    """Images and their labels.
-
-    `x` has shape `(n, height, width, channels)`, `y` is int32 of shape `(n,)`.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def take(self, rows: np.ndarray) -> "Examples":
-        """The examples at these positions."""
-        return Examples(self.x[rows], self.y[rows])
-
-
-class DatasetNotFoundError(OSError):
-    """The data set is not on this machine, and cannot be fetched."""
-
-
-class DatasetDamagedError(OSError):
-    """The data set is on this machine, but cannot be read."""
-
-
 def read(name: str) -> tuple[Examples, Examples]:
     """The training and the test images of a small data set, uint8."""
-    parts = _digits() if name == "digits" else _from_tfds(name)
+    parts = _digits() if name == "digits" else saved.load(name) or from_tfds(name)
     for part, split in zip(parts, ("training", "test"), strict=True):
         check_labels(f"the {split} images of {name!r}", part.y, SOURCES[name].num_classes)
     train, test = (Examples(x.astype(np.uint8, copy=False), y.astype(np.int32)) for x, y in parts)
@@ -92,6 +74,7 @@ def prepare(name: str, data_dir: str | None = None) -> Any:
 
 def damaged_files(builder: Any, split: str) -> Iterator[Path]:
     """The record files of a split that are missing, cut short or changed. Reads them all."""
+    tf = import_package("tensorflow")
     info = builder.info.splits[split]
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
         records = tf.data.TFRecordDataset(os.fspath(path), buffer_size=2**20)
@@ -129,13 +112,22 @@ def _digits() -> tuple[Examples, Examples]:
     return digits.take(order[num_test:]), digits.take(order[:num_test])
 
 
-def _from_tfds(name: str) -> tuple[Examples, Examples]:
-    builder = prepare(name)
+def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Examples]:
+    """The training and the test images of a data set, as TFDS has them."""
+    if keras.backend.backend() != "tensorflow":
+        raise DatasetNotFoundError(
+            f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
+            f"there is no {saved.path_of(name)}. Save it where TensorFlow is installed: "
+            f"`KERAS_BACKEND=tensorflow python tools/prepare_data.py --arrays {name}`, or use the "
+            "data set 'digits' (`--preset demo` of the recipes)."
+        )
+    builder = prepare(name, data_dir)
     train, test = (_read(name, builder, split) for split in ("train", SOURCES[name].test_split))
     return train, test
 
 
 def _read(name: str, builder: Any, split: str) -> Examples:
+    tf = import_package("tensorflow")
     try:
         x, y = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
     except (

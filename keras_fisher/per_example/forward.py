@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_fisher._stateless import Stateless
+
 
 def forward(
     model: keras.layers.Layer,
@@ -27,7 +29,7 @@ def forward(
         **options: What else to call it with.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(keras.StatelessScope(state_mapping=list(values)))
+        stack.enter_context(Stateless(values))
         for layer in model._flatten_layers():
             if layer._remat_mode is not None:
                 stack.enter_context(replaced(layer, "_remat_mode", None))

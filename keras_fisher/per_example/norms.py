@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher._logging import warn_once
+from keras_fisher._masks import set_mask
 from keras_fisher.per_example.forward import forward
 from keras_fisher.per_example.recording import Call, Unit, is_differentiable, recording, units_of
 from keras_fisher.rules import gradients
@@ -131,7 +132,8 @@ class SquaredGradientNorms:
         for call in calls:
             zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
             if not self._covers(call, zeros):
-                whole = [u._replace(rule=None) if u is call.unit else u for u in self._units]
+                layer = call.unit.layer
+                whole = [u._replace(rule=None) if u.layer is layer else u for u in self._units]
                 self._units = whole
                 call = call._replace(unit=call.unit._replace(rule=None))
             sizes += [self._size(call, *pair) for pair in self._gradients(call, zeros)]
@@ -157,16 +159,13 @@ class SquaredGradientNorms:
 
     def _calls(self, x: Any) -> list[Call]:
         """Records one run of the model; calls inside a loop or a branch are an error."""
-        recorded: list[list[Call]] = []
 
-        def run(tap: autodiff.Tap) -> Any:
+        def run(tap: autodiff.Tap) -> tuple[Any, list[Call]]:
             with recording(self._units, tap) as calls:
                 forward(self._model, x, training=False)
-            recorded.append(calls)
-            return ops.zeros(())  # nothing is to be differentiated
+            return ops.zeros(()), calls  # nothing is to be differentiated
 
-        autodiff.tapped_gradients(run)
-        return recorded[0]
+        return autodiff.tapped_gradients(run)[1]
 
     def _covers(self, call: Call, zeros: Sequence[Any]) -> bool:
         """Whether the unit's rule gives all its trainable weights, in this configuration."""
@@ -203,23 +202,21 @@ class SquaredGradientNorms:
             )
 
     def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
-        records: dict[str, Any] = {}
-
-        def objective(tap: autodiff.Tap) -> Any:
+        def objective(tap: autodiff.Tap) -> tuple[Any, tuple[list[Call], Any]]:
             with recording(self._units, tap) as calls:
                 outputs = forward(self._model, x, training=False)
             labels = self._labels(outputs, y, *arguments)
-            records.update(calls=calls, labels=labels)
-            return ops.sum(self._values(labels, outputs))
+            return ops.sum(self._values(labels, outputs)), (calls, labels)
 
-        by_output = iter(autodiff.tapped_gradients(objective))
+        found, (calls, labels) = autodiff.tapped_gradients(objective)
+        by_output = iter(found)
         by_weight: list[list[Any]] = [[] for _ in self._weights]
-        for call in records["calls"]:
+        for call in calls:
             for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
                 if id(weight) in self._index:
                     by_weight[self._index[id(weight)]].append(gradient)
         self._used = [bool(uses) for uses in by_weight]
-        return self._squares(by_weight, x), records["labels"]
+        return self._squares(by_weight, x), labels
 
     def _by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
         labels = self._labels(forward(self._model, x, training=False), y, *arguments)
@@ -263,12 +260,12 @@ class SquaredGradientNorms:
         arguments = keras.tree.flatten((call.args, call.kwargs))
         batched = [i for i, a in enumerate(arguments) if _is_batched(a, by_output[0])]
 
-        masks = {i: arguments[i]._keras_mask for i in batched if _has_mask(arguments[i])}
+        masks = {i: call.masks[i] for i in batched if call.masks[i] is not None}
 
         def flat_gradient(example: Any) -> Any:
             inputs, cotangents, masks_of_example = example
             for i, mask in zip(masks, masks_of_example, strict=True):
-                inputs[batched.index(i)]._keras_mask = mask
+                set_mask(inputs[batched.index(i)], mask)
             those = dict(zip(batched, inputs, strict=True))
             args, kwargs = keras.tree.pack_sequence_as(
                 (call.args, call.kwargs), [those.get(i, a) for i, a in enumerate(arguments)]
@@ -334,10 +331,6 @@ def _rows(structure: Any, rows: Any) -> Any:
 def _tensors(call: Call) -> list[Any]:
     arguments = keras.tree.flatten((call.args, call.kwargs))
     return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
-
-
-def _has_mask(tensor: Any) -> bool:
-    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def _is_batched(argument: Any, like: Any) -> bool:

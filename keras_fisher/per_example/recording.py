@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_fisher._masks import mask_of
 from keras_fisher.autodiff import Tap
 from keras_fisher.per_example.forward import replaced
 from keras_fisher.rules import Rule, find
@@ -31,6 +32,7 @@ class Call(NamedTuple):
         unit: Whose call it is.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        masks: Keras's mask of each of these, in the order of their flat list; `None` without one.
         tapped: The tensors whose gradient is needed: of a unit with a rule and an activation, the
             value before it; otherwise all outputs that are differentiable.
     """
@@ -38,6 +40,7 @@ class Call(NamedTuple):
     unit: Unit
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    masks: list[Any]
     tapped: list[Any]
 
     @property
@@ -95,7 +98,8 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
             tapped.append(tap(output))
             return tapped[-1]
 
-        recorded = Call(unit, args, kwargs, tapped)
+        masks = [mask_of(argument) for argument in keras.tree.flatten((args, kwargs))]
+        recorded = Call(unit, args, kwargs, masks, tapped)
         if unit.rule is None:
             outputs = keras.tree.map_structure(record, original(*args, **kwargs))
         else:

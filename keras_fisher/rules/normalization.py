@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher._stateless import Stateless
 from keras_fisher.rules.gradients import sum_over_others
 from keras_fisher.rules.registry import register
 
@@ -44,8 +45,8 @@ def _summed(values: Any, axes: Sequence[int], weight: Any) -> Any:
 
 def _normalized(layer: Any, inputs: Any, scale: Any, offset: Any, dtype: str) -> Any:
     """What the layer itself returns with scale 1 and offset 0."""
-    at = [(scale, ops.ones_like(scale))]
+    at = [(scale, ops.ones(scale.shape, scale.dtype))]
     if offset is not None:
-        at.append((offset, ops.zeros_like(offset)))
-    with keras.StatelessScope(state_mapping=at):
+        at.append((offset, ops.zeros(offset.shape, offset.dtype)))
+    with Stateless(at):
         return ops.cast(layer.call(inputs), dtype)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import likelihoods
+from keras_fisher import autodiff, likelihoods
 from keras_fisher._labels import check_classes, only_labels
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.per_example import forward
@@ -62,6 +62,7 @@ class Meter(abc.ABC):
         With `verbose` a progress bar is shown once it has taken some seconds.
         """
         check_data(data, num_examples, batch_size, self.needs_labels)
+        autodiff.synchronise(self._model)
         if self.needs_labels and isinstance(data, tuple | list):
             check_classes(self._likelihood, data[1], self._model)
         read = self._read(data, num_examples, batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -127,15 +127,14 @@ class BalanceMeter(Meter):
 
     def _batch_balance(self, x: Any, y: Any) -> Any:
         inputs = Inputs(x)
-        x = inputs.replaced([])
         nll = HeldLabels(self._likelihood, self._penalty, y, self._generator)
 
-        def objective() -> tuple[Any, Any]:
-            outputs = self._outputs(x)
+        def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
+            outputs = self._outputs(inputs.replaced(floating))
             return self._likelihood.mean_nll(y, outputs), nll(outputs)
 
         weights = self._model.trainable_weights
-        wrt = inputs.floating() if self._penalty.wrt == "inputs" else weights
+        wrt = inputs.floating() if self._penalty.wrt == "inputs" else None
         found = autodiff.penalty_gradients(objective, weights, wrt)
         assert found.loss is not None
         return ops.sqrt(autodiff.squared_norm(found.loss) / autodiff.squared_norm(found.penalty))

@@ -6,11 +6,12 @@ import math
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 
 import keras_fisher as kf
 from tests import nets
+
+tf = pytest.importorskip("tensorflow")
 
 N, BATCH = 20, 8  # two full batches and a smaller one
 X, Y = nets.inputs("batch_norm_cnn", batch=N), nets.labels(batch=N)

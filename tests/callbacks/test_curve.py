@@ -9,11 +9,12 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_fisher as kf
 from tests import nets
+
+tf = pytest.importorskip("tensorflow")
 
 N, BATCH = 24, 6  # 4 steps an epoch
 X, Y = nets.inputs("dense", batch=N), nets.labels(batch=N)

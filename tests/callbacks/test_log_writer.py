@@ -6,12 +6,13 @@ import random
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_fisher as kf
 from tests import nets
+
+tf = pytest.importorskip("tensorflow")
 
 N = 24
 KEYS = ("alpha", "early_fisher_trace", "fisher_trace", "gradient_norm_ratio")

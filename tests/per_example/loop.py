@@ -8,10 +8,10 @@ import logging
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_fisher._logging import warn_once
 from keras_fisher.per_example import SquaredGradientNorms
+from tests import backend
 
 
 def half_squares(y, outputs):
@@ -25,12 +25,15 @@ def loop(model, x, y, values=half_squares):
     """Returns the squared norm of each example's gradient by each weight, (batch, weights)."""
     rows = []
     for i in range(len(y)):
-        one_x, one_y = keras.tree.map_structure(lambda a, i=i: tf.constant(a[i : i + 1]), (x, y))
-        with tf.GradientTape() as tape:
-            value = tf.reduce_sum(values(one_y, model(one_x, training=False)))
-        found = tape.gradient(value, [weight.value for weight in model.trainable_weights])
-        dense = [np.zeros(()) if g is None else tf.convert_to_tensor(g).numpy() for g in found]
-        rows.append([np.sum(np.square(g.astype("float64"))) for g in dense])
+        one_x, one_y = keras.tree.map_structure(
+            lambda a, i=i: keras.ops.convert_to_tensor(a[i : i + 1]), (x, y)
+        )
+
+        def value(one_x=one_x, one_y=one_y):
+            return keras.ops.sum(values(one_y, model(one_x, training=False)))
+
+        found = backend.gradients(value, model.trainable_weights)
+        rows.append([np.sum(np.square(g.astype("float64"))) for g in found])
     return np.array(rows)
 
 

@@ -5,11 +5,12 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers, ops
 
 from tests.per_example import loop
 from tests.rules import cases
+
+tf = pytest.importorskip("tensorflow")
 
 pytestmark = pytest.mark.usefixtures("float64")
 TIME, VOCABULARY = 4, 5

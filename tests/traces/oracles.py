@@ -2,11 +2,10 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
-from tests import nets
+from tests import backend, nets
 
 
 class Head:
@@ -114,10 +113,11 @@ HEADS = {
 
 def gradient(net, x, y, loss=None):
     """The gradient of the mean loss in inference mode: a vector for each trainable weight."""
-    with tf.GradientTape() as tape:
-        value = (loss or nets.loss())(y, net(x, training=False))
-    found = tape.gradient(value, [w.value for w in net.trainable_weights])
-    return [np.ravel(tf.convert_to_tensor(g)) for g in found]
+
+    def value():
+        return (loss or nets.loss())(y, net(x, training=False))
+
+    return [np.ravel(g) for g in backend.gradients(value, net.trainable_weights)]
 
 
 def squares(net, x, y, batch_size=1, loss=None):
@@ -144,17 +144,13 @@ def by_layer(net, parts):
 
 def full_hessian(net, x, y):
     """The Hessian of the mean loss in inference mode, by central differences of its gradient."""
-    sources, loss = [w.value for w in net.trainable_weights], nets.loss()
-    start, sizes = nets.flat(sources), [w.shape.num_elements() for w in sources]
+    weights, loss = net.trainable_weights, nets.loss()
+    start, ends = nets.flat(weights), np.cumsum([np.prod(w.shape) for w in weights])
 
-    @tf.function
-    def gradient_at(weights):
-        for source, part in zip(sources, tf.split(weights, sizes), strict=True):
-            source.assign(tf.reshape(part, source.shape))
-        with tf.GradientTape() as tape:
-            value = loss(y, net(x, training=False))
-        found = tape.gradient(value, sources)
-        return tf.concat([tf.reshape(tf.convert_to_tensor(g), [-1]) for g in found], axis=0)
+    def gradient_at(values):
+        for weight, part in zip(weights, np.split(values, ends[:-1]), strict=True):
+            weight.assign(part.reshape(weight.shape))
+        return nets.flat(backend.gradients(lambda: loss(y, net(x, training=False)), weights))
 
     h = 1e-5
     rows = [(gradient_at(start + h * e) - gradient_at(start - h * e)) for e in np.eye(len(start))]

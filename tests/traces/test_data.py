@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_fisher as kf
 from keras_fisher.traces import FisherTraceMeter, GradientNormMeter
 from tests import nets
 from tests.traces.measures import LABELLED, MEASURES
+
+tf = pytest.importorskip("tensorflow")
 
 X, Y = nets.inputs("dense", batch=10), nets.labels(batch=10)
 DATASET = tf.data.Dataset.from_tensor_slices((X, Y))

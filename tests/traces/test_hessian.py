@@ -6,13 +6,14 @@ import functools
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import HessianTraceMeter
 from tests import nets
 from tests.traces import oracles
+
+tf = pytest.importorskip("tensorflow")
 
 DISTRIBUTIONS = ("gaussian", "rademacher")
 

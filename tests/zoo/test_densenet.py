@@ -26,7 +26,7 @@ def test_transitions_halve_the_resolution(size, side):
 def test_kernels_start_at_the_scale_of_he():
     for layer in densenet(depth=40, growth=12, seed=0).layers:
         if hasattr(layer, "kernel"):
-            kernel = layer.kernel.numpy()
+            kernel = np.asarray(layer.kernel)
             fan_in = kernel[..., 0].size
             assert kernel.std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15), layer.name
 

@@ -1,21 +1,24 @@
-"""What Keras's own `fit` lacks for a step that sums over replicas, on one machine or on several."""
+"""Training on one device, and by steps that sum over replicas, on one machine or on several."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_fisher import autodiff
+from keras_fisher._step import length
+from keras_fisher.autodiff import tensorflow_replicas as replicas
 
 _OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
 _MEANS = ("sum_over_batch_size", "mean")
 
 
-class DistributedModel(keras.Model, abc.ABC):
+class Trainer(keras.Model, abc.ABC):
     """A model whose `fit` and `evaluate` run on one device and under strategies of tf.distribute.
 
     Under a strategy the choice between kinds of steps is made outside of the replicas, which then
@@ -23,19 +26,51 @@ class DistributedModel(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
+    def _take_step(self, data: Any) -> None:
+        """Takes a training step on a batch, on one device."""
+
+    @abc.abstractmethod
     def _step_on_replicas(self) -> Any:
         """Which of `_steps_on_replicas` all replicas are to take now, an integer."""
 
     @abc.abstractmethod
-    def _steps_on_replicas(self) -> Sequence[Callable[[Any], Any]]:
-        """The kinds of training steps, each a function of a replica's part of a batch."""
+    def _steps_on_replicas(self) -> Sequence[Callable[[replicas.Replica, Any], Any]]:
+        """The kinds of training steps, each a function of a replica and its part of a batch."""
 
     train_function: Any
     test_function: Any
 
     @property
+    @abc.abstractmethod
+    def _is_built_before_training(self) -> bool:
+        """Whether what is asked for is training, of a model that is built."""
+
+    @property
     def _is_distributed(self) -> bool:
-        return autodiff.is_distributed(self.distribute_strategy)
+        return replicas.is_distributed(self.distribute_strategy)
+
+    @property
+    def _can_skip_steps(self) -> bool:
+        """Whether a step can be left out when its gradients are known."""
+        return replicas.can_branch_around_updates(self.distribute_strategy)
+
+    @property
+    def _moved_variables(self) -> list[keras.Variable]:
+        """What a forward pass moves: statistics of layers, states of random generators."""
+        return self.non_trainable_variables
+
+    def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Where variables are made."""
+        return self.distribute_strategy.scope()
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes a training step."""
+        self._take_step(data)
+        return self.get_metrics_result()
+
+    def _apply_gradients(self, gradients: Sequence[Any]) -> None:
+        """Takes a step of the optimizer."""
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training, without what Keras cannot do on replicas."""
@@ -68,10 +103,10 @@ class DistributedModel(keras.Model, abc.ABC):
         if not self._is_distributed:
             return super().make_train_function(force)
         if self.train_function is None or force:
-            self.train_function = autodiff.on_replicas(
+            self.train_function = replicas.on_replicas(
                 self.distribute_strategy,
                 self._step_on_replicas,
-                self._steps_on_replicas(),
+                [functools.partial(_on_replica, step) for step in self._steps_on_replicas()],
                 self.get_metrics_result,
                 self.run_eagerly,
             )
@@ -82,7 +117,7 @@ class DistributedModel(keras.Model, abc.ABC):
         if not self._is_distributed:
             return super().make_test_function(force)
         if self.test_function is None or force:
-            self.test_function = autodiff.on_replicas(
+            self.test_function = replicas.on_replicas(
                 self.distribute_strategy,
                 lambda: 0,
                 [self.test_step],
@@ -92,14 +127,26 @@ class DistributedModel(keras.Model, abc.ABC):
         return self.test_function
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        if not self._is_distributed:
+        """Builds metrics and optimizer before training.
+
+        Keras leaves them, on one device, to the step's first trace, which TensorFlow then throws
+        away.
+        """
+        if not (self._is_distributed or self._is_built_before_training):
             super()._maybe_symbolic_build(iterator, data_batch)
             return
-        if iterator is not None:
+        if iterator is not None and not self._is_distributed:
+            data_batch = iterator._distributed_dataset.element_spec
+        elif iterator is not None:
             dataset = iterator.data_adapter.get_tf_dataset()
-            data_batch = autodiff.first_part(self.distribute_strategy, dataset)
+            data_batch = replicas.first_part(self.distribute_strategy, dataset)
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
+
+
+def _on_replica(step: Callable[[replicas.Replica, Any], Any], data: Any) -> None:
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    step(replicas.Replica(length(x)), data)
 
 
 def _check_arguments(model: keras.Model) -> None:

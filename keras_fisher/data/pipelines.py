@@ -1,0 +1,71 @@
+"""What the pipelines of every backend have in common."""
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_fisher._arguments import (
+    check_array,
+    check_choice,
+    check_given_seed,
+    check_integer,
+    check_positive,
+)
+from keras_fisher.data.labels import check_labels
+
+AUGMENTATIONS = ("flip", "flip_and_crop")
+
+
+class Pipelines(NamedTuple):
+    """A data set in batches `(x, y)`, and what `fit` and a model need to know of it.
+
+    `train` goes on epoch after epoch, each of `steps_per_epoch` batches; `validation` and `test`
+    end. `validation` is `None` where nothing is held out. `input_shape` is that of one image. With
+    the TensorFlow backend the first three are a `tf.data.Dataset`, with JAX a
+    `keras.utils.PyDataset` whose arrays are kept on the device.
+    """
+
+    train: Any
+    validation: Any
+    test: Any
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    steps_per_epoch: int
+
+
+def check_training(
+    batch_size: int, seed: int, first_epoch: int, augment: str | None, mixup_beta: float | None
+) -> None:
+    """Refuses what can be seen to be wrong before there are images."""
+    check_integer("batch_size", batch_size, low=1)
+    check_given_seed(seed)
+    check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
+    if augment is not None:
+        check_choice("augment", augment, AUGMENTATIONS)
+    if mixup_beta is not None:
+        check_positive("mixup_beta", mixup_beta)
+
+
+def check_examples(
+    x: Any, y: Any, batch_size: int, augment: str | None, num_classes: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the examples as arrays, or an error unless they can be trained on."""
+    x, y = check_array("x", x), check_array("y", y)
+    num_examples = len(x)
+    if num_examples != len(y) or num_examples == 0:
+        raise ValueError(
+            "`x` and `y` must hold the same number of examples, and at least one. "
+            f"Received: {num_examples} in x and {len(y)} in y"
+        )
+    check_integer("batch_size", batch_size, 1, num_examples)
+    if augment is not None and x.ndim != 4:
+        raise ValueError(
+            "`x` must have shape (n, height, width, channels) to be augmented. "
+            f"Received: shape {x.shape}"
+        )
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, low=1)
+        if y.ndim == 1:
+            check_labels("`y`", y, num_classes)
+    return x, y

@@ -1,0 +1,89 @@
+"""First-order gradients, batches and compiled functions, as each backend itself has them."""
+
+import keras
+import numpy as np
+import pytest
+
+IS_JAX = keras.backend.backend() == "jax"
+
+tensorflow_only = pytest.mark.skipif(IS_JAX, reason="a matter of TensorFlow's own")
+jax_only = pytest.mark.skipif(not IS_JAX, reason="a matter of JAX's own")
+
+if IS_JAX:
+    import jax
+
+    compiled = jax.jit
+
+    def differentiated(function, variables):
+        """Returns what gives d function() / d each variable, at the values they have then.
+
+        The function leaves all variables alone, and reads no others that change.
+        """
+
+        def at(values):
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+                return function()
+
+        gradient = jax.jit(jax.grad(at))
+        return lambda: [np.asarray(g) for g in gradient([v.value for v in variables])]
+
+    def differentiated_at(function, tensors, variables):
+        """Returns what gives d function(*tensors) / d each tensor, for the variables' values."""
+
+        def at(tensors, values):
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+                return function(*tensors)
+
+        tensors, gradient = [jax.numpy.asarray(t) for t in tensors], jax.jit(jax.grad(at))
+        return lambda: [np.asarray(g) for g in gradient(tensors, [v.value for v in variables])]
+
+    class _Batches(keras.utils.PyDataset):
+        def __init__(self, x, y, size):
+            super().__init__()
+            self.examples, self.size = (x, y), size
+
+        def __len__(self):
+            return -(-len(keras.tree.flatten(self.examples)[0]) // self.size)
+
+        def __getitem__(self, index):
+            rows = slice(index * self.size, (index + 1) * self.size)
+            return keras.tree.map_structure(lambda array: array[rows], self.examples)
+
+        def __iter__(self):
+            return (self[index] for index in range(len(self)))
+
+    batches = _Batches
+else:
+    import tensorflow as tf
+
+    compiled = tf.function
+
+    def differentiated(function, variables):
+        """Returns what gives d function() / d each variable; 0 where it depends on none."""
+        return lambda: _gradients(function, [variable.value for variable in variables])
+
+    def differentiated_at(function, tensors, variables):
+        """Returns what gives d function(*tensors) / d each tensor."""
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        return lambda: _gradients(lambda: function(*tensors), tensors)
+
+    def _gradients(function, sources):
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            value = function()
+        found = tape.gradient(value, sources, unconnected_gradients="zero")
+        return [np.asarray(tf.convert_to_tensor(gradient)) for gradient in found]
+
+    def batches(x, y, size):
+        """Examples in batches of a size."""
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
+
+
+def gradients(function, variables):
+    """d function() / d each variable, arrays."""
+    return differentiated(function, variables)()
+
+
+def gradients_at(function, tensors):
+    """d function(*tensors) / d each tensor, arrays."""
+    return differentiated_at(function, tensors, [])()
