@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import keras
 from benchmarks.timing import resident_mib
 from experiment.files import write_json
-from experiment.memory import forget_numbers
+from experiment.on_tensorflow import forget_numbers
 from tqdm import tqdm
 
 import keras_fisher as kf

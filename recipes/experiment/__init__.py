@@ -4,13 +4,13 @@
 |---|---|
 | `setting.py` | what is trained, as plain data: a `Setting`, and a single `Run` of it |
 | `paper.py` | the settings of the paper, and what the smaller presets start from |
-| `devices.py` | what a recipe trains on: one device, one machine's, several machines |
+| `devices.py` | what a recipe trains on: one device or more |
+| `backend.py` | what the Keras backend has of its own: `on_tensorflow.py`, `on_jax.py` |
 | `networks.py` | the networks that a setting can name |
 | `data.py` | the data that a run learns |
 | `training.py` | the training of one run, which resumes after it was killed |
 | `batch_accuracy.py` | the training accuracy of each mini-batch |
 | `record.py` | what a run remembers on disk |
-| `memory.py` | what TensorFlow would keep of it in memory |
 | `progress.py` | the progress bars |
 | `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
 | `command.py` | the command line |

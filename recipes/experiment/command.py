@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import tensorflow as tf
-
 from experiment import report, results
+from experiment.backend import LOST_CONNECTION, choose_devices
 from experiment.cost import cost, steps_per_epoch
-from experiment.devices import KINDS, Devices, choose_devices
+from experiment.devices import KINDS, Devices
 from experiment.errors import SettingsError
 from experiment.recipe import Recipe
 from experiment.running import train_all
@@ -52,7 +51,7 @@ def main(
         print(report.write(recipe, [given.out], given.out))
     except (SettingsError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    except (tf.errors.UnavailableError, tf.errors.AbortedError):
+    except LOST_CONNECTION:
         sys.exit(
             "error: lost the connection to another worker, which may have stopped. Start all of "
             "them again: they go on from the last checkpoint."

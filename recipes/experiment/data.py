@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from experiment.errors import SettingsError
 from experiment.setting import Run, flag
@@ -39,13 +38,13 @@ class Data(abc.ABC):
         self.full_epoch = math.ceil(num_train / run.batch_size)
         self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
 
-    def batches(self, first_epoch: int) -> tf.data.Dataset:
+    def batches(self, first_epoch: int) -> Any:
         """Batches from an epoch of `steps_per_epoch` on."""
         passes, steps = divmod(first_epoch * self.steps_per_epoch, self.full_epoch)
         return self._batches(passes).skip(steps)
 
     @abc.abstractmethod
-    def _batches(self, passes: int) -> tf.data.Dataset:
+    def _batches(self, passes: int) -> Any:
         """Batches from a pass over all training examples on."""
 
     @abc.abstractmethod
@@ -76,7 +75,7 @@ class ArrayData(Data):
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)
 
-    def _batches(self, passes: int) -> tf.data.Dataset:
+    def _batches(self, passes: int) -> Any:
         run = self.run
         return kf_data.training_batches(
             *self.training,
@@ -104,7 +103,7 @@ class StreamedData(Data):
         self.num_classes, self.input_shape = pipelines.num_classes, pipelines.input_shape
         self.training, self.validation = pipelines.train, pipelines.test
 
-    def _batches(self, passes: int) -> tf.data.Dataset:
+    def _batches(self, passes: int) -> Any:
         return self._load(passes, augment=_augmentation(self.run)).train
 
     def _load(self, passes: int, augment: str | None) -> kf_data.Pipelines:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiment import results
+from experiment.backend import forget_graphs, registered
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import read_json, write_json
-from experiment.memory import forget_graphs, registered
 from experiment.progress import Progress
 from experiment.recipe import Recipe, Result, as_result
 from experiment.record import clear
@@ -57,7 +57,7 @@ def claim(folder: Path, run: Run, devices: Devices) -> None:
     if not path.exists():
         if devices.is_chief:
             folder.mkdir(parents=True, exist_ok=True)
-            replicas = devices.strategy.num_replicas_in_sync
+            replicas = devices.replicas
             write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
     found = read_json(path, run=dict)["run"]

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
 from experiment import results
+from experiment.backend import write_columns
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.progress import Progress
@@ -73,11 +72,7 @@ def _choose_columns(out: Path) -> None:
     """Names what TensorBoard's HParams tab is to show, of all that the runs write there."""
     if any(out.glob("events.*")):
         return
-    with tf.summary.create_file_writer(str(out)).as_default():
-        hparams.hparams_config(
-            hparams=[hparams.HParam(name) for name in (*SEARCHED, "penalty", "noise")],
-            metrics=[hparams.Metric(tag) for tag in FIGURES],
-        )
+    write_columns(out, (*SEARCHED, "penalty", "noise"), FIGURES)
 
 
 def _key(values: Mapping[str, Any]) -> tuple[float, ...]:

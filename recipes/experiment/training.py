@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 
 import keras_fisher as kf
-from experiment import networks
+from experiment import backend, networks
 from experiment.batch_accuracy import BatchAccuracy
 from experiment.data import ArrayData, Data, load
 from experiment.devices import Devices
@@ -46,7 +44,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     """Trains from the last checkpoint in the run's folder to the end, and returns the figures."""
     folder = out / run.name
     data = load(run)
-    with devices.strategy.scope():
+    with devices.scope():
         model = build_model(run, data)
     if run.initial:
         model.backbone.load_weights(out / run.initial / LAST)
@@ -64,11 +62,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
         callbacks.append(_label_noise(run, data))
     callbacks.append(record)
     if devices.is_chief:
-        callbacks.append(
-            keras.callbacks.TensorBoard(
-                folder / "tensorboard", write_graph=False, update_freq=STEPS_BETWEEN_SCALARS
-            )
-        )
+        callbacks.append(backend.scalars(folder / "tensorboard", STEPS_BETWEEN_SCALARS))
     model.fit(
         data.batches(record.first_epoch),
         validation_data=data.validation,
@@ -189,13 +183,8 @@ def _arguments(key: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
 
 def _write_hparams(run: Run, figures: dict[str, Any], folder: Path) -> None:
     """Shows the run in TensorBoard's table of settings and final figures."""
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default():
-        hparams.hparams(_scalars(run), trial_id=run.name)
-        for tag in FIGURES:
-            moment, figure = tag.split("/")
-            tf.summary.scalar(tag, figures[moment][figure], step=run.epochs)
-    writer.close()
+    shown = {tag: figures[moment][key] for tag in FIGURES for moment, key in [tag.split("/")]}
+    backend.write_figures(folder, run.name, _scalars(run), shown, run.epochs)
 
 
 def _scalars(run: Run) -> dict[str, bool | int | float | str]:

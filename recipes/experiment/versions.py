@@ -2,9 +2,10 @@
 
 import importlib.metadata
 
-PACKAGES = ("keras-fisher", "keras", "tensorflow", "numpy")
+import keras
 
 
 def versions() -> dict[str, str]:
-    """The installed version of each package."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
+    """The installed version of each package, that of the Keras backend among them."""
+    packages = ("keras-fisher", "keras", keras.backend.backend(), "numpy")
+    return {package: importlib.metadata.version(package) for package in packages}

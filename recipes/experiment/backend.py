@@ -1,0 +1,34 @@
+"""What a recipe asks of the Keras backend that it runs on."""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from experiment.on_tensorflow import (
+        LOST_CONNECTION,
+        choose_devices,
+        forget_graphs,
+        registered,
+        scalars,
+        write_columns,
+        write_figures,
+    )
+else:
+    from experiment.on_jax import (
+        LOST_CONNECTION,
+        choose_devices,
+        forget_graphs,
+        registered,
+        scalars,
+        write_columns,
+        write_figures,
+    )
+
+__all__ = [
+    "LOST_CONNECTION",
+    "choose_devices",
+    "forget_graphs",
+    "registered",
+    "scalars",
+    "write_columns",
+    "write_figures",
+]

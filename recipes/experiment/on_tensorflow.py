@@ -1,0 +1,139 @@
+"""Running a recipe on TensorFlow: its devices, TensorBoard, and the memory that it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
+
+from experiment.devices import Devices
+from experiment.errors import SettingsError
+
+# What training fails with when another worker has stopped.
+LOST_CONNECTION: tuple[type[BaseException], ...] = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+)
+CUSTOM = "CustomGradient-"
+EXAMPLE = {
+    "cluster": {"worker": ["host0:12345", "host1:12345"]},
+    "task": {"type": "worker", "index": 0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicas(Devices):
+    """A strategy of tf.distribute, and this process's part in it.
+
+    Attributes:
+        strategy: What models are made under.
+    """
+
+    strategy: Any = None
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+    def scope(self) -> Any:
+        return self.strategy.scope()
+
+    def check_alike(self, value: int, meaning: str) -> None:
+        if self.workers == 1:
+            return
+        of_each = self.strategy.run(_given, args=(tf.constant([int(value)]),))
+        values = sorted({*self.strategy.gather(of_each, axis=0).numpy().tolist()})
+        if len(values) > 1:
+            raise SettingsError(
+                "`--out` must be a folder that all workers share. "
+                f"Received: one in which they find {meaning} to be {values}"
+            )
+
+
+@tf.function
+def _given(values: tf.Tensor) -> tf.Tensor:
+    return values
+
+
+def choose_devices(kind: str) -> Devices:
+    """The devices of a kind; call it before TensorFlow has computed anything."""
+    if kind == "one":
+        return Devices()
+    if kind == "mirrored":
+        return Replicas(strategy=tf.distribute.MirroredStrategy())
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        task = (config["task"]["type"], int(config["task"]["index"]))
+        chief = ("chief" if "chief" in config["cluster"] else "worker", 0)
+        workers = sum(len(config["cluster"].get(job, [])) for job in ("chief", "worker"))
+    except (KeyError, TypeError, ValueError):
+        raise SettingsError(
+            "`--distribute multiworker` needs the environment variable TF_CONFIG, such as "
+            f"{json.dumps(EXAMPLE)}. Received: {os.environ.get('TF_CONFIG')}"
+        ) from None
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return Replicas(workers, is_chief=task == chief, strategy=strategy)
+
+
+def scalars(folder: Path, steps: int) -> keras.callbacks.Callback:
+    """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps."""
+    return keras.callbacks.TensorBoard(folder, write_graph=False, update_freq=steps)
+
+
+def write_figures(
+    folder: Path, name: str, settings: Mapping[str, Any], figures: Mapping[str, float], step: int
+) -> None:
+    """Shows a run in TensorBoard's table of settings and final figures."""
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        hparams.hparams(dict(settings), trial_id=name)
+        for tag, figure in figures.items():
+            tf.summary.scalar(tag, figure, step=step)
+    writer.close()
+
+
+def write_columns(folder: Path, settings: Sequence[str], figures: Sequence[str]) -> None:
+    """Names what that table is to show."""
+    with tf.summary.create_file_writer(str(folder)).as_default():
+        hparams.hparams_config(
+            hparams=[hparams.HParam(name) for name in settings],
+            metrics=[hparams.Metric(tag) for tag in figures],
+        )
+
+
+def registered() -> Set[str]:
+    """The names of all gradients that are registered now."""
+    return set(ops.gradient_registry._registry)
+
+
+def forget_graphs(known: Set[str]) -> None:
+    """Lets go of the graphs of models that are done with.
+
+    TensorFlow registers the gradient of each `tf.custom_gradient` in a graph (Keras's optimizers
+    have them) by a new name and for ever, and with it the whole graph: a process that trains one
+    model after another grows with each. Nothing may be differentiated afterwards that was traced
+    since the gradients `known` were all there were.
+    """
+    for name in registered() - known:
+        if name.startswith(CUSTOM):
+            del ops.gradient_registry._registry[name]
+    gc.collect()
+
+
+def forget_numbers() -> None:
+    """Lets go of the tensors of Python numbers.
+
+    TensorFlow keeps one, 0.7 KB, of every different number that is turned into a tensor, as
+    TensorBoard's callback does with each value that it writes.
+    """
+    context.context()._clear_caches()
