@@ -9,7 +9,7 @@ import keras_fisher
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Gaussian
 from keras_fisher.penalties import Penalty
-from tests import nets
+from tests import backend, nets
 
 OPTIMIZERS = {
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
@@ -229,6 +229,7 @@ def test_a_kept_gradient_of_other_weights_of_the_same_shape_is_recomputed(tmp_pa
     assert kept != train(model, 3, 4)
 
 
+@backend.tensorflow_only  # with JAX, Keras refuses that
 def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_path):
     model = new_model("momentum")
     x, y = nets.inputs("dense"), nets.labels()

@@ -3,12 +3,12 @@
     python tools/prepare_data.py cifar10 cifar100
     python tools/prepare_data.py imagenet2012 --data-dir /data/tfds
     python tools/prepare_data.py imagenet2012 --check     # reads every record of it
-    python tools/prepare_data.py cifar10 --arrays         # for the JAX backend
+    python tools/prepare_data.py cifar10 --arrays /data/arrays    # for the JAX backend
 
 What is prepared already is left alone, and what was downloaded already is not downloaded again. To
 find the data sets in training, set the environment variable TFDS_DATA_DIR to the same folder.
-With --arrays the images are written a second time, in NumPy's format, which is read at once and
-without TensorFlow (but takes three times the room); either backend prefers it. It needs TensorFlow.
+With --arrays the images are written once more, in the format of NumPy, which needs TensorFlow to
+be written and not to be read: in training set TFDS_DATA_DIR to that folder, which may be the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--check", action="store_true", help="read all records, and name the files that are damaged"
     )
     parser.add_argument(
-        "--arrays", action="store_true", help="also save the images for training without TensorFlow"
+        "--arrays",
+        metavar="FOLDER",
+        help="also save the images in this folder, for training without TensorFlow",
     )
     return parser.parse_args(arguments)
 
@@ -62,7 +64,7 @@ def prepared(name: str, given: argparse.Namespace) -> str:
     if given.check:
         check_records(name, builder)
     if given.arrays and name != IMAGENET:
-        return f"saved as {saved.save(name, from_tfds(name, given.data_dir), given.data_dir)}"
+        return f"saved as {saved.save(name, from_tfds(name, given.data_dir), given.arrays)}"
     sizes = ", ".join(f"{split.num_examples:,} {key}" for key, split in builder.info.splits.items())
     return f"{sizes} images in {builder.data_dir}"
 

@@ -14,15 +14,15 @@ from keras_fisher.data.examples import DatasetDamagedError, Examples
 _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 
 
-def path_of(name: str, data_dir: str | None = None) -> Path:
+def path_of(name: str, folder: str | None = None) -> Path:
     """Where the arrays of a data set lie, or would."""
     default = Path.home() / "tensorflow_datasets"
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or default) / "arrays" / f"{name}.npz"
+    return Path(folder or os.environ.get("TFDS_DATA_DIR") or default) / "arrays" / f"{name}.npz"
 
 
-def save(name: str, parts: tuple[Examples, Examples], data_dir: str | None = None) -> Path:
+def save(name: str, parts: tuple[Examples, Examples], folder: str) -> Path:
     """Writes the training and the test images, and returns where."""
-    path = path_of(name, data_dir)
+    path = path_of(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
@@ -43,6 +43,7 @@ def load(name: str) -> tuple[Examples, Examples] | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetDamagedError(
             f"The data set {name!r} is damaged: {path} cannot be read. Delete it and save it "
-            f"again: `KERAS_BACKEND=tensorflow python tools/prepare_data.py --arrays {name}`."
+            f"again: `KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} "
+            "--arrays FOLDER`."
         ) from error
     return Examples(train_x, train_y), Examples(test_x, test_y)

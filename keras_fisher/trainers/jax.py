@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import keras
+import numpy as np
 from keras import ops
 
 from keras_fisher._stateless import Stateless
 
 Groups = tuple[list[keras.Variable], ...]
+State = Sequence[Any]
+TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
 
 
 class Trainer(keras.Model, abc.ABC):
@@ -29,6 +35,7 @@ class Trainer(keras.Model, abc.ABC):
     def _own_variables(self) -> list[keras.Variable]:
         """What a step moves that Keras does not know of."""
 
+    train_function: Any
     _is_distributed = False
     _can_skip_steps = True
 
@@ -46,7 +53,40 @@ class Trainer(keras.Model, abc.ABC):
         """Where variables are made."""
         return contextlib.nullcontext()
 
-    def train_step(self, state: Sequence[Any], data: Any) -> tuple[dict[str, Any], Sequence[Any]]:
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes what trains on `steps_per_execution` batches from an iterator, in one dispatch.
+
+        Keras's own dispatches them one by one.
+        """
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        if self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly:
+            self.train_function = self._in_one_dispatch(self.train_function)
+
+    def _in_one_dispatch(self, one_by_one: TrainFunction) -> TrainFunction:
+        def steps(state: State, batches: Any) -> tuple[dict[str, Any], State]:
+            def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
+                logs, state = self.train_step(state, batch)
+                return state, logs
+
+            state, logs = jax.lax.scan(step, state, batches)
+            return {name: values[-1] for name, values in logs.items()}, state
+
+        is_shared = keras.distribution.distribution() is not None
+        shardings = (None, self._get_state_sharding_spec()) if is_shared else None
+        compiled = jax.jit(steps, donate_argnums=0, out_shardings=shardings)
+
+        def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
+            batches = list(itertools.islice(iterator, self.steps_per_execution))
+            shapes = [[leaf.shape for leaf in jax.tree.leaves(batch)] for batch in batches]
+            if len(batches) < self.steps_per_execution or any(s != shapes[0] for s in shapes):
+                return one_by_one(state, iter(batches))
+            return compiled(state, jax.tree.map(_stacked, *batches))
+
+        return train
+
+    def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
         """Takes a training step: from the values of all variables to the logs and new values."""
         groups = self._trained_groups()
         pairs = [
@@ -76,3 +116,8 @@ class Trainer(keras.Model, abc.ABC):
         for group, new in zip((weights, own), found, strict=True):
             for variable, value in zip(group, new, strict=True):
                 variable.assign(value)
+
+
+def _stacked(*arrays: Any) -> Any:
+    on_host = all(isinstance(array, np.ndarray) for array in arrays)
+    return np.stack(arrays) if on_host else jnp.stack(arrays)

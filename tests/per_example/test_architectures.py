@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher import zoo
+from tests import backend
 from tests.per_example import loop
 
 CLASSES, EXAMPLES = 3, 3
@@ -55,6 +56,7 @@ def nll(labels, outputs):
     return kf.likelihoods.Categorical().nll(labels, outputs)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
     expected = loop.loop(*in_precision("float64", name), nll)
@@ -66,6 +68,7 @@ def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
     assert loop.relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.usefixtures("float64")
 def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
     model, x, y = in_precision("float64", "resnet18")
     expected = loop.loop(model, x, y, nll)
@@ -79,6 +82,7 @@ def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
     assert trace.layers == pytest.approx(by_layer, rel=1e-10)
 
 
+@backend.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
 @pytest.mark.usefixtures("float64")
 def test_probabilities_have_the_trace_of_their_logits():
     traces = []

@@ -9,6 +9,8 @@ import pytest
 from tests.per_example import loop
 from tests.rules import cases, portable
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 GROUPS = {**cases.KINDS, **cases.COMBINATIONS, "one-of-each": cases.ONE_OF_EACH}
 # float64: rounding alone, so that a slip in a formula shows. float32: what the package promises.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}

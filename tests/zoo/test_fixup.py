@@ -40,6 +40,7 @@ def test_scalars_start_as_the_identity_and_have_one_number_each():
     assert [w.shape for w in scalars().trainable_weights] == [(), (), ()]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("policy", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 def test_the_rules_agree_with_a_float64_loop(policy, tolerance):
     squares = {}

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from keras_fisher.data import DatasetDamagedError, load_arrays, saved
+from keras_fisher.data.examples import Examples
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    generator = np.random.default_rng(0)
+
+    def examples(count):
+        x = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        return Examples(x, (np.arange(count) % 10).astype(np.int32))
+
+    return saved.save("cifar10", (examples(40), examples(20)), str(tmp_path))
+
+
+def test_saved_arrays_take_the_place_of_tfds(path):
+    splits = load_arrays("cifar10", validation_size=10)
+    assert [len(part.y) for part in splits[:3]] == [30, 10, 20]
+    with np.load(path) as file:
+        assert np.array_equal(splits.test.y, file["test_y"])
+    assert splits.train.x.mean() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive"])
+def test_a_damaged_file_is_named(path, content):
+    path.write_bytes(content)
+    with pytest.raises(DatasetDamagedError, match=r"cifar10\.npz cannot be read"):
+        load_arrays("cifar10")
+
+
+def test_an_array_that_is_missing_is_damage_too(path):
+    np.savez(path, train_x=np.zeros(3))
+    with pytest.raises(DatasetDamagedError, match=r"cifar10\.npz cannot be read"):
+        load_arrays("cifar10")
+
+
+def test_objects_are_not_unpickled(path):
+    np.savez(path, **dict.fromkeys(("train_x", "train_y", "test_x", "test_y"), np.array([{}])))
+    with pytest.raises(DatasetDamagedError):
+        load_arrays("cifar10")

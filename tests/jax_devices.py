@@ -1,0 +1,56 @@
+"""Trains on virtual CPU devices and on one, and prints what differs; run by test_jax.py."""
+
+import json
+import os
+import sys
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ["JAX_ENABLE_X64"] = "1"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import contextlib
+
+import jax
+import keras
+import numpy as np
+from keras.src.backend.common import dtypes
+
+import keras_fisher as kf
+from tests import nets
+
+BATCH = 16
+CASES = {
+    "fp": {},
+    "gp_x": {"penalty": "gp_x"},
+    "gp by difference": {"penalty": "gp", "gradient": "finite_difference"},
+    "a share of the batch": {"penalty": "gp", "penalty_batch_size": 0.25},
+    "in parts": {"penalty": "gp", "micro_batch_size": 4},
+}
+
+
+def trained(name, on, **arguments):
+    with on:
+        model = nets.compiled(
+            name, keras.optimizers.SGD(0.1, momentum=0.9), alpha=0.5, update_freq=2, **arguments
+        )
+        x, y = nets.inputs(name, 4 * BATCH), nets.labels(4 * BATCH)
+        history = model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0).history
+        trace = kf.fisher_trace(model, (x, y), labels="expected").value
+        devices = len(model.trainable_weights[0].value.sharding.device_set)
+    values = [*nets.flat(model.weights), *history["loss"], *history["penalty"], trace]
+    return np.array(values), devices
+
+
+def compared(name, arguments):
+    alone, one = trained(name, contextlib.nullcontext(), **arguments)
+    together, several = trained(name, keras.distribution.DataParallel().scope(), **arguments)
+    return {"devices": [one, several], "error": float(nets.relative_error(together, alone))}
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == 4
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras keeps to single precision else
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    found = {case: compared("subclassed", CASES[case]) for case in CASES}
+    json.dump(found, sys.stdout)
