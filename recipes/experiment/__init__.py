@@ -15,6 +15,7 @@
 | `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
 | `command.py` | the command line |
 | `running.py` | one run of a plan after another |
+| `side_by_side.py` | several runs of a plan at a time |
 | `search.py` | the runs of a grid as a search of keras-tuner, on one machine or many |
 | `tuned.py` | what searches have found, for the recipes that need it |
 | `cost.py` | what a command would cost |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from experiment.errors import SettingsError
 from experiment.recipe import Recipe
 from experiment.running import train_all
 from experiment.setting import Run, Setting, flag
+from experiment.side_by_side import train_side_by_side
 from experiment.tuned import tuned_values, with_tuned
 
 EPILOG = (
@@ -42,6 +44,8 @@ def main(
             print(cost(recipe, settings))
             return
         check_steps(recipe.all_runs(settings), given.distribute)
+        if given.jobs > 1:
+            run_all = _side_by_side(given, run_all)
         on = choose_devices(given.distribute)
         if on.is_chief:
             results.claim_folder(given.out, recipe.name)
@@ -79,6 +83,22 @@ def parse(
     return {part: _overridden(setting, given) for part, setting in chosen.items()}, given
 
 
+def _side_by_side(given: argparse.Namespace, run_all: RunAll) -> RunAll:
+    """What trains several runs at a time."""
+    if run_all is not train_all or given.distribute != KINDS[0]:
+        raise SettingsError(
+            "`--jobs` must be 1 with --distribute, and in a search, whose runs other processes may "
+            f"share (KERASTUNER_TUNER_ID). Received: {given.jobs}"
+        )
+    return functools.partial(train_side_by_side, jobs=given.jobs)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {number}")
+    return number
+
+
 def _overridden(setting: Setting, given: argparse.Namespace) -> Setting:
     """A setting with those of its values that were given."""
     values: dict[str, Any] = {
@@ -112,6 +132,13 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
         default=KINDS[0],
         help="train each run on one device, on all of this machine, or on the machines of TF_CONFIG"
         f" (docs/distributed.md); default: {KINDS[0]}",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="how many runs to train at a time, in processes that share the device; default: 1",
     )
     parser.add_argument(
         "--only",

@@ -37,6 +37,17 @@ class Progress:
         self._own.reset(total=run.epochs)
         self._own.set_description(run.name)
 
+    def begin_one_of(self, run: Run, number: int) -> None:
+        """Shows the latest of several runs side by side."""
+        self._all.set_description(f"run {number} of {self.planned}")
+        self._all.set_postfix_str(run.name)
+
+    def count(self, epochs: int, is_skipped: bool) -> None:
+        """Counts epochs of any of several runs side by side."""
+        if is_skipped:
+            self._all.initial += epochs
+        self._all.update(epochs)
+
     def update(self, epochs: int) -> None:
         self._own.update(epochs)
         self._all.update(epochs)
