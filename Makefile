@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo recipes-demo test test-lowest test-newest pytest lint format wheel clean
+# What is run with the JAX backend too; tests/test_jax.py compares the two with each other.
+JAX_TESTS := tests/test_gradients.py tests/callbacks/test_non_finite_guard.py \
+	tests/traces/test_minibatch.py tests/traces/test_gradient_norm.py tests/test_readme.py
+# Tests compile much and compute little.
+JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+
+.PHONY: help demo recipes-demo test test-jax test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -18,7 +24,11 @@ demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three
 recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
-test: lint pytest  ## Run the linters, the type checker, the tests and the docstrings' examples
+test: lint pytest test-jax  ## Run the linters, the type checker, the tests and the docstrings' examples
+
+test-jax: $(STAMP)  ## Run the tests that are run with the JAX backend
+	KERAS_BACKEND=jax XLA_FLAGS="$(JAX_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 \
+		--max-worker-restart=0 --dist=loadfile --no-loadscope-reorder $(JAX_TESTS)
 
 # In environments of their own. Linters are left out: they change their minds between versions.
 test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares

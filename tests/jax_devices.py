@@ -47,10 +47,20 @@ def compared(name, arguments):
     return {"devices": [one, several], "error": float(nets.relative_error(together, alone))}
 
 
+def in_dispatches(steps):
+    """Weights after two epochs of five batches, the last one smaller, so many in a dispatch."""
+    arguments = {"steps_per_execution": steps, "metrics": ["accuracy"]}
+    model = nets.compiled("dropout", keras.optimizers.SGD(0.1), alpha=0.5, compile_args=arguments)
+    x, y = nets.inputs("dropout", 4 * BATCH + 3), nets.labels(4 * BATCH + 3)
+    fit = model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0)
+    return [*nets.flat(model.weights).tolist(), *fit.history["accuracy"], *fit.history["penalty"]]
+
+
 if __name__ == "__main__":
     assert len(jax.devices()) == 4
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras keeps to single precision else
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     found = {case: compared("subclassed", CASES[case]) for case in CASES}
+    found["dispatches"] = [in_dispatches(steps) for steps in (1, 2, 5)]
     json.dump(found, sys.stdout)

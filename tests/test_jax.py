@@ -52,6 +52,12 @@ def test_devices_together_train_what_one_trains_on_the_whole_batch(case):
     assert found["error"] < 1e-6  # of metrics in single precision
 
 
+def test_steps_in_one_dispatch_are_those_taken_one_by_one():
+    one_by_one, *together = on_devices()["dispatches"]
+    for weights in together:
+        assert weights == one_by_one
+
+
 ALONE = """
 import sys
 sys.modules["tensorflow"] = None  # as if it were not installed

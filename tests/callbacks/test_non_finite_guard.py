@@ -7,6 +7,7 @@ from keras import ops
 
 import keras_fisher as kf
 from keras_fisher.callbacks import NonFiniteGuard
+from tests import backend
 
 BATCH = 8
 WHAT = {
@@ -139,6 +140,16 @@ def test_an_interrupted_skipping_fit_does_not_skip_on():
         fit(model, examples(), NonFiniteGuard("skip"), Interrupt())
     fit(model, poisoned(batch=0))
     assert np.isnan(model.get_weights()[0]).all()
+
+
+@backend.jax_only  # whose steps cannot fail
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_outside_the_classes_makes_the_loss_nan(caplog, label, alpha):
+    x, y = examples(BATCH)
+    y[4] = label
+    model_of(alpha=alpha).fit(backend.batches(x, y, BATCH), verbose=0)
+    assert WHAT["loss"] in warnings_of(caplog)[0]
 
 
 def test_a_loss_of_one_s_own_is_watched(caplog):

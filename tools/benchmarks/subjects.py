@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_fisher as kf
 from keras_fisher import zoo
@@ -65,12 +64,14 @@ class Subject(NamedTuple):
     x: np.ndarray
     y: np.ndarray
 
-    def batches(self, size: int | None = None) -> tf.data.Dataset:
+    def batches(self, size: int | None = None) -> Any:
         """The examples over and over, all of them or so many at a time.
 
         Without autotuning: with it, the end of an iterator may wait as long again as it lived (its
         thread sleeps for 10 ms, 20 ms, 40 ms, ..., and is not always woken).
         """
+        import tensorflow as tf  # the networks alone do not need it
+
         options = tf.data.Options()
         options.autotune.enabled = False
         data = tf.data.Dataset.from_tensor_slices((self.x, self.y)).batch(size or len(self.y))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 THREADS = 2
@@ -23,6 +22,8 @@ Measurement = Callable[[], tuple[float, Any]]
 
 def use_cpu() -> None:
     """Leaves out a GPU, and sets the number of threads."""
+    import tensorflow as tf  # timing alone does not need it
+
     tf.config.set_visible_devices([], "GPU")
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
