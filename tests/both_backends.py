@@ -10,14 +10,16 @@ import keras
 import numpy as np
 
 import keras_fisher as kf
-from tests import nets
+from tests import backend, nets
 
 CASES = {
-    f"{name}, {penalty}, {gradient}": (name, penalty, gradient)
-    for name in ("batch_norm_cnn", "group_norm_cnn", "attention", "recurrent")
-    for penalty in ("fp", "gp_x")
-    for gradient in ("exact",)
-    if (name, penalty) != ("attention", "gp_x")
+    f"{penalty}, {name}": (name, penalty)
+    for name, penalty in (
+        ("batch_norm_cnn", "fp"),
+        ("batch_norm_cnn", "gp_x"),
+        ("group_norm_cnn", "gp"),
+        ("attention", "fp"),
+    )
 }
 TRACES = {
     "fisher_trace, given": lambda model, data: kf.fisher_trace(model, data, labels="given"),
@@ -37,13 +39,12 @@ def with_same_weights(net):
     return net
 
 
-def step(name, penalty, gradient):
+def step(name, penalty):
     """The penalty of a batch, and where a step along its gradient leads."""
     net = with_same_weights(nets.build(name))
-    model = kf.FisherPenaltyModel(
-        net, 1.0, penalty=penalty, gradient=gradient, likelihood=nets.HeldLabels()
-    )
-    model.compile(keras.optimizers.SGD(1.0), nets.loss())
+    model = kf.FisherPenaltyModel(net, 1.0, penalty=penalty, likelihood=nets.HeldLabels())
+    # A single step: TensorFlow takes it quicker than it traces it.
+    model.compile(keras.optimizers.SGD(1.0), nets.loss(), run_eagerly=not backend.IS_JAX)
     logs = model.train_on_batch(nets.inputs(name), nets.labels(), return_dict=True)
     return [*nets.flat(net.weights).tolist(), float(logs["penalty"])]
 

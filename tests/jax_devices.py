@@ -1,14 +1,8 @@
 """Trains on virtual CPU devices and on one, and prints what differs; run by test_jax.py."""
 
-import json
-import os
-import sys
-
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["JAX_ENABLE_X64"] = "1"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-
 import contextlib
+import json
+import sys
 
 import jax
 import keras

@@ -17,6 +17,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+# Tests compile much and compute little.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
 def printed(module, **environment):
     """What a module prints as JSON when it is run."""
     command = [sys.executable, "-m", module]
@@ -29,7 +33,7 @@ def printed(module, **environment):
 
 @functools.cache
 def results_of(backend):
-    return printed("tests.both_backends", KERAS_BACKEND=backend)
+    return printed("tests.both_backends", KERAS_BACKEND=backend, XLA_FLAGS=QUICKLY)
 
 
 @pytest.mark.parametrize("what", both_backends.NAMES)
@@ -42,7 +46,12 @@ def test_both_backends_compute_the_same(what):
 
 @functools.cache
 def on_devices():
-    return printed("tests.jax_devices")
+    return printed(
+        "tests.jax_devices",
+        KERAS_BACKEND="jax",
+        JAX_ENABLE_X64="1",
+        XLA_FLAGS=f"{QUICKLY} --xla_force_host_platform_device_count=4",
+    )
 
 
 @pytest.mark.parametrize("case", jax_devices.CASES)
