@@ -104,7 +104,9 @@ class QuadraticForms:
                 self._check(x, y, seed)
         use_second = not by_weight and self._is_proven
         measure = self._summed if use_second else self._by_weight
-        return ops.convert_to_numpy(measure(x, y, np.arange(num_probes), seed))
+        size = autodiff.PROBES_AT_ONCE or num_probes
+        probes = np.split(np.arange(num_probes), range(size, num_probes, size))
+        return np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
 
     def _is_product(self, layer: Any) -> bool:
         return (

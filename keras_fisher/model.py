@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
+_NO_PENALTY, _KEPT_PENALTY, _NEW_PENALTY = range(3)  # kinds of steps
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _DIFFERENCE_OF_ROUNDED = (
@@ -334,15 +335,20 @@ class FisherPenaltyModel(Trainer):
                 self._state.allocate(self._penalised_weights())
         return super().make_train_function(force)
 
-    def _take_step(self, data: Any) -> None:
-        """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras."""
+    def _take_step(self, data: Any, kind: int | None = None) -> None:
+        """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras.
+
+        It is of a `_step_kind`, or of that which the variables tell where it is taken.
+        """
         self._create_variables(data)
         self._follow_schedule()
         before = self._statistics() if self._watch.skips else []
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        is_due = self._state.is_due() if kind is None else kind == _NEW_PENALTY
         autodiff.cond(
-            self._state.alpha > 0.0,
-            lambda: self._penalised_step(*keras.utils.unpack_x_y_sample_weight(data)),
-            lambda: self._plain_step(*keras.utils.unpack_x_y_sample_weight(data)),
+            self._state.alpha > 0.0 if kind is None else kind != _NO_PENALTY,
+            lambda: self._penalised_step(x, y, sample_weight, is_due),
+            lambda: self._plain_step(x, y, sample_weight),
         )
         is_finite = self._note()
         for variable, value in before:
@@ -460,10 +466,10 @@ class FisherPenaltyModel(Trainer):
     def _plain_step(self, x: Any, y: Any, sample_weight: Any) -> None:
         self._apply(self._plain_gradients(x, y, sample_weight))
 
-    def _penalised_step(self, x: Any, y: Any, sample_weight: Any) -> None:
+    def _penalised_step(self, x: Any, y: Any, sample_weight: Any, is_due: Any) -> None:
         connected = Connected()
         gradients = autodiff.cond(
-            self._state.is_due(),
+            is_due,
             lambda: connected.only(self._penalised_gradients(x, y, sample_weight)),
             lambda: connected.only(self._plain_gradients(x, y, sample_weight)),
         )
@@ -491,11 +497,10 @@ class FisherPenaltyModel(Trainer):
         variables = [*self.non_trainable_weights, *self.metrics_variables]
         return [(variable, ops.copy(variable)) for variable in variables]
 
-    def _step_on_replicas(self) -> Any:
-        """0 for a plain step, 1 for one with the kept gradient of the penalty, 2 with a new one."""
+    def _step_kind(self) -> Any:
         self._follow_schedule()
-        penalised = ops.where(self._state.is_due(), 2, 1)
-        return ops.where(self._state.alpha > 0.0, penalised, 0)
+        penalised = ops.where(self._state.is_due(), _NEW_PENALTY, _KEPT_PENALTY)
+        return ops.where(self._state.alpha > 0.0, penalised, _NO_PENALTY)
 
     def _steps_on_replicas(self) -> Sequence[Callable[[Replica, Any], Any]]:
         return [

@@ -42,7 +42,11 @@ def compared(name, arguments):
 
 
 def in_dispatches(steps):
-    """Weights after two epochs of five batches, the last one smaller, so many in a dispatch."""
+    """Weights after two epochs of five batches, the last one smaller, so many in a dispatch.
+
+    In one dispatch as on an accelerator; by themselves as on a CPU.
+    """
+    jax.default_backend = lambda: "cpu" if steps == 1 else "gpu"
     arguments = {"steps_per_execution": steps, "metrics": ["accuracy"]}
     model = nets.compiled("dropout", keras.optimizers.SGD(0.1), alpha=0.5, compile_args=arguments)
     x, y = nets.inputs("dropout", 4 * BATCH + 3), nets.labels(4 * BATCH + 3)

@@ -72,7 +72,8 @@ import sys
 sys.modules["tensorflow"] = None  # as if it were not installed
 import keras_fisher as kf, numpy as np, keras
 data = kf.data.load("digits", batch_size=100, augment="flip")
-model = kf.FisherPenaltyModel(kf.zoo.simple_cnn(input_shape=(8, 8, 1), num_classes=10, width=4))
+layers = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.Dense(10)]
+model = kf.FisherPenaltyModel(keras.Sequential([keras.Input((8, 8, 1)), *layers]))
 model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 fit = model.fit(data.train, steps_per_epoch=2, verbose=0, validation_data=data.test)
 print(np.isfinite(fit.history["penalty"][0]))

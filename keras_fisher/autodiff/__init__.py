@@ -16,6 +16,7 @@
 - `replica_index()`: which of several replicas a step is of.
 - `synchronise(model)`: brings a model that is training up to date.
 - `COUNTER_DTYPE`: that of variables which count.
+- `PROBES_AT_ONCE`: how many probes one call may follow.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SUPPORTED = ("tensorflow", "jax")
 if keras.backend.backend() == "tensorflow":
     from keras_fisher.autodiff.tensorflow import (
         COUNTER_DTYPE,
+        PROBES_AT_ONCE,
         Line,
         Tap,
         checked_below,
@@ -52,6 +54,7 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from keras_fisher.autodiff.jax import (
         COUNTER_DTYPE,
+        PROBES_AT_ONCE,
         Line,
         Tap,
         checked_below,
@@ -81,6 +84,7 @@ else:
 
 __all__ = [
     "COUNTER_DTYPE",
+    "PROBES_AT_ONCE",
     "InnerGraphError",
     "Line",
     "Part",

@@ -18,6 +18,10 @@ Tap = Callable[[Any], Any]
 # Where JAX has 64-bit integers only if told so.
 COUNTER_DTYPE = "int32"
 
+# How many random probes may be followed in one call of a compiled function, `None` for any number:
+# XLA computes a loop on one core of a CPU alone.
+PROBES_AT_ONCE: int | None = 1 if jax.default_backend() == "cpu" else None
+
 # JAX does not tell the derivatives along a line of what is computed within a function.
 Line: Any = None
 
@@ -141,7 +145,7 @@ def map_probes(
         keys = [jax.random.fold_in(own, i) for i in range(len(weights))]
         return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
 
-    return jax.lax.map(one, probes)
+    return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
 
 
 def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:

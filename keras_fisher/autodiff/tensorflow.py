@@ -19,6 +19,10 @@ Tap = Callable[[Any], Any]
 COUNTER_DTYPE = "int64"
 
 
+# How many random probes may be followed in one call of a compiled function, `None` for any number.
+PROBES_AT_ONCE: int | None = None
+
+
 def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
     """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
     with tf.GradientTape() as tape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 from keras import ops
 
 from keras_fisher._stateless import Stateless
+from keras_fisher.autodiff.jax_pure import Pure
 
+_STEP_KINDS = 3
 Groups = tuple[list[keras.Variable], ...]
 State = Sequence[Any]
 TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
@@ -28,8 +31,12 @@ class Trainer(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
-    def _take_step(self, data: Any) -> None:
-        """Takes a training step on a batch."""
+    def _take_step(self, data: Any, kind: int | None = None) -> None:
+        """Takes a training step on a batch: of a kind, or of that which variables tell."""
+
+    @abc.abstractmethod
+    def _step_kind(self) -> Any:
+        """The kind of the next step, below `_STEP_KINDS`."""
 
     @abc.abstractmethod
     def _own_variables(self) -> list[keras.Variable]:
@@ -54,15 +61,51 @@ class Trainer(keras.Model, abc.ABC):
         return contextlib.nullcontext()
 
     def make_train_function(self, force: bool = False) -> None:
-        """Makes what trains on `steps_per_execution` batches from an iterator, in one dispatch.
+        """Makes what trains on `steps_per_execution` batches from an iterator.
 
-        Keras's own dispatches them one by one.
+        On a CPU XLA computes what is inside of a branch or a loop on one core alone: there the host
+        looks which kind of step is next, and steps are dispatched one by one. Elsewhere it never
+        waits for the device, and they go there in one dispatch.
         """
         if self.train_function is not None and not force:
             return
         super().make_train_function(force)
-        if self.steps_per_execution > 1 and self.jit_compile and not self.run_eagerly:
+        if self.run_eagerly or not self.jit_compile:
+            return
+        if jax.default_backend() == "cpu":
+            self.train_function = self._branching_on_host()
+        elif self.steps_per_execution > 1:
             self.train_function = self._in_one_dispatch(self.train_function)
+
+    def _branching_on_host(self) -> TrainFunction:
+        deciding = self._own_variables()
+        decide = jax.jit(lambda values: Pure(self._step_kind, deciding)(values)[0])
+        places = [[id(v) for v in self.non_trainable_variables].index(id(v)) for v in deciding]
+        steps = [
+            jax.jit(
+                functools.partial(self.train_step, kind=kind),
+                donate_argnums=0,
+                out_shardings=self._shardings(),
+            )
+            for kind in range(_STEP_KINDS)
+        ]
+
+        def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
+            logs: dict[str, Any] | None = None
+            for batch in itertools.islice(iterator, self.steps_per_execution):
+                kind = int(decide([state[1][place] for place in places]))
+                logs, state = steps[kind](state, batch)
+            if logs is None:
+                raise StopIteration
+            return logs, state
+
+        return train
+
+    def _shardings(self) -> Any:
+        """How logs and state are spread over devices, if they are."""
+        if keras.distribution.distribution() is None:
+            return None
+        return None, self._get_state_sharding_spec()
 
     def _in_one_dispatch(self, one_by_one: TrainFunction) -> TrainFunction:
         def steps(state: State, batches: Any) -> tuple[dict[str, Any], State]:
@@ -73,9 +116,7 @@ class Trainer(keras.Model, abc.ABC):
             state, logs = jax.lax.scan(step, state, batches)
             return {name: values[-1] for name, values in logs.items()}, state
 
-        is_shared = keras.distribution.distribution() is not None
-        shardings = (None, self._get_state_sharding_spec()) if is_shared else None
-        compiled = jax.jit(steps, donate_argnums=0, out_shardings=shardings)
+        compiled = jax.jit(steps, donate_argnums=0, out_shardings=self._shardings())
 
         def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
             batches = list(itertools.islice(iterator, self.steps_per_execution))
@@ -86,7 +127,9 @@ class Trainer(keras.Model, abc.ABC):
 
         return train
 
-    def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
+    def train_step(
+        self, state: State, data: Any, kind: int | None = None
+    ) -> tuple[dict[str, Any], State]:
         """Takes a training step: from the values of all variables to the logs and new values."""
         groups = self._trained_groups()
         pairs = [
@@ -95,7 +138,7 @@ class Trainer(keras.Model, abc.ABC):
             for pair in zip(group, values, strict=True)
         ]
         with Stateless(pairs, collect_losses=True) as scope:
-            self._take_step(data)
+            self._take_step(data, kind)
             logs = self.get_metrics_result()
         return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
 

@@ -30,7 +30,7 @@ class Trainer(keras.Model, abc.ABC):
         """Takes a training step on a batch, on one device."""
 
     @abc.abstractmethod
-    def _step_on_replicas(self) -> Any:
+    def _step_kind(self) -> Any:
         """Which of `_steps_on_replicas` all replicas are to take now, an integer."""
 
     @abc.abstractmethod
@@ -105,7 +105,7 @@ class Trainer(keras.Model, abc.ABC):
         if self.train_function is None or force:
             self.train_function = replicas.on_replicas(
                 self.distribute_strategy,
-                self._step_on_replicas,
+                self._step_kind,
                 [functools.partial(_on_replica, step) for step in self._steps_on_replicas()],
                 self.get_metrics_result,
                 self.run_eagerly,
