@@ -10,7 +10,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 JAX_TESTS := tests/test_gradients.py tests/callbacks/test_non_finite_guard.py \
 	tests/traces/test_minibatch.py tests/traces/test_gradient_norm.py tests/test_readme.py
 # Not what takes long there and adds little.
-JAX_CHOICE := not recurrent and not difference_agrees and not (takes_the_first and batch_norm)
+JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_agrees \
+	and not (takes_the_first and (batch_norm or gp))
 # Tests compile much and compute little.
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
