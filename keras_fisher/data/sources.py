@@ -94,18 +94,18 @@ def damaged(name: str, builder: Any, what: str) -> DatasetDamagedError:
     )
 
 
-def import_package(module: str) -> Any:
+def import_package(module: str, extra: str = "datasets") -> Any:
     """The module, or an error that says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"Loading this data set needs {error.name}: pip install keras-fisher[recipes]"
+            f"Loading this data set needs {error.name}: pip install keras-fisher[{extra}]"
         ) from error
 
 
 def _digits() -> tuple[Examples, Examples]:
-    x, y = import_package("sklearn.datasets").load_digits(return_X_y=True)
+    x, y = import_package("sklearn.datasets", "recipes").load_digits(return_X_y=True)
     digits = Examples(x.reshape(-1, 8, 8, 1), y)
     order = np.random.default_rng(0).permutation(len(y))
     num_test = round(0.3 * len(y))

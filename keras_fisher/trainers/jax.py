@@ -72,8 +72,10 @@ class Trainer(keras.Model, abc.ABC):
         super().make_train_function(force)
         if self.run_eagerly or not self.jit_compile:
             return
+        has_own_step = type(self).train_step is not Trainer.train_step  # of a subclass
         if jax.default_backend() == "cpu":
-            self.train_function = self._branching_on_host()
+            if not has_own_step:
+                self.train_function = self._branching_on_host()
         elif self.steps_per_execution > 1:
             self.train_function = self._in_one_dispatch(self.train_function)
 
@@ -83,7 +85,7 @@ class Trainer(keras.Model, abc.ABC):
         places = [[id(v) for v in self.non_trainable_variables].index(id(v)) for v in deciding]
         steps = [
             jax.jit(
-                functools.partial(self.train_step, kind=kind),
+                functools.partial(self._step_of_kind, kind),
                 donate_argnums=0,
                 out_shardings=self._shardings(),
             )
@@ -114,7 +116,7 @@ class Trainer(keras.Model, abc.ABC):
                 return state, logs
 
             state, logs = jax.lax.scan(step, state, batches)
-            return {name: values[-1] for name, values in logs.items()}, state
+            return jax.tree.map(lambda values: values[-1], logs), state
 
         compiled = jax.jit(steps, donate_argnums=0, out_shardings=self._shardings())
 
@@ -127,10 +129,13 @@ class Trainer(keras.Model, abc.ABC):
 
         return train
 
-    def train_step(
-        self, state: State, data: Any, kind: int | None = None
-    ) -> tuple[dict[str, Any], State]:
+    def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
         """Takes a training step: from the values of all variables to the logs and new values."""
+        return self._step_of_kind(None, state, data)
+
+    def _step_of_kind(
+        self, kind: int | None, state: State, data: Any
+    ) -> tuple[dict[str, Any], State]:
         groups = self._trained_groups()
         pairs = [
             pair
