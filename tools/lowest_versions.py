@@ -11,7 +11,8 @@ import tomllib
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-EXTRAS = ("tuning", "recipes")  # what others are for is not used at run time
+# What others are for is not used at run time.
+EXTRAS = ("tensorflow", "jax", "datasets", "tuning", "recipes")
 
 
 def lowest(pyproject: str) -> list[str]:
