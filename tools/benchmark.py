@@ -38,8 +38,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks import COMPARISONS, SECTIONS
 from benchmarks.rows import Row, SectionSkipped, table
+from benchmarks.sections import COMPARISONS, SECTIONS
 from benchmarks.subjects import NETWORKS, only
 from benchmarks.timing import THREADS, use_cpu
 from benchmarks.torch_process import PACKAGES
