@@ -43,17 +43,17 @@ def test_where_a_server_answers_tfds_is_left_to_download(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"),
+    ("name", "module", "extra"),
     [
-        ("digits", "sklearn.datasets"),
-        ("cifar10", "tensorflow_datasets"),
-        ("tiny_imagenet32", "tensorflow_datasets"),
-        ("imagenet2012", "tensorflow_datasets"),
+        ("digits", "sklearn.datasets", "recipes"),
+        ("cifar10", "tensorflow_datasets", "datasets"),
+        ("tiny_imagenet32", "tensorflow_datasets", "datasets"),
+        ("imagenet2012", "tensorflow_datasets", "datasets"),
     ],
 )
-def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module):
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"{module}.*pip install keras-fisher\[recipes\]"):
+    with pytest.raises(ImportError, match=rf"{module}.*pip install keras-fisher\[{extra}\]"):
         load(name)
 
 
