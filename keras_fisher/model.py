@@ -243,8 +243,7 @@ class FisherPenaltyModel(Trainer):
 
     @alpha.setter
     def alpha(self, value: float | LearningRateSchedule) -> None:
-        if self.built:
-            autodiff.synchronise(self)
+        autodiff.synchronise(self)
         was_scheduled = self._schedule is not None
         if isinstance(value, LearningRateSchedule):
             self._schedule = value

@@ -1,6 +1,5 @@
 """Mixup: training on convex combinations of pairs of examples, as arrays of JAX."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,12 +7,14 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_fisher._arguments import check_given_seed, check_integer, check_positive
+from keras_fisher._arguments import check_given_seed, check_positive
+from keras_fisher.data.jax_batches import Batches
+from keras_fisher.data.pipelines import check_classes_to_mix
 
 
 def mixup(
     dataset: keras.utils.PyDataset, beta: float, seed: int, num_classes: int | None = None
-) -> keras.utils.PyDataset:
+) -> Batches:
     """Mixes each batch with a random permutation of itself.
 
     For each batch one `lam ~ Beta(beta, beta)` and one permutation `p` are drawn, and
@@ -52,35 +53,15 @@ def mixup(
     x, y = dataset[0]
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
-    if y.ndim == 1 and num_classes is None:
-        raise ValueError(
-            "Mixup of integer labels needs `num_classes`. Received: num_classes=None. "
-            "Pass the number of classes, or one-hot labels."
-        )
-    if num_classes is not None:
-        num_classes = check_integer("num_classes", num_classes, low=2)
-    return _Mixed(dataset, beta, seed, num_classes)
+    if y.ndim == 1 or num_classes is not None:
+        num_classes = check_classes_to_mix(num_classes)
+    key = jax.random.key(seed)
 
+    def at(index: int) -> tuple[Any, Any]:
+        x, y = dataset[index]
+        return mixed(x, y, num_classes, beta, jax.random.fold_in(key, index))
 
-class _Mixed(keras.utils.PyDataset):
-    def __init__(self, batches: Any, beta: float, seed: int, num_classes: int | None) -> None:
-        super().__init__()
-        self._batches, self._beta, self._num_classes = batches, beta, num_classes
-        self._key = jax.random.key(seed)
-
-    @property
-    def num_batches(self) -> int | None:
-        return self._batches.num_batches
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        x, y = self._batches[index]
-        return mixed(x, y, self._num_classes, self._beta, jax.random.fold_in(self._key, index))
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        index = 0
-        while self.num_batches is None or index < self.num_batches:
-            yield self[index]
-            index += 1
+    return Batches(at, dataset.num_batches)
 
 
 def mixed(x: Any, y: Any, num_classes: int | None, beta: float, key: Any) -> tuple[Any, Any]:

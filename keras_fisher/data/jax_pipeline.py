@@ -4,56 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import keras
 import numpy as np
 
 from keras_fisher.data.jax_augment import AUGMENTATIONS
+from keras_fisher.data.jax_batches import Batches
 from keras_fisher.data.jax_mixup import mixed
 from keras_fisher.data.normalisation import Normalisation
-from keras_fisher.data.pipelines import Pipelines, check_examples, check_training
+from keras_fisher.data.pipelines import (
+    Pipelines,
+    check_classes_to_mix,
+    check_examples,
+    check_training,
+)
 from keras_fisher.data.sources import IMAGENET
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches `(x, y)`, each made on the device when it is asked for by its position.
-
-    Args:
-        batch: From a position, the batch.
-        num_batches: How many there are; `None` for no end.
-    """
-
-    def __init__(self, batch: Callable[[int], tuple[Any, Any]], num_batches: int | None) -> None:
-        super().__init__()
-        self._batch, self._num_batches = batch, num_batches
-
-    @property
-    def num_batches(self) -> int | None:
-        """How many batches there are; `None` for no end."""
-        return self._num_batches
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._batch(index)
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        index = 0
-        while self._num_batches is None or index < self._num_batches:
-            yield self[index]
-            index += 1
-
-    def skip(self, count: int) -> Batches:
-        """The batches after the first `count`."""
-        rest = None if self._num_batches is None else max(self._num_batches - count, 0)
-        return Batches(lambda index: self._batch(index + count), rest)
-
-    def take(self, count: int) -> Batches:
-        """The first `count` batches."""
-        few = count if self._num_batches is None else min(count, self._num_batches)
-        return Batches(self._batch, few)
 
 
 def training_batches(
@@ -104,11 +71,8 @@ def training_batches(
     """
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     x, y = check_examples(x, y, batch_size, augment, num_classes)
-    if mixup_beta is not None and y.ndim == 1 and num_classes is None:
-        raise ValueError(
-            "Mixup of integer labels needs `num_classes`. Received: num_classes=None. "
-            "Pass the number of classes, or one-hot labels."
-        )
+    if mixup_beta is not None and y.ndim == 1:
+        num_classes = check_classes_to_mix(num_classes)
     arrays, steps = (jnp.asarray(x), jnp.asarray(y)), math.ceil(len(y) / batch_size)
     whole = jax.random.key(seed)
 

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from keras_fisher._arguments import check_given_seed, check_integer, check_positive
+from keras_fisher._arguments import check_given_seed, check_positive
+from keras_fisher.data.pipelines import check_classes_to_mix
 
 
 def mixup(
@@ -60,12 +61,7 @@ def mixup(
         seed = check_given_seed(seed)
     has_integer_labels = _has_integer_labels(dataset)
     if has_integer_labels:
-        if num_classes is None:
-            raise ValueError(
-                "Mixup of integer labels needs `num_classes`. Received: num_classes=None. "
-                "Pass the number of classes, or one-hot labels."
-            )
-        num_classes = check_integer("num_classes", num_classes, low=2)
+        num_classes = check_classes_to_mix(num_classes)
 
     def mix(index: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = batch

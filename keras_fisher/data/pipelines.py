@@ -47,6 +47,16 @@ def check_training(
         check_positive("mixup_beta", mixup_beta)
 
 
+def check_classes_to_mix(num_classes: int | None) -> int:
+    """Returns the number of classes that mixup of integer labels needs."""
+    if num_classes is None:
+        raise ValueError(
+            "Mixup of integer labels needs `num_classes`. Received: num_classes=None. "
+            "Pass the number of classes, or one-hot labels."
+        )
+    return check_integer("num_classes", num_classes, low=2)
+
+
 def check_examples(
     x: Any, y: Any, batch_size: int, augment: str | None, num_classes: int | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -133,7 +133,7 @@ def forget_graphs(known: Set[str]) -> None:
 def forget_numbers() -> None:
     """Lets go of the tensors of Python numbers.
 
-    TensorFlow keeps one, 0.7 KB, of every different number that is turned into a tensor, as
-    TensorBoard's callback does with each value that it writes.
+    TensorFlow keeps one of every different number that is turned into a tensor, as TensorBoard's
+    callback does with each value that it writes.
     """
     context.context()._clear_caches()

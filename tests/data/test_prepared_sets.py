@@ -1,7 +1,6 @@
 """The real data sets. Each is decoded once, so all that needs them is in this file."""
 
 import functools
-import os
 from types import SimpleNamespace
 
 import keras
@@ -22,8 +21,6 @@ SETS = {
 @pytest.fixture(scope="module", params=SETS)
 def data(request):
     pytest.importorskip("tensorflow_datasets")
-    if request.param == "tiny_imagenet32" and "ALL_DATA_SETS" not in os.environ:
-        pytest.skip("takes long; set ALL_DATA_SETS")
     if not sources.find(request.param).is_prepared():
         pytest.skip(f"{request.param} is not prepared: set TFDS_DATA_DIR to a folder that holds it")
     images, classes, held_out, shared = SETS[request.param]

@@ -71,6 +71,9 @@ TUNERS = {
     "random": lambda model, **place: keras_tuner.RandomSearch(
         model, "val_accuracy", max_trials=2, seed=0, **place
     ),
+    "bayesian": lambda model, **place: keras_tuner.BayesianOptimization(
+        model, "val_accuracy", max_trials=2, num_initial_points=1, seed=0, **place
+    ),
     "hyperband": lambda model, **place: keras_tuner.Hyperband(
         model, "val_accuracy", max_epochs=2, factor=2, seed=0, **place
     ),
