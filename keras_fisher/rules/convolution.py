@@ -2,8 +2,9 @@
 
 A gradient with respect to a kernel needs, for every offset of the kernel, the input shifted by that
 offset. The shifted copies are laid side by side, so that one matrix product per example does all
-offsets. The output gradient can be shifted instead, along all axes or along some: what takes the
-fewest copies is chosen.
+offsets. The output gradient can be shifted instead, along all axes or along some. Where positions
+are few, the squared norm can be had from the inner products between them, without copies. Copying
+takes longer than multiplying: the way that writes the fewest numbers is chosen.
 """
 
 from __future__ import annotations
@@ -90,12 +91,73 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[
     ]
 
 
-def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer:
+def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer | _OfPositions:
     """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
-    if groups == 1 and max(window.strides) == 1:
-        return _shifted_gradient(x, g, window)
-    shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
-    return _grouped_gradient(x, g, window, groups, shape)
+    if groups > 1:
+        shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
+        return _grouped_gradient(x, g, window, groups, shape)
+    of_positions = _OfPositions(x, g, window)
+    fewest = _num_copied(x, g, window, _what_to_shift(x, g, window))
+    return of_positions if of_positions.size < fewest else _shifted_gradient(x, g, window)
+
+
+class _OfPositions:
+    """Per-example gradients whose squared norms come from the inner products of positions.
+
+    With p_t the patch of the input that position t of the output is computed from,
+
+        ||sum_t p_t g_t^T||^2 = sum_ts (p_t . p_s) (g_t . g_s),
+
+    and p_t . p_s is a sum, over the offsets of the kernel, of inner products of input positions.
+
+    Args:
+        x: The input, shape `(batch, *positions, channels)`.
+        g: The output gradient, shape `(batch, *positions, channels)`.
+        window: How the kernel moves.
+    """
+
+    def __init__(self, x: Any, g: Any, window: _Window) -> None:
+        self._x, self._g, self._window = x, g, window
+        self._size, self._steps = x.shape[1:-1], g.shape[1:-1]
+        self._paddings = _paddings(window, self._size, self._steps)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it takes for each example."""
+        total = math.prod(self._size) ** 2 + math.prod(self._steps) ** 2
+        for axis, (before, after) in enumerate(self._paddings):
+            n, steps = self._size[axis] + before + after, self._steps[axis]
+            others = math.prod(self._steps[:axis]) * math.prod(self._size[axis + 1 :])
+            total += (n**2 + self._window.kernel[axis] * steps**2) * others**2
+        return total
+
+    def squared_norms(self) -> Any:
+        """Returns the squared norm of each example's gradient, shape `(batch,)`."""
+        return ops.sum(self._between_patches() * _between_positions(self._g), axis=(1, 2))
+
+    def gradient(self) -> Any:
+        """Returns each example's gradient in the layout of the weight."""
+        return _shifted_gradient(self._x, self._g, self._window).gradient()
+
+    def _between_patches(self) -> Any:
+        """Inner products of the input's patches, shape (batch, T, T), one axis after the other."""
+        products = _between_positions(self._x)
+        for axis, (k, s, d, _) in enumerate(zip(*self._window, strict=True)):
+            n, padding, inner = self._size[axis], self._paddings[axis], self._size[axis + 1 :]
+            between = math.prod(inner) * math.prod(self._steps[:axis])
+            products = ops.reshape(products, (-1, n, between, n, math.prod(inner)))
+            if any(padding):
+                products = ops.pad(products, ((0, 0), padding, (0, 0), padding, (0, 0)))
+            along = [_strided(offset, s, d, self._steps[axis]) for offset in range(k)]
+            products = sum(products[:, offset, :, offset] for offset in along)
+        positions = math.prod(self._steps)
+        return ops.reshape(products, (-1, positions, positions))
+
+
+def _between_positions(x: Any) -> Any:
+    """Inner products of the positions of x, shape (batch, T, T)."""
+    flat = _flat(x, len(x.shape) - 2)
+    return ops.matmul(flat, ops.swapaxes(flat, -1, -2))
 
 
 def _grouped_gradient(
@@ -113,19 +175,30 @@ def _grouped_gradient(
     return Outer(left, right, assemble)
 
 
+def _positions(x: Any, g: Any, is_of_g: Sequence[bool]) -> list[int]:
+    """How many there are along each axis, where that of the output gradient is shifted or not."""
+    return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
+
+
+def _num_copied(x: Any, g: Any, window: _Window, is_of_g: Sequence[bool]) -> int:
+    of_x, of_g = (math.prod(_along(window, is_of_g, which).kernel) for which in (False, True))
+    return math.prod(_positions(x, g, is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
+
+
+def _what_to_shift(x: Any, g: Any, window: _Window) -> tuple[bool, ...]:
+    """Whether to shift the output gradient along each axis; with strides the input has to be."""
+    choices = (False,) if max(window.strides) > 1 else (False, True)
+    return min(
+        itertools.product(choices, repeat=len(window.kernel)),
+        key=lambda is_of_g: _num_copied(x, g, window, is_of_g),
+    )
+
+
 def _shifted_gradient(x: Any, g: Any, window: _Window) -> Outer:
     """Along each axis either the input is shifted or, the other way, the output gradient."""
     rank = len(window.kernel)
-
-    def positions(is_of_g: Sequence[bool]) -> list[int]:
-        return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
-
-    def num_copied(is_of_g: tuple[bool, ...]) -> int:
-        of_x, of_g = (math.prod(_along(window, is_of_g, which).kernel) for which in (False, True))
-        return math.prod(positions(is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
-
-    is_of_g = min(itertools.product((False, True), repeat=rank), key=num_copied)
-    steps = positions(is_of_g)
+    is_of_g = _what_to_shift(x, g, window)
+    steps = _positions(x, g, is_of_g)
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
     back = window._replace(before=tuple(r - b for r, b in zip(reach, window.before, strict=True)))
     left = _patches(x, _along(window, is_of_g, False), steps)
@@ -158,10 +231,7 @@ def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
 
 def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
     """The input at every offset, shape (batch, *steps, offsets, channels)."""
-    size, paddings = x.shape[1:-1], []
-    for axis, (k, s, d, before) in enumerate(zip(*window, strict=True)):
-        end = (steps[axis] - 1) * s + (k - 1) * d + 1
-        paddings.append((before, max(0, end - before - size[axis])))
+    paddings = _paddings(window, x.shape[1:-1], steps)
     padded = ops.pad(x, ((0, 0), *paddings, (0, 0))) if any(map(any, paddings)) else x
     shifted = [
         padded[(slice(None), *map(_strided, offset, window.strides, window.dilation, steps))]
@@ -169,6 +239,15 @@ def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
     ]
     joined = ops.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
     return ops.reshape(joined, (-1, *steps, len(shifted), x.shape[-1]))
+
+
+def _paddings(window: _Window, size: Sequence[int], steps: Sequence[int]) -> list[tuple[int, int]]:
+    """What to put before and after `size` positions, so that `steps` windows have all they read."""
+    paddings = []
+    for axis, (k, s, d, before) in enumerate(zip(*window, strict=True)):
+        end = (steps[axis] - 1) * s + (k - 1) * d + 1
+        paddings.append((before, max(0, end - before - size[axis])))
+    return paddings
 
 
 def _strided(offset: int, stride: int, dilation: int, steps: int) -> slice:

@@ -106,6 +106,7 @@ def attention(kind, *args, **kwargs):
 # (Channels differ from all sizes of the last axis: where they do not, Keras 3.15 with TensorFlow
 # adds the bias of a channels-first layer along that axis.)
 _SIZES = {1: (11,), 2: (8, 9), 3: (4, 6, 5)}
+_SMALL_SIZES = {1: (5,), 2: (4, 5), 3: (4, 2, 3)}
 _KERNELS = {1: (3,), 2: (2, 3), 3: (2, 1, 3)}
 _STRIDES = {1: (2,), 2: (2, 3), 3: (3, 2, 1)}
 _DILATIONS = {1: (2,), 2: (3, 2), 3: (3, 2, 1)}
@@ -127,14 +128,15 @@ def _case(kind, size, channels, *args, data_format, **options):
 
 
 def convolutions(kind, rank):
-    """Both formats in turn; also those in which the rule shifts the output and not the input."""
+    """Both formats in turn; and every way of the rule: shifting input or output, or neither."""
     paddings = ("valid", "same", "causal") if rank == 1 else ("valid", "same")
-    channels_filters_groups = [(2, 4, 1), (4, 2, 1), (4, 8, 2)]
-    combinations = itertools.product(paddings, _steps(rank), channels_filters_groups)
+    forms = [(_SIZES[rank], 2, 4, 1), (_SIZES[rank], 4, 2, 1), (_SIZES[rank], 4, 8, 2)]
+    forms.append((_SMALL_SIZES[rank], 80, 90, 1))
+    combinations = itertools.product(paddings, _steps(rank), forms)
     return dict(
         _case(
             kind,
-            _SIZES[rank],
+            size,
             channels,
             filters,
             _KERNELS[rank],
@@ -143,7 +145,7 @@ def convolutions(kind, rank):
             groups=groups,
             data_format=_FORMATS[i % 2],
         )
-        for i, (padding, step, (channels, filters, groups)) in enumerate(combinations)
+        for i, (padding, step, (size, channels, filters, groups)) in enumerate(combinations)
     )
 
 
@@ -227,6 +229,8 @@ EINSUM = {
 CONVOLUTION = {
     "many-positions": once((8, 8, 2), layers.Conv2D, 3, 3, activation="relu"),
     "few-positions": once((2, 2, 8), layers.Conv2D, 6, 2, padding="same", activation="tanh"),
+    "a-position": once((2, 2, 20), layers.Conv2D, 9, 2, activation="tanh"),
+    "few-positions-called-twice": Case((3, 30), twice(layers.Conv1D, 30, 3, padding="same")),
     "no-bias": once((5, 2), layers.Conv1D, 3, 2, use_bias=False),
     "one-by-one": once((5, 4, 3), layers.Conv2D, 2, 1),
     "kernel-larger-than-input": once((2, 3, 2), layers.Conv2D, 3, 5, padding="same"),
