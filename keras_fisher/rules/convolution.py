@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_fisher.rules.gradients import Outer
@@ -231,14 +232,26 @@ def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
 
 def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
     """The input at every offset, shape (batch, *steps, offsets, channels)."""
+    offsets, channels = math.prod(window.kernel), x.shape[-1]
+    if offsets == max(window.strides) == 1:
+        return ops.reshape(x, (-1, *steps, 1, channels))
     paddings = _paddings(window, x.shape[1:-1], steps)
     padded = ops.pad(x, ((0, 0), *paddings, (0, 0))) if any(map(any, paddings)) else x
-    shifted = [
-        padded[(slice(None), *map(_strided, offset, window.strides, window.dilation, steps))]
-        for offset in itertools.product(*map(range, window.kernel))
-    ]
-    joined = ops.concatenate(shifted, axis=-1) if len(shifted) > 1 else shifted[0]
-    return ops.reshape(joined, (-1, *steps, len(shifted), x.shape[-1]))
+    size = padded.shape[1:-1]
+    flat = ops.reshape(padded, (-1, math.prod(size), channels))
+    patches = ops.take(flat, _positions_read(window, size, steps), axis=1)
+    return ops.reshape(patches, (-1, *steps, offsets, channels))
+
+
+def _positions_read(window: _Window, size: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """Which of `size` positions is read, flat; for each step, at every offset of the kernel."""
+    rank, coordinates = len(size), []
+    for axis, (k, s, d, _) in enumerate(zip(*window, strict=True)):
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = steps[axis], k
+        read = s * np.arange(steps[axis])[:, np.newaxis] + d * np.arange(k)
+        coordinates.append(read.reshape(shape))
+    return np.ravel_multi_index(np.broadcast_arrays(*coordinates), size).ravel()
 
 
 def _paddings(window: _Window, size: Sequence[int], steps: Sequence[int]) -> list[tuple[int, int]]:
