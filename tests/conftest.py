@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +21,18 @@ def fresh_state():
     keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """Has Python's garbage collector look no more at what modules of tests leave behind.
+
+    TensorFlow keeps every graph, Keras Tuner collects garbage after each trial, and the more there
+    is to look at the longer that takes.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def float64(fresh_state, monkeypatch):
     """Everything in the test computes in double precision."""
@@ -35,3 +48,13 @@ def float64(fresh_state, monkeypatch):
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def eagerly():
+    """Steps are not compiled, which takes less time where there are few."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -1,4 +1,4 @@
-"""What several replicas train, beside one device: `python -m tests.replicas NUMBER CASE ...`.
+"""What several replicas train, beside one device: `python -m tests.replicas NUMBER NAME ...`.
 
 A program of its own, since devices can be split only before TensorFlow starts, and two strategies
 in one process disturb each other. Prints JSON.
@@ -200,20 +200,24 @@ def scalar_loss(strategy):
         return str(error)
 
 
-def main(replicas, cases):
+# What else is looked at, beside cases.
+LOOKS = {
+    "labels": labels_of_each_replica,
+    "refusals": lambda strategy: {**refusals(strategy), "scalar loss": scalar_loss(strategy)},
+    "trouble": trouble,
+    "skips an overflow": skips_an_overflow,
+}
+
+
+def main(replicas, names):
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, devices)
     keras.config.set_floatx("float64")
     many = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    differences = {case: difference(many, case) for case in cases or CASES}
-    found = {
-        "labels": labels_of_each_replica(many),
-        "refusals": {**refusals(many), "scalar loss": scalar_loss(many)},
-        "trouble": trouble(many),
-        "skips an overflow": skips_an_overflow(many),
-    }
-    print(json.dumps({"differences": differences, **found}))
+    names = names or [*CASES, *LOOKS]
+    found = {name: LOOKS[name](many) if name in LOOKS else difference(many, name) for name in names}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

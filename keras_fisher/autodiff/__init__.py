@@ -21,13 +21,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 
+from keras_fisher.autodiff import in_parts
 from keras_fisher.autodiff.results import InnerGraphError, Part, PenaltyGradients
 
 SUPPORTED = ("tensorflow", "jax")
+_penalty: in_parts.Backend
 
 if keras.backend.backend() == "tensorflow":
+    from keras_fisher.autodiff import tensorflow_penalty
     from keras_fisher.autodiff.tensorflow import (
         COUNTER_DTYPE,
         PROBES_AT_ONCE,
@@ -44,14 +49,12 @@ if keras.backend.backend() == "tensorflow":
         synchronise,
         tapped_gradients,
     )
-    from keras_fisher.autodiff.tensorflow_penalty import (
-        penalty_gradients,
-        penalty_gradients_by_difference,
-        penalty_gradients_in_parts,
-    )
     from keras_fisher.autodiff.tensorflow_replicas import replica_index
     from keras_fisher.autodiff.tensorflow_tapes import squared_norm
+
+    _penalty = tensorflow_penalty
 elif keras.backend.backend() == "jax":
+    from keras_fisher.autodiff import jax_penalty
     from keras_fisher.autodiff.jax import (
         COUNTER_DTYPE,
         PROBES_AT_ONCE,
@@ -69,18 +72,19 @@ elif keras.backend.backend() == "jax":
         synchronise,
         tapped_gradients,
     )
-    from keras_fisher.autodiff.jax_penalty import (
-        penalty_gradients,
-        penalty_gradients_by_difference,
-        penalty_gradients_in_parts,
-    )
     from keras_fisher.autodiff.jax_pure import cond
+
+    _penalty = jax_penalty
 else:
     raise ImportError(
         f"keras_fisher supports the Keras backends {' and '.join(SUPPORTED)}. "
         f"Received: KERAS_BACKEND={keras.backend.backend()!r}. "
         "Set the environment variable KERAS_BACKEND to one of them before importing keras."
     )
+
+penalty_gradients = _penalty.penalty_gradients
+penalty_gradients_by_difference = _penalty.penalty_gradients_by_difference
+penalty_gradients_in_parts = functools.partial(in_parts.penalty_gradients_in_parts, _penalty)
 
 __all__ = [
     "COUNTER_DTYPE",

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from keras_fisher.autodiff import difference
+from keras_fisher.autodiff.in_parts import Nll, Terms
 from keras_fisher.autodiff.jax import promoted, squared_norm
 from keras_fisher.autodiff.jax_pure import Pure
-from keras_fisher.autodiff.results import SHIFT, Part, PenaltyGradients
+from keras_fisher.autodiff.results import PenaltyGradients
 
 Objective = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
 
@@ -80,91 +82,37 @@ def penalty_gradients_by_difference(
     here = first.by_weights
     point, g = (inputs, first.by_inputs) if inputs else (evaluation.values, here)
     norm = squared_norm(g)
-    step = _step_length(squared_norm(point), norm, precision)
-    shifted = _shifted(point, g, step)
+    step = difference.step_length(squared_norm(point), norm, precision)
+    shifted = difference.shifted(point, g, step)
     at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
-    there = _gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
-    return PenaltyGradients(first.of_loss(), _slope(here, there, step), norm)
+    there = gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
+    return PenaltyGradients(first.of_loss(), difference.slope(here, there, step), norm)
 
 
-def penalty_gradients_in_parts(
-    part: Callable[[Any], Part],
-    count: int,
-    weights: Sequence[Any],
-    *,
-    wrt_inputs: bool,
-    exact: bool,
-    scale: Any = None,
-    precision: str = "float32",
-    replica: Any = None,
-) -> PenaltyGradients:
-    """Differentiates the squared norm of g in the memory that a single part of the batch takes.
+def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+    """Returns d nll / d at, at least float32."""
+    return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
 
-    With respect to inputs, of which each part has its own, the squared norm is the sum of those of
-    the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
-    norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
-    from a second sum at weights shifted along g.
 
-    Args:
-        part: From an index, the part, evaluated anew for each derivative.
-        count: How many parts there are.
-        weights: What to differentiate by, tensors.
-        wrt_inputs: Whether g is taken with respect to inputs.
-        exact: Whether to backpropagate twice, or to take a difference.
-        scale: A loss scale, as in `penalty_gradients`.
-        precision: The dtype that the model computes in.
-        replica: `None`.
+def gradient_along(
+    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
+) -> list[Any]:
+    """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
 
-    Returns:
-        The gradient of the squared norm, and the squared norm; no gradients of a loss.
-    """
+    def slope(values: Sequence[Any]) -> Any:
+        pairs = zip(gradient(nll, values, scale), direction, strict=True)
+        return _scaled(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
 
-    def total(terms: Callable[[Part, list[Any]], list[Any]], at: Sequence[Any]) -> list[Any]:
-        like = jax.eval_shape(lambda: terms(part(0), list(at)))
-        zeros = [jnp.zeros(t.shape, t.dtype) for t in like]
+    return _unscaled(jax.grad(slope)(list(at)), scale)
 
-        def add(index: Any, sums: list[Any]) -> list[Any]:
-            return [a + b for a, b in zip(sums, terms(part(index), list(at)), strict=True)]
 
-        return jax.lax.fori_loop(0, count, add, zeros)
+def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
+    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
 
-    def of_inputs(one: Part, at: list[Any]) -> list[Any]:
-        def objective(weights: Sequence[Any], inputs: Sequence[Any]) -> tuple[None, Any]:
-            return None, one.nll(weights, inputs)
+    def add(index: Any, sums: list[Any]) -> list[Any]:
+        return [a + b for a, b in zip(sums, terms(index, list(at)), strict=True)]
 
-        if exact:
-            result = penalty_gradients(objective, at, one.inputs, scale)
-        else:
-            result = penalty_gradients_by_difference(
-                objective, one.nll, at, one.inputs, scale, precision
-            )
-        return [*result.penalty, result.squared_norm]
-
-    def gradient(one: Part, at: list[Any]) -> list[Any]:
-        return _gradient(lambda values: one.nll(values, []), at, scale)
-
-    def gradient_there(one: Part, at: list[Any]) -> list[Any]:
-        one.nll(weights, [])  # which draws the labels
-        return gradient(one, at)
-
-    def along_g(one: Part, at: list[Any]) -> list[Any]:
-        def slope(values: Sequence[Any]) -> Any:
-            of_part = gradient(one, list(values))
-            slopes = [jnp.vdot(a, b) for a, b in zip(of_part, g, strict=True)]
-            return _scaled(2.0 * sum(slopes), scale)
-
-        return _unscaled(jax.grad(slope)(at), scale)
-
-    if wrt_inputs:
-        *penalty, norm = total(of_inputs, weights)
-        return PenaltyGradients(None, penalty, norm)
-    g = total(gradient, weights)
-    norm = squared_norm(g)
-    if exact:
-        return PenaltyGradients(None, total(along_g, weights), norm)
-    step = _step_length(squared_norm(weights), norm, precision)
-    there = total(gradient_there, _shifted(weights, g, step))
-    return PenaltyGradients(None, _slope(g, there, step), norm)
+    return jax.lax.fori_loop(0, count, add, zeros)
 
 
 class _First:
@@ -219,10 +167,6 @@ class _Evaluation:
         return _First(outcome, pull, assigned, scale)
 
 
-def _gradient(nll: Callable[[Sequence[Any]], Any], at: Sequence[Any], scale: Any) -> list[Any]:
-    return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
-
-
 def _scaled(scalar: Any, scale: Any) -> Any:
     """A scalar times a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * scale.astype(scalar.dtype)
@@ -232,17 +176,3 @@ def _unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
     """Tensors divided by a loss scale, at least float32."""
     wide = [promoted(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]
-
-
-def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: str) -> Any:
-    """The h for which the shift h g is a fixed small fraction of the point's own size."""
-    size = 1.0 + jnp.sqrt(squared_norm_of_point)
-    return SHIFT[precision] * size / (jnp.sqrt(squared_norm_of_g) + 1e-30)
-
-
-def _shifted(point: Sequence[Any], g: Sequence[Any], step: Any) -> list[Any]:
-    return [v + (step * d).astype(v.dtype) for v, d in zip(point, g, strict=True)]
-
-
-def _slope(here: Sequence[Any], there: Sequence[Any], step: Any) -> list[Any]:
-    return [(t - h) * (2.0 / step) for t, h in zip(there, here, strict=True)]

@@ -36,9 +36,3 @@ class Part(NamedTuple):
 
     nll: Callable[[Sequence[Any], Sequence[Any]], Any]
     inputs: list[Any] | None
-
-
-# How far, of its size, a point is shifted along the gradient for a difference: about the square
-# root of each dtype's rounding error; for bfloat16, whose rounding is felt at any length, what was
-# least wrong on SimpleCNN, VGG-11 and a Wide ResNet.
-SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}

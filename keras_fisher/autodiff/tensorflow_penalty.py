@@ -7,9 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_fisher.autodiff import difference
 from keras_fisher.autodiff import tensorflow_tapes as tapes
-from keras_fisher.autodiff.results import SHIFT, Part, PenaltyGradients
+from keras_fisher.autodiff.in_parts import Nll, Terms
+from keras_fisher.autodiff.results import PenaltyGradients
 from keras_fisher.autodiff.tensorflow_replicas import Replica
+from keras_fisher.autodiff.tensorflow_tapes import squared_norm
 
 Objective = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
 
@@ -54,7 +57,7 @@ def penalty_gradients(
         g = tapes.unscaled(tapes.dense(inner.gradient(scaled_nll, wrt)), scale)
         if replica is not None:
             g = replica.present(g)
-        norm = target = tapes.squared_norm(g)
+        norm = target = squared_norm(g)
         if replica is not None:
             with outer.stop_recording():
                 held, norm = _over_replicas(g, replica, has_parts)
@@ -104,12 +107,12 @@ def penalty_gradients_by_difference(
     g = here
     if shift_inputs:
         g = _gradient(tape, scaled_nll, point, scale)
-    norm, size = tapes.squared_norm(g), tapes.squared_norm([tapes.value(v) for v in point])
+    norm, size = squared_norm(g), squared_norm([tapes.value(v) for v in point])
     if replica is not None and shift_inputs:  # each replica has inputs of its own
         g = replica.present(g)
-        norm, size = replica.sum([tapes.squared_norm(g), size])
-    step = _step_length(size, norm, precision)
-    shifted = [tapes.value(v) + tf.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
+        norm, size = replica.sum([squared_norm(g), size])
+    step = difference.step_length(size, norm, precision)
+    shifted = difference.shifted([tapes.value(v) for v in point], g, step)
     with tf.GradientTape() as tape_there:
         at = [tapes.value(w) for w in weights] if shift_inputs else shifted
         tape_there.watch(at)
@@ -120,109 +123,38 @@ def penalty_gradients_by_difference(
     there = _gradient(tape_there, scaled_there, at, scale)
     if replica is not None:
         there = replica.sum(replica.present(there))
-    penalty = [(t - h) * (2.0 / step) for t, h in zip(there, here, strict=True)]
+    penalty = difference.slope(here, there, step)
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 
-def penalty_gradients_in_parts(
-    part: Callable[[Any], Part],
-    count: Any,
-    weights: Sequence[Any],
-    *,
-    wrt_inputs: bool,
-    exact: bool,
-    scale: Any = None,
-    precision: str = "float32",
-    replica: Replica | None = None,
-) -> PenaltyGradients:
-    """Differentiates the squared norm of g in the memory that a single part of the batch takes.
-
-    With respect to inputs, of which each part has its own, the squared norm is the sum of those of
-    the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
-    norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
-    from a second sum at weights shifted along g.
-
-    Args:
-        part: From an index, the part, evaluated anew for each derivative.
-        count: How many parts there are.
-        weights: What to differentiate by, tensors.
-        wrt_inputs: Whether g is taken with respect to inputs.
-        exact: Whether to backpropagate twice, or to take a difference.
-        scale: A loss scale, as in `penalty_gradients`.
-        precision: The dtype that the model computes in.
-        replica: This replica, where there are several. Its parts add to the mean over all replicas.
-
-    Returns:
-        The gradient of the squared norm, and the squared norm; no gradients of a loss.
-    """
-
-    def total(
-        terms: Callable[[Part, list[Any]], list[Any]], at: Sequence[Any], *others: Any
-    ) -> list[Any]:
-        like = [tf.zeros_like(tapes.promoted(tensor)) for tensor in (*at, *others)]
-        sums = _sum_over_parts(lambda index, inside: terms(part(index), inside), count, at, like)
-        return sums if replica is None else replica.sum(sums)
-
-    def of_inputs(one: Part, at: list[Any]) -> list[Any]:
-        assert one.inputs is not None
-        inputs = [tf.identity(tensor) for tensor in one.inputs]
-
-        def objective(weights: Sequence[Any], inputs: Sequence[Any]) -> tuple[None, Any]:
-            return None, one.nll(weights, inputs)
-
-        result = (
-            penalty_gradients(objective, at, inputs, scale)
-            if exact
-            else penalty_gradients_by_difference(objective, one.nll, at, inputs, scale, precision)
-        )
-        return [*result.penalty, result.squared_norm]
-
-    def gradient(one: Part, at: list[Any]) -> list[Any]:
-        with tf.GradientTape() as tape:
-            tape.watch(at)
-            nll = tapes.scaled(one.nll(at, []), scale)
-        return _gradient(tape, nll, at, scale)
-
-    def gradient_there(one: Part, at: list[Any]) -> list[Any]:
-        one.nll(weights, [])  # which draws the labels
-        return gradient(one, at)
-
-    def along_g(one: Part, at: list[Any]) -> list[Any]:
-        with tf.GradientTape() as outer, tapes.exactly():
-            outer.watch(at)
-            with tf.GradientTape() as inner:
-                inner.watch(at)
-                nll = tapes.scaled(one.nll(at, []), scale)
-            of_part = tapes.unscaled(tapes.dense(inner.gradient(nll, at)), scale)
-            slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, g)]
-            target = tapes.scaled(2.0 * tf.add_n(slopes), scale)
-        return tapes.unscaled(tapes.second_gradient(outer, target, at), scale)
-
-    if wrt_inputs:
-        *penalty, norm = total(of_inputs, weights, tapes.squared_norm(weights))
-        return PenaltyGradients(None, penalty, norm)
-    g = total(gradient, weights)
-    norm = tapes.squared_norm(g)
-    if exact:
-        return PenaltyGradients(None, total(along_g, weights), norm)
-    step = _step_length(tapes.squared_norm(weights), norm, precision)
-    shifted = [w + tf.cast(step * d, w.dtype) for w, d in zip(weights, g, strict=True)]
-    there = total(gradient_there, shifted)
-    return PenaltyGradients(
-        None, [(t - h) * (2.0 / step) for t, h in zip(there, g, strict=True)], norm
-    )
+def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+    """Returns d nll / d at, at least float32, zeros where it is unconnected."""
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        value = tapes.scaled(nll(at), scale)
+    return _gradient(tape, value, at, scale)
 
 
-def _sum_over_parts(
-    terms: Callable[[Any, list[Any]], list[Any]],
-    count: Any,
-    weights: Sequence[Any],
-    zeros: list[Any],
+def gradient_along(
+    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
 ) -> list[Any]:
+    """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
+    with tf.GradientTape() as outer, tapes.exactly():
+        outer.watch(at)
+        with tf.GradientTape() as inner:
+            inner.watch(at)
+            value = tapes.scaled(nll(at), scale)
+        of_part = tapes.unscaled(tapes.dense(inner.gradient(value, at)), scale)
+        slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, direction)]
+        target = tapes.scaled(2.0 * tf.add_n(slopes), scale)
+    return tapes.unscaled(tapes.second_gradient(outer, target, list(at)), scale)
+
+
+def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
     """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
 
     def add(index: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
-        new = terms(index, [tf.identity(weight) for weight in weights])
+        new = terms(index, [tf.identity(tensor) for tensor in at])
         return index + 1, [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
 
     start = (tf.constant(0), zeros)
@@ -239,19 +171,13 @@ def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[lis
     """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
     if has_parts:
         held = [None if t is None else tf.stop_gradient(t) for t in g]
-        return held, replica.sum([tapes.squared_norm(held)])[0]
+        return held, replica.sum([squared_norm(held)])[0]
     held = replica.sum(g)
-    return held, tapes.squared_norm(held)
+    return held, squared_norm(held)
 
 
 def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
-
-
-def _step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: str) -> Any:
-    """The h for which the shift h g is a fixed small fraction of the point's own size."""
-    size = 1.0 + tf.sqrt(squared_norm_of_point)
-    return tapes.cast_like(SHIFT[precision], size) * size / (tf.sqrt(squared_norm_of_g) + 1e-30)
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:

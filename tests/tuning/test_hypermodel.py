@@ -80,6 +80,7 @@ TUNERS = {
 }
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", TUNERS)
 def test_searches_of_keras_tuner_finish(tmp_path, kind):
     fixed = tuning.FisherPenaltyHyperModel(
