@@ -38,6 +38,7 @@ def test_outer_products_take_the_smaller_of_their_two_forms(positions, features)
     assert rules.Outer(factor, factor).size < 10_000  # and not 1000 * 1000
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("shape", [(), (3,), (5, 3), (4, 5, 3), (1, 3), (4, 1, 1), (1, 1, 1), (1,)])
 def test_sum_to_gives_the_gradient_of_a_weight_that_is_added(shape):
     values = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
