@@ -3,7 +3,7 @@
     python tools/benchmark.py                            # all sections but the comparisons
     python tools/benchmark.py --compare                  # those too
     python tools/benchmark.py --only fisher --repeats 21
-    python tools/benchmark.py --quick                    # few examples: does everything still run?
+    python tools/benchmark.py --quick                    # does everything still run? two minutes
 
 Sections:
     training     every way to compute the penalty, in epochs of plain `fit`, for five networks
@@ -44,12 +44,13 @@ from benchmarks.subjects import NETWORKS, only
 from benchmarks.timing import THREADS, use_cpu
 from benchmarks.torch_process import PACKAGES
 
+QUICK_NETWORKS = ["SimpleCNN"]
+
 
 def main() -> None:
     arguments = parse_arguments()
     use_cpu()
-    if arguments.networks:
-        only(arguments.networks)
+    only(arguments.networks)
     rows: list[Row] = []
     for row in measured(arguments.only, arguments.repeats, arguments.quick):
         rows.append(row)
@@ -63,19 +64,30 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run")
     parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, help="networks, where a section has several"
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        help="networks, where a section has several (default: all; SimpleCNN if quick)",
     )
     parser.add_argument(
         "--compare", action="store_true", help="run the comparisons with other packages too"
     )
     parser.add_argument(
-        "--repeats", type=int, default=9, help="rounds in which each thing is timed once"
+        "--repeats",
+        type=int,
+        help="rounds in which each thing is timed once (default: 9; 1 if quick)",
     )
-    parser.add_argument("--quick", action="store_true", help="take few examples and few ways")
+    parser.add_argument(
+        "--quick", action="store_true", help="take one network, few examples and few ways"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("runs/benchmark.json"), help="where the JSON file goes"
     )
     arguments = parser.parse_args()
+    if arguments.repeats is None:
+        arguments.repeats = 1 if arguments.quick else 9
+    if arguments.networks is None:
+        arguments.networks = QUICK_NETWORKS if arguments.quick else list(NETWORKS)
     if arguments.repeats < 1:
         parser.error(f"`--repeats` must be at least 1. Received: {arguments.repeats}")
     if arguments.only is None:
