@@ -220,7 +220,7 @@ class _Along:
 
     def add(self, gradient: Any, second_derivative: Any, times: int = 1) -> None:
         if gradient is not None and second_derivative is not None:
-            # On a CPU `ops.vdot`, a matrix product to TensorFlow, takes five times as long.
+            # To TensorFlow `ops.vdot` is a matrix product, which is slow for two long vectors.
             self.terms.append(times * ops.sum(gradient * second_derivative))
 
     def product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:

@@ -1,6 +1,7 @@
 """Several replicas, of one process and of several, train what one device trains."""
 
 import functools
+import itertools
 import json
 
 import numpy as np
@@ -21,7 +22,7 @@ CASES = {
         "mixed_float16, eagerly": 1e-2,
     },
 }
-LOOKS = {2: ["labels", "refusals", "trouble", "skips an overflow"], 4: ["skips an overflow"]}
+LOOKS = ("labels", "refusals", "trouble", "skips an overflow")
 WORKERS = 3
 
 
@@ -50,7 +51,7 @@ def test_updates_inside_of_a_branch_are_for_strategies_that_mirror_nothing():
 
 @functools.cache
 def replicas(number):
-    program = start("-m", "tests.replicas", number, *CASES[number], *LOOKS[number])
+    program = start("-m", "tests.replicas", number, *CASES[number], *LOOKS)
     return json.loads(printed(program))
 
 
@@ -59,14 +60,17 @@ def test_replicas_train_what_one_device_does(number, case):
     assert replicas(number)[case] < CASES[number][case]
 
 
-def test_every_replica_draws_its_own_labels():
-    labels = replicas(2)["labels"]
-    assert len(labels) == 2
-    assert labels[0] != labels[1]
+@pytest.mark.parametrize("number", CASES)
+def test_every_replica_draws_its_own_labels(number):
+    labels = replicas(number)["labels"]
+    assert len(labels) == number
+    for one, other in itertools.combinations(labels, 2):
+        assert one != other
 
 
-def test_what_keras_cannot_do_on_replicas_is_refused():
-    messages = replicas(2)["refusals"]
+@pytest.mark.parametrize("number", CASES)
+def test_what_keras_cannot_do_on_replicas_is_refused(number):
+    messages = replicas(number)["refusals"]
     assert "`steps_per_execution` must be 1 " in messages["steps_per_execution"]
     assert "`jit_compile` must be False " in messages["jit_compile"]
     assert "`gradient_accumulation_steps` must be None " in messages["gradient_accumulation_steps"]
@@ -81,8 +85,9 @@ def test_all_replicas_skip_a_step_in_which_one_overflows(number):
     assert replicas(number)["skips an overflow"]
 
 
-def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step():
-    steps, told, refused = replicas(2)["trouble"]
+@pytest.mark.parametrize("number", CASES)
+def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step(number):
+    steps, told, refused = replicas(number)["trouble"]
     assert steps == 2
     assert told.startswith("At step 1 (counted from 0) the loss became NaN")
     assert "`action` must be 'stop' under a tf.distribute strategy that mirrors" in refused

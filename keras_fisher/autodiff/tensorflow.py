@@ -249,7 +249,7 @@ def _form_dtype(weights: Sequence[Any]) -> str:
 def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
     if gaussian:
         return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
-    # A bit for each entry, eight of them looked up at once: an integer each takes six times longer.
+    # A bit for each entry, eight of them looked up at once: to draw an integer each takes longer.
     size = math.prod(weight.shape)
     words = tf.random.stateless_uniform([-(-size // 32)], seed, None, None, dtype=tf.int32)
     octets = tf.cast(tf.bitcast(words, tf.uint8), tf.int32)

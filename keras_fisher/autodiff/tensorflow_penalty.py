@@ -107,20 +107,20 @@ def penalty_gradients_by_difference(
     g = here
     if shift_inputs:
         g = _gradient(tape, scaled_nll, point, scale)
-    norm, size = squared_norm(g), squared_norm([tapes.value(v) for v in point])
+    values = [tapes.value(v) for v in point]
+    norm, size = squared_norm(g), squared_norm(values)
     if replica is not None and shift_inputs:  # each replica has inputs of its own
         g = replica.present(g)
         norm, size = replica.sum([squared_norm(g), size])
     step = difference.step_length(size, norm, precision)
-    shifted = difference.shifted([tapes.value(v) for v in point], g, step)
-    with tf.GradientTape() as tape_there:
-        at = [tapes.value(w) for w in weights] if shift_inputs else shifted
-        tape_there.watch(at)
-        nll_there = shifted_nll(at, shifted if shift_inputs else [])
-        scaled_there = tapes.scaled(
-            nll_there if replica is None else replica.part(nll_there), scale
-        )
-    there = _gradient(tape_there, scaled_there, at, scale)
+    shifted = difference.shifted(values, g, step)
+
+    def nll_there(at: Sequence[Any]) -> Any:
+        nll = shifted_nll(at, shifted if shift_inputs else [])
+        return nll if replica is None else replica.part(nll)
+
+    at = [tapes.value(w) for w in weights] if shift_inputs else shifted
+    there = gradient(nll_there, at, scale)
     if replica is not None:
         there = replica.sum(replica.present(there))
     penalty = difference.slope(here, there, step)

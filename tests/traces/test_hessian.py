@@ -202,12 +202,12 @@ def test_one_probe_has_no_standard_error():
 @pytest.mark.usefixtures("float64")
 def test_several_batches_of_any_size_give_what_one_batch_gives():
     net, x, y = problem("dense")
-    whole = kf.hessian_trace(net, (x, y), num_probes=4, by_layer=True, seed=1)
+    whole = kf.hessian_trace(net, (x, y), num_probes=4, by_layer=True, seed=0)
     for data, arguments in (
         ((x, y), {"batch_size": 4}),
         (iter([(x[:1], y[:1]), (x[1:3], y[1:3]), (x[3:], y[3:])]), {}),
     ):
-        parts = kf.hessian_trace(net, data, num_probes=4, by_layer=True, seed=1, **arguments)
+        parts = kf.hessian_trace(net, data, num_probes=4, by_layer=True, seed=0, **arguments)
         assert parts == pytest.approx(whole, rel=1e-10)
         assert parts.layers == pytest.approx(whole.layers, rel=1e-10)
 
