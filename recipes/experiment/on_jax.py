@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Scalars(keras.callbacks.Callback):
             if part in self._writers:
                 self._writers[part].flush()
 
-    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+    def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
 
@@ -83,9 +83,11 @@ class Scalars(keras.callbacks.Callback):
             self._writers[part].add_scalar(prefix + name, float(value), step)
 
 
-def scalars(folder: Path, steps: int) -> keras.callbacks.Callback:
+@contextlib.contextmanager
+def scalars(folder: Path, steps: int) -> Iterator[keras.callbacks.Callback]:
     """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps."""
-    return Scalars(folder, steps)
+    with contextlib.closing(Scalars(folder, steps)) as board:
+        yield board
 
 
 def write_figures(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,18 @@ def choose_devices(kind: str) -> Devices:
     return Replicas(workers, is_chief=task == chief, strategy=strategy)
 
 
-def scalars(folder: Path, steps: int) -> keras.callbacks.Callback:
+@contextlib.contextmanager
+def scalars(folder: Path, steps: int) -> Iterator[keras.callbacks.Callback]:
     """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps."""
-    return keras.callbacks.TensorBoard(folder, write_graph=False, update_freq=steps)
+    board = keras.callbacks.TensorBoard(folder, write_graph=False, update_freq=steps)
+    try:
+        yield board
+    finally:
+        # Of a training that failed. Otherwise its writer would stay the one of this process, or be
+        # put back by the garbage collector while a later training writes.
+        while board._prev_summary_state:
+            board._pop_writer()
+        board._close_writers()
 
 
 def write_figures(

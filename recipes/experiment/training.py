@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,19 +62,21 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     if run.monitored and isinstance(data, ArrayData):
         callbacks.append(_label_noise(run, data))
     callbacks.append(record)
-    if devices.is_chief:
-        callbacks.append(backend.scalars(folder / "tensorboard", STEPS_BETWEEN_SCALARS))
-    model.fit(
-        data.batches(record.first_epoch),
-        validation_data=data.validation,
-        validation_batch_size=run.batch_size if isinstance(data, ArrayData) else None,
-        initial_epoch=record.first_epoch,
-        epochs=run.epochs,
-        steps_per_epoch=data.steps_per_epoch,
-        shuffle=False,
-        verbose=0,
-        callbacks=[*callbacks, EpochBar(progress)],
-    )
+    with contextlib.ExitStack() as stack:
+        if devices.is_chief:
+            board = backend.scalars(folder / "tensorboard", STEPS_BETWEEN_SCALARS)
+            callbacks.append(stack.enter_context(board))
+        model.fit(
+            data.batches(record.first_epoch),
+            validation_data=data.validation,
+            validation_batch_size=run.batch_size if isinstance(data, ArrayData) else None,
+            initial_epoch=record.first_epoch,
+            epochs=run.epochs,
+            steps_per_epoch=data.steps_per_epoch,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*callbacks, EpochBar(progress)],
+        )
     figures = record.finish()
     if not devices.is_chief:
         return figures

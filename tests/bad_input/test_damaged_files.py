@@ -15,7 +15,7 @@ from experiment.errors import SettingsError
 from experiment.files import inside, read_json
 
 import keras_fisher as kf
-from tests.recipes.tiny import OPTIONS, Killed, killed
+from tests.recipes.tiny import OPTIONS, Killed
 from tools import report
 from tools.torture import compared
 
@@ -47,7 +47,7 @@ def interrupted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         patch.setattr(training, "EpochBar", Killing)
-        with killed():
+        with pytest.raises(Killed):
             run(out)
     return out
 

@@ -1,6 +1,7 @@
 """What a run trains, records and takes up again."""
 
 import dataclasses
+import gc
 import json
 
 import keras
@@ -10,7 +11,7 @@ from experiment import data, progress, record, training
 from experiment.batch_accuracy import BatchAccuracy
 
 import keras_fisher as kf
-from tests.recipes.tiny import Killed, killed, tiny, trained
+from tests.recipes.tiny import Killed, tiny, trained
 
 ALL_MEASURES = {
     "fisher_trace": {"freq": 2, "num_examples": 20},
@@ -63,7 +64,7 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     monkeypatch.setattr(
         record.Record, "_save", lambda self, epoch: save(self, epoch) if epoch < 2 else None
     )
-    with killed():
+    with pytest.raises(Killed):
         trained(RUNS[name], tmp_path)
     folder = tmp_path / RUNS[name].name
     kept = json.loads((folder / "progress.json").read_text())
@@ -72,6 +73,22 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     monkeypatch.undo()
     keras.utils.set_random_seed(7)
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
+
+
+def test_what_tensorboard_set_for_the_process_is_taken_back_after_a_failure(tmp_path, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+
+    class Failing(progress.EpochBar):
+        def on_test_begin(self, logs=None):
+            raise Killed
+
+    monkeypatch.setattr(training, "EpochBar", Failing)
+    with pytest.raises(Killed):
+        trained(RUNS["fp"], tmp_path)
+    assert not tf.summary.should_record_summaries()
+    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+        gc.collect()
+        assert tf.summary.should_record_summaries()
 
 
 def test_the_seed_decides_the_figures_and_nothing_else_does(finished, tmp_path):

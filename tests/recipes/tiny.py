@@ -1,9 +1,5 @@
 """Trainings of seconds, on a few digits."""
 
-import contextlib
-
-import pytest
-import tensorflow as tf
 from experiment.devices import Devices
 from experiment.progress import Progress
 from experiment.setting import Run, Task
@@ -27,18 +23,6 @@ OPTIONS = ["--num-train", "150", "--width", "8", "--epochs", "4", "--steps-per-e
 
 class Killed(BaseException):
     """What a training is killed with."""
-
-
-@contextlib.contextmanager
-def killed():
-    """Expects a training to be killed.
-
-    An interrupted TensorBoard leaves its writer and its choice of steps behind; a killed process
-    would not.
-    """
-    writer = tf.summary.create_noop_writer()
-    with writer.as_default(), tf.summary.record_if(True), pytest.raises(Killed):
-        yield
 
 
 def tiny(method="fp", **changes):
