@@ -24,6 +24,7 @@
 | `picture.py` | curves, scatters and Markdown tables |
 | `report.py` | a recipe's table and figure, from folders alone |
 | `files.py` | files that are replaced in one step |
+| `lock.py` | one process at a time in the folder of a run |
 | `versions.py` | which packages a run was made with |
 | `errors.py` | what bad input raises |
 """

@@ -1,6 +1,7 @@
 """What a run remembers on disk.
 
     settings.json       what is run, and with which versions
+    .lock               locked by the process that trains it
     tensorboard/        curves over steps and epochs, and the settings with the final figures
     progress.json       the record so far, while it runs, with epoch-*.weights.h5, its checkpoint,
                         and best-*.weights.h5, the best weights until there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from experiment.backend import forget_graphs, registered
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import read_json, write_json
+from experiment.lock import locked
 from experiment.progress import Progress
 from experiment.recipe import Recipe, Result, as_result
 from experiment.record import clear
@@ -33,15 +35,16 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     """Trains a run that is not finished, and returns its best validation accuracy."""
     folder = out / run.name
     claim(folder, run, devices)
-    is_finished = (folder / "results.json").exists()
-    devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
-    if not is_finished:
-        known = registered()
-        figures = train(run, out, progress, devices)
-        forget_graphs(known)
-        return results.validation_accuracy(figures)
-    if devices.is_chief:
-        clear(folder)
+    with locked(folder) if devices.is_chief else contextlib.nullcontext():
+        is_finished = (folder / "results.json").exists()
+        devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
+        if not is_finished:
+            known = registered()
+            figures = train(run, out, progress, devices)
+            forget_graphs(known)
+            return results.validation_accuracy(figures)
+        if devices.is_chief:
+            clear(folder)
     progress.skip(run.epochs)
     return results.validation_accuracy(results.read_one(folder))
 

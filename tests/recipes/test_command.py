@@ -9,7 +9,7 @@ import urllib.request
 import noisy_cifar100
 import pytest
 import suboptimal_lr
-from experiment import command, results, running
+from experiment import command, lock, results, running
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from tests.recipes.tiny import OPTIONS
@@ -102,6 +102,20 @@ def test_folder_of_other_settings_is_refused_and_left_alone(finished):
     with pytest.raises(SystemExit, match=r"--out.*suboptimal_lr.*holds noisy_cifar100"):
         command.main(suboptimal_lr.RECIPE, ["--out", str(out)])
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == before
+
+
+def test_a_run_that_another_process_trains_is_refused_and_left_alone(
+    finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lock, "SECONDS_TO_END", 0.1)
+    folder = tmp_path / finished[1][0]["name"]
+    folder.mkdir()
+    with lock.locked(folder):
+        with pytest.raises(SystemExit, match=f"error: `--out`: {folder} is being trained by anot"):
+            run(tmp_path, "--methods", "baseline")
+        assert {path.name for path in folder.iterdir()} == {".lock", "settings.json"}
+    (trained,) = run(tmp_path, "--methods", "baseline")
+    assert trained["best"] == finished[1][0]["best"]
 
 
 def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):

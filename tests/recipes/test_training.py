@@ -114,6 +114,7 @@ def test_a_run_without_alpha_has_no_penalty(finished):
 def test_folder_holds_the_record(finished):
     _, folder = finished("fp")
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "results.json",
         "time.json",
         "tensorboard",
