@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,14 @@ from keras_fisher._labels import only_labels
 from keras_fisher.penalties import Penalty
 
 _SEEDS_APART = 1_000_003
+
+
+class StepKind(enum.IntEnum):
+    """What a step adds to the gradient of the loss."""
+
+    NO_PENALTY = 0
+    KEPT_PENALTY = 1
+    NEW_PENALTY = 2
 
 
 def length(x: Any) -> Any:

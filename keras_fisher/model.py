@@ -27,6 +27,7 @@ from keras_fisher._step import (
     LabelSeed,
     MicroBatches,
     PartSeed,
+    StepKind,
     apart,
     length,
     share_of,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
-_NO_PENALTY, _KEPT_PENALTY, _NEW_PENALTY = range(3)  # kinds of steps
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _DIFFERENCE_OF_ROUNDED = (
@@ -334,7 +334,7 @@ class FisherPenaltyModel(Trainer):
                 self._state.allocate(self._penalised_weights())
         return super().make_train_function(force)
 
-    def _take_step(self, data: Any, kind: int | None = None) -> None:
+    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
         """Takes one optimisation step on eq. 3; with alpha 0, the plain step of Keras.
 
         It is of a `_step_kind`, or of that which the variables tell where it is taken.
@@ -343,9 +343,9 @@ class FisherPenaltyModel(Trainer):
         self._follow_schedule()
         before = self._statistics() if self._watch.skips else []
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        is_due = self._state.is_due() if kind is None else kind == _NEW_PENALTY
+        is_due = self._state.is_due() if kind is None else kind == StepKind.NEW_PENALTY
         autodiff.cond(
-            self._state.alpha > 0.0 if kind is None else kind != _NO_PENALTY,
+            self._state.alpha > 0.0 if kind is None else kind != StepKind.NO_PENALTY,
             lambda: self._penalised_step(x, y, sample_weight, is_due),
             lambda: self._plain_step(x, y, sample_weight),
         )
@@ -498,8 +498,9 @@ class FisherPenaltyModel(Trainer):
 
     def _step_kind(self) -> Any:
         self._follow_schedule()
-        penalised = ops.where(self._state.is_due(), _NEW_PENALTY, _KEPT_PENALTY)
-        return ops.where(self._state.alpha > 0.0, penalised, _NO_PENALTY)
+        none, kept, new = (kind.value for kind in StepKind)
+        penalised = ops.where(self._state.is_due(), new, kept)
+        return ops.where(self._state.alpha > 0.0, penalised, none)
 
     def _steps_on_replicas(self) -> Sequence[Callable[[Replica, Any], Any]]:
         return [

@@ -16,9 +16,9 @@ import numpy as np
 from keras import ops
 
 from keras_fisher._stateless import Stateless
+from keras_fisher._step import StepKind
 from keras_fisher.autodiff.jax_pure import Pure
 
-_STEP_KINDS = 3
 Groups = tuple[list[keras.Variable], ...]
 State = Sequence[Any]
 TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
@@ -31,12 +31,12 @@ class Trainer(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
-    def _take_step(self, data: Any, kind: int | None = None) -> None:
+    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
         """Takes a training step on a batch: of a kind, or of that which variables tell."""
 
     @abc.abstractmethod
     def _step_kind(self) -> Any:
-        """The kind of the next step, below `_STEP_KINDS`."""
+        """The `StepKind` of the next step."""
 
     @abc.abstractmethod
     def _own_variables(self) -> list[keras.Variable]:
@@ -89,7 +89,7 @@ class Trainer(keras.Model, abc.ABC):
                 donate_argnums=0,
                 out_shardings=self._shardings(),
             )
-            for kind in range(_STEP_KINDS)
+            for kind in StepKind
         ]
 
         def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
@@ -134,7 +134,7 @@ class Trainer(keras.Model, abc.ABC):
         return self._step_of_kind(None, state, data)
 
     def _step_of_kind(
-        self, kind: int | None, state: State, data: Any
+        self, kind: StepKind | None, state: State, data: Any
     ) -> tuple[dict[str, Any], State]:
         groups = self._trained_groups()
         pairs = [
