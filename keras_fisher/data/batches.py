@@ -3,10 +3,10 @@
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from keras_fisher.data.augment import flip_and_crop
-    from keras_fisher.data.imagenet import stream as stream_imagenet
-    from keras_fisher.data.mixup import mixup
-    from keras_fisher.data.pipeline import evaluation_batches, one_hot, training_batches
+    from keras_fisher.data.tensorflow_augment import flip_and_crop
+    from keras_fisher.data.tensorflow_imagenet import stream as stream_imagenet
+    from keras_fisher.data.tensorflow_mixup import mixup
+    from keras_fisher.data.tensorflow_pipeline import evaluation_batches, one_hot, training_batches
 else:
     from keras_fisher.data.jax_augment import flip_and_crop
     from keras_fisher.data.jax_mixup import mixup

@@ -39,7 +39,7 @@ def load(
     others. "digits" comes with scikit-learn. The others come through TensorFlow Datasets, which
     reads them from the folder named by the environment variable `TFDS_DATA_DIR` and prepares them
     there if need be. It downloads all but ImageNet, which it takes from archives that you put
-    there; `keras_fisher.data.imagenet` says what else differs for ImageNet.
+    there; `keras_fisher.data.tensorflow_imagenet` says what else differs for ImageNet.
 
     Per channel, `x = (image - mean) / std`, with the statistics of all training images that are
     not held out, `num_train` or not. Images stay uint8 in memory until they are in a batch.

@@ -118,8 +118,9 @@ def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Example
         raise DatasetNotFoundError(
             f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
             f"there is no {saved.path_of(name)}. Save it where TensorFlow is installed: "
-            f"`KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} --arrays FOLDER`, or "
-            "use the data set 'digits' (`--preset demo` of the recipes)."
+            f"`KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} --arrays FOLDER`, and "
+            "set TFDS_DATA_DIR to that folder; or use the data set 'digits' (`--preset demo` of "
+            "the recipes)."
         )
     builder = prepare(name, data_dir)
     train, test = (_read(name, builder, split) for split in ("train", SOURCES[name].test_split))

@@ -17,9 +17,16 @@ from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary import Writer
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+import keras_fisher as kf
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 
+CURVES = (
+    kf.callbacks.FisherTrace,
+    kf.callbacks.GradientNorm,
+    kf.callbacks.HessianTrace,
+    kf.callbacks.MinibatchFisherTrace,
+)
 LOST_CONNECTION: tuple[type[BaseException], ...] = ()
 
 
@@ -49,13 +56,17 @@ def choose_devices(kind: str) -> Devices:
 class Scalars(keras.callbacks.Callback):
     """Writes what is logged for TensorBoard, as Keras's own callback does with TensorFlow."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, curves: Sequence[Any]) -> None:
         super().__init__()
         self._folder, self._every, self._step = folder, steps, 0
+        # Those over epochs are in the logs.
+        self._curves = [c for c in curves if isinstance(c, CURVES) and c.freq != "epoch"]
+        self._written: dict[str, int] = {}
         self._writers: dict[str, Writer] = {}
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._step = int(self.model.optimizer.iterations)
+        self._written = {curve.key: len(curve.history) for curve in self._curves}
         self._writers = {}
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -64,6 +75,7 @@ class Scalars(keras.callbacks.Callback):
             self._write("train", "batch_", logs or {}, self._step)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._write_curves()
         logs = logs or {}
         held_out = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
         trained = {k: v for k, v in logs.items() if not k.startswith("val_")}
@@ -76,6 +88,12 @@ class Scalars(keras.callbacks.Callback):
         for writer in self._writers.values():
             writer.close()
 
+    def _write_curves(self) -> None:
+        for curve in self._curves:
+            for step, estimate in curve.history[self._written[curve.key] :]:
+                self._write("train", "", {curve.key: estimate.value}, step)
+            self._written[curve.key] = len(curve.history)
+
     def _write(self, part: str, prefix: str, values: Mapping[str, Any], step: int) -> None:
         for name, value in values.items():
             if part not in self._writers:
@@ -84,9 +102,11 @@ class Scalars(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def scalars(folder: Path, steps: int) -> Iterator[keras.callbacks.Callback]:
+def scalars(
+    folder: Path, steps: int, curves: Sequence[Any], /
+) -> Iterator[keras.callbacks.Callback]:
     """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps."""
-    with contextlib.closing(Scalars(folder, steps)) as board:
+    with contextlib.closing(Scalars(folder, steps, curves)) as board:
         yield board
 
 

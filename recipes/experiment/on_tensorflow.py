@@ -87,8 +87,11 @@ def choose_devices(kind: str) -> Devices:
 
 
 @contextlib.contextmanager
-def scalars(folder: Path, steps: int) -> Iterator[keras.callbacks.Callback]:
-    """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps."""
+def scalars(folder: Path, steps: int, _: Sequence[Any], /) -> Iterator[keras.callbacks.Callback]:
+    """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps.
+
+    Curves over steps write themselves wherever they find Keras's own callback.
+    """
     board = keras.callbacks.TensorBoard(folder, write_graph=False, update_freq=steps)
     try:
         yield board

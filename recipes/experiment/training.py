@@ -64,8 +64,9 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     callbacks.append(record)
     with contextlib.ExitStack() as stack:
         if devices.is_chief:
-            board = backend.scalars(folder / "tensorboard", STEPS_BETWEEN_SCALARS)
-            callbacks.append(stack.enter_context(board))
+            board = folder / "tensorboard"
+            scalars = backend.scalars(board, STEPS_BETWEEN_SCALARS, [*curves.values()])
+            callbacks.append(stack.enter_context(scalars))
         model.fit(
             data.batches(record.first_epoch),
             validation_data=data.validation,

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, imagenet, load, sources
+from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, load, sources
+from keras_fisher.data import tensorflow_imagenet as imagenet
+from tests import backend
+
+pytestmark = backend.tensorflow_only
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

@@ -3,6 +3,9 @@ import pytest
 import tensorflow as tf
 
 from keras_fisher.data import mixup
+from tests import backend
+
+pytestmark = backend.tensorflow_only
 
 NUM_CLASSES = 5
 

@@ -114,7 +114,6 @@ def test_a_run_without_alpha_has_no_penalty(finished):
 def test_folder_holds_the_record(finished):
     _, folder = finished("fp")
     assert {path.name for path in folder.iterdir()} == {
-        ".lock",
         "results.json",
         "time.json",
         "tensorboard",
@@ -135,7 +134,10 @@ def test_tensorboard_has_scalars_of_steps_and_epochs_and_the_settings(finished):
         return {*events.Tags()["tensors"], *events.Tags()["scalars"]}, events
 
     _, folder = finished("fp")
-    train, _ = tags(folder / "tensorboard" / "train")
+    train, events = tags(folder / "tensorboard" / "train")
+    is_tensor = "fisher_trace" in events.Tags()["tensors"]
+    curve = (events.Tensors if is_tensor else events.Scalars)("fisher_trace")
+    assert [event.step for event in curve] == [*range(2, 21, 2)]
     assert {"epoch_loss", "epoch_penalty", "epoch_learning_rate", "fisher_trace"} <= train
     assert any("batch" in tag or "vs_iterations" in tag for tag in train)
     final, events = tags(folder / "tensorboard")

@@ -27,10 +27,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fisher._arguments import check_integer
-from keras_fisher.data.mixup import mixup
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import check_sizes
-from keras_fisher.data.pipeline import (
+from keras_fisher.data.pipelines import Pipelines
+from keras_fisher.data.sources import IMAGENET as NAME
+from keras_fisher.data.sources import SOURCES, damaged, import_package, prepare
+from keras_fisher.data.tensorflow_mixup import mixup
+from keras_fisher.data.tensorflow_pipeline import (
     batched,
     endless,
     finished,
@@ -38,9 +41,6 @@ from keras_fisher.data.pipeline import (
     one_hot,
     stream_seeds,
 )
-from keras_fisher.data.pipelines import Pipelines
-from keras_fisher.data.sources import IMAGENET as NAME
-from keras_fisher.data.sources import SOURCES, damaged, import_package, prepare
 
 FILES_AT_A_TIME = 16
 WINDOW = 4096

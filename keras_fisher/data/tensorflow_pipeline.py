@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher.data.augment import AUGMENTATIONS
-from keras_fisher.data.mixup import mixup
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.pipelines import check_examples, check_training
+from keras_fisher.data.tensorflow_augment import AUGMENTATIONS
+from keras_fisher.data.tensorflow_mixup import mixup
 
 
 def training_batches(
