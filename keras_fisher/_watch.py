@@ -104,16 +104,16 @@ class StepWatch:
         is_finite = ops.logical_and(is_finite, _is_penalty_finite(state))
         return ops.logical_and(is_finite, ops.isfinite(ops.convert_to_tensor(self._loss)))
 
-    def note(self, state: PenaltyState, penalty: Any, has_loss_scale: bool) -> Any:
+    def note(self, state: PenaltyState, penalty: Any, has_dynamic_scale: bool) -> Any:
         """Remembers the step if it is the first that went wrong; returns whether it is finite.
 
         Args:
             state: That of the step.
             penalty: The latest ||g||^2.
-            has_loss_scale: Whether a loss scale deals with gradients that are too large for it.
+            has_dynamic_scale: Whether a loss scale deals with gradients that are too large for it.
         """
         checks = [(ops.isfinite(ops.convert_to_tensor(self._loss)), _LOSS)]
-        if not has_loss_scale:
+        if not has_dynamic_scale:
             checks.append((_is_penalty_finite(state), _PENALTY))
             if self.skips:
                 checks.append((ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))

@@ -256,7 +256,7 @@ class FisherPenaltyModel(Trainer):
 
     def _skip_non_finite(self, value: bool) -> None:
         """Whether to skip steps that are not finite; `keras_fisher.callbacks.NonFiniteGuard`."""
-        if value and not self._can_skip_steps:
+        if value and self._is_distributed:
             raise ValueError(
                 "`action` must be 'stop' under a tf.distribute strategy that mirrors variables. "
                 "Received: action='skip'"
@@ -480,16 +480,15 @@ class FisherPenaltyModel(Trainer):
         def apply() -> None:
             self._apply_gradients(gradients)
 
-        # A loss scale skips steps itself, and has to see those that overflow.
-        if self._watch.skips and self._loss_scale() is None:
+        # A dynamic loss scale skips steps itself, and has to see those that overflow.
+        if self._watch.skips and not self._scales_dynamically:
             autodiff.cond(self._watch.may_step(gradients, self._state), apply, lambda: None)
         else:
             apply()
 
     def _note(self) -> Any:
         """Remembers a step that went wrong, and returns whether this one is finite."""
-        has_loss_scale = self._loss_scale() is not None
-        return self._watch.note(self._state, self._penalty_metric.latest, has_loss_scale)
+        return self._watch.note(self._state, self._penalty_metric.latest, self._scales_dynamically)
 
     def _statistics(self) -> list[tuple[keras.Variable, Any]]:
         """What a forward pass moves, and how it is now: statistics of layers, and metrics."""
@@ -520,7 +519,7 @@ class FisherPenaltyModel(Trainer):
                 connected.only(gradients), connected.indices, replica.count
             )
             gradients = connected.all(penalised)
-        if self._loss_scale() is not None:
+        if self._scales_dynamically:
             gradients = replica.all_or_none_finite(gradients)
         self._apply_gradients(gradients)
         self._note()
@@ -710,9 +709,13 @@ class FisherPenaltyModel(Trainer):
         ]
 
     def _loss_scale(self) -> Any:
-        """The factor that the optimizer expects gradients to carry, or `None` for 1."""
+        """The factor that the optimizer expects gradients to carry, a tensor, or `None` for 1."""
         scale = self.optimizer.scale_loss(1.0)
-        return None if isinstance(scale, float) and scale == 1.0 else scale
+        return None if isinstance(scale, float) and scale == 1.0 else ops.convert_to_tensor(scale)
+
+    @property
+    def _scales_dynamically(self) -> bool:
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
     @contextlib.contextmanager
     def _without_penalty_metric(self) -> Iterator[None]:

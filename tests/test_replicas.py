@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fisher.autodiff import tensorflow_replicas
 from tests import nets
 from tests.processes import configurations, printed, start
 
@@ -26,24 +25,26 @@ LOOKS = ("labels", "refusals", "trouble", "skips an overflow")
 WORKERS = 3
 
 
-def test_one_device_strategy_trains_as_without_one():
-    def trained(strategy):
-        with strategy.scope():
-            model = nets.compiled("subclassed", seed=0)
-        x, y = nets.inputs("subclassed"), nets.labels()
-        history = model.fit(x, y, batch_size=4, epochs=2, validation_data=(x, y), verbose=0).history
-        return nets.flat(model.backbone.weights).tolist(), history
+def trained(strategy):
+    with strategy.scope():
+        model = nets.compiled("subclassed", seed=0)
+    x, y = nets.inputs("subclassed"), nets.labels()
+    history = model.fit(x, y, batch_size=4, epochs=2, validation_data=(x, y), verbose=0).history
+    return nets.flat(model.backbone.weights).tolist(), history
 
+
+def test_one_device_strategy_trains_as_without_one():
     strategies = tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("CPU:0")
     expected, found = (trained(strategy) for strategy in strategies)
     assert found == expected
 
 
-def test_updates_inside_of_a_branch_are_for_strategies_that_mirror_nothing():
-    can = tensorflow_replicas.can_branch_around_updates
-    assert can(tf.distribute.get_strategy())
-    assert can(tf.distribute.OneDeviceStrategy("CPU:0"))
-    assert not can(tf.distribute.MirroredStrategy(["CPU:0"]))  # even of one device
+def test_a_mirrored_strategy_of_one_device_trains_what_one_device_does():
+    expected = trained(tf.distribute.get_strategy())
+    weights, logs = trained(tf.distribute.MirroredStrategy(["CPU:0"]))
+    np.testing.assert_allclose(weights, expected[0], rtol=1e-5)
+    for key, values in expected[1].items():
+        np.testing.assert_allclose(logs[key], values, rtol=1e-5)
 
 
 # ---- Of one process ------------------------------------------------------------------------------

@@ -71,14 +71,9 @@ class Replica:
 
 
 def is_distributed(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy has several replicas, or is one for several machines."""
-    many_workers = tf.distribute.MultiWorkerMirroredStrategy
-    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, many_workers)
-
-
-def can_branch_around_updates(strategy: tf.distribute.Strategy) -> bool:
-    """Whether variables can be updated inside of a branch: not where replicas are merged."""
-    return not (is_distributed(strategy) or isinstance(strategy, tf.distribute.MirroredStrategy))
+    """Whether a strategy merges replicas to update a variable, as one that mirrors always does."""
+    mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
 
 
 def replica_index() -> Any:

@@ -44,7 +44,6 @@ class Trainer(keras.Model, abc.ABC):
 
     train_function: Any
     _is_distributed = False
-    _can_skip_steps = True
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:

@@ -50,11 +50,6 @@ class Trainer(keras.Model, abc.ABC):
         return replicas.is_distributed(self.distribute_strategy)
 
     @property
-    def _can_skip_steps(self) -> bool:
-        """Whether a step can be left out when its gradients are known."""
-        return replicas.can_branch_around_updates(self.distribute_strategy)
-
-    @property
     def _moved_variables(self) -> list[keras.Variable]:
         """What a forward pass moves: statistics of layers, states of random generators."""
         return self.non_trainable_variables

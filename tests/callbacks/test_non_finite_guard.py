@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_fisher as kf
 from keras_fisher.callbacks import NonFiniteGuard
-from tests import backend
+from tests import backend, nets
 
 BATCH = 8
 WHAT = {
@@ -221,6 +221,18 @@ def test_skip_takes_no_step_along_a_gradient_that_is_not_finite():
         fit(model, examples(2 * BATCH), NonFiniteGuard("skip"))
         for one, other in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_fixed_loss_scale_trains_as_none_does_and_its_steps_are_skipped_too(alpha):
+    results = []
+    for factor in (None, 8.0):
+        guard, model = NonFiniteGuard("skip"), model_of(alpha=alpha)
+        model.optimizer.loss_scale_factor = factor
+        fit(model, poisoned(2), guard)
+        assert guard.skipped == 1
+        results.append(nets.flat(model.weights))
+    np.testing.assert_allclose(*results, rtol=1e-5)
 
 
 def test_a_fit_without_the_guard_skips_nothing():
