@@ -26,11 +26,16 @@ def checked_labels(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
     return keras.tree.pack_sequence_as(y, [checked])
 
 
-def check_classes(likelihood: Likelihood, y: Any, model: keras.Model) -> None:
-    """Refuses an array with labels outside the classes, before anything runs."""
+def known_outputs(model: keras.Model) -> Any:
+    """The symbolic output of a functional model; `None` for others, whose is not known."""
+    outputs = getattr(model, "outputs", None)
+    return outputs[0] if outputs else None
+
+
+def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
+    """Refuses labels outside the classes that outputs, or symbols of them, have."""
     labels = only_labels(y)
-    outputs = getattr(getattr(model, "backbone", model), "outputs", None)  # of functional ones
-    bound = likelihood.class_bound(labels, outputs[0]) if outputs else None
+    bound = None if outputs is None else likelihood.class_bound(labels, outputs)
     if bound is None:
         return
     array = ops.convert_to_numpy(labels)

@@ -14,7 +14,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
-from keras_fisher._labels import check_classes, checked_labels, only_labels
+from keras_fisher._labels import check_classes, checked_labels, known_outputs, only_labels
 from keras_fisher._logging import warn_once
 from keras_fisher._masks import mask_of
 from keras_fisher._metrics import LatestValue
@@ -292,7 +292,7 @@ class FisherPenaltyModel(Trainer):
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
         if self.likelihood is not None and isinstance(y, np.ndarray):
-            check_classes(self.likelihood, y, self.backbone)
+            check_classes(self.likelihood, y, known_outputs(self.backbone))
         given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
         try:
             return super().fit(**{name: value for name, value in given.items() if name != "self"})

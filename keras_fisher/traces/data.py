@@ -125,15 +125,18 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
         raise ValueError("`data` must hold labels. Received: batches of x alone")
     if any(shape.rank == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
-    if cardinality is None:
+    if isinstance(data, keras.utils.PyDataset):
+        number = -1 if data.num_batches is None else data.num_batches
+    elif cardinality is None:
         return
-    number = int(cardinality())
+    else:
+        number = int(cardinality())
     if number == 0:
         raise ValueError(_EMPTY)
     if number == -1 and num_examples is None:
         raise ValueError("`num_examples` must be given for a dataset without end. Received: None")
     sizes = {shape[0] for shape in shapes}
-    if number < 0 or num_examples is None or None in sizes:
+    if number < 0 or num_examples is None or not sizes or None in sizes:
         return
     if num_examples > number * max(sizes):
         raise ValueError(_too_few(num_examples, number * max(sizes)))

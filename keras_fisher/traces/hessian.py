@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import _arguments
-from keras_fisher._labels import checked_labels, only_labels
 from keras_fisher.curvature import QuadraticForms, Values
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import Batch, batches, length
@@ -128,6 +127,5 @@ class HessianTraceMeter(Meter):
 
     def _mean_nll(self, x: Any, y: Any, values: Values) -> Any:
         outputs = self._outputs(x, values)
-        labels = only_labels(checked_labels(self._likelihood, y, outputs))
         # Each example by itself, so that masks in the others of its batch do not matter.
-        return ops.mean(ops.sum(self._likelihood.nll_terms(labels, outputs), axis=-1))
+        return ops.mean(ops.sum(self._likelihood.nll_terms(y, outputs), axis=-1))

@@ -12,8 +12,9 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import autodiff, likelihoods
-from keras_fisher._labels import check_classes, only_labels
+from keras_fisher._labels import check_classes, known_outputs, only_labels
 from keras_fisher.likelihoods import Likelihood
+from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.per_example import forward
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
@@ -46,6 +47,8 @@ class Meter(abc.ABC):
             )
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
+        is_wrapped = isinstance(model, FisherPenaltyModel)
+        self._known_outputs = known_outputs(model.backbone if is_wrapped else model)
         self._compiled_for: list[int] = []
 
     def __call__(
@@ -64,7 +67,7 @@ class Meter(abc.ABC):
         check_data(data, num_examples, batch_size, self.needs_labels)
         autodiff.synchronise(self._model)
         if self.needs_labels and isinstance(data, tuple | list):
-            check_classes(self._likelihood, data[1], self._model)
+            check_classes(self._likelihood, data[1], self._known_outputs)
         read = self._read(data, num_examples, batch_size)
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
@@ -129,6 +132,10 @@ class Meter(abc.ABC):
         if weights != self._compiled_for:
             self._compile()
             self._compiled_for = weights
+        if self.needs_labels:
+            if self._known_outputs is None:
+                self._known_outputs = self._outputs(x)
+            check_classes(self._likelihood, y, self._known_outputs)
         return x, y
 
 
@@ -144,8 +151,8 @@ def _losses_kept(model: keras.Model) -> Iterator[None]:
 
 
 def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:
-    if given is None:
-        given = getattr(model, "likelihood", None)
+    if given is None and isinstance(model, FisherPenaltyModel):
+        given = model.likelihood
     if given is None and not model.compiled:
         raise ValueError(
             f"`likelihood` must be given for a model that is not compiled. Received: {model.name!r}"

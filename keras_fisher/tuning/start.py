@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from keras_fisher import _arguments, autodiff, penalties
 from keras_fisher._step import HeldLabels, Inputs
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
-from keras_fisher.traces.data import Batch
+from keras_fisher.traces.data import Batch, check_data, minibatches
 from keras_fisher.traces.meter import Meter
 from keras_fisher.tuning import grids
 
@@ -79,7 +80,7 @@ def alpha_range(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, with at least `num_batches`.
+        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches; at least `num_batches`.
         penalty: What is to be penalised, as in `FisherPenaltyModel`.
         num: How many alphas to propose.
         num_batches: On how many mini-batches to measure.
@@ -92,16 +93,35 @@ def alpha_range(
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if `data` holds too few examples or no labels, the model has no known
-            likelihood, or the penalty has no gradient.
+        ValueError: if `data` holds too few mini-batches or no labels, the model has no known
+            likelihood, or the penalty or the loss has no finite gradient.
     """
     _arguments.check_integer("num", num, low=2)
     _arguments.check_integer("num_batches", num_batches, low=1)
     _arguments.check_integer("batch_size", batch_size, low=1)
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
-    balance = meter(data, num_examples=num_batches * batch_size, batch_size=batch_size)
+    check_data(data, 1, batch_size, needs_labels=True)
+    balance = meter(_first(minibatches(data, None, batch_size), num_batches))
+    if not 0.0 < balance.value < np.inf:
+        raise ValueError(
+            "`penalty` must have a gradient on `data`, and so must the loss, that are finite and "
+            f"not 0. Received: penalty={penalty!r}, where one is {balance.value:g} of the other"
+        )
     value = _SHARE * balance.value
     return AlphaRange(grids.alphas(value, num), value, balance.value, balance.stderr)
+
+
+def _first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
+    """The first mini-batches, or an error if there are fewer."""
+    found = 0
+    for batch in itertools.islice(batches, num_batches):
+        found += 1
+        yield batch
+    if found < num_batches:
+        raise ValueError(
+            "`num_batches` must be at most the number of mini-batches in `data`. "
+            f"Received: num_batches={num_batches} and {found} mini-batches"
+        )
 
 
 class BalanceMeter(Meter):

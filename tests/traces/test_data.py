@@ -6,7 +6,7 @@ import pytest
 
 import keras_fisher as kf
 from keras_fisher.traces import FisherTraceMeter, GradientNormMeter
-from tests import nets
+from tests import backend, nets
 from tests.traces.measures import LABELLED, MEASURES
 
 tf = pytest.importorskip("tensorflow")
@@ -216,11 +216,25 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
         measure(net, (X, y))
 
 
-@pytest.mark.parametrize("measure", [kf.hessian_trace, kf.gradient_norm])
-def test_a_label_outside_the_classes_in_a_dataset_fails_the_measurement(measure):
-    data = tf.data.Dataset.from_tensors((X, np.full(10, nets.CLASSES)))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must hold labels from 0 to 2"):
-        measure(dense(), data)
+@pytest.mark.parametrize("name", ["dense", "subclassed"])
+@pytest.mark.parametrize("measure", [*LABELLED, kf.tuning.alpha_range])
+def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):
+    net, y = nets.build(name), nets.labels()
+    net.compile("sgd", nets.loss())
+    y[-1] = nets.CLASSES
+    data = backend.batches(nets.inputs(name), y, size=len(y) // 2)
+    with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2.*Received: .*3"):
+        measure(net, data)
+
+
+def test_an_endless_dataset_is_measured_as_far_as_is_asked_for():
+    data = kf.data.load("digits", batch_size=50, num_train=100, validation_size=0).train
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
+    net = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    net.compile("sgd", nets.loss())
+    assert np.isfinite(kf.gradient_norm(net, data, num_examples=100, batch_size=50).value)
+    with pytest.raises(ValueError, match="`num_examples` must be given for a dataset without end"):
+        kf.gradient_norm(net, data)
 
 
 @pytest.mark.parametrize("sizes", [(2, 4), (4, 2, 4)])

@@ -45,6 +45,16 @@ class SeveralArguments(keras.Model):
         return self.head(keras.ops.concatenate([self.left(inputs["left"]), inputs["right"]], -1))
 
 
+class WithABackbone(keras.Model):
+    """A network that has parts with the names of a wrapped one's, and of other kinds."""
+
+    def __init__(self):
+        x = keras.Input((4,))
+        backbone = keras.Model(x, layers.Dense(2, activation="tanh")(x))
+        super().__init__(x, layers.Dense(nets.CLASSES)(backbone(x)))
+        self.backbone, self.likelihood = backbone, "high"
+
+
 TWO = nets.inputs("two_inputs")
 MODELS = {
     "sequential": (lambda: compiled(nets.dense()), X),
@@ -56,6 +66,10 @@ MODELS = {
         [TWO["left"], TWO["right"]],
     ),
     "subclassed, inputs in a dictionary": (lambda: compiled(SeveralArguments()), TWO),
+    "with parts of its own that are called backbone and likelihood": (
+        lambda: compiled(WithABackbone()),
+        X,
+    ),
     "wrapped, not built": (lambda: compiled(kf.FisherPenaltyModel(not_built())), X),
     "wrapped, not compiled": (
         lambda: kf.FisherPenaltyModel(nets.dense(), likelihood=Categorical()),

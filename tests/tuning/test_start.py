@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
+from tests import backend
 
 X = np.array([[1.0], [2.0], [-1.0], [0.5]], "float32")
 Y = np.array([[3.0], [1.0], [0.0], [2.0]], "float32")
@@ -53,13 +54,29 @@ def test_the_model_is_left_as_it_was():
         np.testing.assert_array_equal(weight, kept)
 
 
+def test_a_dataset_is_measured_on_its_own_mini_batches():
+    arguments = {"penalty": "gp", "num_batches": 2}
+    expected = kf.tuning.alpha_range(line(), (X, Y), batch_size=2, **arguments)
+    assert kf.tuning.alpha_range(line(), backend.batches(X, Y, 2), **arguments) == expected
+
+
+def test_a_loss_without_a_gradient_is_no_place_to_begin():
+    model = line()
+    with pytest.raises(ValueError, match="`penalty` must have a gradient on `data`, and so must"):
+        kf.tuning.alpha_range(model, (X, W * X), penalty="gp", num_batches=1, batch_size=4)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"penalty": "fb"}, ValueError, "`penalty` must be one of 'fp', 'gp', 'gp_x', 'gp_r'"),
         ({"num_batches": 0}, ValueError, "`num_batches` must be an integer >= 1"),
         ({"num": 1}, ValueError, "`num` must be an integer >= 2"),
-        ({"num_batches": 3}, ValueError, "`num_examples` must be at most"),
+        (
+            {"num_batches": 3},
+            ValueError,
+            "`num_batches` must be at most .*=3 and 1 mini-",
+        ),
     ],
 )
 def test_impossible_arguments_are_refused(changes, error, message):
