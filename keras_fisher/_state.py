@@ -42,8 +42,8 @@ class PenaltyState:
             return
         self._weights = list(weights)
         self.gradients = [
-            keras.Variable("zeros", w.shape, _dtype(w), trainable=False, name="kept_gradient")
-            for w in weights
+            keras.Variable("zeros", w.shape, _dtype(w), trainable=False, name=f"kept_gradient_{i}")
+            for i, w in enumerate(weights)
         ]
         self.computed_at.assign(_NEVER)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -25,9 +25,14 @@ class StepKind(enum.IntEnum):
     NEW_PENALTY = 2
 
 
+def each(function: Callable[[Any], Any], tensors: Any) -> Any:
+    """A function of each tensor of a structure; an optional input that is left out stays `None`."""
+    return keras.tree.map_structure(lambda t: None if t is None else function(t), tensors)
+
+
 def length(x: Any) -> Any:
     """The number of examples in a batch of inputs."""
-    return ops.shape(keras.tree.flatten(x)[0])[0]
+    return ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
 
 
 def at_least_one(number: Any) -> Any:
@@ -107,18 +112,19 @@ class Inputs:
 
     def __init__(self, x: Any) -> None:
         self.x = x
-        self.leaves = [ops.convert_to_tensor(leaf) for leaf in keras.tree.flatten(x)]
+        self.leaves = keras.tree.flatten(each(ops.convert_to_tensor, x))
         self.indices = [
             index
             for index, leaf in enumerate(self.leaves)
-            if keras.backend.is_float_dtype(leaf.dtype)
+            if leaf is not None and keras.backend.is_float_dtype(leaf.dtype)
         ]
 
     def floating(self) -> list[Any]:
         if not self.indices:
+            dtypes = each(lambda leaf: str(leaf.dtype), self.leaves)
             raise ValueError(
                 "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
-                f"numbers. Received inputs of dtype {[str(leaf.dtype) for leaf in self.leaves]}"
+                f"numbers. Received inputs of dtype {dtypes}"
             )
         return [self.leaves[index] for index in self.indices]
 
@@ -167,7 +173,7 @@ class MicroBatches:
     def part(self, index: Any, tensors: Any) -> Any:
         """A part of tensors of shape `(batch, ...)`."""
         rows = self._rows[index]
-        return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
+        return each(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
     def mean(self, index: Any, values: Any) -> Any:
         """What the values of a part's examples add to the mean over the batch."""

@@ -371,7 +371,8 @@ def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
         if config.get(option, value) != value:
             raise ValueError(
                 f"The likelihood of the compiled `loss` is known for {option}={value} only. "
-                f"Received: {loss!r} with {option}={config[option]!r}"
+                f"Received: {loss!r} with {option}={config[option]!r}. With others, give "
+                "likelihood= one of your own, whose `class_bound` says which labels there may be."
             )
 
 

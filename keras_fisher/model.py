@@ -15,7 +15,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
 from keras_fisher._labels import check_classes, checked_labels, known_outputs, only_labels
-from keras_fisher._logging import warn_once
+from keras_fisher._logging import warn, warn_once
 from keras_fisher._masks import mask_of
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
@@ -29,6 +29,7 @@ from keras_fisher._step import (
     PartSeed,
     StepKind,
     apart,
+    each,
     length,
     share_of,
     times,
@@ -44,8 +45,13 @@ if TYPE_CHECKING:
 
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
+_OTHER_GENERATORS = (
+    "The random states that were saved are left alone: they are of {saved} generators (layers of "
+    "dropout and noise, and drawn labels), and this model has {found}."
+)
 _DIFFERENCE_OF_ROUNDED = (
     "gradient='finite_difference' takes the difference of two gradients, which {} rounds: in a "
     "deep network it may be off by as much as it is large. gradient='exact' is not."
@@ -114,16 +120,18 @@ class FisherPenaltyModel(Trainer):
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
         name: The model's name.
-        **kwargs: Passed to `keras.Model`.
+        trainable: Whether the backbone's weights are trained.
+        dtype: The dtype policy by which Keras scales the loss; `None` for the backbone's.
 
     Raises:
         TypeError: if `backbone` is no Keras model, or a number has another type.
         ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
             `update_freq` or `micro_batch_size` is below 1, `penalty_batch_size` is below 1 and no
             share of the batch, or `backbone` has no trainable weights or several outputs; in
-            `compile`, if the loss has no known likelihood, or, under a strategy of several
-            devices, for `steps_per_execution`, `jit_compile`, gradient accumulation, losses that
-            are no mean, and micro-batches with synchronized batch normalisation; in training, if
+            `compile`, if the loss has no known likelihood or, without a given one, is no mean; or,
+            under a strategy of several devices, for `steps_per_execution`, `jit_compile`, gradient
+            accumulation, losses that are no mean, and micro-batches with synchronized batch
+            normalisation; in training, if
             "gp_x" finds no floating-point input, "gp_r" no finite label set, or micro-batches
             masked outputs.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
@@ -164,7 +172,8 @@ class FisherPenaltyModel(Trainer):
         likelihood: Likelihood | None = None,
         seed: int | None = None,
         name: str | None = None,
-        **kwargs: Any,
+        trainable: bool = True,
+        dtype: Any = None,
     ) -> None:
         _check_backbone(backbone)
         if likelihood is not None and not isinstance(likelihood, Likelihood):
@@ -174,8 +183,8 @@ class FisherPenaltyModel(Trainer):
                 f"Received: {likelihood!r}"
             )
         # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
-        kwargs.setdefault("dtype", backbone.dtype_policy)
-        super().__init__(name=name, autocast=False, **kwargs)
+        dtype = backbone.dtype_policy if dtype is None else dtype
+        super().__init__(name=name, trainable=trainable, dtype=dtype, autocast=False)
         self.backbone = backbone
         self._penalty = penalties.get(penalty)
         self._penalty_batch_size = _arguments.check_count_or_share(
@@ -237,7 +246,7 @@ class FisherPenaltyModel(Trainer):
         another schedule) or setting one traces the step anew.
         """
         autodiff.synchronise(self)
-        alpha = self._state.alpha if self._schedule is None else self._schedule(self._state.step)
+        alpha = self._state.alpha if self._schedule is None else self._scheduled(self._schedule)
         # By way of its shortest decimal form, a float32 reads as the number that was set.
         return float(str(ops.convert_to_numpy(alpha)))
 
@@ -278,10 +287,15 @@ class FisherPenaltyModel(Trainer):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
-        super().compile(*args, **kwargs)
-        self._check_parts()
-        if not self._likelihood_given:
-            self.likelihood = likelihoods.from_loss(self.loss)
+        try:
+            super().compile(*args, **kwargs)
+            self._check_parts()
+            if not self._likelihood_given:
+                self.likelihood = likelihoods.from_loss(self.loss)
+                _check_is_mean(self.loss)
+        except Exception:
+            self.compiled = False  # not with this loss and the likelihood of the one before
+            raise
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand.
@@ -423,7 +437,12 @@ class FisherPenaltyModel(Trainer):
         with self._variables_scope():
             self._state.load(store, self.trainable_weights, self.weights)
         self._penalty_metric.update_state(store["penalty"][()])
-        for index, state in enumerate(self._random_states()):
+        states = self._random_states()
+        saved = sum(key.startswith("random_state_") for key in store.keys())  # noqa: SIM118
+        if saved != len(states):
+            warn(_OTHER_GENERATORS.format(saved=saved, found=len(states)))
+            return
+        for index, state in enumerate(states):
             state.assign(store[f"random_state_{index}"])
 
     @property
@@ -459,8 +478,10 @@ class FisherPenaltyModel(Trainer):
 
     def _follow_schedule(self) -> None:
         if self._schedule is not None:
-            step = ops.convert_to_tensor(self._state.step)
-            self._state.alpha.assign(self._schedule(step))
+            self._state.alpha.assign(self._scheduled(self._schedule))
+
+    def _scheduled(self, schedule: LearningRateSchedule) -> Any:
+        return ops.maximum(schedule(ops.convert_to_tensor(self._state.step)), 0.0)
 
     def _plain_step(self, x: Any, y: Any, sample_weight: Any) -> None:
         self._apply(self._plain_gradients(x, y, sample_weight))
@@ -537,7 +558,7 @@ class FisherPenaltyModel(Trainer):
     ) -> Any:
         """The gradients of the plain loss; those of the penalty are kept."""
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
-        state = [(v, ops.copy(v)) for v in self._moved_variables]
+        state = [(v, ops.copy(v)) for v in self._replayed_variables]
         if self.penalty_batch_size is None and self.micro_batch_size is None:
             result = self._differentiated(
                 x,
@@ -551,7 +572,7 @@ class FisherPenaltyModel(Trainer):
             return result.loss
         gradients = self._plain_gradients(x, y, sample_weight, replica)
         first, factor, replica = self._first(length(x), replica)
-        x, y = keras.tree.map_structure(lambda tensor: tensor[:first], (x, only_labels(y)))
+        x, y = each(lambda tensor: tensor[:first], (x, only_labels(y)))
         weights = [ops.copy(variable) for variable in self.trainable_weights]
         if self.micro_batch_size is None:
             result = self._differentiated(
@@ -640,11 +661,11 @@ class FisherPenaltyModel(Trainer):
     ) -> PenaltyGradients:
         """Differentiates the penalty on (x, y), one micro-batch after another."""
         parts = MicroBatches(length(x), size)
-        dropout = {id(v) for v in self._random_states()}
+        statistics = {id(weight) for weight in self.weights}
         seed = self._label_seed.next()
 
         def part(index: Any) -> autodiff.Part:
-            own = [(v, apart(value, index) if id(v) in dropout else value) for v, value in state]
+            own = [(v, value if id(v) in statistics else apart(value, index)) for v, value in state]
             own_x, own_y = parts.part(index, (x, y))
             inputs = Inputs(own_x)
             labels = HeldLabels(self.likelihood, self.penalty, own_y, PartSeed(seed, index))
@@ -735,6 +756,16 @@ def _check_backbone(backbone: Any) -> None:
     if outputs is not None and len(outputs) > 1:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
+        )
+
+
+def _check_is_mean(loss: Any) -> None:
+    reduction = getattr(keras.tree.flatten(loss)[0], "reduction", _MEANS[0])
+    if reduction not in _MEANS:
+        raise ValueError(
+            "`loss` must be a mean over the batch (reduction='sum_over_batch_size'), as the "
+            f"penalised likelihood is. Received: reduction={reduction!r}. To penalise the gradient "
+            "of the mean all the same, say which likelihood it is with likelihood="
         )
 
 

@@ -139,6 +139,29 @@ def test_gp_x_takes_numpy_batches_when_run_eagerly():
     assert logs["penalty"] > 0
 
 
+@backend.tensorflow_only  # with JAX, Keras refuses such a draw
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("parts", [None, nets.BATCH])
+def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(parts):
+    class Noisy(keras.layers.Layer):
+        def call(self, x, training=None):
+            return x * (1.0 + keras.random.normal((1,))) if training else x
+
+    def kept(gradient):
+        keras.utils.set_random_seed(0)
+        dense = keras.layers.Dense(nets.CLASSES)
+        net = keras.Sequential([keras.Input((4,)), Noisy(), dense])
+        model = FisherPenaltyModel(
+            net, 1.0, penalty="gp", gradient=gradient, micro_batch_size=parts
+        )
+        before = nets.flat(net.weights)
+        model.compile(keras.optimizers.SGD(1.0), nets.loss())
+        model.train_on_batch(nets.inputs("dense"), nets.labels())
+        return nets.flat(net.weights) - before
+
+    assert nets.relative_error(kept("finite_difference"), kept("exact")) < 1e-5
+
+
 @backend.tensorflow_only
 def test_stock_moments_are_back_after_training():
     import tensorflow as tf

@@ -516,6 +516,54 @@ def test_accumulated_gradients_include_the_penalty():
     np.testing.assert_allclose(moved, np.mean(moves, axis=0), rtol=1e-4, atol=1e-6)
 
 
+def test_a_schedule_below_0_reads_and_counts_as_0():
+    model = nets.compiled("dense", alpha=keras.optimizers.schedules.PolynomialDecay(0.1, 2, -0.1))
+    x, y = nets.inputs("dense"), nets.labels()
+    seen = []
+    for _ in range(3):
+        seen.append(model.alpha)
+        model.train_on_batch(x, y)
+    assert seen == [pytest.approx(0.1), 0.0, 0.0]
+
+
+def test_an_optional_input_may_be_left_out():
+    class Add(layers.Layer):
+        def call(self, first, second=None):
+            return first if second is None else first + second
+
+        def compute_output_shape(self, first_shape, second_shape=None):
+            return first_shape
+
+    first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second", optional=True)
+    net = keras.Model([first, second], layers.Dense(3)(Add()(first, second)))
+    for arguments in ({}, {"penalty_batch_size": 3}, {"micro_batch_size": 2}, {"penalty": "gp_x"}):
+        model = FisherPenaltyModel(net, seed=0, **arguments)
+        model.compile("sgd", nets.loss())
+        logs = model.fit([nets.inputs("dense"), None], nets.labels(), verbose=0).history
+        assert logs["penalty"][0] > 0
+
+
+@backend.tensorflow_only  # JAX always compiles
+def test_eager_steps_may_use_python_on_their_numbers():
+    class InPython(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x / float(keras.ops.max(keras.ops.absolute(x))))
+
+    def in_numpy(y, outputs):
+        return np.float32(np.mean(y.numpy() == outputs.numpy().argmax(-1)))
+
+    net = InPython()
+    net(nets.inputs("dense"))
+    model = FisherPenaltyModel(net, seed=0)
+    model.compile("sgd", nets.loss(), metrics=[in_numpy], run_eagerly=True)
+    logs = model.fit(nets.inputs("dense"), nets.labels(), verbose=0).history
+    assert logs["penalty"][0] > 0
+
+
 def test_options_that_a_traced_step_would_ignore_cannot_be_set():
     model = nets.compiled("dense")
     for option in ("penalty", "penalty_batch_size", "micro_batch_size", "gradient", "update_freq"):

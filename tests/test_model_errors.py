@@ -106,6 +106,23 @@ def test_a_loss_without_a_known_likelihood_is_refused_by_compile(loss):
         model.compile("sgd", loss)
 
 
+def test_a_compile_that_is_refused_leaves_nothing_to_train_with():
+    model = nets.compiled("dense")
+    with pytest.raises(ValueError, match="likelihood="):
+        model.compile("sgd", "mae")
+    with pytest.raises(ValueError, match=r"call `compile\(\)`"):
+        model.fit(*DATA, verbose=0)
+
+
+def test_a_loss_that_is_no_mean_is_refused_unless_the_likelihood_is_given():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    with pytest.raises(ValueError, match=r"`loss` must be a mean.*Received: reduction='sum'"):
+        FisherPenaltyModel(nets.build("dense")).compile("sgd", loss)
+    model = FisherPenaltyModel(nets.build("dense"), likelihood=Categorical())
+    model.compile("sgd", loss)
+    model.fit(*DATA, verbose=0)
+
+
 def test_a_loss_without_a_known_likelihood_trains_with_a_given_one():
     model = FisherPenaltyModel(nets.build("dense"), likelihood=Bernoulli())
     model.compile("sgd", "mae")

@@ -179,6 +179,31 @@ def test_config_round_trip(arguments):
     assert type(copied) is keras_fisher.FisherPenaltyModel
 
 
+def test_random_states_of_another_number_of_layers_are_left_with_a_warning(tmp_path, caplog):
+    def model(*dropout):
+        dense = [layers.Dense(5), layers.Dense(nets.CLASSES)]
+        net = keras.Sequential([keras.Input((4,)), *dropout, *dense])
+        wrapped = FisherPenaltyModel(net, seed=0)
+        wrapped.compile("sgd", nets.loss())
+        return wrapped
+
+    saved, other = model(layers.Dropout(0.5)), model(layers.Dropout(0.5), layers.Dropout(0.5))
+    saved.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+    saved.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(nets.flat(other.weights), nets.flat(saved.weights))
+    assert "random states that were saved are left alone: they are of 2 generators" in caplog.text
+
+
+def test_the_state_is_a_tree_in_which_every_variable_has_a_name_of_its_own():
+    model = nets.compiled("dense")
+    model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+    tree, weights = model.get_state_tree("numpy_array"), nets.flat(model.weights)
+    model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+    model.set_state_tree(tree)
+    np.testing.assert_array_equal(nets.flat(model.weights), weights)
+
+
 def test_a_kept_gradient_of_other_weights_is_recomputed(tmp_path):
     model = new_model()
     train(model, 0, 3)

@@ -79,6 +79,9 @@ class LabelNoiseMonitor(LogWriter):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._meter = GradientNormMeter(self.model)
+        if self.model.built:  # a model of other outputs is refused before it trains
+            x, y = self._groups["clean"]
+            accuracy(self.model, x[:1], y[:1])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         measured = {}

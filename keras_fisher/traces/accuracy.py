@@ -25,7 +25,8 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
 
     Raises:
         TypeError: if an argument has another type.
-        ValueError: if `x` and `y` differ in length, `y` is no vector, or there are no examples.
+        ValueError: if `x` and `y` differ in length, `y` is no vector, there are no examples, or the
+            model has no output for each class.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
@@ -38,4 +39,9 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
         )
     batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            "`model` must have an output for each class, of which there are 2 or more. "
+            f"Received: {model.name!r}, with outputs of shape {outputs.shape}"
+        )
     return float(np.mean(np.argmax(outputs, axis=-1) == y))

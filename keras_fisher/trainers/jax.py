@@ -51,6 +51,11 @@ class Trainer(keras.Model, abc.ABC):
         return [*self._moved_variables, *self._own_variables()]
 
     @property
+    def _replayed_variables(self) -> list[keras.Variable]:
+        """What a second forward pass is to find as the first did."""
+        return self._moved_variables
+
+    @property
     def _moved_variables(self) -> list[keras.Variable]:
         """What a forward pass moves: statistics of layers, states of random generators."""
         return super().non_trainable_variables

@@ -10,6 +10,8 @@ from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from keras_fisher._step import length
 from keras_fisher.autodiff import tensorflow_replicas as replicas
@@ -53,6 +55,12 @@ class Trainer(keras.Model, abc.ABC):
     def _moved_variables(self) -> list[keras.Variable]:
         """What a forward pass moves: statistics of layers, states of random generators."""
         return self.non_trainable_variables
+
+    @property
+    def _replayed_variables(self) -> list[keras.Variable]:
+        """What a second forward pass is to find as the first did, draws without a seed included."""
+        unseeded = get_global_attribute(GLOBAL_SEED_GENERATOR)  # from the first such draw on
+        return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
 
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
         """Where variables are made."""
@@ -127,11 +135,16 @@ class Trainer(keras.Model, abc.ABC):
         Keras leaves them, on one device, to the step's first trace, which TensorFlow then throws
         away.
         """
-        if not (self._is_distributed or self._is_built_before_training):
+        is_late = self.run_eagerly or not self._is_built_before_training
+        if is_late and not self._is_distributed:
             super()._maybe_symbolic_build(iterator, data_batch)
             return
         if iterator is not None and not self._is_distributed:
-            data_batch = iterator._distributed_dataset.element_spec
+            spec = iterator._distributed_dataset.element_spec
+            # An optional input that is not given has no shape.
+            data_batch = keras.tree.map_structure(
+                lambda s: s if hasattr(s, "shape") else None, spec
+            )
         elif iterator is not None:
             dataset = iterator.data_adapter.get_tf_dataset()
             data_batch = replicas.first_part(self.distribute_strategy, dataset)

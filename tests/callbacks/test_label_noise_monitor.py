@@ -58,3 +58,13 @@ def test_label_noise_monitor_warns_of_nan_once(task):
 def test_label_noise_monitor_refuses_bad_arrays(task, change, message):
     with pytest.raises(ValueError, match=message):
         kf.callbacks.LabelNoiseMonitor(*change(*task))
+
+
+def test_label_noise_monitor_refuses_a_model_without_an_output_for_each_class(task):
+    x, y, is_noisy = task
+    model = kf.FisherPenaltyModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    before = nets.flat(model.weights)
+    with pytest.raises(ValueError, match=r"an output for each class.*Received: .*\(1, 1\)"):
+        model.fit(x, y > 0, verbose=0, callbacks=[kf.callbacks.LabelNoiseMonitor(x, y, is_noisy)])
+    np.testing.assert_array_equal(nets.flat(model.weights), before)
