@@ -290,7 +290,8 @@ def test_forward_passes_of_a_step(arguments, calls):
         before = layer.count
         step(model)
         counted.append(layer.count - before)
-    assert counted == calls
+    is_traced = backend.IS_JAX and "micro_batch_size" in arguments  # once for all parts
+    assert counted == ([3, 1, 3] if is_traced else calls)
 
 
 # The plain loss and what belongs to it alone

@@ -20,7 +20,7 @@ class Outer:
     >>> import numpy as np
     >>> from keras_fisher.rules import Outer
     >>> left, right = np.ones((2, 4, 3), "float32"), np.ones((2, 4, 5), "float32")
-    >>> Outer(left, right).squared_norms().numpy()  # 3 * 5 entries, each 4
+    >>> np.asarray(Outer(left, right).squared_norms())  # 3 * 5 entries, each 4
     array([240., 240.], dtype=float32)
 
     Args:

@@ -67,7 +67,7 @@ class FixupScale(ScalarScale):
     Example:
         >>> import numpy as np
         >>> from keras_fisher.zoo.fixup import FixupScale
-        >>> FixupScale()(np.ones((1, 2), "float32")).numpy().tolist()
+        >>> np.asarray(FixupScale()(np.ones((1, 2), "float32"))).tolist()
         [[1.0, 1.0]]
     """
 
@@ -86,7 +86,7 @@ class FixupBias(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> from keras_fisher.zoo.fixup import FixupBias
-        >>> FixupBias()(np.ones((1, 2), "float32")).numpy().tolist()
+        >>> np.asarray(FixupBias()(np.ones((1, 2), "float32"))).tolist()
         [[1.0, 1.0]]
     """
 

@@ -157,7 +157,8 @@ class PaddedShortcut(layers.Layer):
     Example:
         >>> import numpy as np
         >>> from keras_fisher.zoo.resnet import PaddedShortcut
-        >>> PaddedShortcut(filters=3)(np.array([[[[1.0], [2.0]], [[3.0], [4.0]]]])).numpy().tolist()
+        >>> x = np.array([[[[1.0], [2.0]], [[3.0], [4.0]]]])
+        >>> np.asarray(PaddedShortcut(filters=3)(x)).tolist()
         [[[[1.0, 0.0, 0.0]]]]
 
     Args:

@@ -19,7 +19,7 @@ class SkipInitScale(ScalarScale):
         >>> import numpy as np
         >>> from keras_fisher.zoo.skip_init import SkipInitScale
         >>> layer = SkipInitScale()
-        >>> layer(np.ones((1, 2), "float32")).numpy().tolist()
+        >>> np.asarray(layer(np.ones((1, 2), "float32"))).tolist()
         [[0.0, 0.0]]
     """
 

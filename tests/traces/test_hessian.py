@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import HessianTraceMeter
-from tests import nets
+from tests import backend, nets
 from tests.traces import oracles
 
 tf = pytest.importorskip("tensorflow")
@@ -58,7 +58,7 @@ def rows_by_layer(net):
     """The rows of the Hessian that belong to each layer."""
     rows, start = {}, 0
     for weight in net.trainable_weights:
-        end = start + weight.shape.num_elements()
+        end = start + int(np.prod(weight.shape))
         rows.setdefault(oracles.layer_of(weight), []).extend(range(start, end))
         start = end
     return rows
@@ -133,6 +133,7 @@ def same_probe(monkeypatch, net):
     return [np.ravel(part) for part in z]
 
 
+@backend.tensorflow_only  # whose draws the test takes the place of
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "name", ["dense", "subclassed", "group_norm_cnn", "attention", "small, layer_norm"]
@@ -259,6 +260,7 @@ def test_regularisers_are_no_part_of_the_hessian():
     assert values[0] == values[1]
 
 
+@backend.tensorflow_only
 def test_an_operation_without_a_second_derivative_is_named():
     net = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softsign")])
     net.compile("sgd", nets.loss())
