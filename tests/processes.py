@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,3 +41,8 @@ def configurations(number):
         json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}})
         for index in range(number)
     ]
+
+
+def killed(*_):
+    """Ends the process that calls it, as the system does where memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)

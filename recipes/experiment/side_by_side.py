@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,11 @@ SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROW
 def train_side_by_side(
     recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices, jobs: int
 ) -> None:
-    """Trains all runs that are not finished, several at a time; each as it would be by itself."""
+    """Trains all runs that are not finished, several at a time; each as it would be by itself.
+
+    Raises:
+        ChildProcessError: if a process that trains was killed.
+    """
     for name, value in SHARED_GPU.items():
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
@@ -34,31 +40,48 @@ def train_side_by_side(
     with (
         Progress(recipe.all_runs(settings), devices.is_chief) as progress,
         concurrent.futures.ProcessPoolExecutor(jobs, context, _begin, (epochs,)) as pool,
+        _ending_all_together(jobs),
     ):
-        try:
-            while True:
-                for run in _ready(recipe.runs(settings, finished), finished, running.values()):
-                    if len(running) < jobs:
-                        running[pool.submit(_train, run, out)] = run
-                        progress.begin_one_of(run, len(finished) + len(running))
-                if not running:
-                    return
-                done, _ = concurrent.futures.wait(running, 1.0, "FIRST_COMPLETED")
-                while not epochs.empty():
-                    progress.count(*epochs.get())
-                for future in done:
-                    run = running.pop(future)
-                    finished[run.name] = as_result(run, future.result())
-        except BaseException:
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+        while True:
+            for run in _ready(recipe.runs(settings, finished), finished, running.values()):
+                if len(running) < jobs:
+                    running[pool.submit(_train, run, out)] = run
+                    progress.begin_one_of(run, len(finished) + len(running))
+            if not running:
+                return
+            done, _ = concurrent.futures.wait(running, 1.0, "FIRST_COMPLETED")
+            while not epochs.empty():
+                progress.count(*epochs.get())
+            for future in done:
+                run = running.pop(future)
+                finished[run.name] = as_result(run, future.result())
+
+
+@contextlib.contextmanager
+def _ending_all_together(jobs: int) -> Iterator[None]:
+    """Ends the processes that train when one of them has failed, or was killed."""
+    try:
+        yield
+    except BaseException as error:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise ChildProcessError(
+                "A process that trains was killed, as happens where memory runs out. The same "
+                "command goes on from here; a smaller `--jobs` takes less memory. "
+                f"Received: {jobs}"
+            ) from None
+        raise
 
 
 def _ready(runs: Any, finished: Mapping[str, Result], running: Any) -> list[Run]:
     """The runs that can begin: not those that start from the weights of one that is not done."""
     taken = {*finished, *(run.name for run in running)}
-    return [r for r in runs if r.name not in taken and (not r.initial or r.initial in finished)]
+    ready: dict[str, Run] = {}
+    for run in runs:
+        if run.name not in taken and (not run.initial or run.initial in finished):
+            ready.setdefault(run.name, run)
+    return list(ready.values())
 
 
 class _Reporting(Progress):

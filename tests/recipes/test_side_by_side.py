@@ -1,18 +1,25 @@
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import noisy_cifar100
 import pytest
 import search
-from experiment import command, results
+from experiment import command, results, side_by_side
 
-from tests.recipes.tiny import OPTIONS
+from tests.processes import killed, start
+from tests.recipes.tiny import OPTIONS, tiny
 
-ARGUMENTS = [*OPTIONS, "--seeds", "0", "1", "--methods", "baseline", "fp"]
-RECIPE = Path(__file__).parents[2] / "recipes" / "noisy_cifar100.py"
+ARGUMENTS = [*OPTIONS, "--epochs", "8", "--methods", "fp"]
+# The recipe with a checkpoint after every epoch, in its own processes too, which begin with it.
+RECIPE = """
+import sys
+import noisy_cifar100
+from experiment import command, record
+
+record.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+if __name__ == "__main__":
+    command.main(noisy_cifar100.RECIPE, sys.argv[1:])
+"""
 
 
 def run(out, *arguments):
@@ -20,18 +27,40 @@ def run(out, *arguments):
     return [{k: v for k, v in r.items() if k != "seconds"} for r in results.read([out])]
 
 
-def test_runs_side_by_side_end_as_one_after_another_even_if_killed(tmp_path):
-    together = [sys.executable, RECIPE, *ARGUMENTS, "--jobs", "2", "--out", tmp_path / "together"]
-    begun = subprocess.Popen(together, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+def kill_after_a_checkpoint(process, out):
+    """Kills a command that trains, and returns the folders of the runs that it was in."""
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "together").rglob("checkpoint*")) and begun.poll() is None:
+    while not list(out.rglob("progress.json")):
+        assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    begun.kill()
-    begun.wait()
-    expected = run(tmp_path / "alone")
-    assert run(tmp_path / "together", "--jobs", "2") == expected
-    assert len(expected) == 4
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    return [path.parent for path in out.rglob("progress.json")]
+
+
+def test_runs_side_by_side_end_as_one_after_another_even_if_killed(tmp_path):
+    script, out = tmp_path / "recipe.py", tmp_path / "together"
+    script.write_text(RECIPE)
+    seeds = ("--seeds", "0", "0", "1", "--jobs", "2")
+    begun = kill_after_a_checkpoint(start(script, *ARGUMENTS, *seeds, "--out", out), out)
+    assert begun
+    assert not any((folder / "results.json").exists() for folder in begun)
+    expected = run(tmp_path / "alone", "--seeds", "0", "1")
+    assert run(out, *seeds) == expected
+    assert len(expected) == 2
+
+
+def test_runs_side_by_side_are_each_trained_once_whatever_is_listed_twice():
+    runs = [tiny(seed=seed) for seed in (0, 1, 0, 2, 1)]
+    ready = side_by_side._ready(runs, {runs[3].name: {}}, [runs[1]])
+    assert ready == [runs[0]]
+
+
+def test_a_process_that_is_killed_is_told_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "_train", killed)
+    with pytest.raises(SystemExit, match=r"error: A process .* was killed.*`--jobs`.*Received: 2"):
+        run(tmp_path, "--jobs", "2")
 
 
 def test_a_search_has_other_ways_to_share_its_runs(tmp_path, capsys):
@@ -47,6 +76,6 @@ def test_at_least_one_run_at_a_time(jobs, capsys):
 
 
 def test_the_settings_of_runs_do_not_tell_how_many_ran_at_a_time(tmp_path):
-    run(tmp_path, "--seeds", "0", "--methods", "baseline")
+    run(tmp_path, "--seeds", "0", "--methods", "baseline", "--epochs", "1")
     (written,) = tmp_path.rglob("settings.json")
     assert "jobs" not in json.loads(written.read_text())["run"]
