@@ -9,7 +9,6 @@ from experiment import results
 from experiment.errors import SettingsError
 from experiment.files import write_json, write_text
 from experiment.recipe import Recipe
-from experiment.versions import versions
 
 
 def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
@@ -18,7 +17,7 @@ def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
     if not runs:
         raise SettingsError(f"No run is finished in {', '.join(map(str, folders))}")
     figures = [{k: v for k, v in run.items() if k not in ("history", "curves")} for run in runs]
-    write_json(out / "results.json", {"versions": versions(), "runs": figures})
+    write_json(out / "results.json", {"runs": figures})
     table = recipe.table(runs)
     write_text(out / "table.md", table)
     recipe.figure(runs, out / "figure.png")

@@ -24,7 +24,7 @@ OF_A_RUN: dict[str, dict[str, Any]] = {
         "final": dict,
     },
     "time": {"seconds": NUMBER},
-    "settings": {"run": dict},
+    "settings": {"run": dict, "versions": dict},
 }
 NOTHING = "-"
 IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
@@ -76,11 +76,12 @@ def _check_alike(runs: Sequence[Result]) -> None:
 
 
 def read_one(folder: Path) -> Result:
-    """A finished run: its name, its fields, its figures and the seconds that it took."""
+    """A finished run: its name, its fields, its versions, its figures and the seconds it took."""
     figures, seconds, settings = (
         read_json(folder / f"{name}.json", **kinds) for name, kinds in OF_A_RUN.items()
     )
-    return {"name": folder.name, **settings["run"], **figures, **seconds}
+    versions = settings["versions"]
+    return {"name": folder.name, **settings["run"], "versions": versions, **figures, **seconds}
 
 
 def grouped(results: Iterable[Result], *keys: str) -> dict[tuple[Any, ...], list[Result]]:

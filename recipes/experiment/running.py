@@ -19,7 +19,7 @@ from experiment.recipe import Recipe, Result, as_result
 from experiment.record import clear
 from experiment.setting import Run, Setting
 from experiment.training import train
-from experiment.versions import versions
+from experiment.versions import backend_of, versions
 
 
 def train_all(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
@@ -54,7 +54,7 @@ def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
 
 
 def claim(folder: Path, run: Run, devices: Devices) -> None:
-    """Makes the folder of a run, or raises if it holds one of other settings."""
+    """Makes the folder of a run, or raises if it holds one of other settings or another backend."""
     settings = json.loads(json.dumps(dataclasses.asdict(run)))
     path = folder / "settings.json"
     if not path.exists():
@@ -63,7 +63,9 @@ def claim(folder: Path, run: Run, devices: Devices) -> None:
             replicas = devices.replicas
             write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
-    found = read_json(path, run=dict)["run"]
+    recorded = read_json(path, run=dict, versions=dict)
+    found = recorded["run"] | {"KERAS_BACKEND": backend_of(recorded["versions"])}
+    settings["KERAS_BACKEND"] = backend_of(versions())
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)

@@ -105,6 +105,33 @@ def test_folder_of_other_settings_is_refused_and_left_alone(finished):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == before
 
 
+def test_a_folder_of_the_other_backend_is_refused_and_left_alone(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    trained_by(tmp_path, **{other_backend(): "1.2"})
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    with pytest.raises(SystemExit, match=f"error: `--out`.*KERAS_BACKEND is {other_backend()} the"):
+        run(tmp_path, "--methods", "baseline", "fp")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} == before
+
+
+def test_the_report_names_the_versions_that_a_run_was_trained_with(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    trained_by(tmp_path, **{other_backend(): "1.2"})
+    report.main([str(tmp_path)])
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [run["versions"] for run in written["runs"]] == [{other_backend(): "1.2"}] * 2
+
+
+def other_backend():
+    return "tensorflow" if keras.backend.backend() == "jax" else "jax"
+
+
+def trained_by(out, **versions):
+    """Has finished runs say that they were trained with these versions."""
+    for path in out.glob("*/settings.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
+
+
 def test_a_run_that_another_process_trains_is_refused_and_left_alone(
     finished, tmp_path, monkeypatch
 ):
