@@ -17,7 +17,7 @@ from experiment.cost import cost, steps_per_epoch
 from experiment.devices import KINDS, Devices
 from experiment.errors import SettingsError
 from experiment.recipe import Recipe
-from experiment.running import train_all
+from experiment.running import check_folder, train_all
 from experiment.setting import Run, Setting, flag
 from experiment.side_by_side import train_side_by_side
 from experiment.tuned import tuned_values, with_tuned
@@ -49,6 +49,7 @@ def main(
         on = choose_devices(given.distribute)
         if on.is_chief:
             results.claim_folder(given.out, recipe.name)
+        check_folder(recipe, settings, given.out)
         run_all(recipe, settings, given.out, on)
         if not on.is_chief:
             return

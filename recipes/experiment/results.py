@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,13 @@ OF_A_RUN: dict[str, dict[str, Any]] = {
 NOTHING = "-"
 IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
+# What a value sets: one of these differs between the values of a method.
+SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
+# What all runs of a part have in common; those that go on from another have epochs of their own.
+OF_A_PART = (
+    *("network", "width", "dataset", "num_train", "validation_size", "test_size", "augment"),
+    *("weight_decay", "epochs", "drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
+)
 
 
 def claim_folder(out: Path, recipe: str) -> None:
@@ -54,24 +62,52 @@ def read(folders: Iterable[Path]) -> list[Result]:
     """All finished runs in some folders, in the order of their names.
 
     Raises:
-        SettingsError: if runs of one name, or runs that seeds alone tell apart, have different
-            settings.
+        SettingsError: if runs of one name have different settings, or as `check_comparable`.
     """
     paths = [path.parent for out in folders for path in out.glob("*/results.json")]
     runs = [read_one(path) for path in sorted(paths, key=lambda path: path.name)]
-    for group in grouped(runs, *IDENTITY).values():
-        _check_alike(group)
+    check_comparable(runs)
     return list({run["name"]: run for run in runs}.values())
 
 
-def _check_alike(runs: Sequence[Result]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        for field in dataclasses.fields(Run):
-            if field.name not in OF_A_SEED and run.get(field.name) != first.get(field.name):
+def settings_of(run: Run) -> dict[str, Any]:
+    """The fields of a run, as they are read from its folder."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def check_comparable(runs: Iterable[Result]) -> None:
+    """Raises if runs that a table averages or compares have other settings than it says.
+
+    Raises:
+        SettingsError: if runs of one part differ in their data, network, epochs or the like, or
+            those of one method in more than seeds and what their values set.
+    """
+    runs = list(runs)
+    settings = [field.name for field in dataclasses.fields(Run) if field.name not in OF_A_SEED]
+    for part in grouped(runs, "part").values():
+        for goes_on in (False, True):
+            group = [run for run in part if bool(run.get("initial")) == goes_on]
+            _check_alike(group, OF_A_PART, "have the same task to be compared")
+    for group in grouped(runs, *IDENTITY).values():
+        _check_alike(group, settings, "differ in their seeds alone to be averaged")
+    for group in grouped(runs, "part", "noise", "method").values():
+        varied = next((name for name in SET_BY_VALUE if _differ(group, name)), "value")
+        others = [name for name in settings if name not in ("value", varied)]
+        _check_alike(group, others, f"differ in {varied} alone to be compared")
+
+
+def _differ(runs: Sequence[Result], name: str) -> bool:
+    return any(run.get(name) != runs[0].get(name) for run in runs)
+
+
+def _check_alike(runs: Sequence[Result], settings: Iterable[str], must: str) -> None:
+    """Raises unless runs agree in these settings."""
+    for name in settings:
+        for run in runs:
+            if (found := run.get(name)) != (first := runs[0].get(name)):
                 raise SettingsError(
-                    f"{first['name']} and {run['name']} must differ in their seeds alone to be "
-                    f"averaged. {field.name} is {first.get(field.name)} and {run.get(field.name)}"
+                    f"{runs[0]['name']} and {run['name']} must {must}. "
+                    f"{name} is {first} and {found}. Give them folders of their own."
                 )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,13 +47,21 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     return results.validation_accuracy(results.read_one(folder))
 
 
+def check_folder(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+    """Raises if runs that can be planned could not stand in one table with those finished there."""
+    finished = {run["name"]: run for run in results.read([out])}
+    planned = recipe.runs(settings, finished)
+    known = {run.name: {"name": run.name, **results.settings_of(run)} for run in planned}
+    results.check_comparable((finished | known).values())
+
+
 def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
     return next((run for run in runs if run.name not in finished), None)
 
 
 def claim(folder: Path, run: Run, devices: Devices) -> None:
     """Makes the folder of a run, or raises if it holds one of other settings or another backend."""
-    settings = json.loads(json.dumps(dataclasses.asdict(run)))
+    settings = results.settings_of(run)
     path = folder / "settings.json"
     if not path.exists():
         if devices.is_chief:

@@ -95,6 +95,31 @@ def test_runs_of_other_settings_are_not_averaged(finished, tmp_path):
         report.main([str(tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--epochs", "5"], r"baseline.* and .*fp-1-.* the same task.*epochs is 4 and 5"),
+        (["--width", "9"], r"baseline.* and .*fp-1-.* the same task.*width is 8 and 9"),
+        (["--learning-rate", "0.2"], r"fp-0\.3-.* and .*fp-1-.* alpha alone.*learning_rate"),
+    ],
+)
+def test_runs_that_no_table_may_compare_are_refused_before_any_is_trained(
+    finished, monkeypatch, given, said
+):
+    monkeypatch.setattr(running, "train", None)
+    with pytest.raises(SystemExit, match=f"error: .*{said}"):
+        run(finished[0], "--methods", "fp", "--fp", "1", *given)
+
+
+def test_the_report_compares_no_runs_of_other_epochs(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    path = next(tmp_path.glob("*fp*/settings.json"))
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"run": settings["run"] | {"epochs": 5}}))
+    with pytest.raises(SystemExit, match=r"must have the same task.*epochs is 4 and 5"):
+        report.main([str(tmp_path)])
+
+
 def test_folder_of_other_settings_is_refused_and_left_alone(finished):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
