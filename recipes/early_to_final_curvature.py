@@ -47,7 +47,8 @@ class EarlyToFinal(Varied):
             self._check(name, at_least=0)
         for name in ("early_epochs", "num_probes"):
             self._check(name, at_least=1)
-        self._check("continuations", at_least=1, below=101)  # Seeds are in hundreds.
+        self._check("continuations", at_least=1, below=101)  # Seeds are in hundreds ...
+        self._check("seeds", at_least=0, below=4e7)  # ... and below 2^32.
 
 
 def plan(part: str, setting: EarlyToFinal, finished: Mapping[str, Result]) -> list[Run]:

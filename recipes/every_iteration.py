@@ -80,8 +80,9 @@ def largest(run: Result) -> float:
     return np.nanmax(traces(run))
 
 
-def iteration_of_largest(run: Result) -> int:
-    return int(np.nanargmax(traces(run))) + 1
+def iteration_of_largest(run: Result) -> float:
+    values = traces(run)
+    return np.nan if np.isnan(values).all() else np.nanargmax(values) + 1.0
 
 
 def iterations_above(limit: float) -> Callable[[Result], int]:

@@ -60,7 +60,12 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the picture in one step."""
+    """Writes the picture in one step; an axis on which nothing is above 0 is not logarithmic."""
+    for axis in figure.axes:
+        if axis.get_xscale() == "log" and not np.isfinite(axis.dataLim.minposx):
+            axis.set_xscale("linear")
+        if axis.get_yscale() == "log" and not np.isfinite(axis.dataLim.minposy):
+            axis.set_yscale("linear")
     replace(path, lambda part: figure.savefig(part, dpi=100))
     plt.close(figure)
 

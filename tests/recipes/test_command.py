@@ -6,6 +6,7 @@ import shutil
 import urllib.error
 import urllib.request
 
+import early_to_final_curvature
 import keras
 import noisy_cifar100
 import pytest
@@ -201,6 +202,13 @@ def test_impossible_setting_is_refused_by_name(tmp_path, option, value):
     with pytest.raises(SystemExit, match=f"error: `.*{name}` must"):
         run(tmp_path, *f"{option} {value}".split())
     assert not list(tmp_path.glob("*/results.json"))
+
+
+def test_seeds_that_others_are_derived_from_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "train", None)
+    with pytest.raises(SystemExit, match="error: `--seeds` must be .* Received: 42949672"):
+        arguments = ["--seeds", "42949672", "--out", str(tmp_path / "out")]
+        command.main(early_to_final_curvature.RECIPE, arguments)
 
 
 @pytest.mark.parametrize(
