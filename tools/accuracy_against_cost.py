@@ -38,11 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the picture")
     given = parser.parse_args(arguments)
     try:
-        runs = results.read(given.folders)
+        runs = results.read_of("penalty_cost", given.folders)
+        check_papers(runs)
         ratios = costs(given.benchmark, given.network)
         draw(runs, ratios, f"time of an epoch, in plain epochs ({given.network})", given.out)
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def check_papers(runs: Sequence[Result]) -> None:
+    """Raises unless the paper's way was trained in each setting, which the others stand beside."""
+    for part, of_part in results.by_parts(runs).items():
+        if all(run["method"] != PAPERS for run in of_part):
+            raise SettingsError(
+                f"`folders` must have runs of the paper's way, {PAPERS}, in every setting. "
+                f"Received: none of {part}"
+            )
 
 
 def costs(path: Path, network: str) -> dict[str, Mapping[str, Any]]:

@@ -38,12 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders of finished searches")
     given = parser.parse_args(arguments)
-    rows = []
     try:
-        for folder in given.folders:
-            found = results.read([folder])
-            searches = results.grouped(found, "part", "noise", "penalty", "learning_rate")
-            rows += [row(runs) for runs in searches.values()]
+        searches = [runs for folder in given.folders for runs in searches_in(folder)]
+        rows = [row(runs) for runs in searches]
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
     header = [
@@ -53,9 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(picture.markdown(header, rows))
 
 
+def searches_in(folder: Path) -> list[list[Result]]:
+    """The runs with an alpha above 0 of each search over alpha."""
+    found = results.read_of("search", [folder])
+    penalised = [run for run in found if run["alpha"]]
+    if not penalised:
+        raise SettingsError(
+            f"`folders` must be of searches over alpha. Received: {folder}, where alpha is 0"
+        )
+    keys = ("part", "noise", "penalty", "learning_rate")
+    return list(results.grouped(penalised, *keys).values())
+
+
 def row(runs: Sequence[Result]) -> list[str]:
-    """The range of one search, and whether the best of its alphas above 0 lies in it."""
-    best = results.chosen([run for run in runs if run["alpha"]])[0]
+    """The range of one search, and whether the best of its alphas lies in it."""
+    best = results.chosen(runs)[0]
     epochs, found = measured(best)
     low, high = found.alphas[0], found.alphas[-1]
     return [

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ PENALTIES: dict[str, dict[str, Any]] = {
 EVERY = 10
 
 
-def main() -> None:
-    given = parse_arguments()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    given = parse_arguments(arguments)
+    if (backend := keras.backend.backend()) != "jax":
+        sys.exit(f"error: the environment variable KERAS_BACKEND must be jax. Received: {backend}")
     rows: list[dict[str, Any]] = []
     for name in given.networks:
         for what, ratios in measured(name, given):
@@ -53,7 +57,7 @@ def main() -> None:
             given.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,10 +69,13 @@ def parse_arguments() -> argparse.Namespace:
         "--examples", type=int, default=5000, help="examples that Tr(F) is taken on"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/jax_benchmark.json"))
-    given = parser.parse_args()
-    if given.repeats < 1 or given.steps < 1 or given.steps % given.dispatched:
+    given = parser.parse_args(arguments)
+    for name in ("repeats", "steps", "dispatched", "examples"):
+        if (number := getattr(given, name)) < 1:
+            parser.error(f"`--{name}` must be at least 1. Received: {number}")
+    if given.steps % given.dispatched:
         parser.error(
-            "`--repeats` and `--steps` must be at least 1, and --dispatched divide --steps"
+            f"`--dispatched` must divide --steps, {given.steps}. Received: {given.dispatched}"
         )
     return given
 

@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.epochs < EARLY + WINDOW:
         parser.error(f"`--epochs` must be at least {EARLY + WINDOW}. Received: {given.epochs}")
+    if given.out.exists():
+        parser.error(f"`--out` must be a new folder. Received: {given.out}, which is there")
     given.out.mkdir(parents=True)
     rows = train(given.epochs, given.out)
     if len(rows) < given.epochs:

@@ -206,8 +206,8 @@ def test_impossible_setting_is_refused_by_name(tmp_path, option, value):
 
 def test_seeds_that_others_are_derived_from_are_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "train", None)
-    with pytest.raises(SystemExit, match="error: `--seeds` must be .* Received: 42949672"):
-        arguments = ["--seeds", "42949672", "--out", str(tmp_path / "out")]
+    arguments = ["--seeds", "42949672", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"error: `--seeds` must be .* Received: 42949672"):
         command.main(early_to_final_curvature.RECIPE, arguments)
 
 
