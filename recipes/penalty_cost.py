@@ -37,7 +37,7 @@ from experiment.setting import Run, Setting, option
 from keras_fisher import tuning
 
 BASELINE, PAPERS = "baseline", "whole_10"
-# Of a mini-batch the penalty takes one example in so many, at every so manieth step.
+# One in how many examples of a mini-batch the penalty takes, and every how many steps.
 METHODS = {
     BASELINE: (0, 0),
     PAPERS: (1, 10),

@@ -139,7 +139,8 @@ def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
         type=_positive,
         default=1,
         metavar="N",
-        help="how many runs to train at a time, in processes that share the device; default: 1",
+        help="how many runs to train at a time, in processes that share the device; not with "
+        "--distribute, nor in a search; default: 1",
     )
     parser.add_argument(
         "--only",

@@ -75,6 +75,12 @@ def test_at_least_one_run_at_a_time(jobs, capsys):
     assert "--jobs" in capsys.readouterr().err
 
 
+def test_help_says_where_runs_are_not_trained_side_by_side(capsys):
+    with pytest.raises(SystemExit):
+        command.main(noisy_cifar100.RECIPE, ["--help"])
+    assert "not with --distribute, nor in a search" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_settings_of_runs_do_not_tell_how_many_ran_at_a_time(tmp_path):
     run(tmp_path, "--seeds", "0", "--methods", "baseline", "--epochs", "1")
     (written,) = tmp_path.rglob("settings.json")
