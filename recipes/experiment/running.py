@@ -48,7 +48,19 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
 
 
 def check_folder(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
-    """Raises if runs that can be planned could not stand in one table with those finished there."""
+    """Raises unless what can be planned may stand beside what is in the folder.
+
+    Raises:
+        SettingsError: if a run there is of another Keras backend, or one that is finished is not
+            comparable with one that can be planned.
+    """
+    for path in out.glob("*/settings.json"):
+        backend = backend_of(read_json(path, run=dict, versions=dict)["versions"])
+        if backend != backend_of(versions()):
+            raise SettingsError(
+                f"`--out`: {out} holds runs of the Keras backend {backend}. Choose another folder "
+                f"with --out, or set KERAS_BACKEND={backend}."
+            )
     finished = {run["name"]: run for run in results.read([out])}
     planned = recipe.runs(settings, finished)
     known = {run.name: {"name": run.name, **results.settings_of(run)} for run in planned}
@@ -60,7 +72,7 @@ def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
 
 
 def claim(folder: Path, run: Run, devices: Devices) -> None:
-    """Makes the folder of a run, or raises if it holds one of other settings or another backend."""
+    """Makes the folder of a run, or raises if it holds one of other settings."""
     settings = results.settings_of(run)
     path = folder / "settings.json"
     if not path.exists():
@@ -69,9 +81,7 @@ def claim(folder: Path, run: Run, devices: Devices) -> None:
             replicas = devices.replicas
             write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
-    recorded = read_json(path, run=dict, versions=dict)
-    found = recorded["run"] | {"KERAS_BACKEND": backend_of(recorded["versions"])}
-    settings["KERAS_BACKEND"] = backend_of(versions())
+    found = read_json(path, run=dict)["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)
