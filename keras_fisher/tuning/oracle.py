@@ -21,7 +21,7 @@ class GridOracle(keras_tuner.Oracle):
     The next trial is the first combination that no trial has, in the order in which the
     hyperparameters were declared, the last one varying fastest. So a search that was killed, or
     whose grid has grown, goes on with what is missing. (`keras_tuner.GridSearch` does not resume.)
-    A trial that was running when the search was killed is run again.
+    A trial that was running when the search was killed is run again, if the grid still has it.
 
     Example:
     >>> import keras_fisher as kf
@@ -31,6 +31,13 @@ class GridOracle(keras_tuner.Oracle):
     Args:
         **kwargs: Those of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
     """
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id: str) -> trials.Trial:
+        grid = list(self._combinations())
+        waiting = [i for i in self._retry_queue if self.trials[i].hyperparameters.values in grid]
+        self._retry_queue = waiting
+        return super().create_trial(tuner_id)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         tried = [trial.hyperparameters.values for trial in self.trials.values()]

@@ -13,6 +13,8 @@ from keras_fisher.tuning.oracle import GridOracle
 class GridSearch(keras_tuner.Tuner):
     """Trains every combination of hyperparameters once; the same command goes on after a kill.
 
+    A search whose grid has grown trains what is new in it.
+
     Example:
     >>> import keras, numpy as np, tempfile, keras_fisher as kf
     >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
@@ -70,3 +72,13 @@ class GridSearch(keras_tuner.Tuner):
             overwrite=overwrite,
             **kwargs,
         )
+
+    def reload(self) -> None:
+        """Reads the search from its folder; which values are tried is what the hypermodel says."""
+        super().reload()
+        if self._is_worker():
+            return
+        declared = self.oracle.get_space()
+        self.oracle.hyperparameters = keras_tuner.HyperParameters()
+        self._populate_initial_space()
+        self.oracle.update_space(declared)  # Some are declared in training alone.

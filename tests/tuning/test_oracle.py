@@ -101,13 +101,6 @@ def test_a_kill_while_a_trial_ends_does_not_run_it_again(tmp_path):
     assert run_all(reloaded(tmp_path)) == GRID[1:]
 
 
-def test_a_grid_that_has_grown_runs_what_is_new(tmp_path):
-    run_all(oracle(tmp_path))
-    larger = reloaded(tmp_path)
-    larger.hyperparameters = space([*ALPHAS, 1.0])
-    assert run_all(larger) == [(0, 1.0), (1, 1.0)]
-
-
 def test_a_trial_that_a_worker_returns_counts_as_its_own(tmp_path):
     chief = oracle(tmp_path)
     finish(chief, Trial.from_proto(begin(chief).to_proto()))
