@@ -32,11 +32,16 @@ class GridOracle(keras_tuner.Oracle):
         **kwargs: Those of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
     """
 
+    _retry_queue: list[str]  # keras-tuner gives it no type
+
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
         grid = list(self._combinations())
-        waiting = [i for i in self._retry_queue if self.trials[i].hyperparameters.values in grid]
-        self._retry_queue = waiting
+        self._retry_queue = [
+            trial_id
+            for trial_id in self._retry_queue
+            if self.trials[trial_id].hyperparameters.values in grid
+        ]
         return super().create_trial(tuner_id)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:

@@ -13,10 +13,10 @@ SEEDS, ALPHAS = [0, 1], [0.001, 0.01, 0.1]
 GRID = list(itertools.product(SEEDS, ALPHAS))
 
 
-def space(alphas=tuple(ALPHAS)):
+def space():
     hp = keras_tuner.HyperParameters()
     hp.Choice("seed", SEEDS)
-    hp.Choice("alpha", list(alphas))
+    hp.Choice("alpha", ALPHAS)
     return hp
 
 
