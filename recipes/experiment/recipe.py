@@ -55,12 +55,16 @@ def as_result(run: Run, validation_accuracy: float) -> Result:
 
 
 def best_of(candidates: Iterable[Run], finished: Mapping[str, Result]) -> Run | None:
-    """The run of best validation accuracy once all are finished; the only one at any time."""
+    """The run of best validation accuracy once all are finished; the only one at any time.
+
+    Of several that are best, it is that of the smallest value, as in `results.chosen`.
+    """
     candidates = list(candidates)
     if len(candidates) == 1:
         return candidates[0]
     if any(run.name not in finished for run in candidates):
         return None
+    candidates.sort(key=lambda run: run.value)
     return max(candidates, key=lambda run: finished[run.name]["best"]["validation_accuracy"])
 
 

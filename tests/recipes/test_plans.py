@@ -9,7 +9,7 @@ import noisy_cifar100
 import numpy as np
 import pytest
 import suboptimal_lr
-from experiment import command, networks, training
+from experiment import command, networks, results, training
 from experiment.recipe import as_result, tuned
 from experiment.setting import Run
 
@@ -67,6 +67,13 @@ def test_a_value_is_chosen_with_the_first_seed_and_kept_for_the_others():
     runs, best = plan_of(finished)
     assert (best.value, best.alpha) == (0.2, 0.2)
     assert [(r.alpha, r.seed, r.data_seed) for r in runs[3:]] == [(0.2, 6, 6)]
+
+
+def test_of_values_that_are_as_good_plan_and_table_choose_the_smallest():
+    runs, _ = plan_of({}, values=(0.3, 0.1, 0.2), seeds=(5,))
+    found = {r.name: as_result(r, 0.9 if r.value < 0.3 else 0.5) for r in runs}
+    assert plan_of(found, values=(0.3, 0.2, 0.1), seeds=(5,))[1].value == 0.1
+    assert [run["value"] for run in results.chosen(found.values())] == [0.1]
 
 
 def test_a_single_value_needs_no_choice():
