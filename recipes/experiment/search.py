@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.progress import Progress
 from experiment.recipe import Recipe
-from experiment.running import train_one
+from experiment.running import claim, train_one
 from experiment.setting import Run, Setting
 from experiment.training import FIGURES
 from experiment.tuned import write_chosen
 from keras_fisher.tuning import GridOracle
 
 OBJECTIVE = "validation_accuracy"
-SEARCHED = ("seed", "learning_rate", "alpha")
+SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # what tells runs apart
 
 
 def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
@@ -31,14 +32,41 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
             "`--distribute` must be one or mirrored in a search, which spreads its runs over "
             "machines itself (KERASTUNER_TUNER_ID). Received: multiworker"
         )
+    planned = recipe.all_runs(settings)
+    _check_folders(planned, out, devices)
     _choose_columns(out)
-    with Progress(recipe.all_runs(settings)) as progress:
+    with Progress(planned) as progress:
         for part, setting in settings.items():
-            runs = recipe.plan(part, setting, {})
-            RunTuner(part, runs, out, progress, devices).search(verbose=0)
+            _train(RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices))
     found = results.read([out])
-    if {run.name for run in recipe.all_runs(settings)} <= {run["name"] for run in found}:
+    missing = sorted({run.name for run in planned} - {run["name"] for run in found})
+    if not missing:
         write_chosen(found, out)
+    elif not _is_worker():  # To a worker, they may be what others still train.
+        raise SettingsError(
+            f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
+            "its folders search_*, and start the same command again: it trains what is missing."
+        )
+
+
+def _check_folders(runs: Sequence[Run], out: Path, devices: Devices) -> None:
+    """Raises if the folder of a run holds one of other settings, before any is trained."""
+    for run in runs:
+        if (out / run.name / "settings.json").exists():
+            claim(out / run.name, run, devices)
+
+
+def _train(tuner: RunTuner) -> None:
+    """Searches, and raises what stopped a run as it was raised there."""
+    try:
+        tuner.search(verbose=0)
+    except keras_tuner.errors.FatalError as stopped:
+        raise stopped.__cause__ or stopped from None
+
+
+def _is_worker() -> bool:
+    """Whether a chief hands out the runs that this process trains."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
 
 
 class RunTuner(keras_tuner.Tuner):
@@ -49,15 +77,20 @@ class RunTuner(keras_tuner.Tuner):
     ) -> None:
         self.runs = {_key(vars(run)): run for run in runs}
         self.out, self.progress, self.devices = out, progress, devices
-        space = keras_tuner.HyperParameters()
+        self.space = keras_tuner.HyperParameters()
         for name in SEARCHED:
-            space.Choice(name, list(dict.fromkeys(getattr(run, name) for run in runs)))
+            self.space.Choice(name, list(dict.fromkeys(getattr(run, name) for run in runs)))
         oracle = GridOracle(
             objective=keras_tuner.Objective(OBJECTIVE, "max"),
-            hyperparameters=space,
+            hyperparameters=self.space,
             allow_new_entries=False,
         )
         super().__init__(oracle, directory=str(out), project_name=f"search_{part}")
+
+    def reload(self) -> None:
+        """Reads the trials of earlier commands, whose grid may have been another one."""
+        super().reload()
+        self.oracle.hyperparameters = self.space
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         try:
@@ -72,9 +105,9 @@ def _choose_columns(out: Path) -> None:
     """Names what TensorBoard's HParams tab is to show, of all that the runs write there."""
     if any(out.glob("events.*")):
         return
-    write_columns(out, (*SEARCHED, "penalty", "noise"), FIGURES)
+    write_columns(out, SEARCHED, FIGURES)
 
 
-def _key(values: Mapping[str, Any]) -> tuple[float, ...]:
+def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells the runs of a grid apart."""
     return tuple(values[name] for name in SEARCHED)

@@ -1,6 +1,7 @@
 """The search over alpha and the learning rate, and the recipes that take what it found."""
 
 import json
+import shutil
 
 import large_batch
 import pytest
@@ -79,6 +80,75 @@ def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
     out, runs = finished
     monkeypatch.setattr(running, "train", None)
     assert run(out) == runs
+
+
+def copied(finished, tmp_path):
+    """The folder of a finished search, to go on in."""
+    return shutil.copytree(finished[0], tmp_path / "out")
+
+
+def counted(monkeypatch):
+    """The names of the runs that are trained from here on."""
+    names, train = [], running.train
+
+    def counting(run, *arguments):
+        names.append(run.name)
+        return train(run, *arguments)
+
+    monkeypatch.setattr(running, "train", counting)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("changed", "new"),
+    [
+        (["--alphas", "0.01", "0.02"], ["noise50-fp-rate0.03-0.02-seed0"]),
+        (["--alphas", "0.01", "--learning-rates", "0.05"], ["noise50-fp-rate0.05-0.01-seed0"]),
+        (["--alphas", "0.01", "--seeds", "0", "1"], ["noise50-fp-rate0.03-0.01-seed1"]),
+        (["--alphas", "0.01", "--penalty", "gp"], ["noise50-gp-rate0.03-0.01-seed0"]),
+        (["--alphas", "0.01", "--noise", "0.25"], ["noise25-fp-rate0.03-0.01-seed0"]),
+    ],
+)
+def test_another_search_in_the_folder_trains_what_is_new(
+    finished, tmp_path, monkeypatch, changed, new
+):
+    names = counted(monkeypatch)
+    out = copied(finished, tmp_path)
+    found = {result["name"] for result in run(out, *changed)}
+    assert names == [f"{PART}-{name}" for name in new]
+    assert found == {*names, *(result["name"] for result in finished[1])}
+
+
+def test_other_settings_than_those_of_the_folder_are_refused_before_any_training(
+    finished, tmp_path, monkeypatch
+):
+    names = counted(monkeypatch)
+    out = copied(finished, tmp_path)
+    with pytest.raises(SystemExit, match=r"error: `--out`: .* of other settings \(epochs is 4 th"):
+        run(out, "--alphas", "0.02", "0.01", "--epochs", "3")
+    assert names == []
+
+
+def test_a_run_that_is_gone_though_its_trial_is_finished_is_an_error(finished, tmp_path):
+    out = copied(finished, tmp_path)
+    gone = next(out.glob("*-0.01-seed0"))
+    shutil.rmtree(gone)
+    with pytest.raises(SystemExit, match=f"error: .*without results of {gone.name}.*search_"):
+        run(out)
+    shutil.rmtree(out / f"search_{PART}")
+    assert gone.name in [result["name"] for result in run(out)]
+
+
+@pytest.mark.parametrize("error", [SettingsError("it cannot be"), OSError("no space left")])
+def test_what_stops_a_run_of_a_search_is_told_in_a_sentence(tmp_path, monkeypatch, error):
+    def stopped(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "train", stopped)
+        with pytest.raises(SystemExit, match=f"error: {error}"):
+            run(tmp_path, "--alphas", "0.01")
+    assert len(run(tmp_path, "--alphas", "0.02")) == 1
 
 
 def test_what_is_not_searched_keeps_its_one_value():
