@@ -33,7 +33,7 @@ from experiment.results import (
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Setting, Swept, option
+from experiment.setting import Penalised, Run, Swept, option
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
@@ -55,9 +55,10 @@ TITLES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Penalised(Setting):
+class Approximated(Penalised):
     """The setting of figures 13 and 14."""
 
+    update_freq: int = option("steps from one computation of the penalty to the next, of fp", 10)
     methods: tuple[str, ...] = option("methods to compare", choices=tuple(METHODS))
     alphas: tuple[float, ...] = option("alphas to choose among")
 
@@ -67,7 +68,7 @@ class Penalised(Setting):
         self._check("alphas", at_least=0)
 
 
-def plan(part: str, setting: Swept | Penalised, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: Swept | Approximated, finished: Mapping[str, Result]) -> list[Run]:
     """The runs of a figure."""
     if isinstance(setting, Swept):
         return setting.runs(part, {trace: {} for trace in TRACES})
@@ -209,16 +210,16 @@ def _draw_alphas(
 # ---- Presets ---------------------------------------------------------------------------------
 
 DEMO = DIGITS | {"width": 128, "epochs": 30, "steps_per_execution": 13, "fisher_examples": 320}
-PRESETS: dict[str, dict[str, Swept | Penalised]] = {
+PRESETS: dict[str, dict[str, Swept | Approximated]] = {
     "demo": {
         "figure12": Swept(**DEMO, varies="learning_rate", values=(0.003, 0.01, 0.03)),
-        "figure13": Penalised(
+        "figure13": Approximated(
             **DEMO,
             learning_rate=0.003,
             methods=("baseline", "fp", "every_step"),
             alphas=(0.05,),
         ),
-        "figure14": Penalised(
+        "figure14": Approximated(
             **DEMO, learning_rate=0.003, methods=("one_example",), alphas=(0.0015,)
         ),
     },
@@ -230,14 +231,14 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
             varies="learning_rate",
             values=(0.001, 0.005, 0.03),
         ),
-        "figure13": Penalised(
+        "figure13": Approximated(
             **SMALL_C10,
             epochs=24,
             learning_rate=0.003,
             methods=("baseline", "fp", "every_step"),
             alphas=(0.01,),
         ),
-        "figure14": Penalised(
+        "figure14": Approximated(
             **SMALL_C10,
             epochs=24,
             learning_rate=0.003,
@@ -252,13 +253,13 @@ PRESETS: dict[str, dict[str, Swept | Penalised]] = {
             varies="learning_rate",
             values=(0.001, 0.00316, 0.01, 0.0316, 0.1),
         ),
-        "figure13": Penalised(
+        "figure13": Approximated(
             **SECTION_4["simple_cnn_c10"],
             learning_rate=0.00316,
             methods=("baseline", "fp", "every_step"),
             alphas=tuning.alphas(0.1),
         ),
-        "figure14": Penalised(
+        "figure14": Approximated(
             **SECTION_4["simple_cnn_c10"],
             learning_rate=0.00316,
             methods=("one_example",),

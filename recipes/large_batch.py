@@ -30,7 +30,7 @@ from experiment.results import (
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Setting, option
+from experiment.setting import Penalised, Run, option
 
 from keras_fisher import tuning
 
@@ -45,7 +45,7 @@ STYLES = {"small_batch": "--", "large_batch": "--", "half_rate": "-"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LargeBatch(Setting):
+class LargeBatch(Penalised):
     """The setting of figure 17."""
 
     batch_size: int = option("examples in a small mini-batch, and those of the penalty", 128)

@@ -37,7 +37,7 @@ from experiment.results import (
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Setting, option
+from experiment.setting import Penalised, Run, option
 
 from keras_fisher import tuning
 
@@ -47,7 +47,7 @@ PENALTIES = METHODS[2:]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Noisy(Setting):
+class Noisy(Penalised):
     """A setting of table 3."""
 
     learning_rate: float = option("learning rate", 0.01)

@@ -37,7 +37,7 @@ from experiment.results import (
     written,
 )
 from experiment.search import search
-from experiment.setting import Run, Setting, option
+from experiment.setting import Penalised, Run, option
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
@@ -47,7 +47,7 @@ OVER = ("lr", "alpha")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Searched(Setting):
+class Searched(Penalised):
     """A setting, and what is searched in it."""
 
     over: tuple[str, ...] = option("what to search", OVER, OVER)

@@ -31,7 +31,7 @@ from experiment.results import (
     test_accuracy,
     written,
 )
-from experiment.setting import Run, Setting, option
+from experiment.setting import Penalised, Run, option
 
 from keras_fisher import tuning
 
@@ -41,26 +41,39 @@ MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {}, "gradient_norm": {}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rates(Setting):
-    """A setting of table 1."""
+class Rates(Penalised):
+    """A setting with eta*, and with the Fisher penalty at a learning rate that follows from it."""
 
     learning_rate: float = option("the small learning rate; 0 for eta* / slower", 0.0)
     learning_rates: tuple[float, ...] = option(
         "learning rates to find eta* among", tuning.learning_rates()
     )
     slower: float = option("how many times smaller than eta* the small learning rate is", 10.0)
+    methods: tuple[str, ...] = option("methods to compare")
+    fp: tuple[float, ...] = option("alphas of FP", tuning.alphas())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_listed("learning_rates", "methods", "fp")
+        for name in ("learning_rates", "fp"):
+            self._check(name, at_least=0)
+        self._check("slower", at_least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AllPenalties(Rates):
+    """A setting of table 1."""
+
     methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
     gp_x: tuple[float, ...] = option("alphas of GP_x", tuning.alphas(10.0))
     gp: tuple[float, ...] = option("alphas of GP", tuning.alphas())
-    fp: tuple[float, ...] = option("alphas of FP", tuning.alphas())
     gp_r: tuple[float, ...] = option("alphas of GP_r", tuning.alphas())
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_listed("learning_rates", "methods", *PENALTIES)
-        for name in ("learning_rates", *PENALTIES):
+        self._check_listed(*PENALTIES)
+        for name in PENALTIES:
             self._check(name, at_least=0)
-        self._check("slower", at_least=1)
 
 
 def plan(part: str, setting: Rates, finished: Mapping[str, Result]) -> list[Run]:
@@ -173,7 +186,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
 
 PRESETS = {
     "demo": {
-        "mlp_digits": Rates(
+        "mlp_digits": AllPenalties(
             **DIGITS,
             width=128,
             epochs=40,
@@ -187,7 +200,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": Rates(
+        "simple_cnn_c10": AllPenalties(
             **SMALL_C10 | {"drops": (80,)},
             epochs=100,
             learning_rates=(0.003, 0.01, 0.03),
@@ -198,7 +211,7 @@ PRESETS = {
         )
     },
     "paper": {
-        "wide_resnet_tiny_imagenet": Rates(
+        "wide_resnet_tiny_imagenet": AllPenalties(
             **SECTION_4["wide_resnet_tiny_imagenet"],
             augment="flip_and_crop",
             learning_rates=TINY_IMAGENET_GRID,
@@ -209,7 +222,7 @@ PRESETS = {
             gp_r=TINY_IMAGENET_GRID,
         ),
         **{
-            part: Rates(**SECTION_4[part])
+            part: AllPenalties(**SECTION_4[part])
             for part in ("densenet_c100", "vgg11_c100", "wide_resnet_c100", "simple_cnn_c10")
         },
     },

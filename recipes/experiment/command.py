@@ -79,9 +79,25 @@ def parse(
     given.out = given.out or Path("runs") / recipe.name / preset
     if given.distribute != KINDS[0] and given.steps_per_execution is None:
         given.steps_per_execution = 1
+    _check_belongs(recipe, given)
     found = tuned_values(given.tuned)
     chosen = {part: with_tuned(settings[part], found.get(part, {})) for part in given.only}
     return {part: _overridden(setting, given) for part, setting in chosen.items()}, given
+
+
+def _check_belongs(recipe: Recipe, given: argparse.Namespace) -> None:
+    """Raises if a value is given that none of the chosen parts has."""
+    fields_of = {
+        part: {field.name for field in dataclasses.fields(setting)}
+        for part, setting in recipe.presets[given.preset].items()
+    }
+    for name in sorted(set().union(*fields_of.values())):
+        parts = [part for part, fields in fields_of.items() if name in fields]
+        if getattr(given, name) is not None and not {*parts} & {*given.only}:
+            raise SettingsError(
+                f"`{flag(name)}` is an option of {', '.join(parts)} alone. "
+                f"Received: --only {' '.join(given.only)}"
+            )
 
 
 def _side_by_side(given: argparse.Namespace, run_all: RunAll) -> RunAll:

@@ -37,7 +37,6 @@ class Task:
     epochs: int = option("passes over the training examples", 300)
     drops: tuple[int, ...] = option("epochs at which the learning rate drops", (150, 225))
     drop_factor: float = option("what it is multiplied by there", 0.1)
-    update_freq: int = option("steps from one computation of the penalty to the next", 10)
     fisher_examples: int = option(
         "training examples that traces are measured on; 0 for a mini-batch", 0
     )
@@ -45,7 +44,7 @@ class Task:
     steps_per_execution: int = option("steps that run at a time; helps small networks", 1)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "update_freq", "steps_per_execution"):
+        for name in ("epochs", "batch_size", "steps_per_execution"):
             self._check(name, at_least=1)
         for name in ("width", "num_train", "validation_size", "test_size", "fisher_examples"):
             self._check(name, at_least=0)
@@ -77,6 +76,17 @@ class Setting(Task):
         super().__post_init__()
         self._check_listed("seeds")
         self._check("seeds", at_least=0, below=2**32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Penalised(Setting):
+    """A setting that is trained under a penalty."""
+
+    update_freq: int = option("steps from one computation of the penalty to the next", 10)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("update_freq", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +148,7 @@ class Run(Task):
     data_seed: int = 0  # which examples are held out and kept, and get wrong labels
     penalty: str = "fp"
     alpha: float = 0.0
+    update_freq: int = 10
     penalty_batch_size: int = 0  # 0: the mini-batch
     penalty_from: int = 0  # the first epoch under the penalty
     noise: float = 0.0
@@ -153,6 +164,8 @@ class Run(Task):
     def of(cls, task: Task, *, seed: int = 0, **others: Any) -> Run:
         """A run of a task; `others` may change the task as well."""
         fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
+        if isinstance(task, Penalised):
+            fields["update_freq"] = task.update_freq
         return cls(**{**fields, "seed": seed, "data_seed": seed, **others})
 
     @property

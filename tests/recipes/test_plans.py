@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import suboptimal_lr
 from experiment import command, networks, results, training
+from experiment.errors import SettingsError
 from experiment.recipe import as_result, tuned
 from experiment.setting import Run
 
@@ -17,6 +18,7 @@ from tests.recipes.tiny import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))
+GP = ("gp", "gp-x", "gp-r")
 
 
 def recipe(name):
@@ -50,6 +52,66 @@ def test_steps_run_at_a_time_fill_an_epoch(name):
 def test_name_of_a_recipe_is_that_of_its_script(name):
     assert recipe(name).name == name
     assert {"demo", "small", "paper"} == recipe(name).presets.keys()
+
+
+# ---- Options -------------------------------------------------------------------------------------
+
+
+def another(field, given):
+    """Another value that an option might have."""
+    choices = field.metadata["choices"]
+    if isinstance(given, tuple) and choices:
+        return given[:-1] or tuple(choice for choice in choices if choice not in given)
+    if isinstance(given, tuple):
+        return tuple(another(field, number) for number in given) or (1,)
+    if choices:
+        return next(choice for choice in choices if choice != given)
+    return given + 1 if isinstance(given, int) else 1.1 * given or 0.25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_changes_what_is_run_in_some_preset(name):
+    options, at_work = set(), set()
+    for settings in recipe(name).presets.values():
+        for part, setting in settings.items():
+            runs = recipe(name).all_runs({part: setting})
+            for field in dataclasses.fields(setting):
+                if field.name == "varies":
+                    continue  # It goes with the values.
+                value = another(field, getattr(setting, field.name))
+                changed = dataclasses.replace(setting, **{field.name: value})
+                options.add(field.name)
+                if recipe(name).all_runs({part: changed}) != runs:
+                    at_work.add(field.name)
+    assert options == at_work
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *((name, f"--{penalty}") for name in ("optimal_lr", "delayed_penalty") for penalty in GP),
+        ("penalty_cost", "--update-freq"),
+        ("early_phase", "--update-freq"),
+        ("every_iteration", "--update-freq"),
+        ("fisher_vs_hessian", "--update-freq"),
+        ("curvature_trajectory", "--update-freq"),
+        ("early_to_final_curvature", "--update-freq"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_not_offered(name, option, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(recipe(name), [option, "3"])
+    assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["demo", "small", "paper"])
+def test_an_option_that_no_chosen_part_has_is_refused_by_name(preset):
+    approximations = recipe("approximations")
+    given = ["--preset", preset, "--alphas", "1"]
+    with pytest.raises(SettingsError, match=r"`--alphas` is an option of figure13, figure14 alone"):
+        command.parse(approximations, [*given, "--only", "figure12"])
+    settings = command.parse(approximations, [*given, "--only", "figure12", "figure13"])[0]
+    assert settings["figure13"].alphas == (1.0,)
 
 
 # ---- Choosing a value ----------------------------------------------------------------------------

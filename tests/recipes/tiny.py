@@ -15,7 +15,6 @@ TASK = {
     "batch_size": 32,
     "epochs": 4,
     "drops": (3,),
-    "update_freq": 2,
 }
 # The same on the command line.
 OPTIONS = ["--num-train", "150", "--width", "8", "--epochs", "4", "--steps-per-execution", "1"]
@@ -27,7 +26,7 @@ class Killed(BaseException):
 
 def tiny(method="fp", **changes):
     task = Task(**{**TASK, **{k: changes.pop(k) for k in [*changes] if k in vars(Task(**TASK))}})
-    return Run.of(task, **{"part": "tiny", "method": method, "seed": 0} | changes)
+    return Run.of(task, **{"part": "tiny", "method": method, "seed": 0, "update_freq": 2} | changes)
 
 
 def trained(run, out):
