@@ -2,10 +2,12 @@
 
 Trains each combination of the given learning rates and alphas, under each seed, and picks the one
 of best mean validation accuracy. Figures 13 and 14 show the accuracy of such a search over alpha.
+Another search in the same folder, of other values, seeds or noise or of another penalty, trains
+what is new.
 
 `--over lr` finds eta*, without a penalty; `--over alpha` belongs at the learning rate that the
 penalty will be used with (`--learning-rate 0.001`). The other recipes take what was found by its
-folder (`--tuned`).
+folder (`--tuned`; README.md says which takes what).
 
 Several machines that share the folder share the work: start the same command on each, one of them
 with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all
@@ -38,19 +40,18 @@ from experiment.results import (
 )
 from experiment.search import search
 from experiment.setting import Penalised, Run, option
+from experiment.tuned import BOTH, NOISY
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
 from keras_fisher.penalties import PENALTIES
-
-OVER = ("lr", "alpha")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Searched(Penalised):
     """A setting, and what is searched in it."""
 
-    over: tuple[str, ...] = option("what to search", OVER, OVER)
+    over: tuple[str, ...] = option("what to search", BOTH, BOTH)
     penalty: str = option("penalty that alpha is of", "fp", tuple(PENALTIES))
     learning_rate: float = option("learning rate, where --over has no lr", 0.01)
     learning_rates: tuple[float, ...] = option("learning rates to search", tuning.learning_rates())
@@ -90,14 +91,14 @@ def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[R
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each combination; the chosen one of each part is marked."""
+    """A row for each combination; the best of each setting and penalty is marked."""
     rows = []
-    for (part,), runs in grouped(results, "part").items():
+    for (part, noise, _), runs in grouped(results, "part", "noise", "penalty").items():
         best = best_combination(runs)
         for group in combinations(runs):
             rows.append(
                 [
-                    part,
+                    named(part, noise),
                     group[0]["penalty"],
                     common(group, "learning_rate"),
                     f"{group[0]['alpha']:.4g}",
@@ -116,21 +117,27 @@ def table(results: Sequence[Result]) -> str:
 
 def combinations(runs: Sequence[Result]) -> list[list[Result]]:
     """The runs of each learning rate and alpha."""
-    return list(grouped(runs, "noise", "penalty", "learning_rate", "alpha").values())
+    return list(grouped(runs, "learning_rate", "alpha").values())
+
+
+def named(part: str, noise: float) -> str:
+    """A part, and its noise if there is any."""
+    return f"{part}, {noise:.0%} noise" if noise else part
 
 
 def figure(results: Sequence[Result], path: Path) -> None:
-    """Accuracy and the largest Tr(F) against alpha, a row for each part, a line for each rate."""
-    parts = grouped(results, "part")
+    """Accuracy and the largest Tr(F) against alpha: a row for each setting and penalty, a line for
+    each learning rate."""
+    parts = grouped(results, "part", "noise", "penalty")
     fig, axes = picture.panels(len(parts), 3)
     figures = (validation_accuracy, test_accuracy, max_fisher_trace)
     titles = ("best validation accuracy", "test accuracy there", "largest Tr(F)")
-    for row, ((part,), runs) in zip(axes, parts.items(), strict=True):
+    for row, ((part, noise, penalty), runs) in zip(axes, parts.items(), strict=True):
         for colour, ((rate,), group) in picture.shaded(grouped(runs, "learning_rate")):
             for axis, figure_of in zip(row, figures, strict=True):
                 _draw(axis, group, figure_of, colour, f"learning rate {rate:g}")
         for axis, title in zip(row, titles, strict=True):
-            picture.label(axis, part, x="alpha", y=title)
+            picture.label(axis, named(part, noise), f"alpha of {picture.TITLES[penalty]}", title)
         row[2].set_yscale("log")
     picture.legend(fig, axes.flat)
     picture.save(fig, path)
@@ -184,7 +191,7 @@ PRESETS = {
     "paper": {
         **{part: Searched(**setting, **GRIDS.get(part, {})) for part, setting in SECTION_4.items()},
         **{
-            f"{part}_noise": Searched(**setting, noise=0.25)
+            f"{part}{NOISY}": Searched(**setting, noise=0.25)
             for part, setting in SECTION_4_1.items()
         },
     },

@@ -20,7 +20,7 @@ from experiment.recipe import Recipe
 from experiment.running import check_folder, train_all
 from experiment.setting import Run, Setting, flag
 from experiment.side_by_side import train_side_by_side
-from experiment.tuned import tuned_values, with_tuned
+from experiment.tuned import with_tuned
 
 EPILOG = (
     "Defaults are those of --preset {preset}; a value that is given holds for every part that "
@@ -80,9 +80,10 @@ def parse(
     if given.distribute != KINDS[0] and given.steps_per_execution is None:
         given.steps_per_execution = 1
     _check_belongs(recipe, given)
-    found = tuned_values(given.tuned)
-    chosen = {part: with_tuned(settings[part], found.get(part, {})) for part in given.only}
-    return {part: _overridden(setting, given) for part, setting in chosen.items()}, given
+    chosen = {part: _overridden(settings[part], given) for part in given.only}
+    tuned = with_tuned(chosen, given.tuned)
+    # What is given holds, also where a search has found another value.
+    return {part: _overridden(setting, given) for part, setting in tuned.items()}, given
 
 
 def _check_belongs(recipe: Recipe, given: argparse.Namespace) -> None:

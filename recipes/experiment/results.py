@@ -162,11 +162,6 @@ def best_combination(results: Iterable[Result]) -> list[Result]:
     return max(map(chosen, groups), key=lambda group: np.mean(of(group, validation_accuracy)))
 
 
-def by_parts(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """The runs of each part."""
-    return {part: runs for (part,), runs in grouped(results, "part").items()}
-
-
 def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
     """The runs of each method, of its chosen value."""
     return {method: chosen(runs) for (method,), runs in grouped(results, "method").items()}

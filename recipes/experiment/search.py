@@ -38,15 +38,16 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
     with Progress(planned) as progress:
         for part, setting in settings.items():
             _train(RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices))
+    if _is_worker():
+        return  # Others may still train what this one did not.
     found = results.read([out])
     missing = sorted({run.name for run in planned} - {run["name"] for run in found})
-    if not missing:
-        write_chosen(found, out)
-    elif not _is_worker():  # To a worker, they may be what others still train.
+    if missing:
         raise SettingsError(
             f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
             "its folders search_*, and start the same command again: it trains what is missing."
         )
+    write_chosen(settings, found, out)
 
 
 def _check_folders(runs: Sequence[Run], out: Path, devices: Devices) -> None:

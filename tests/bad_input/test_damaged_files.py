@@ -175,17 +175,30 @@ def test_a_checkpoint_lies_in_the_folder_of_its_run(interrupted, copied, name):
     assert f"names a file {name!r}" in refused(out)
 
 
+FOUND = {"noise": 0.5, "over": ["alpha"], "penalty": "fp", "learning_rate": 0.1, "alpha": 1}
+
+
 @pytest.mark.parametrize(
     "found",
     [
         None,
         {},
-        {"penalty": "seeds", "learning_rate": 0.1, "alpha": 1},
-        {"penalty": [], "learning_rate": 0.1, "alpha": 1},
-        {"penalty": "fp", "learning_rate": 0, "alpha": 0},
-        {"penalty": "fp", "learning_rate": "0.1", "alpha": 1},
-        {"penalty": "fp", "learning_rate": 0.1, "alpha": -1},
-        {"penalty": "fp", "learning_rate": 0.1, "alpha": float("nan")},
+        [None],
+        [{}],
+        [FOUND | {"penalty": "seeds"}],
+        [FOUND | {"penalty": []}],
+        [FOUND | {"penalty": ""}],
+        [FOUND | {"over": ["lr"]}],
+        [FOUND | {"over": "lr"}],
+        [FOUND | {"over": []}],
+        [FOUND | {"over": ["lr"], "penalty": "", "alpha": 0, "learning_rate": 0}],
+        [FOUND | {"noise": None}],
+        [FOUND | {"learning_rate": "0.1"}],
+        [FOUND | {"alpha": 0}],
+        [FOUND | {"alpha": -1}],
+        [FOUND | {"alpha": float("nan")}],
+        [FOUND, FOUND | {"more": 1}],
+        {"penalty": "fp", "learning_rate": 0.1, "alpha": 1},
     ],
 )
 def test_a_forged_search_is_named(tmp_path, found):

@@ -1,17 +1,22 @@
 """The search over alpha and the learning rate, and the recipes that take what it found."""
 
+import dataclasses
 import json
 import shutil
 
+import approximations
+import early_phase
 import large_batch
+import noisy_cifar100
 import pytest
 import search
 import suboptimal_lr
 import tensorflow as tf
-from experiment import command, results, running
+from experiment import command, results, running, tuned
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
+from experiment.recipe import as_result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -53,11 +58,9 @@ def test_a_run_and_a_trial_for_each_combination(finished):
     assert scores == {run["alpha"]: run["best"]["validation_accuracy"] for run in runs}
 
 
-def test_the_best_combination_is_kept_and_marked(finished):
+def test_the_best_combination_is_marked(finished):
     out, runs = finished
     best = max(runs, key=lambda run: run["best"]["validation_accuracy"])
-    chosen = json.loads((out / "chosen.json").read_text())[PART]
-    assert chosen == {"penalty": "fp", "learning_rate": 0.03, "alpha": best["alpha"]}
     marked = [line for line in (out / "table.md").read_text().splitlines() if "chosen" in line]
     assert len(marked) == 1
     assert f"| {best['alpha']:.4g} |" in marked[0]
@@ -165,19 +168,144 @@ def test_what_is_not_searched_keeps_its_one_value():
     assert searched(*chosen, "--over", "alpha", "--learning-rate", "0.002") == ({0.002}, alphas)
 
 
-def test_other_recipes_take_what_was_found(tmp_path):
-    for name, values in {
-        "rates": {"penalty": "fp", "learning_rate": 0.3, "alpha": 0.0},
-        "alphas": {"penalty": "fp", "learning_rate": 0.03, "alpha": 0.07},
-        "inputs": {"penalty": "gp_x", "learning_rate": 0.03, "alpha": 7.0},
-    }.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "chosen.json").write_text(json.dumps({PART: values}))
-    tuned = ["--tuned", *(str(tmp_path / name) for name in ("rates", "alphas", "inputs"))]
-    setting = command.parse(suboptimal_lr.RECIPE, tuned)[0][PART]
-    assert (setting.learning_rates, setting.fp, setting.gp_x) == ((0.3,), (0.07,), (7.0,))
-    assert command.parse(suboptimal_lr.RECIPE, [*tuned, "--fp", "1"])[0][PART].fp == (1.0,)
-    assert command.parse(large_batch.RECIPE, tuned)[0][PART].alphas == (0.07,)
+# ---- What a search has found, in other recipes ---------------------------------------------------
+
+# Accuracies of a grid: the best rate is 0.1 without a penalty, 0.3 under one.
+ACCURACIES = {
+    (0.1, 0.0): 0.8,
+    (0.3, 0.0): 0.7,
+    (0.1, 0.01): 0.5,
+    (0.1, 0.1): 0.6,
+    (0.3, 0.01): 0.9,
+    (0.3, 0.1): 0.4,
+}
+
+
+def searched(out, recipe_part=PART, preset="demo", **changes):
+    """The folder of a search, as if it had been run."""
+    setting = dataclasses.replace(search.PRESETS[preset][recipe_part], seeds=(0,), **changes)
+    runs = search.plan(recipe_part, setting, {})
+    accuracies = [ACCURACIES[run.learning_rate, run.alpha] for run in runs]
+    found = [as_result(run, a) for run, a in zip(runs, accuracies, strict=True)]
+    out.mkdir(exist_ok=True)
+    tuned.write_chosen({recipe_part: setting}, found, out)
+    return str(out)
+
+
+RATES = {"over": ("lr",), "learning_rates": (0.1, 0.3), "noise": 0.0}
+ALPHAS = {"over": ("alpha",), "learning_rate": 0.1, "alphas": (0.0, 0.01, 0.1), "noise": 0.0}
+BOTH = RATES | {"over": ("lr", "alpha"), "alphas": (0.0, 0.01, 0.1)}
+
+
+def taken(recipe, *arguments, part=PART):
+    return command.parse(recipe, ["--only", part, *arguments])[0][part]
+
+
+def test_eta_star_is_the_best_rate_without_a_penalty(tmp_path):
+    untouched = taken(suboptimal_lr.RECIPE)
+    setting = taken(suboptimal_lr.RECIPE, "--tuned", searched(tmp_path, **RATES))
+    assert setting == dataclasses.replace(untouched, learning_rates=(0.1,))
+
+
+def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_path):
+    untouched = taken(suboptimal_lr.RECIPE)
+    setting = taken(suboptimal_lr.RECIPE, "--tuned", searched(tmp_path, **ALPHAS))
+    assert setting == dataclasses.replace(untouched, fp=(0.1,))
+
+
+def test_the_alpha_of_a_search_over_both_is_taken_with_its_learning_rate(tmp_path):
+    folder = searched(tmp_path, **BOTH)
+    setting = taken(large_batch.RECIPE, "--tuned", folder)
+    assert (setting.learning_rate, setting.alphas) == (0.3, (0.01,))
+    untouched = taken(suboptimal_lr.RECIPE)  # whose small learning rate is another
+    setting = taken(suboptimal_lr.RECIPE, "--tuned", folder)
+    assert setting == dataclasses.replace(untouched, learning_rates=(0.1,))
+
+
+def test_without_alpha_0_a_search_over_both_has_no_eta_star(tmp_path):
+    folder = searched(tmp_path, **BOTH | {"alphas": (0.01, 0.1)})
+    with pytest.raises(SettingsError, match="learning rate and alpha of fp with 0% noise"):
+        taken(suboptimal_lr.RECIPE, "--tuned", folder)
+
+
+def test_searches_add_up_in_one_folder_or_in_several(tmp_path):
+    searched(tmp_path / "one", **RATES)
+    one = searched(tmp_path / "one", **ALPHAS)
+    other = searched(tmp_path / "other", **ALPHAS | {"penalty": "gp_x"})
+    setting = taken(suboptimal_lr.RECIPE, "--tuned", one, other)
+    assert (setting.learning_rates, setting.fp, setting.gp_x) == ((0.1,), (0.1,), (0.1,))
+    assert taken(suboptimal_lr.RECIPE, "--tuned", one, "--fp", "1").fp == (1.0,)
+
+
+def test_noisy_labels_take_a_search_on_such_labels_and_clean_ones_another(tmp_path):
+    part = "vgg11_c100"
+    noisy = searched(tmp_path / "noisy", f"{part}_noise", "paper", **ALPHAS | {"noise": 0.25})
+    clean = searched(tmp_path / "clean", part, "paper", **ALPHAS)
+
+    def fp(recipe, folder, *arguments):
+        return taken(recipe, "--preset", "paper", "--tuned", folder, *arguments, part=part).fp
+
+    assert fp(noisy_cifar100.RECIPE, noisy) == (0.1,)
+    assert fp(suboptimal_lr.RECIPE, clean) == (0.1,)
+    for recipe, folder in ((noisy_cifar100.RECIPE, clean), (suboptimal_lr.RECIPE, noisy)):
+        with pytest.raises(SettingsError, match=f"`--tuned` must be .*{part}.* Received: {folder}"):
+            fp(recipe, folder)
+    with pytest.raises(SettingsError, match="alpha of fp with 25% noise for vgg11_c100"):
+        fp(noisy_cifar100.RECIPE, noisy, "--noise", "0.5")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part"),
+    [(approximations.RECIPE, "figure13"), (early_phase.RECIPE, PART)],
+)
+def test_a_search_of_which_a_recipe_can_take_nothing_is_refused(tmp_path, recipe, part):
+    for changes in (RATES, ALPHAS, BOTH):
+        with pytest.raises(SettingsError, match=f"`--tuned` must be searches that {part} can take"):
+            taken(recipe, "--tuned", searched(tmp_path, **changes), part=part)
+
+
+def test_two_learning_rates_for_one_are_refused(tmp_path):
+    folders = [searched(tmp_path / "fp", **BOTH)]
+    folders.append(searched(tmp_path / "other", **BOTH | {"learning_rates": (0.1,)}))
+    with pytest.raises(SettingsError, match=r"`--tuned` must have one .*Received: 0\.1, 0\.3"):
+        taken(large_batch.RECIPE, "--tuned", *folders)
+
+
+def test_a_search_keeps_what_it_has_found(finished):
+    out, runs = finished
+    best = max((r for r in runs if r["alpha"]), key=lambda run: run["best"]["validation_accuracy"])
+    assert json.loads((out / "chosen.json").read_text()) == {
+        PART: [
+            {"noise": 0.5, "over": ["lr"], "penalty": "", "learning_rate": 0.03, "alpha": 0.0},
+            {
+                "noise": 0.5,
+                "over": ["lr", "alpha"],
+                "penalty": "fp",
+                "learning_rate": 0.03,
+                "alpha": best["alpha"],
+            },
+        ]
+    }
+
+
+def test_several_penalties_and_noises_in_a_folder_are_told_apart(finished, tmp_path):
+    out = copied(finished, tmp_path)
+    run(out, "--alphas", "0.01", "--penalty", "gp")
+    run(out, "--alphas", "0.01", "--noise", "0.25")
+    lines = (out / "table.md").read_text().splitlines()
+    marked = [line.split(" |")[:2] for line in lines if "(chosen)" in line]
+    assert marked == [
+        [f"| {PART}, 25% noise", " fp"],
+        [f"| {PART}, 50% noise", " fp"],
+        [f"| {PART}, 50% noise", " gp"],
+    ]
+    found = json.loads((out / "chosen.json").read_text())[PART]
+    assert [(one["noise"], one["penalty"]) for one in found] == [
+        (0.5, ""),
+        (0.5, "fp"),
+        (0.5, "gp"),
+        (0.25, "fp"),
+    ]
 
 
 def test_a_search_that_is_not_finished_is_refused(tmp_path):
