@@ -170,12 +170,12 @@ def test_what_is_not_searched_keeps_its_one_value():
 
 # ---- What a search has found, in other recipes ---------------------------------------------------
 
-# Accuracies of a grid: the best rate is 0.1 without a penalty, 0.3 under one.
+# Accuracies of a grid: the best rate is 0.2 without a penalty, 0.3 under one.
 ACCURACIES = {
-    (0.1, 0.0): 0.8,
+    (0.2, 0.0): 0.8,
     (0.3, 0.0): 0.7,
-    (0.1, 0.01): 0.5,
-    (0.1, 0.1): 0.6,
+    (0.2, 0.01): 0.5,
+    (0.2, 0.1): 0.6,
     (0.3, 0.01): 0.9,
     (0.3, 0.1): 0.4,
 }
@@ -192,8 +192,8 @@ def searched(out, recipe_part=PART, preset="demo", **changes):
     return str(out)
 
 
-RATES = {"over": ("lr",), "learning_rates": (0.1, 0.3), "noise": 0.0}
-ALPHAS = {"over": ("alpha",), "learning_rate": 0.1, "alphas": (0.0, 0.01, 0.1), "noise": 0.0}
+RATES = {"over": ("lr",), "learning_rates": (0.2, 0.3), "noise": 0.0}
+ALPHAS = {"over": ("alpha",), "learning_rate": 0.2, "alphas": (0.0, 0.01, 0.1), "noise": 0.0}
 BOTH = RATES | {"over": ("lr", "alpha"), "alphas": (0.0, 0.01, 0.1)}
 
 
@@ -204,7 +204,7 @@ def taken(recipe, *arguments, part=PART):
 def test_eta_star_is_the_best_rate_without_a_penalty(tmp_path):
     untouched = taken(suboptimal_lr.RECIPE)
     setting = taken(suboptimal_lr.RECIPE, "--tuned", searched(tmp_path, **RATES))
-    assert setting == dataclasses.replace(untouched, learning_rates=(0.1,))
+    assert setting == dataclasses.replace(untouched, learning_rates=(0.2,))
 
 
 def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_path):
@@ -219,7 +219,7 @@ def test_the_alpha_of_a_search_over_both_is_taken_with_its_learning_rate(tmp_pat
     assert (setting.learning_rate, setting.alphas) == (0.3, (0.01,))
     untouched = taken(suboptimal_lr.RECIPE)  # whose small learning rate is another
     setting = taken(suboptimal_lr.RECIPE, "--tuned", folder)
-    assert setting == dataclasses.replace(untouched, learning_rates=(0.1,))
+    assert setting == dataclasses.replace(untouched, learning_rates=(0.2,))
 
 
 def test_without_alpha_0_a_search_over_both_has_no_eta_star(tmp_path):
@@ -233,8 +233,21 @@ def test_searches_add_up_in_one_folder_or_in_several(tmp_path):
     one = searched(tmp_path / "one", **ALPHAS)
     other = searched(tmp_path / "other", **ALPHAS | {"penalty": "gp_x"})
     setting = taken(suboptimal_lr.RECIPE, "--tuned", one, other)
-    assert (setting.learning_rates, setting.fp, setting.gp_x) == ((0.1,), (0.1,), (0.1,))
+    assert (setting.learning_rates, setting.fp, setting.gp_x) == ((0.2,), (0.1,), (0.1,))
     assert taken(suboptimal_lr.RECIPE, "--tuned", one, "--fp", "1").fp == (1.0,)
+
+
+def test_each_penalty_has_the_best_of_its_own_alphas(tmp_path):
+    settings = [dataclasses.replace(search.PRESETS["demo"][PART], penalty=p) for p in ("fp", "gp")]
+    runs = [run for setting in settings for run in search.plan(PART, setting, {}) if run.alpha]
+    found = [as_result(run, run.alpha if run.penalty == "fp" else 1 - run.alpha) for run in runs]
+    for setting in settings:
+        tuned.write_chosen({PART: setting}, found, tmp_path)
+    alphas = settings[0].alphas[1:]
+    assert {f.penalty: f.alpha for f in tuned.read_chosen(tmp_path)[PART]} == {
+        "fp": max(alphas),
+        "gp": min(alphas),
+    }
 
 
 def test_noisy_labels_take_a_search_on_such_labels_and_clean_ones_another(tmp_path):
@@ -266,8 +279,8 @@ def test_a_search_of_which_a_recipe_can_take_nothing_is_refused(tmp_path, recipe
 
 def test_two_learning_rates_for_one_are_refused(tmp_path):
     folders = [searched(tmp_path / "fp", **BOTH)]
-    folders.append(searched(tmp_path / "other", **BOTH | {"learning_rates": (0.1,)}))
-    with pytest.raises(SettingsError, match=r"`--tuned` must have one .*Received: 0\.1, 0\.3"):
+    folders.append(searched(tmp_path / "other", **BOTH | {"learning_rates": (0.2,)}))
+    with pytest.raises(SettingsError, match=r"`--tuned` must have one .*Received: 0\.2, 0\.3"):
         taken(large_batch.RECIPE, "--tuned", *folders)
 
 
