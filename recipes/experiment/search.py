@@ -18,7 +18,7 @@ from experiment.recipe import Recipe
 from experiment.running import claim, train_one
 from experiment.setting import Run, Setting
 from experiment.training import FIGURES
-from experiment.tuned import write_chosen
+from experiment.tuned import CHOSEN, read_chosen, write_chosen
 from keras_fisher.tuning import GridOracle
 
 OBJECTIVE = "validation_accuracy"
@@ -51,7 +51,9 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
 
 
 def _check_folders(runs: Sequence[Run], out: Path, devices: Devices) -> None:
-    """Raises if the folder of a run holds one of other settings, before any is trained."""
+    """Raises, before any training, if a folder holds what this search cannot go on from."""
+    if (out / CHOSEN).exists():
+        read_chosen(out)
     for run in runs:
         if (out / run.name / "settings.json").exists():
             claim(out / run.name, run, devices)

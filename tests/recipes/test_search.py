@@ -132,6 +132,16 @@ def test_other_settings_than_those_of_the_folder_are_refused_before_any_training
     assert names == []
 
 
+def test_findings_of_an_earlier_version_are_refused_before_any_training(finished, tmp_path):
+    out = copied(finished, tmp_path)
+    (out / "chosen.json").write_text(json.dumps({PART: {"penalty": "fp", "alpha": 0.1}}))
+    with pytest.raises(SystemExit, match=r"error: .*chosen\.json is damaged, or of an earlier ver"):
+        run(out, "--alphas", "0.02")
+    assert not list(out.glob("*-0.02-seed0"))
+    (out / "chosen.json").unlink()
+    run(out, "--alphas", "0.02")
+
+
 def test_a_run_that_is_gone_though_its_trial_is_finished_is_an_error(finished, tmp_path):
     out = copied(finished, tmp_path)
     gone = next(out.glob("*-0.01-seed0"))
@@ -207,6 +217,12 @@ def test_eta_star_is_the_best_rate_without_a_penalty(tmp_path):
     assert setting == dataclasses.replace(untouched, learning_rates=(0.2,))
 
 
+def test_a_recipe_with_one_learning_rate_takes_the_best_one(tmp_path):
+    untouched = taken(large_batch.RECIPE)
+    setting = taken(large_batch.RECIPE, "--tuned", searched(tmp_path, **RATES))
+    assert setting == dataclasses.replace(untouched, learning_rate=0.2)
+
+
 def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_path):
     untouched = taken(suboptimal_lr.RECIPE)
     setting = taken(suboptimal_lr.RECIPE, "--tuned", searched(tmp_path, **ALPHAS))
@@ -248,6 +264,18 @@ def test_each_penalty_has_the_best_of_its_own_alphas(tmp_path):
         "fp": max(alphas),
         "gp": min(alphas),
     }
+
+
+def test_a_search_over_alpha_counts_runs_at_its_own_learning_rate(tmp_path):
+    setting = dataclasses.replace(search.PRESETS["demo"][PART], **ALPHAS)
+    runs = [
+        dataclasses.replace(run, learning_rate=rate, method=f"fp-rate{rate}")
+        for rate in (0.2, 0.3)
+        for run in search.plan(PART, setting, {})
+    ]
+    found = [as_result(run, ACCURACIES[run.learning_rate, run.alpha]) for run in runs]
+    tuned.write_chosen({PART: setting}, found, tmp_path)
+    assert tuned.read_chosen(tmp_path)[PART] == [tuned.Found(0.0, tuned.ALPHA, "fp", 0.2, 0.1)]
 
 
 def test_noisy_labels_take_a_search_on_such_labels_and_clean_ones_another(tmp_path):
