@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def check_papers(runs: Sequence[Result]) -> None:
     """Raises unless the paper's way was trained in each setting, which the others stand beside."""
-    for part, of_part in results.by_parts(runs).items():
+    for (part,), of_part in results.grouped(runs, "part").items():
         if all(run["method"] != PAPERS for run in of_part):
             raise SettingsError(
                 f"`folders` must have runs of the paper's way, {PAPERS}, in every setting. "
