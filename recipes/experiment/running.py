@@ -51,8 +51,8 @@ def check_folder(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> 
     """Raises unless what can be planned may stand beside what is in the folder.
 
     Raises:
-        SettingsError: if a run there is of another Keras backend, or one that is finished is not
-            comparable with one that can be planned.
+        SettingsError: if a run there is of another Keras backend or has other settings than one of
+            its name that can be planned, or if one that is finished is not comparable with those.
     """
     for path in out.glob("*/settings.json"):
         backend = backend_of(read_json(path, run=dict, versions=dict)["versions"])
@@ -63,6 +63,8 @@ def check_folder(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> 
             )
     finished = {run["name"]: run for run in results.read([out])}
     planned = recipe.runs(settings, finished)
+    for run in planned:
+        check_settings(out / run.name, run)
     known = {run.name: {"name": run.name, **results.settings_of(run)} for run in planned}
     results.check_comparable((finished | known).values())
 
@@ -73,15 +75,20 @@ def _next(runs: Sequence[Run], finished: Mapping[str, Result]) -> Run | None:
 
 def claim(folder: Path, run: Run, devices: Devices) -> None:
     """Makes the folder of a run, or raises if it holds one of other settings."""
-    settings = results.settings_of(run)
+    check_settings(folder, run)
+    path = folder / "settings.json"
+    if devices.is_chief and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        settings, replicas = results.settings_of(run), devices.replicas
+        write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
+
+
+def check_settings(folder: Path, run: Run) -> None:
+    """Raises if a folder holds a run of other settings."""
     path = folder / "settings.json"
     if not path.exists():
-        if devices.is_chief:
-            folder.mkdir(parents=True, exist_ok=True)
-            replicas = devices.replicas
-            write_json(path, {"run": settings, "versions": versions(), "replicas": replicas})
         return
-    found = read_json(path, run=dict)["run"]
+    settings, found = results.settings_of(run), read_json(path, run=dict)["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)

@@ -15,7 +15,7 @@ from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.progress import Progress
 from experiment.recipe import Recipe
-from experiment.running import claim, train_one
+from experiment.running import train_one
 from experiment.setting import Run, Setting
 from experiment.training import FIGURES
 from experiment.tuned import CHOSEN, read_chosen, write_chosen
@@ -33,7 +33,8 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
             "machines itself (KERASTUNER_TUNER_ID). Received: multiworker"
         )
     planned = recipe.all_runs(settings)
-    _check_folders(planned, out, devices)
+    if (out / CHOSEN).exists():
+        read_chosen(out)  # or an error, before any training
     _choose_columns(out)
     with Progress(planned) as progress:
         for part, setting in settings.items():
@@ -48,15 +49,6 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
             "its folders search_*, and start the same command again: it trains what is missing."
         )
     write_chosen(settings, found, out)
-
-
-def _check_folders(runs: Sequence[Run], out: Path, devices: Devices) -> None:
-    """Raises, before any training, if a folder holds what this search cannot go on from."""
-    if (out / CHOSEN).exists():
-        read_chosen(out)
-    for run in runs:
-        if (out / run.name / "settings.json").exists():
-            claim(out / run.name, run, devices)
 
 
 def _train(tuner: RunTuner) -> None:
