@@ -120,8 +120,7 @@ class FisherPenaltyModel(Trainer):
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
         name: The model's name.
-        trainable: Whether the backbone's weights are trained.
-        dtype: The dtype policy by which Keras scales the loss; `None` for the backbone's.
+        **kwargs: Passed to `keras.Model`.
 
     Raises:
         TypeError: if `backbone` is no Keras model, or a number has another type.
@@ -129,9 +128,9 @@ class FisherPenaltyModel(Trainer):
             `update_freq` or `micro_batch_size` is below 1, `penalty_batch_size` is below 1 and no
             share of the batch, or `backbone` has no trainable weights or several outputs; in
             `compile`, if the loss has no known likelihood or, without a given one, is no mean; or,
-            under a strategy of several devices, for `steps_per_execution`, `jit_compile`, gradient
-            accumulation, losses that are no mean, and micro-batches with synchronized batch
-            normalisation; in training, if
+            under a strategy that mirrors variables, for `steps_per_execution`, `jit_compile`,
+            gradient accumulation, losses that are no mean, and micro-batches with synchronized
+            batch normalisation; in training, if
             "gp_x" finds no floating-point input, "gp_r" no finite label set, or micro-batches
             masked outputs.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
@@ -172,8 +171,7 @@ class FisherPenaltyModel(Trainer):
         likelihood: Likelihood | None = None,
         seed: int | None = None,
         name: str | None = None,
-        trainable: bool = True,
-        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
         _check_backbone(backbone)
         if likelihood is not None and not isinstance(likelihood, Likelihood):
@@ -183,8 +181,8 @@ class FisherPenaltyModel(Trainer):
                 f"Received: {likelihood!r}"
             )
         # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
-        dtype = backbone.dtype_policy if dtype is None else dtype
-        super().__init__(name=name, trainable=trainable, dtype=dtype, autocast=False)
+        kwargs.setdefault("dtype", backbone.dtype_policy)
+        super().__init__(name=name, autocast=False, **kwargs)
         self.backbone = backbone
         self._penalty = penalties.get(penalty)
         self._penalty_batch_size = _arguments.check_count_or_share(
@@ -411,6 +409,7 @@ class FisherPenaltyModel(Trainer):
             "name": self.name,
             "dtype": serialize(self.dtype_policy),
             "trainable": self.trainable,
+            "activity_regularizer": serialize(self.activity_regularizer),
         }
 
     @classmethod
@@ -765,7 +764,8 @@ def _check_is_mean(loss: Any) -> None:
         raise ValueError(
             "`loss` must be a mean over the batch (reduction='sum_over_batch_size'), as the "
             f"penalised likelihood is. Received: reduction={reduction!r}. To penalise the gradient "
-            "of the mean all the same, say which likelihood it is with likelihood="
+            "of the mean all the same, say which likelihood it is with likelihood=; a saved model "
+            "is loaded with compile=False."
         )
 
 

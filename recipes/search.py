@@ -102,7 +102,7 @@ def table(results: Sequence[Result]) -> str:
                     group[0]["penalty"],
                     common(group, "learning_rate"),
                     f"{group[0]['alpha']:.4g}",
-                    percent(group, validation_accuracy) + " (chosen)" * (group == best),
+                    percent(group, validation_accuracy) + " (best)" * (group == best),
                     percent(group, test_accuracy),
                     written(group, max_fisher_trace),
                 ]

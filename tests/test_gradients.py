@@ -141,8 +141,9 @@ def test_gp_x_takes_numpy_batches_when_run_eagerly():
 
 @backend.tensorflow_only  # with JAX, Keras refuses such a draw
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("parts", [None, nets.BATCH])
-def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(parts):
+def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(parts, run_eagerly):
     class Noisy(keras.layers.Layer):
         def call(self, x, training=None):
             return x * (1.0 + keras.random.normal((1,))) if training else x
@@ -155,7 +156,7 @@ def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(part
             net, 1.0, penalty="gp", gradient=gradient, micro_batch_size=parts
         )
         before = nets.flat(net.weights)
-        model.compile(keras.optimizers.SGD(1.0), nets.loss())
+        model.compile(keras.optimizers.SGD(1.0), nets.loss(), run_eagerly=run_eagerly)
         model.train_on_batch(nets.inputs("dense"), nets.labels())
         return nets.flat(net.weights) - before
 

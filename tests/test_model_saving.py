@@ -163,6 +163,7 @@ CONFIGURED = [
         "seed": 7,
     },
     {"likelihood": Gaussian(2.0), "alpha": 0.0},
+    {"activity_regularizer": keras.regularizers.L2(0.5)},
 ]
 
 
@@ -174,6 +175,7 @@ def test_config_round_trip(arguments):
     assert again.get_config() == config
     assert again.alpha == model.alpha
     assert again.penalty == model.penalty
+    assert (again.activity_regularizer is None) == (model.activity_regularizer is None)
     assert type(again.likelihood) is type(model.likelihood)
     copied = keras.models.clone_model(model)
     assert type(copied) is keras_fisher.FisherPenaltyModel

@@ -10,6 +10,8 @@ import numpy as np
 from keras_fisher import _arguments
 from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.traces import GradientNormMeter, accuracy
+from keras_fisher.traces.accuracy import check_outputs
+from keras_fisher.traces.meter import outputs_of
 
 
 class LabelNoiseMonitor(LogWriter):
@@ -43,7 +45,8 @@ class LabelNoiseMonitor(LogWriter):
 
     Raises:
         ValueError: if the arrays differ in length, or all examples are of one kind; when training
-            begins, if the model has no known likelihood.
+            begins, if the model has no known likelihood, or no output for each class (a subclassed
+            one: at the end of the first epoch).
     """
 
     def __init__(
@@ -79,9 +82,9 @@ class LabelNoiseMonitor(LogWriter):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._meter = GradientNormMeter(self.model)
-        if self.model.built:  # a model of other outputs is refused before it trains
-            x, y = self._groups["clean"]
-            accuracy(self.model, x[:1], y[:1])
+        outputs = outputs_of(self.model)
+        if outputs is not None:
+            check_outputs(self.model, outputs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         measured = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -39,9 +41,14 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
         )
     batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
+    check_outputs(model, outputs)
+    return float(np.mean(np.argmax(outputs, axis=-1) == y))
+
+
+def check_outputs(model: keras.Model, outputs: Any) -> None:
+    """Raises unless a model's outputs, or symbols of them, are one for each class."""
+    if len(outputs.shape) != 2 or outputs.shape[1] < 2:
         raise ValueError(
             "`model` must have an output for each class, of which there are 2 or more. "
-            f"Received: {model.name!r}, with outputs of shape {outputs.shape}"
+            f"Received: {model.name!r}, with outputs of shape {tuple(outputs.shape)}"
         )
-    return float(np.mean(np.argmax(outputs, axis=-1) == y))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,6 +113,14 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
         raise ValueError(_too_few(num_examples, found))
 
 
+def _cardinality(data: keras.utils.PyDataset) -> int:
+    """How many batches there are, as TensorFlow says it: -1 for no end, -2 if that is not known."""
+    try:
+        return -1 if data.num_batches is None else data.num_batches
+    except NotImplementedError:
+        return -2
+
+
 def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> None:
     is_other = isinstance(data, dict | str | bytes) or hasattr(data, "dtype")
     if is_other or not hasattr(data, "__iter__"):
@@ -126,11 +135,10 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     if any(shape.rank == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
     if isinstance(data, keras.utils.PyDataset):
-        number = -1 if data.num_batches is None else data.num_batches
-    elif cardinality is None:
+        cardinality = functools.partial(_cardinality, data)
+    if cardinality is None:
         return
-    else:
-        number = int(cardinality())
+    number = int(cardinality())
     if number == 0:
         raise ValueError(_EMPTY)
     if number == -1 and num_examples is None:

@@ -47,8 +47,7 @@ class Meter(abc.ABC):
             )
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
-        is_wrapped = isinstance(model, FisherPenaltyModel)
-        self._known_outputs = known_outputs(model.backbone if is_wrapped else model)
+        self._known_outputs = outputs_of(model)
         self._compiled_for: list[int] = []
 
     def __call__(
@@ -121,6 +120,11 @@ class Meter(abc.ABC):
         x, y = batch[0], only_labels(batch[1]) if self.needs_labels else ()
         if y is None:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
+        if any(leaf is None for leaf in keras.tree.flatten(x)):
+            raise ValueError(
+                "`data` must hold every input of a model that is measured, optional ones too. "
+                "Received: None for one of them"
+            )
         x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
         if not self._model.built:
             self._model(x, training=False)
@@ -134,9 +138,15 @@ class Meter(abc.ABC):
             self._compiled_for = weights
         if self.needs_labels:
             if self._known_outputs is None:
-                self._known_outputs = self._outputs(x)
+                outputs = self._outputs(x)
+                self._known_outputs = keras.KerasTensor(outputs.shape, outputs.dtype)
             check_classes(self._likelihood, y, self._known_outputs)
         return x, y
+
+
+def outputs_of(model: keras.Model) -> Any:
+    """The symbolic output of a model, wrapped or not; `None` where it is not known beforehand."""
+    return known_outputs(model.backbone if isinstance(model, FisherPenaltyModel) else model)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 from keras.src.backend.common.global_state import get_global_attribute
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 from keras_fisher._step import length
 from keras_fisher.autodiff import tensorflow_replicas as replicas
@@ -59,7 +59,10 @@ class Trainer(keras.Model, abc.ABC):
     @property
     def _replayed_variables(self) -> list[keras.Variable]:
         """What a second forward pass is to find as the first did, draws without a seed included."""
-        unseeded = get_global_attribute(GLOBAL_SEED_GENERATOR)  # from the first such draw on
+        unseeded = get_global_attribute(GLOBAL_SEED_GENERATOR)
+        if unseeded is None and self.run_eagerly:
+            unseeded = global_seed_generator()
+        # A step that is compiled is traced again after its first such draw.
         return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
 
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:

@@ -13,7 +13,8 @@ from keras_fisher.tuning.oracle import GridOracle
 class GridSearch(keras_tuner.Tuner):
     """Trains every combination of hyperparameters once; the same command goes on after a kill.
 
-    A search whose grid has grown trains what is new in it.
+    A search whose grid has grown trains what is new in it. A hyperparameter that is declared no
+    more keeps the values it had: begin anew then, with `overwrite=True`.
 
     Example:
     >>> import keras, numpy as np, tempfile, keras_fisher as kf

@@ -14,7 +14,7 @@ from keras_fisher import _arguments, autodiff, penalties
 from keras_fisher._step import HeldLabels, Inputs
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
-from keras_fisher.traces.data import Batch, check_data, minibatches
+from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.meter import Meter
 from keras_fisher.tuning import grids
 
@@ -101,6 +101,8 @@ def alpha_range(
     _arguments.check_integer("batch_size", batch_size, low=1)
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
     check_data(data, 1, batch_size, needs_labels=True)
+    if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:
+        raise _too_few(num_batches, length(data[0]) // batch_size)
     balance = meter(_first(minibatches(data, None, batch_size), num_batches))
     if not 0.0 < balance.value < np.inf:
         raise ValueError(
@@ -118,10 +120,14 @@ def _first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
         found += 1
         yield batch
     if found < num_batches:
-        raise ValueError(
-            "`num_batches` must be at most the number of mini-batches in `data`. "
-            f"Received: num_batches={num_batches} and {found} mini-batches"
-        )
+        raise _too_few(num_batches, found)
+
+
+def _too_few(num_batches: int, found: int) -> ValueError:
+    return ValueError(
+        "`num_batches` must be at most the number of mini-batches in `data`. "
+        f"Received: num_batches={num_batches} and {found} mini-batches"
+    )
 
 
 class BalanceMeter(Meter):

@@ -53,7 +53,10 @@ class Found:
 
 
 def write_chosen(settings: Mapping[str, Any], results: Iterable[Result], out: Path) -> None:
-    """Leaves what a search has found in its folder, beside what other searches there have."""
+    """Leaves what a search has found in its folder, beside what others there have.
+
+    Of two over the same, with the same noise and penalty, the later one counts.
+    """
     chosen = read_chosen(out) if (out / CHOSEN).exists() else {}
     results = list(results)
     for part, setting in settings.items():
@@ -128,7 +131,7 @@ def _values(
     if looks_for_rate and rates:
         values["learning_rates"] = tuple(sorted(rates))
     elif not looks_for_rate and _alphas_of(setting, "fp"):
-        values |= _one_rate(part, {f.learning_rate for f in tuned if f.over == BOTH} or rates)
+        values |= _one_rate(part, {f.learning_rate for f in tuned} or rates)
     return values
 
 

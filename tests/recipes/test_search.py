@@ -61,7 +61,7 @@ def test_a_run_and_a_trial_for_each_combination(finished):
 def test_the_best_combination_is_marked(finished):
     out, runs = finished
     best = max(runs, key=lambda run: run["best"]["validation_accuracy"])
-    marked = [line for line in (out / "table.md").read_text().splitlines() if "chosen" in line]
+    marked = [line for line in (out / "table.md").read_text().splitlines() if "(best)" in line]
     assert len(marked) == 1
     assert f"| {best['alpha']:.4g} |" in marked[0]
 
@@ -223,6 +223,13 @@ def test_a_recipe_with_one_learning_rate_takes_the_best_one(tmp_path):
     assert setting == dataclasses.replace(untouched, learning_rate=0.2)
 
 
+def test_a_recipe_with_one_learning_rate_takes_an_alpha_with_the_rate_it_was_found_at(tmp_path):
+    folder = searched(tmp_path, **ALPHAS)
+    searched(tmp_path, **RATES | {"learning_rates": (0.3,)})  # whose eta* is another one
+    setting = taken(large_batch.RECIPE, "--tuned", folder)
+    assert (setting.learning_rate, setting.alphas) == (0.2, (0.1,))
+
+
 def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_path):
     untouched = taken(suboptimal_lr.RECIPE)
     setting = taken(suboptimal_lr.RECIPE, "--tuned", searched(tmp_path, **ALPHAS))
@@ -334,7 +341,7 @@ def test_several_penalties_and_noises_in_a_folder_are_told_apart(finished, tmp_p
     run(out, "--alphas", "0.01", "--penalty", "gp")
     run(out, "--alphas", "0.01", "--noise", "0.25")
     lines = (out / "table.md").read_text().splitlines()
-    marked = [line.split(" |")[:2] for line in lines if "(chosen)" in line]
+    marked = [line.split(" |")[:2] for line in lines if "(best)" in line]
     assert marked == [
         [f"| {PART}, 25% noise", " fp"],
         [f"| {PART}, 50% noise", " fp"],

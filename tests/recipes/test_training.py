@@ -11,6 +11,7 @@ from experiment import data, progress, record, training
 from experiment.batch_accuracy import BatchAccuracy
 
 import keras_fisher as kf
+from tests import backend
 from tests.recipes.tiny import Killed, tiny, trained
 
 ALL_MEASURES = {
@@ -75,8 +76,9 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
 
 
+@backend.tensorflow_only
 def test_what_tensorboard_set_for_the_process_is_taken_back_after_a_failure(tmp_path, monkeypatch):
-    tf = pytest.importorskip("tensorflow")
+    import tensorflow as tf
 
     class Failing(progress.EpochBar):
         def on_test_begin(self, logs=None):

@@ -216,6 +216,12 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
         measure(net, (X, y))
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_optional_input_that_is_left_out_is_told_of(measure):
+    with pytest.raises(ValueError, match=r"`data` must hold every input .* optional ones too"):
+        measure(dense(), ([X, None], Y))
+
+
 @pytest.mark.parametrize("name", ["dense", "subclassed"])
 @pytest.mark.parametrize("measure", [*LABELLED, kf.tuning.alpha_range])
 def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):
