@@ -89,3 +89,17 @@ def test_a_soak_needs_a_new_folder(refusal, tmp_path):
     assert f"`--out` must be a new folder. Received: {tmp_path}" in refusal(
         "soak", "--out", tmp_path
     )
+
+
+def test_what_follows_two_dashes_goes_to_the_recipe_that_is_killed(tmp_path, monkeypatch):
+    def torture(command, out, kills, moments):
+        started.extend([command[2:], kills])
+        (out / "torture.json").write_text("{}")
+        return []
+
+    started = []
+    tool = importlib.import_module("tools.torture")
+    monkeypatch.setattr(tool, "torture", torture)
+    own = ["noisy_cifar100", "--kills", "3", "--out", str(tmp_path)]
+    tool.main([*own, "--", "--epochs", "8", "--seeds", "0"])
+    assert started == [["--epochs", "8", "--seeds", "0"], 3]

@@ -15,6 +15,7 @@ What follows `--` goes to the recipe. Started again after being stopped itself, 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -56,22 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     description, _, usage = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=description, epilog=usage, formatter_class=argparse.RawTextHelpFormatter
+        usage="%(prog)s [-h] [--kills KILLS] [--out OUT] [--seed SEED] recipe [-- ...]",
+        description=description,
+        epilog=usage,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     names = sorted(path.stem for path in RECIPES.glob("*.py"))
     parser.add_argument("recipe", choices=names, metavar="recipe", help=f"of: {', '.join(names)}")
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
     parser.add_argument("--out", type=Path, help="folder; default: runs/torture/RECIPE")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: 0")
-    parser.add_argument("given", nargs="*", metavar="-- ...", help="arguments of the recipe")
-    given = parser.parse_args(arguments)
+    own, of_recipe = _split(sys.argv[1:] if arguments is None else arguments)
+    given = parser.parse_args(own)
     out = given.out or Path("runs") / "torture" / given.recipe
-    command = [sys.executable, str(RECIPES / f"{given.recipe}.py"), *given.given]
+    command = [sys.executable, str(RECIPES / f"{given.recipe}.py"), *of_recipe]
     differences = torture(command, out, given.kills, random.Random(given.seed))
     print(json.dumps(json.loads((out / TALLY).read_text()), indent=1))
     if differences:
         sys.exit("error: these differ:\n" + "\n".join(differences))
     print("Everything is the same, bit for bit.")
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before and after `--`, which argparse takes apart only right after the recipe."""
+    before = list(itertools.takewhile(lambda argument: argument != "--", arguments))
+    return before, list(arguments[len(before) + 1 :])
 
 
 def torture(command: Sequence[str], out: Path, kills: int, moments: random.Random) -> list[str]:
