@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any
 
+import keras
 import numpy as np
 
 _LARGEST_SEED = 2**32 - 1  # of Keras and of NumPy
@@ -88,6 +89,16 @@ def check_integer_labels(y: np.ndarray) -> None:
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(
             f"`y` must hold integer labels, shape (n,). Received: dtype {y.dtype}, shape {y.shape}"
+        )
+
+
+def check_mean(loss: Any, accepted: Sequence[str], why: str) -> None:
+    """Refuses a compiled loss, in any form that Keras takes, whose reduction is another one."""
+    reduction = getattr(keras.tree.flatten(loss)[0], "reduction", accepted[0])
+    if reduction not in accepted:
+        raise ValueError(
+            "`loss` must be a mean over the batch (reduction='sum_over_batch_size'), "
+            f"{why}. Received: reduction={reduction!r}"
         )
 
 

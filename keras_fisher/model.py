@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 _UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+_AS_PENALISED = (
+    "as the penalised likelihood is (say which it is with likelihood= to penalise it all the same; "
+    "a saved model is loaded with compile=False)"
+)
 _GRADIENTS = ("exact", "finite_difference")
 _HALF_PRECISION = ("float16", "bfloat16")
 _OTHER_GENERATORS = (
@@ -290,7 +294,7 @@ class FisherPenaltyModel(Trainer):
             self._check_parts()
             if not self._likelihood_given:
                 self.likelihood = likelihoods.from_loss(self.loss)
-                _check_is_mean(self.loss)
+                _arguments.check_mean(self.loss, _MEANS, _AS_PENALISED)
         except Exception:
             self.compiled = False  # not with this loss and the likelihood of the one before
             raise
@@ -755,17 +759,6 @@ def _check_backbone(backbone: Any) -> None:
     if outputs is not None and len(outputs) > 1:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
-        )
-
-
-def _check_is_mean(loss: Any) -> None:
-    reduction = getattr(keras.tree.flatten(loss)[0], "reduction", _MEANS[0])
-    if reduction not in _MEANS:
-        raise ValueError(
-            "`loss` must be a mean over the batch (reduction='sum_over_batch_size'), as the "
-            f"penalised likelihood is. Received: reduction={reduction!r}. To penalise the gradient "
-            "of the mean all the same, say which likelihood it is with likelihood=; a saved model "
-            "is loaded with compile=False."
         )
 
 

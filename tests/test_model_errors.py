@@ -116,8 +116,9 @@ def test_a_compile_that_is_refused_leaves_nothing_to_train_with():
 
 def test_a_loss_that_is_no_mean_is_refused_unless_the_likelihood_is_given():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-    with pytest.raises(ValueError, match=r"`loss` must be a mean.*Received: reduction='sum'"):
-        FisherPenaltyModel(nets.build("dense")).compile("sgd", loss)
+    for given in (loss, [loss], {"output": loss}):
+        with pytest.raises(ValueError, match=r"`loss` must be a mean.*Received: reduction='sum'"):
+            FisherPenaltyModel(nets.build("dense")).compile("sgd", given)
     model = FisherPenaltyModel(nets.build("dense"), likelihood=Categorical())
     model.compile("sgd", loss)
     model.fit(*DATA, verbose=0)

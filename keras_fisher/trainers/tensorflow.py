@@ -13,6 +13,7 @@ from keras import ops
 from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
+from keras_fisher._arguments import check_mean
 from keras_fisher._step import length
 from keras_fisher.autodiff import tensorflow_replicas as replicas
 
@@ -173,10 +174,4 @@ def _check_arguments(model: keras.Model) -> None:
                 f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
                 f"does something else than on one device. Received: {name}={given}"
             )
-    reduction = getattr(model.loss, "reduction", _MEANS[0])
-    if reduction not in _MEANS:
-        raise ValueError(
-            "`loss` must be a mean over the batch (reduction='sum_over_batch_size') under "
-            f"tf.distribute, where replicas may have parts of unequal size. Received: "
-            f"reduction={reduction!r}"
-        )
+    check_mean(model.loss, _MEANS, "as replicas may have parts of unequal size")

@@ -77,6 +77,7 @@ def test_a_loss_without_a_gradient_is_no_place_to_begin():
             ValueError,
             "`num_batches` must be at most .*=3 and 1 mini-",
         ),
+        ({"batch_size": 8}, ValueError, "`num_batches` must be at most .*=1 and 0 mini-"),
     ],
 )
 def test_impossible_arguments_are_refused(changes, error, message):
