@@ -16,13 +16,18 @@ class Stateless(keras.StatelessScope):
     Args:
         values: Pairs of a variable and the value to read it as.
         collect_losses: Whether `add_loss` inside of it counts.
+        fixed: Variables that keep their value here even where they are assigned to.
     """
 
     def __init__(
-        self, values: Iterable[tuple[keras.Variable, Any]] = (), collect_losses: bool = False
+        self,
+        values: Iterable[tuple[keras.Variable, Any]] = (),
+        collect_losses: bool = False,
+        fixed: Iterable[keras.Variable] = (),
     ) -> None:
         super().__init__(state_mapping=list(values), collect_losses=collect_losses)
         self._assigned: dict[int, keras.Variable] = {}
+        self._fixed = {id(variable) for variable in fixed}
 
     @property
     def assigned(self) -> list[keras.Variable]:
@@ -30,6 +35,8 @@ class Stateless(keras.StatelessScope):
         return list(self._assigned.values())
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        if id(update[0]) in self._fixed:
+            return
         super().add_update(update)
         self._assigned.setdefault(id(update[0]), update[0])
 

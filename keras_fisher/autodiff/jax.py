@@ -30,7 +30,7 @@ def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]
     """Returns d objective() / d weights, zeros where a weight is unconnected."""
     pure = Pure(objective, weights)
     found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
-    pure.assign(assigned)
+    pure.assign_state(assigned)
     return found
 
 
@@ -166,10 +166,10 @@ def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[.
     return call
 
 
-def checked_below(values: Any, bound: int, message: str) -> Any:
-    """Returns `values`, which a compiled step cannot check; see `nan_unless_below`."""
-    del bound, message
-    return values
+def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+    """Returns `result`: a compiled step cannot fail; see `nan_unless_below`."""
+    del values, bound, message
+    return result
 
 
 def nan_unless_below(result: Any, values: Any, bound: int) -> Any:

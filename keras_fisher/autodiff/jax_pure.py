@@ -39,6 +39,17 @@ class Pure:
         for variable, value in zip(self.assigned, values, strict=True):
             variable.assign(value)
 
+    def assign_state(self, values: Sequence[Any]) -> None:
+        """Assigns what a call has returned, but for the given variables.
+
+        With JAX, Keras drops what a forward pass assigns to trainable weights, as the optimizer
+        moves them from where the forward pass began.
+        """
+        given = {id(variable) for variable in self._variables}
+        for variable, value in zip(self.assigned, values, strict=True):
+            if id(variable) not in given:
+                variable.assign(value)
+
 
 class ReadVariables(Stateless):
     """A scope that notes which variables are read in it."""

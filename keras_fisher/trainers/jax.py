@@ -60,6 +60,15 @@ class Trainer(keras.Model, abc.ABC):
         """What a forward pass moves: statistics of layers, states of random generators."""
         return super().non_trainable_variables
 
+    @property
+    def _assigned_before_replay(self) -> list[keras.Variable]:
+        """What a second forward pass must not assign again: nothing.
+
+        Keras drops what a forward pass assigns to trainable weights (see `Pure.assign_state`), and
+        the gradient is the one through the assignment.
+        """
+        return []
+
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
         """Where variables are made."""
         return contextlib.nullcontext()

@@ -66,6 +66,15 @@ class Trainer(keras.Model, abc.ABC):
         # A step that is compiled is traced again after its first such draw.
         return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
 
+    @property
+    def _assigned_before_replay(self) -> list[keras.Variable]:
+        """What a second forward pass finds as the first left it, and must not assign again.
+
+        A layer may assign its own trainable weights in a forward pass, as `SpectralNormalization`
+        does. The gradient is then the one at the weights that it assigned.
+        """
+        return self.trainable_weights
+
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
         """Where variables are made."""
         return self.distribute_strategy.scope()
