@@ -22,8 +22,15 @@ def checked_labels(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
     bound = likelihood.class_bound(labels, outputs)
     if bound is None:
         return y
-    checked = autodiff.checked_below(labels, bound, _outside_classes(bound))
+    values = counted_labels(likelihood, labels)
+    checked = autodiff.checked_below(labels, values, bound, _outside_classes(bound))
     return keras.tree.pack_sequence_as(y, [checked])
+
+
+def counted_labels(likelihood: Likelihood, labels: Any) -> Any:
+    """Returns labels with a class, 0, in the place of those that the likelihood ignores."""
+    counted = likelihood.counted(labels)
+    return labels if counted is None else ops.where(counted, labels, ops.zeros_like(labels))
 
 
 def known_outputs(model: keras.Model) -> Any:
@@ -38,7 +45,7 @@ def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
     bound = None if outputs is None else likelihood.class_bound(labels, outputs)
     if bound is None:
         return
-    array = ops.convert_to_numpy(labels)
+    array = ops.convert_to_numpy(counted_labels(likelihood, labels))
     if array.size and not (array.min() >= 0 and array.max() < bound):
         raise ValueError(
             f"{_outside_classes(bound)} Received: labels from {array.min()} to {array.max()}"

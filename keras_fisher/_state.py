@@ -15,10 +15,11 @@ _NEVER = -1
 
 
 class PenaltyState:
-    """Alpha, the count of steps, and the penalty's latest gradient (section 2).
+    """Alpha, the count of steps, the size of a full batch and the penalty's latest gradient.
 
-    The gradient (without alpha) is recomputed at steps 0, `update_freq`, 2 `update_freq`, …, and at
-    once where the latest of these was missed because alpha was 0 or the gradient was not finite.
+    The gradient (without alpha, section 2) is recomputed at steps 0, `update_freq`,
+    2 `update_freq`, …, and at once where the latest of these was missed because alpha was 0 or the
+    gradient was not finite.
 
     The variables are no weights of the model: they appear in none of its weight lists or counts.
     """
@@ -28,13 +29,14 @@ class PenaltyState:
         self.alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
         self.step = _counter("step", 0)
         self.computed_at = _counter("computed_at", _NEVER)
+        self.full_size = _counter("full_size", 0)
         self.gradients: list[keras.Variable] = []
         self._weights: list[keras.Variable] = []
 
     @property
     def variables(self) -> list[keras.Variable]:
         """All that it carries."""
-        return [self.alpha, self.step, self.computed_at, *self.gradients]
+        return [self.alpha, self.step, self.computed_at, self.full_size, *self.gradients]
 
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
         """Makes room for a gradient of each weight, unless there is room for these already."""
@@ -46,6 +48,11 @@ class PenaltyState:
             for i, w in enumerate(weights)
         ]
         self.computed_at.assign(_NEVER)
+
+    def see_batch(self, examples: Any) -> None:
+        """Counts a batch of so many examples as a full one if it is the largest so far."""
+        full = ops.convert_to_tensor(self.full_size)
+        self.full_size.assign(ops.maximum(full, ops.cast(examples, full.dtype)))
 
     def is_due(self) -> Any:
         """Returns whether nothing was computed since the last scheduled step, a boolean scalar."""
@@ -71,7 +78,7 @@ class PenaltyState:
     def save(self, store: Any, all_weights: Sequence[keras.Variable]) -> None:
         """Writes the state, and of which of the model's weights it is, into a Keras store."""
         store["weights"] = _positions(self._weights, all_weights)
-        for name in ("alpha", "step", "computed_at"):
+        for name in ("alpha", "step", "computed_at", "full_size"):
             store[name] = ops.convert_to_numpy(getattr(self, name))
         for index, gradient in enumerate(self.gradients):
             store[f"gradient_{index}"] = ops.convert_to_numpy(gradient)
@@ -83,6 +90,8 @@ class PenaltyState:
         self.allocate(weights)
         for name in ("alpha", "step", "computed_at"):
             getattr(self, name).assign(store[name][()])
+        if "full_size" in store.keys():  # noqa: SIM118  # not in files of version 0.1.0
+            self.full_size.assign(store["full_size"][()])
         if not np.array_equal(store["weights"][()], _positions(weights, all_weights)):
             self.computed_at.assign(_NEVER)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -12,7 +12,11 @@ from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher._labels import only_labels
+from keras_fisher._masks import mask_of
 from keras_fisher.penalties import Penalty
+
+if TYPE_CHECKING:
+    from keras_fisher.autodiff.tensorflow_replicas import Replica
 
 _SEEDS_APART = 1_000_003
 
@@ -40,42 +44,99 @@ def at_least_one(number: Any) -> Any:
     return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
 
 
-def share_of(examples: Any, share: float) -> tuple[Any, Any]:
-    """How many examples a share of some is, rounded, at least 1; and what share that number is."""
+def share_of(examples: Any, share: float) -> Any:
+    """Returns how many examples a share of some is: rounded, at least 1."""
     if isinstance(examples, int):
-        size: Any = max(int(np.round(np.float32(share) * np.float32(examples))), 1)
-        return size, size / max(examples, 1)
-    whole = ops.cast(examples, "float32")
-    size = ops.maximum(ops.round(share * whole), 1.0)
-    return ops.cast(size, "int32"), size / ops.maximum(whole, 1.0)
+        return max(int(np.round(np.float32(share) * np.float32(examples))), 1)
+    size = ops.maximum(ops.round(share * ops.cast(examples, "float32")), 1.0)
+    return ops.cast(size, "int32")
 
 
-def times(factor: Any, value: Any) -> Any:
-    """A value times a factor, which may be `None` for 1."""
-    return value if factor is None else value * ops.cast(factor, value.dtype)
+def fewer(number: Any, other: Any) -> Any:
+    """Returns the smaller of two numbers: an integer of integers, as JAX needs for shapes."""
+    if isinstance(number, int) and isinstance(other, int):
+        return min(number, other)
+    return ops.minimum(ops.cast(number, "int32"), ops.cast(other, "int32"))
+
+
+def root_of_ratio(part: Any, whole: Any, dtype: Any) -> Any:
+    """Returns the square root of part / whole."""
+    return ops.sqrt(ops.cast(part, dtype) / ops.cast(whole, dtype))
 
 
 class HeldLabels:
-    """The mean negative log-likelihood of labels drawn at the first call and held afterwards.
+    """The labels of a batch, drawn at the first call and held afterwards, and their likelihood.
 
-    It is multiplied by a factor.
+    Args:
+        likelihood: The model's likelihood.
+        penalty: What says which labels they are.
+        y: The labels of the data.
+        seed: The generator that drawn labels come from.
+        present: Which observations are data, or `None` for all.
     """
 
     def __init__(
-        self, likelihood: Any, penalty: Penalty, y: Any, seed: Any, factor: Any = None
+        self, likelihood: Any, penalty: Penalty, y: Any, seed: Any, present: Any = None
     ) -> None:
-        self.likelihood, self.penalty, self.seed, self.factor = likelihood, penalty, seed, factor
+        self.likelihood, self.penalty, self.seed, self.present = likelihood, penalty, seed, present
         self.y = only_labels(y)
         self.labels: Any = None
 
-    def __call__(self, outputs: Any) -> Any:
-        return times(self.factor, self.likelihood.mean_nll(self.at(outputs), outputs))
-
     def at(self, outputs: Any) -> Any:
-        """The labels."""
+        """Returns the labels."""
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
         return self.labels
+
+    def nll(self, outputs: Any) -> tuple[Any, Any]:
+        """Returns what each example adds to a mean over all: as `Likelihood.counted_nll`."""
+        if self.present is None and mask_of(outputs) is None:
+            return self.likelihood.nll(self.at(outputs), outputs), None
+        return self.likelihood.counted_nll(self.at(outputs), outputs, self.present)
+
+
+class MeanNll:
+    """The mean negative log-likelihood of examples, as the penalty takes it.
+
+    The expected squared norm of a mean of n gradients is Tr(F)/n. The mean is multiplied by
+    sqrt(n / full), so that the penalty of a batch with less data is that of a full one.
+
+    Args:
+        examples: How many examples there are, on all replicas.
+        full: How many there are if the batch is a full one.
+        replica: This replica, where there are several.
+    """
+
+    def __init__(self, examples: Any, full: Any, replica: Replica | None = None) -> None:
+        self._examples, self._full, self._replica = examples, full, replica
+        self._factor: Any = None
+
+    def __call__(self, values: Any, fractions: Any = None) -> Any:
+        """Returns the mean over the examples of this replica, a scalar.
+
+        Args:
+            values: What each example adds, shape `(batch,)`.
+            fractions: The fraction of its observations that are data; `None` if all are.
+        """
+        if self._factor is None:  # held, as labels are
+            self._factor = self._factor_of(fractions, values.dtype)
+        return ops.mean(values) * self._factor
+
+    def _factor_of(self, fractions: Any, dtype: Any) -> Any:
+        if fractions is None:
+            return root_of_ratio(self._examples, self._full, dtype)
+        sums = [ops.sum(fractions), ops.sum(ops.cast(fractions > 0, dtype))]
+        return self.factor(*(sums if self._replica is None else self._replica.sum(sums)))
+
+    def factor(self, fractions: Any, with_data: Any) -> Any:
+        """Returns what a mean over examples, in which padding counts as 0, is multiplied by.
+
+        Args:
+            fractions: The sum over all examples of the fraction that is data.
+            with_data: How many examples have any.
+        """
+        root = root_of_ratio(with_data, self._full, fractions.dtype)
+        return root * ops.divide_no_nan(ops.cast(self._examples, fractions.dtype), fractions)
 
 
 class LabelSeed(keras.random.SeedGenerator):
@@ -177,5 +238,8 @@ class MicroBatches:
 
     def mean(self, index: Any, values: Any) -> Any:
         """What the values of a part's examples add to the mean over the batch."""
-        counted = ops.where(self._counts[index], values, 0.0)
-        return ops.sum(counted) / ops.cast(self._examples, values.dtype)
+        return self.sum(index, values) / ops.cast(self._examples, values.dtype)
+
+    def sum(self, index: Any, values: Any) -> Any:
+        """What the values of a part's examples add to the sum over the batch."""
+        return ops.sum(ops.where(self._counts[index], values, 0.0))

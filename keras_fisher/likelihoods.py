@@ -5,6 +5,9 @@ labels. Outputs have one *observation* for each label: a class for every positio
 a bit (`Bernoulli`) or a real number (`Gaussian`) for every component. As in Keras's losses, the
 negative log-likelihood of an example is the **mean** over its observations, so that without sample
 weights, label smoothing and regularisers its mean over the batch is the compiled loss itself.
+
+Padding is no data. Observations that Keras masks, whose sample weight is 0 or whose label the loss
+ignores (`ignore_class`) belong neither to the likelihood nor to its mean.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import keras
 from keras import ops
 
 from keras_fisher import _arguments
-from keras_fisher._masks import mask_of
+from keras_fisher._masks import aligned, both, mask_of
 
 _PACKAGE = "keras_fisher"
 
@@ -55,43 +58,88 @@ class Likelihood(abc.ABC):
             "has no finite one. Use 'fp', 'gp' or 'gp_x'."
         )
 
-    def nll(self, labels: Any, outputs: Any) -> Any:
+    def nll(self, labels: Any, outputs: Any, present: Any = None) -> Any:
         """Returns the negative log-likelihood of each example: the mean over its observations.
 
-        Where Keras masks outputs (padded time steps), masked observations do not count. As in
-        Keras's losses, the others are weighted so that the mean over the batch is the mean over
-        the observations that count.
+        Padded observations do not count. As in Keras's losses with a mask, the others are weighted
+        so that the mean over the batch is the mean over the observations that count.
 
         Args:
             labels: Labels, in any layout that the likelihood accepts.
-            outputs: Outputs of the model, shape `(batch, ...)`.
+            outputs: Outputs of the model, shape `(batch, ...)`. Those that Keras masks are padding.
+            present: Which observations are data, booleans of a shape that broadcasts against the
+                observations, such as `(batch,)`; `None` for all.
 
         Returns:
             A float tensor, shape `(batch,)`, at least float32.
         """
-        terms = _weighted(self.observation_nll(labels, outputs), outputs, across_batch=True)
-        return ops.mean(terms, axis=-1)
+        values, fractions = self.counted_nll(labels, outputs, present)
+        if fractions is None:
+            return values
+        return values * ops.divide_no_nan(1.0, ops.mean(fractions))
 
-    def nll_terms(self, labels: Any, outputs: Any) -> Any:
-        """Returns what each observation adds to the negative log-likelihood of its own example.
+    def counted_nll(self, labels: Any, outputs: Any, present: Any = None) -> tuple[Any, Any]:
+        """Returns what `nll` is made of, for a mean that is taken over several parts of a batch.
 
-        An example is taken by itself: where Keras masks outputs, the observations of an example
-        that count have equal weights, whatever else is in the batch.
+        The mean over the observations that count is the mean of the first over all examples,
+        divided by the mean of the second.
 
         Args:
-            labels: Labels, in any layout that the likelihood accepts.
-            outputs: Outputs of the model, shape `(batch, ...)`.
+            labels: As in `nll`.
+            outputs: As in `nll`.
+            present: As in `nll`.
+
+        Returns:
+            Two float tensors of shape `(batch,)`: the mean over an example's observations, where
+            padded ones count as 0, and the fraction of its observations that are data. `None` for
+            the second if all are.
+        """
+        values = self.observation_nll(labels, outputs)
+        counted = both(mask_of(outputs), present)
+        if counted is None:
+            return ops.mean(_by_example(values), axis=-1), None
+        values, weights = _weighted(values, counted)
+        return ops.mean(values, axis=-1), ops.mean(weights, axis=-1)
+
+    def nll_terms(self, labels: Any, outputs: Any, present: Any = None) -> Any:
+        """Returns what each observation adds to the negative log-likelihood of its own example.
+
+        An example is taken by itself: its observations that count have equal weights, whatever else
+        is in the batch.
+
+        Args:
+            labels: As in `nll`.
+            outputs: As in `nll`.
+            present: As in `nll`.
 
         Returns:
             A float tensor, shape `(batch, observations)`, at least float32. The sum over the
-            observations is the mean negative log-likelihood of those that count.
+            observations is the mean negative log-likelihood of those that count; 0 if none do.
         """
-        terms = _weighted(self.observation_nll(labels, outputs), outputs, across_batch=False)
-        return terms / ops.cast(ops.shape(terms)[-1], terms.dtype)
+        values = self.observation_nll(labels, outputs)
+        counted = both(mask_of(outputs), present)
+        if counted is None:
+            terms = _by_example(values)
+            return terms / ops.cast(ops.shape(terms)[-1], terms.dtype)
+        values, weights = _weighted(values, counted)
+        return values * ops.divide_no_nan(1.0, ops.sum(weights, axis=-1, keepdims=True))
 
-    def mean_nll(self, labels: Any, outputs: Any) -> Any:
+    def mean_nll(self, labels: Any, outputs: Any, present: Any = None) -> Any:
         """Returns the mean of `nll` over the batch, a scalar."""
-        return ops.mean(self.nll(labels, outputs))
+        if present is None:  # a likelihood of one's own may know of labels and outputs alone
+            return ops.mean(self.nll(labels, outputs))
+        return ops.mean(self.nll(labels, outputs, present))
+
+    def counted(self, labels: Any) -> Any:
+        """Returns which observations given `labels` do not leave out, or `None` for all.
+
+        Args:
+            labels: Labels, in any layout that the likelihood accepts.
+
+        Returns:
+            Booleans of shape `(batch, ...)`, or `None`.
+        """
+        return None
 
     def num_outcomes(self, outputs: Any) -> int:
         """Returns how many outcomes stand for all labels that one observation can have.
@@ -148,13 +196,16 @@ class Categorical(Likelihood):
 
     Args:
         from_logits: Whether outputs are logits (the default) or probabilities.
+        ignore_class: The integer label of positions that are padding, as in Keras's sparse
+            categorical cross-entropy; `None` if no label marks them.
 
     Labels are integers of shape `(batch, ...)` (a trailing axis of length 1 is dropped) or one-hot
     or soft targets of the outputs' shape `(batch, ..., classes)`.
     """
 
-    def __init__(self, from_logits: bool = True) -> None:
+    def __init__(self, from_logits: bool = True, ignore_class: int | None = None) -> None:
         self.from_logits = from_logits
+        self.ignore_class = ignore_class
 
     def observation_nll(self, labels: Any, outputs: Any) -> Any:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
@@ -193,9 +244,15 @@ class Categorical(Likelihood):
         """Returns the number of classes if `labels` are integer classes."""
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
 
+    def counted(self, labels: Any) -> Any:
+        """Returns where `labels` are not `ignore_class`; `None` without one."""
+        if self.ignore_class is None:
+            return None
+        return ops.not_equal(ops.cast(labels, "int32"), self.ignore_class)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {"from_logits": self.from_logits}
+        return {"from_logits": self.from_logits, "ignore_class": self.ignore_class}
 
     def _log_probabilities(self, outputs: Any) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
@@ -321,7 +378,7 @@ def from_loss(loss: Any) -> Likelihood:
     {'variance': 0.5}
     >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     >>> likelihoods.from_loss(loss).get_config()
-    {'from_logits': True}
+    {'from_logits': True, 'ignore_class': None}
 
     Args:
         loss: A loss as `compile` takes it: a name, a function or a `keras.losses.Loss`; one of
@@ -343,7 +400,10 @@ def from_loss(loss: Any) -> Likelihood:
             # The configuration of the sparse one leaves out its axis.
             config = {**known.get_config(), **getattr(known, "_fn_kwargs", {})}
             _refuse_unlike(loss, config)
-            return likelihood(from_logits=bool(config["from_logits"]))
+            known_options = {"from_logits": bool(config["from_logits"])}
+            if config.get("ignore_class") is not None:
+                known_options["ignore_class"] = config["ignore_class"]
+            return likelihood(**known_options)
         if any(known is function for function in functions):
             return likelihood(from_logits=False)
     raise ValueError(
@@ -366,26 +426,26 @@ _CROSS_ENTROPIES: tuple[tuple[Any, tuple[Any, ...], Any], ...] = (
 
 def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
     """Refuses the options of a cross-entropy that change which observations there are."""
-    accepted = {"axis": -1, "ignore_class": None}
-    for option, value in accepted.items():
-        if config.get(option, value) != value:
-            raise ValueError(
-                f"The likelihood of the compiled `loss` is known for {option}={value} only. "
-                f"Received: {loss!r} with {option}={config[option]!r}. With others, give "
-                "likelihood= one of your own, whose `class_bound` says which labels there may be."
-            )
+    if config.get("axis", -1) != -1:
+        raise ValueError(
+            "The likelihood of the compiled `loss` is known for axis=-1 only. "
+            f"Received: {loss!r} with axis={config['axis']!r}. With others, give likelihood= one "
+            "of your own, whose `class_bound` says which labels there may be."
+        )
 
 
-def _weighted(values: Any, outputs: Any, across_batch: bool) -> Any:
-    """Weights observations by Keras's mask, to a mean weight of 1; shape (batch, observations)."""
-    mask = mask_of(outputs)
-    if mask is not None:
-        weight = ops.cast(mask, values.dtype)
-        axes = tuple(range(0 if across_batch else 1, len(weight.shape)))
-        weight = weight * ops.divide_no_nan(1.0, ops.mean(weight, axis=axes, keepdims=True))
-        while len(weight.shape) < len(values.shape):
-            weight = ops.expand_dims(weight, -1)
-        values = values * weight
+def _weighted(values: Any, counted: Any) -> tuple[Any, Any]:
+    """Returns the observations, 0 where they do not count, and 1 or 0; two of one shape.
+
+    It is `(batch, observations)`.
+    """
+    counted = ops.cast(aligned(counted, len(values.shape)), "bool")
+    weights = ops.where(counted, ops.ones_like(values), ops.zeros_like(values))
+    return _by_example(ops.where(counted, values, ops.zeros_like(values))), _by_example(weights)
+
+
+def _by_example(values: Any) -> Any:
+    """Shape `(batch, observations)`."""
     return ops.reshape(values, (ops.shape(values)[0], -1))
 
 

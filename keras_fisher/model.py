@@ -14,9 +14,15 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import _arguments, autodiff, likelihoods, penalties
-from keras_fisher._labels import check_classes, checked_labels, known_outputs, only_labels
+from keras_fisher._labels import (
+    check_classes,
+    checked_labels,
+    counted_labels,
+    known_outputs,
+    only_labels,
+)
 from keras_fisher._logging import warn, warn_once
-from keras_fisher._masks import mask_of
+from keras_fisher._masks import present
 from keras_fisher._metrics import LatestValue
 from keras_fisher._state import PenaltyState
 from keras_fisher._stateless import Stateless
@@ -25,14 +31,15 @@ from keras_fisher._step import (
     HeldLabels,
     Inputs,
     LabelSeed,
+    MeanNll,
     MicroBatches,
     PartSeed,
     StepKind,
     apart,
     each,
+    fewer,
     length,
     share_of,
-    times,
 )
 from keras_fisher._watch import StepWatch, with_teller
 from keras_fisher.autodiff import PenaltyGradients
@@ -134,9 +141,8 @@ class FisherPenaltyModel(Trainer):
             `compile`, if the loss has no known likelihood or, without a given one, is no mean; or,
             under a strategy that mirrors variables, for `steps_per_execution`, `jit_compile`,
             gradient accumulation, losses that are no mean, and micro-batches with synchronized
-            batch normalisation; in training, if
-            "gp_x" finds no floating-point input, "gp_r" no finite label set, or micro-batches
-            masked outputs.
+            batch normalisation; in training, if "gp_x" finds no floating-point input or "gp_r" no
+            finite label set.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 
@@ -149,11 +155,24 @@ class FisherPenaltyModel(Trainer):
     times n/B, n = share * B: the same alpha penalises as much. (Not so under "gp" and "gp_r", where
     the gradients of examples have another mean than 0.)
 
+    Smaller batches: the expected penalty is that of a full batch, whose size B is the largest of
+    this `fit` so far. A last batch of b < B examples has the squared norm times b/B; with a share,
+    the penalty is taken on that share of the b examples and multiplied by their number over B; with
+    an integer n > b, it is multiplied by b/n. The model saves B, for steps of `train_on_batch`.
+
+    Padding is no data. Positions that Keras masks, whose sample weight is 0, or whose label the
+    loss ignores (`ignore_class`) belong neither to the likelihood nor to its mean: the penalty is
+    that of the other positions alone, and an example without any is no example. Other sample
+    weights, class weights and loss weights act on the plain loss alone.
+
+    A finite difference needs a third gradient where weights (for "gp_x", inputs) are exactly 0 and
+    have a gradient, as biases at the first step: inputs of 0 may then put a ReLU on its kink, and
+    both gradients are taken on one side of it.
+
     Memory: with a `micro_batch_size` a computation of the penalty takes no more memory than one of
     as many examples, beside a plain step and two copies of the weights, and up to one and a half
     times as long. Each micro-batch has a forward pass of its own: its labels, its numbers in
-    dropout and its statistics in batch normalisation, of which it moves none. Masked outputs are
-    refused.
+    dropout and its statistics in batch normalisation, of which it moves none.
 
     Loading weights also brings back alpha, the step counter, the kept gradient and the states of
     random generators; set `model.alpha` afterwards to go on with another one.
@@ -310,6 +329,8 @@ class FisherPenaltyModel(Trainer):
         if self.likelihood is not None and isinstance(y, np.ndarray):
             check_classes(self.likelihood, y, known_outputs(self.backbone))
         given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
+        autodiff.synchronise(self)
+        self._state.full_size.assign(0)  # batches may be smaller than those of another fit
         try:
             return super().fit(**{name: value for name, value in given.items() if name != "self"})
         finally:
@@ -332,7 +353,10 @@ class FisherPenaltyModel(Trainer):
         bound = self.likelihood.class_bound(only_labels(y), y_pred)
         labels = checked_labels(self.likelihood, y, y_pred)
         loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
-        return loss if bound is None else autodiff.nan_unless_below(loss, only_labels(y), bound)
+        if bound is None:
+            return loss
+        values = counted_labels(self.likelihood, only_labels(y))
+        return autodiff.nan_unless_below(loss, values, bound)
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""
@@ -359,6 +383,7 @@ class FisherPenaltyModel(Trainer):
         self._follow_schedule()
         before = self._statistics() if self._watch.skips else []
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._state.see_batch(length(x))
         is_due = self._state.is_due() if kind is None else kind == StepKind.NEW_PENALTY
         autodiff.cond(
             self._state.alpha > 0.0 if kind is None else kind != StepKind.NO_PENALTY,
@@ -535,6 +560,7 @@ class FisherPenaltyModel(Trainer):
     def _replica_step(self, replica: Replica, data: Any, is_due: bool, is_penalised: bool) -> None:
         """One replica's part of a step; the optimizer adds up what the replicas give it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._state.see_batch(replica.total)
         differentiate = self._penalised_gradients if is_due else self._plain_gradients
         gradients = replica.present(differentiate(x, y, sample_weight, replica))
         if is_penalised:
@@ -562,55 +588,57 @@ class FisherPenaltyModel(Trainer):
         """The gradients of the plain loss; those of the penalty are kept."""
         # Read before the forward pass moves them: seeds for the same dropout mask, statistics.
         state = [(v, ops.copy(v)) for v in self._replayed_variables]
+        where = present(self.likelihood, only_labels(y), sample_weight)
         if self.penalty_batch_size is None and self.micro_batch_size is None:
             result = self._differentiated(
                 x,
-                y,
+                HeldLabels(self.likelihood, self.penalty, y, self._label_seed, where),
                 state,
                 lambda _, inputs: self._training_loss(inputs, y, sample_weight, replica),
                 self.trainable_weights,
+                self._mean_nll(length(x), replica),
                 replica,
             )
             self._keep(result)
             return result.loss
         gradients = self._plain_gradients(x, y, sample_weight, replica)
-        first, factor, replica = self._first(length(x), replica)
-        x, y = each(lambda tensor: tensor[:first], (x, only_labels(y)))
+        first, replica = self._first(length(x), replica)
+        x, y, where = each(lambda tensor: tensor[:first], (x, only_labels(y), where))
+        mean = self._mean_nll(first, replica)
         weights = [ops.copy(variable) for variable in self.trainable_weights]
         if self.micro_batch_size is None:
             result = self._differentiated(
                 x,
-                y,
+                HeldLabels(self.likelihood, self.penalty, y, self._label_seed, where),
                 state,
                 lambda at, inputs: (None, self._call_at(state, at, inputs)),
                 weights,
+                mean,
                 replica,
-                factor,
             )
         else:
             result = self._differentiated_in_parts(
-                self.micro_batch_size, x, y, state, weights, replica, factor
+                self.micro_batch_size, (x, y, where), state, weights, mean, replica
             )
         self._keep(result)
         return gradients
 
-    def _first(self, examples: Any, replica: Replica | None) -> tuple[Any, Any, Replica | None]:
-        """How many examples the penalty is taken on here, the factor of their nll, and a replica.
-
-        A share of the batch is penalised by the squared norm times the share: that of the gradient
-        times the root of the share.
-        """
+    def _first(self, examples: Any, replica: Replica | None) -> tuple[Any, Replica | None]:
+        """Returns how many examples the penalty is taken on here, and a replica of those."""
         size = self.penalty_batch_size
         if size is None:
-            return examples, None, replica
-        factor = None
-        if isinstance(size, float):
-            size, share = share_of(examples if replica is None else replica.total, size)
-            factor = ops.sqrt(share)
-        if replica is None:
-            return size, factor, None
-        here, replica = replica.first(size)
-        return here, factor, replica
+            return examples, replica
+        total = examples if replica is None else replica.total
+        # Of this batch and not of a full one, whose size XLA does not know; `_mean_nll` makes up.
+        size = share_of(total, size) if isinstance(size, float) else fewer(size, total)
+        return (size, None) if replica is None else replica.first(size)
+
+    def _mean_nll(self, examples: Any, replica: Replica | None) -> MeanNll:
+        """Returns a mean over these examples whose penalty is that of a full batch."""
+        full = ops.convert_to_tensor(self._state.full_size)
+        if isinstance(self.penalty_batch_size, int):
+            full = fewer(self.penalty_batch_size, full)
+        return MeanNll(examples if replica is None else replica.total, full, replica)
 
     def _keep(self, result: PenaltyGradients) -> None:
         self._state.keep(result.penalty)
@@ -619,24 +647,23 @@ class FisherPenaltyModel(Trainer):
     def _differentiated(
         self,
         x: Any,
-        y: Any,
+        labels: HeldLabels,
         state: Sequence[tuple[Any, Any]],
         evaluate: Callable[[Sequence[Any], Any], tuple[Any, Any]],
         weights: Sequence[Any],
+        mean: MeanNll,
         replica: Replica | None,
-        factor: Any = None,
     ) -> PenaltyGradients:
-        """Differentiates the penalty on (x, y); `evaluate` gives the loss and the outputs."""
+        """Differentiates the penalty on these examples; `evaluate` gives the loss and outputs."""
         inputs = Inputs(x)
         floating = inputs.floating() if self.penalty.wrt == "inputs" else None
-        nll = HeldLabels(self.likelihood, self.penalty, y, self._label_seed, factor)
 
         def objective(at: Sequence[Any], at_inputs: Sequence[Any]) -> tuple[Any, Any]:
             loss, outputs = evaluate(at, inputs.replaced(at_inputs))
-            return loss, nll(outputs)
+            return loss, mean(*labels.nll(outputs))
 
         def shifted_nll(at: Sequence[Any], at_inputs: Sequence[Any]) -> Any:
-            return nll(self._call_at(state, at, inputs.replaced(at_inputs)))
+            return mean(*labels.nll(self._call_at(state, at, inputs.replaced(at_inputs))))
 
         if self.gradient == "exact":
             return autodiff.penalty_gradients(
@@ -655,38 +682,45 @@ class FisherPenaltyModel(Trainer):
     def _differentiated_in_parts(
         self,
         size: int,
-        x: Any,
-        y: Any,
+        examples: tuple[Any, Any, Any],
         state: Sequence[tuple[Any, Any]],
         weights: Sequence[Any],
+        mean: MeanNll,
         replica: Replica | None,
-        factor: Any,
     ) -> PenaltyGradients:
-        """Differentiates the penalty on (x, y), one micro-batch after another."""
-        parts = MicroBatches(length(x), size)
+        """Differentiates the penalty on (x, y, where there is data), one micro-batch at a time."""
+        parts = MicroBatches(length(examples[0]), size)
         statistics = {id(weight) for weight in self.weights}
         seed = self._label_seed.next()
+        wrt_inputs = self.penalty.wrt == "inputs"
 
         def part(index: Any) -> autodiff.Part:
             own = [(v, value if id(v) in statistics else apart(value, index)) for v, value in state]
-            own_x, own_y = parts.part(index, (x, y))
-            inputs = Inputs(own_x)
-            labels = HeldLabels(self.likelihood, self.penalty, own_y, PartSeed(seed, index))
+            x, y, where = parts.part(index, examples)
+            inputs = Inputs(x)
+            labels = HeldLabels(self.likelihood, self.penalty, y, PartSeed(seed, index), where)
+            fractions: Any = None
 
             def nll(at: Sequence[Any], shifted_inputs: Sequence[Any]) -> Any:
-                y_pred = self._call_at(own, at, inputs.replaced(shifted_inputs))
-                _check_not_masked(y_pred)
-                values = self.likelihood.nll(labels.at(y_pred), y_pred)
-                mean = times(factor, parts.mean(index, values))
-                return mean if replica is None else replica.part(mean)
+                nonlocal fractions
+                outputs = self._call_at(own, at, inputs.replaced(shifted_inputs))
+                values, found = labels.nll(outputs)
+                if fractions is None:  # held, as labels are
+                    fractions = ops.ones_like(values) if found is None else found
+                added = parts.mean(index, values)
+                return added if replica is None else replica.part(added)
 
-            return autodiff.Part(nll, inputs.floating() if wrt_inputs else None)
+            def counts() -> list[Any]:
+                with_data = ops.cast(fractions > 0, fractions.dtype)
+                return [parts.sum(index, fractions), parts.sum(index, with_data)]
 
-        wrt_inputs = self.penalty.wrt == "inputs"
+            return autodiff.Part(nll, counts, inputs.floating() if wrt_inputs else None)
+
         return autodiff.penalty_gradients_in_parts(
             part,
             parts.count,
             weights,
+            mean.factor,
             wrt_inputs=wrt_inputs,
             exact=self.gradient == "exact",
             scale=self._loss_scale(),
@@ -717,7 +751,7 @@ class FisherPenaltyModel(Trainer):
     def _call_at(self, state: Sequence[tuple[Any, Any]], weights: Sequence[Any], x: Any) -> Any:
         """The outputs in training mode at other weights; no variable of the model moves."""
         mapping = [*zip(self.trainable_weights, weights, strict=True), *state]
-        with Stateless(mapping):
+        with Stateless(mapping, fixed=self._assigned_before_replay):
             return self(x, training=True)
 
     def _with_penalty(
@@ -759,14 +793,6 @@ def _check_backbone(backbone: Any) -> None:
     if outputs is not None and len(outputs) > 1:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
-        )
-
-
-def _check_not_masked(outputs: Any) -> None:
-    if mask_of(outputs) is not None:
-        raise ValueError(
-            "`micro_batch_size` must be None for a backbone with masked outputs, whose mean over "
-            "the batch is not that of its parts. Received: outputs with a mask"
         )
 
 

@@ -70,6 +70,12 @@ CASES = {
     "gp_x of the first": {"penalty": "gp_x", "alpha": 0.1, "penalty_batch_size": 3},
     "gp_x in parts": {"penalty": "gp_x", "alpha": 0.1, "micro_batch_size": 1},
     "no penalty": {"alpha": 0.0},
+    "padding": {"is_padded": True},
+    "padding, of a share, in parts": {
+        "is_padded": True,
+        "penalty_batch_size": 0.6,
+        "micro_batch_size": 2,
+    },
     "attention": {"net": "attention"},
     "batch norm": {"net": "batch_norm_cnn"},
     "batch norm of the first": {"net": "batch_norm_cnn", "penalty_batch_size": FIRST},
@@ -81,7 +87,15 @@ CASES = {
 }
 
 
-def trained(strategy, net="dense", parts=1, run_eagerly=False, policy="float64", **arguments):
+def trained(
+    strategy,
+    net="dense",
+    parts=1,
+    run_eagerly=False,
+    policy="float64",
+    is_padded=False,
+    **arguments,
+):
     """The weights of the network and, in float64, the logs."""
     keras.config.set_dtype_policy(policy)
     arguments = {"update_freq": 2, "likelihood": nets.FromOutputs()} | arguments
@@ -95,6 +109,8 @@ def trained(strategy, net="dense", parts=1, run_eagerly=False, policy="float64",
         examples += LAST
     x, y = nets.inputs(net, batch=examples), nets.labels(examples)
     fit = {"batch_size": BATCH, "epochs": 1 if run_eagerly else 2, "shuffle": False, "verbose": 0}
+    if is_padded:
+        fit["sample_weight"] = (np.arange(examples) % 3 > 0).astype("float64")
     # What moving statistics are under replicas is up to Keras.
     validation = None if net == "batch_norm_cnn" else (x, y)
     history = model.fit(x, y, validation_data=validation, **fit).history

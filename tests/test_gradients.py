@@ -133,6 +133,84 @@ def test_gp_is_the_squared_norm_of_the_masked_losss_gradient():
     assert logs["loss"] == pytest.approx(float(loss), rel=1e-6)
 
 
+def kept_gradient(net, x, y, penalty="gp", **arguments):
+    """The gradient of the penalty of a first batch."""
+    model = FisherPenaltyModel(net, 1.0, penalty=penalty, **arguments)
+    model.compile(keras.optimizers.SGD(0.0), nets.loss())
+    model.train_on_batch(x, y)
+    return nets.flat(model._state.gradients)
+
+
+def self_normalising():
+    """A net whose first layer assigns its own kernel in each forward pass."""
+    keras.utils.set_random_seed(1)
+    first = keras.layers.SpectralNormalization(keras.layers.Dense(8, activation="tanh"))
+    return keras.Sequential([keras.Input((4,)), first, keras.layers.Dense(nets.CLASSES)])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"gradient": "finite_difference"},
+        {"penalty_batch_size": nets.BATCH},
+        {"micro_batch_size": 4},
+        {"micro_batch_size": 4, "gradient": "finite_difference"},
+    ],
+)
+def test_every_forward_pass_sees_the_weights_that_a_layer_assigned_in_the_first(arguments):
+    x, y = nets.inputs("dense"), nets.labels()
+    exact = kept_gradient(self_normalising(), x, y)
+    # With JAX a difference follows the layer's singular vectors, where it stops the gradient.
+    bound = 2e-2 if backend.IS_JAX and "gradient" in arguments else 1e-6
+    assert nets.relative_error(kept_gradient(self_normalising(), x, y, **arguments), exact) < bound
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_alpha_0_trains_a_layer_that_assigns_its_weights_as_the_plain_model(run_eagerly):
+    def trained(wrapped):
+        net = self_normalising()
+        model = FisherPenaltyModel(net, 0.0) if wrapped else net
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), nets.loss(), run_eagerly=run_eagerly)
+        model.fit(nets.inputs("dense"), nets.labels(), batch_size=2, epochs=4, verbose=0)
+        return nets.flat(net.weights)
+
+    np.testing.assert_array_equal(trained(True), trained(False))
+
+
+def with_units_on_their_kink():
+    """A net and inputs that put ReLUs at 0, by zeros beside other numbers, or far from it."""
+    net = keras.Sequential(
+        [
+            keras.Input((4, 1)),
+            keras.layers.Conv1D(3, 2, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    net.layers[0].kernel.assign([[[1.0, -1.0, 0.5]], [[0.5, 1.0, 1.0]]])
+    net.layers[2].kernel.assign(np.linspace(-1.0, 1.0, 18).reshape(9, 2) ** 3)
+    x = [[1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 2.0, -3.0], [-1.0, 3.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
+    return net, np.array(4 * x, "float32")[..., None], np.array([0, 1, 1, 0] * 4)
+
+
+@pytest.mark.parametrize("penalty", ["gp", "gp_x"])
+@pytest.mark.parametrize("parts", [None, 8])
+def test_a_difference_that_begins_on_a_kink_takes_one_side_of_it(penalty, parts):
+    net, x, y = with_units_on_their_kink()
+    found = kept_gradient(net, x, y, penalty, gradient="finite_difference", micro_batch_size=parts)
+    # The oracle is beside the kink, where the difference takes both of its gradients.
+    by_weights = backend.gradients(lambda: nets.loss()(y, net(x)), net.trainable_weights)
+    by_inputs = backend.gradients_at(lambda x: nets.loss()(y, net(x)), [x])[0]
+    if penalty == "gp":
+        for weight, g in zip(net.trainable_weights, by_weights, strict=True):
+            weight.assign(weight + 1e-3 * g)
+    else:
+        x = x + 1e-3 * by_inputs
+    # Some of the units have another gradient on the kink, which the direction is taken at.
+    assert nets.relative_error(found, kept_gradient(net, x, y, penalty)) < 0.5
+
+
 def test_gp_x_takes_numpy_batches_when_run_eagerly():
     model = nets.compiled("two_inputs", penalty="gp_x", compile_args={"run_eagerly": True})
     logs = model.train_on_batch(nets.inputs("two_inputs"), nets.labels(), return_dict=True)

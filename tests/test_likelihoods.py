@@ -381,7 +381,6 @@ def test_other_losses_have_no_known_likelihood(loss):
         ("axis", losses.CategoricalCrossentropy(axis=1)),
         ("axis", losses.BinaryCrossentropy(axis=1)),
         ("axis", losses.SparseCategoricalCrossentropy(axis=1)),
-        ("ignore_class", losses.SparseCategoricalCrossentropy(ignore_class=0)),
     ],
 )
 def test_losses_over_other_observations_are_refused(option, loss):

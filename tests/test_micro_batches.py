@@ -163,15 +163,6 @@ def test_a_difference_in_parts_holds_its_labels():
     assert nets.relative_error(by_difference, gradient()) < 1e-2
 
 
-def test_masked_outputs_are_refused():
-    tokens = keras.Input((5,), dtype="int32")
-    net = keras.Model(tokens, layers.Dense(3)(layers.Embedding(7, 4, mask_zero=True)(tokens)))
-    model = FisherPenaltyModel(net, micro_batch_size=2)
-    model.compile("sgd", nets.loss(), run_eagerly=True)
-    with pytest.raises(ValueError, match=r"`micro_batch_size` must be None .* masked outputs"):
-        model.train_on_batch(np.ones((4, 5), "int32"), np.ones((4, 5), "int32"))
-
-
 def test_inputs_may_be_of_another_dtype_than_weights():
     x = {key: value.astype("float64") for key, value in nets.inputs("two_inputs").items()}
     model = nets.compiled("two_inputs", penalty="gp_x", micro_batch_size=2)

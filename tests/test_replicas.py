@@ -17,6 +17,7 @@ CASES = {
     4: {
         "fp of a share, in parts, by difference, eagerly": 1e-8,
         "gp_x of the first, eagerly": 1e-10,
+        "padding, of a share, in parts, eagerly": 1e-10,
         "synchronized batch norm by difference, eagerly": 1e-8,
         "mixed_float16, eagerly": 1e-2,
     },

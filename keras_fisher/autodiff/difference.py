@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -24,6 +24,39 @@ def shifted(point: Sequence[Any], g: Sequence[Any], step: Any) -> list[Any]:
     return [v + ops.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
 
 
-def slope(here: Sequence[Any], there: Sequence[Any], step: Any) -> list[Any]:
-    """The derivative of the squared norm of g, from gradients at the point and at h g from it."""
-    return [(t - h) * (2.0 / step) for t, h in zip(there, here, strict=True)]
+def may_be_on_kink(point: Sequence[Any], g: Sequence[Any]) -> Any:
+    """Returns whether the point moves off a value of exactly 0, a boolean scalar.
+
+    Inputs of 0 and biases that are still 0 put a ReLU on its kink, and the gradients at the point
+    and beside it then differ by a jump, however small the shift.
+    """
+    moves = [ops.any(ops.logical_and(v == 0, d != 0)) for v, d in zip(point, g, strict=True)]
+    return ops.any(ops.stack(moves))
+
+
+def slope(
+    here: Sequence[Any],
+    gradient_at: Callable[[Any], list[Any]],
+    step: Any,
+    is_on_kink: Any,
+    cond: Callable[..., Any],
+) -> list[Any]:
+    """Returns the derivative of the squared norm of g, from two gradients along h g.
+
+    They are those at h = 0 and at one step, or on a kink those at one step and at two, which lie on
+    the same side of it.
+
+    Args:
+        here: The gradient at h = 0.
+        gradient_at: The gradient at another h.
+        step: The distance between the two, a scalar.
+        is_on_kink: Whether h = 0 is on a kink, a boolean scalar.
+        cond: Runs one of two functions.
+    """
+    near = gradient_at(step)
+    first, second = cond(
+        is_on_kink,
+        lambda: (list(near), list(gradient_at(2.0 * step))),
+        lambda: (list(here), list(near)),
+    )
+    return [(b - a) * (2.0 / step) for a, b in zip(first, second, strict=True)]

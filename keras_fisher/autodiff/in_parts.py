@@ -29,6 +29,9 @@ class Backend(Protocol):
     ) -> list[Any]:
         """D <2 d nll / d at, direction> / d at, at least float32."""
 
+    def cond(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+        """Runs one of two functions."""
+
     def sum_over_parts(
         self, terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
     ) -> list[Any]:
@@ -56,6 +59,7 @@ def penalty_gradients_in_parts(
     part: Callable[[Any], Part],
     count: Any,
     weights: Sequence[Any],
+    factor: Callable[[Any, Any], Any],
     *,
     wrt_inputs: bool,
     exact: bool,
@@ -68,13 +72,14 @@ def penalty_gradients_in_parts(
     With respect to inputs, of which each part has its own, the squared norm is the sum of those of
     the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
     norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
-    from a second sum at weights shifted along g.
+    from further sums at weights shifted along g.
 
     Args:
         backend: What differentiates.
         part: From an index, the part, evaluated anew for each derivative.
         count: How many parts there are.
         weights: What to differentiate by, tensors.
+        factor: From the two sums of `Part.counts` over all parts, what g is multiplied by.
         wrt_inputs: Whether g is taken with respect to inputs.
         exact: Whether to backpropagate twice, or to take a difference.
         scale: A loss scale, as in `penalty_gradients`.
@@ -84,13 +89,20 @@ def penalty_gradients_in_parts(
     Returns:
         The gradient of the squared norm, and the squared norm; no gradients of a loss.
     """
+    none = _zeros(backend.squared_norm(weights))
+    zeros = [_zeros(weight) for weight in weights]
 
     def total(
-        terms: Callable[[Part, list[Any]], list[Any]], at: Sequence[Any], *others: Any
+        terms: Callable[[Part, list[Any]], list[Any]], at: Sequence[Any], zeros: list[Any]
     ) -> list[Any]:
-        zeros = [_zeros(tensor) for tensor in (*at, *others)]
-        sums = backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
+        """The sum over the parts of this replica."""
+        return backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
+
+    def over_replicas(sums: list[Any]) -> list[Any]:
         return sums if replica is None else replica.sum(sums)
+
+    def counts(one: Part) -> list[Any]:
+        return [ops.cast(number, none.dtype) for number in one.counts()]
 
     def of_inputs(one: Part, at: list[Any]) -> list[Any]:
         assert one.inputs is not None
@@ -105,10 +117,13 @@ def penalty_gradients_in_parts(
             result = backend.penalty_gradients_by_difference(
                 objective, one.nll, at, inputs, scale, precision
             )
-        return [*result.penalty, result.squared_norm]
+        return [*result.penalty, result.squared_norm, *counts(one)]
 
     def gradient(one: Part, at: list[Any]) -> list[Any]:
         return backend.gradient(lambda weights: one.nll(weights, []), at, scale)
+
+    def gradient_and_counts(one: Part, at: list[Any]) -> list[Any]:
+        return [*gradient(one, at), *counts(one)]
 
     def gradient_there(one: Part, at: list[Any]) -> list[Any]:
         one.nll(weights, [])  # which draws the labels
@@ -117,16 +132,30 @@ def penalty_gradients_in_parts(
     def along_g(one: Part, at: list[Any]) -> list[Any]:
         return backend.gradient_along(lambda weights: one.nll(weights, []), at, g, scale)
 
+    def multiplied(tensors: Sequence[Any], number: Any) -> list[Any]:
+        return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
+
     if wrt_inputs:
-        *penalty, norm = total(of_inputs, weights, backend.squared_norm(weights))
+        sums = over_replicas(total(of_inputs, weights, [*zeros, none, none, none]))
+        *penalty, norm = multiplied(sums[:-2], ops.square(factor(*sums[-2:])))
         return PenaltyGradients(None, penalty, norm)
-    g = total(gradient, weights)
+    here = total(gradient_and_counts, weights, [*zeros, none, none])
+    sums = over_replicas(here)
+    multiplier = factor(*sums[-2:])
+    g = multiplied(sums[:-2], multiplier)
     norm = backend.squared_norm(g)
     if exact:
-        return PenaltyGradients(None, total(along_g, weights), norm)
-    step = difference.step_length(backend.squared_norm(weights), norm, precision)
-    there = total(gradient_there, difference.shifted(weights, g, step))
-    return PenaltyGradients(None, difference.slope(g, there, step), norm)
+        penalty = total(along_g, weights, zeros)
+    else:
+        step = difference.step_length(backend.squared_norm(weights), norm, precision)
+        penalty = difference.slope(
+            here[:-2],
+            lambda h: total(gradient_there, difference.shifted(weights, g, h), zeros),
+            step,
+            difference.may_be_on_kink(weights, g),
+            backend.cond,
+        )
+    return PenaltyGradients(None, multiplied(over_replicas(penalty), multiplier), norm)
 
 
 def _zeros(like: Any) -> Any:

@@ -12,7 +12,7 @@ import keras
 from keras_fisher.autodiff import difference
 from keras_fisher.autodiff.in_parts import Nll, Terms
 from keras_fisher.autodiff.jax import promoted, squared_norm
-from keras_fisher.autodiff.jax_pure import Pure
+from keras_fisher.autodiff.jax_pure import Pure, cond
 from keras_fisher.autodiff.results import PenaltyGradients
 
 Objective = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Any]]
@@ -47,7 +47,7 @@ def penalty_gradients(
         return _scaled(norm, scale), (norm, first.of_loss(), first.assigned)
 
     penalty, (norm, of_loss, assigned) = jax.grad(scaled_norm, has_aux=True)(evaluation.values)
-    evaluation.pure.assign(assigned)
+    evaluation.pure.assign_state(assigned)
     return PenaltyGradients(of_loss, _unscaled(penalty, scale), norm)
 
 
@@ -62,7 +62,8 @@ def penalty_gradients_by_difference(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference.
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
+    takes a third gradient where v may be on a kink.
 
     Args:
         objective: As in `penalty_gradients`.
@@ -78,15 +79,20 @@ def penalty_gradients_by_difference(
     """
     evaluation = _Evaluation(objective, weights, inputs)
     first = evaluation.differentiated(evaluation.values, scale)
-    evaluation.pure.assign(first.assigned)
+    evaluation.pure.assign_state(first.assigned)
     here = first.by_weights
     point, g = (inputs, first.by_inputs) if inputs else (evaluation.values, here)
     norm = squared_norm(g)
     step = difference.step_length(squared_norm(point), norm, precision)
-    shifted = difference.shifted(point, g, step)
-    at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
-    there = gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
-    return PenaltyGradients(first.of_loss(), difference.slope(here, there, step), norm)
+
+    def gradient_at(distance: Any) -> list[Any]:
+        shifted = difference.shifted(point, g, distance)
+        at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
+        return gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
+
+    is_on_kink = difference.may_be_on_kink(point, g)
+    penalty = difference.slope(here, gradient_at, step, is_on_kink, cond)
+    return PenaltyGradients(first.of_loss(), penalty, norm)
 
 
 def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:

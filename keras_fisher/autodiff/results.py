@@ -29,10 +29,13 @@ class Part(NamedTuple):
     """A part of the mini-batch.
 
     Attributes:
-        nll: From weights and inputs (none for the part's own), what the part adds to the mean nll.
-            Its labels are drawn in the first call, and held.
+        nll: From weights and inputs (none for the part's own), what the part adds to the mean nll,
+            in which padding counts as 0. Its labels are drawn in the first call, and held.
+        counts: After a call of `nll`, what the part adds to two sums over examples: the fraction of
+            their observations that are data, and the number of those that have any.
         inputs: What g is taken with respect to, or `None` for the weights.
     """
 
     nll: Callable[[Sequence[Any], Sequence[Any]], Any]
+    counts: Callable[[], list[Any]]
     inputs: list[Any] | None

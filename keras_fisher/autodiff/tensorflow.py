@@ -220,16 +220,15 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
     return tf.cond(condition, if_true, if_false)
 
 
-def checked_below(values: Any, bound: int, message: str) -> Any:
-    """Returns `values`; fails the step, with `message`, unless every one lies in [0, bound)."""
-    values = tf.convert_to_tensor(values)
-    integers = tf.cast(values, tf.int64)
+def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+    """Returns `result`; fails the step, with `message`, unless all `values` lie in [0, bound)."""
+    integers = tf.cast(tf.convert_to_tensor(values), tf.int64)
     checks = [
         tf.debugging.assert_non_negative(integers, message=message),
         tf.debugging.assert_less(integers, tf.cast(bound, tf.int64), message=message),
     ]
     with tf.control_dependencies([check for check in checks if check is not None]):
-        return tf.identity(values)
+        return tf.identity(result)
 
 
 def nan_unless_below(result: Any, values: Any, bound: int) -> Any:

@@ -11,6 +11,7 @@ from keras_fisher.autodiff import difference
 from keras_fisher.autodiff import tensorflow_tapes as tapes
 from keras_fisher.autodiff.in_parts import Nll, Terms
 from keras_fisher.autodiff.results import PenaltyGradients
+from keras_fisher.autodiff.tensorflow import cond
 from keras_fisher.autodiff.tensorflow_replicas import Replica
 from keras_fisher.autodiff.tensorflow_tapes import squared_norm
 
@@ -80,7 +81,8 @@ def penalty_gradients_by_difference(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference.
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
+    takes a third gradient where v may be on a kink.
 
     Args:
         objective: As in `penalty_gradients`.
@@ -103,27 +105,33 @@ def penalty_gradients_by_difference(
         scaled_nll = tapes.scaled(nll if replica is None else replica.part(nll), scale)
     here = _gradient(tape, scaled_nll, weights, scale)
     if replica is not None:
-        here = replica.sum(replica.present(here))
-    g = here
+        here = replica.present(here)
     if shift_inputs:
         g = _gradient(tape, scaled_nll, point, scale)
+        g = g if replica is None else replica.present(g)
+    else:
+        g = here if replica is None else replica.sum(here)
     values = [tapes.value(v) for v in point]
     norm, size = squared_norm(g), squared_norm(values)
     if replica is not None and shift_inputs:  # each replica has inputs of its own
-        g = replica.present(g)
-        norm, size = replica.sum([squared_norm(g), size])
+        norm, size = replica.sum([norm, size])
+
+    def gradient_at(distance: Any) -> list[Any]:
+        shifted = difference.shifted(values, g, distance)
+        at = [tapes.value(w) for w in weights] if shift_inputs else shifted
+
+        def nll_there(at: Sequence[Any]) -> Any:
+            nll = shifted_nll(at, shifted if shift_inputs else [])
+            return nll if replica is None else replica.part(nll)
+
+        there = gradient(nll_there, at, scale)
+        return there if replica is None else replica.present(there)
+
     step = difference.step_length(size, norm, precision)
-    shifted = difference.shifted(values, g, step)
-
-    def nll_there(at: Sequence[Any]) -> Any:
-        nll = shifted_nll(at, shifted if shift_inputs else [])
-        return nll if replica is None else replica.part(nll)
-
-    at = [tapes.value(w) for w in weights] if shift_inputs else shifted
-    there = gradient(nll_there, at, scale)
+    is_on_kink = difference.may_be_on_kink(values, g)
+    penalty = difference.slope(here, gradient_at, step, is_on_kink, cond)
     if replica is not None:
-        there = replica.sum(replica.present(there))
-    penalty = difference.slope(here, there, step)
+        penalty = replica.sum(penalty)
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 

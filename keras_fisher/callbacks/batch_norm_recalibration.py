@@ -90,7 +90,7 @@ class BatchNormRecalibration(CopyableCallback):
         statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
         batches = minibatches(self._data, None, self.batch_size)
         with _forgetting(layers):
-            states = self._pass(x for x, _ in itertools.islice(batches, self.num_batches))
+            states = self._pass(x for x, *_ in itertools.islice(batches, self.num_batches))
             seen = [[ops.convert_to_numpy(state[id(v)]) for v in statistics] for state in states]
         for variable, values in zip(statistics, zip(*seen, strict=True), strict=True):
             variable.assign(np.mean(values, axis=0, dtype="float64"))

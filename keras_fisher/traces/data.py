@@ -11,7 +11,8 @@ import numpy as np
 
 from keras_fisher import _arguments
 
-Batch = tuple[Any, Any]
+Batch = tuple[Any, Any, Any]
+"""Inputs, labels and sample weights; `None` where there are none."""
 
 
 def check_data(data: Any, num_examples: int | None, batch_size: int, needs_labels: bool) -> None:
@@ -32,20 +33,20 @@ def check_data(data: Any, num_examples: int | None, batch_size: int, needs_label
 
 
 def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
-    """Yields all examples of checked data, or the first `num_examples`, in batches `(x, y)`.
+    """Yields all examples of checked data, or the first `num_examples`, in batches.
 
     Raises:
         ValueError: if a dataset turns out to be empty, to hold fewer examples than that, or to be
             one of other things than batches.
     """
     found = 0
-    for x, y in _read(data, batch_size):
-        size = _common_length(x, y)
+    for batch in _read(data, batch_size):
+        size = _common_length(batch)
         if num_examples is not None:
             size = min(size, num_examples - found)
         if size:
             found += size
-            yield (x, y) if size == length(x) else _rows((x, y), 0, size)
+            yield batch if size == length(batch[0]) else _rows(batch, 0, size)
         if found == num_examples:
             return
     if not found:
@@ -61,8 +62,8 @@ def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterato
         ValueError: if a dataset has mini-batches of other sizes before its last.
     """
     first, other = None, None
-    for x, y in batches(data, num_examples, batch_size):
-        size = length(x)
+    for batch in batches(data, num_examples, batch_size):
+        size = length(batch[0])
         first = first or size
         if other is not None or size > first:
             raise ValueError(
@@ -70,7 +71,7 @@ def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterato
                 f"Received: sizes {first} and {other or size}"
             )
         if size == first:
-            yield x, y
+            yield batch
         else:
             other = size
 
@@ -95,8 +96,8 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
             "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
             f"Received: a {type(data).__name__} of {len(data)}"
         )
-    x, y = _pair(data)
-    for leaf in keras.tree.flatten((x, y)):
+    x, y, _ = batch = _parts(data)
+    for leaf in keras.tree.flatten(batch):
         if leaf is not None and not hasattr(leaf, "shape"):
             raise TypeError(
                 "`data` must be `(x, y)`, arrays or structures of arrays. "
@@ -106,7 +107,7 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
         raise ValueError(f"`data` must hold inputs. Received: x={x!r}")
     if needs_labels and not _shapes(y):
         raise ValueError("`data` must hold labels. Received: x alone")
-    found = _common_length(x, y)
+    found = _common_length(batch)
     if not found:
         raise ValueError(_EMPTY)
     if num_examples is not None and num_examples > found:
@@ -130,7 +131,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
         )
     spec, cardinality = getattr(data, "element_spec", None), getattr(data, "cardinality", None)
     shapes = _shapes(spec)
-    if needs_labels and spec is not None and not _shapes(_pair(spec)[1]):
+    if needs_labels and spec is not None and not _shapes(_parts(spec)[1]):
         raise ValueError("`data` must hold labels. Received: batches of x alone")
     if any(shape.rank == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
@@ -153,19 +154,17 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
 def _read(data: Any, batch_size: int) -> Iterator[Batch]:
     if not isinstance(data, tuple | list):
         for batch in data:
-            yield _pair(batch)
+            yield _parts(batch)
         return
-    x, y = _pair(data)
-    total = length(x)
+    arrays = _parts(data)
+    total = length(arrays[0])
     for start in range(0, total, batch_size):
-        yield _rows((x, y), start, min(start + batch_size, total))
+        yield _rows(arrays, start, min(start + batch_size, total))
 
 
-def _pair(batch: Any) -> Batch:
-    """The inputs and the labels, `None` if there are none."""
-    batch = tuple(batch) if isinstance(batch, list) else batch
-    x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-    return x, y
+def _parts(batch: Any) -> Batch:
+    """The inputs, labels and sample weights, `None` where there are none."""
+    return keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
 
 
 def _rows(structure: Any, start: int, end: int) -> Any:
@@ -187,15 +186,15 @@ def length(x: Any) -> int:
     return len(keras.tree.flatten(x)[0])
 
 
-def _common_length(x: Any, y: Any) -> int:
+def _common_length(batch: Batch) -> int:
     """How many examples a batch holds, whose arrays must agree on it."""
-    shapes = _shapes((x, y))
+    shapes = _shapes(batch)
     if any(len(shape) == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
     lengths = sorted({int(shape[0]) for shape in shapes})
     if len(lengths) > 1:
         raise ValueError(
-            "`data` must hold inputs and labels of one length. "
+            "`data` must hold inputs, labels and sample weights of one length. "
             f"Received: lengths {', '.join(map(str, lengths))}"
         )
     return lengths[0]

@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.per_example import SquaredGradientNorms
-from keras_fisher.traces.data import Batch, batches
+from keras_fisher.traces.data import batches
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Expected, Given, Passes, Sampled, chosen
+from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled, chosen
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "expected": Expected, "given": Given}
@@ -52,7 +52,8 @@ def fisher_trace(
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
         data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. Labels are needed for
             `labels="given"` only: `(x, None)` and batches of x do for the others. Sample
-            weights do not count. A dataset is traced once for each shape of its examples: pad
+            weights, `(x, y, sample_weight)`, mark padding where they are 0, and do not count
+            otherwise. A dataset is traced once for each shape of its examples: pad
             sequences to few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
@@ -70,8 +71,9 @@ def fisher_trace(
 
     Scaling: the gradient is that of the mean negative log-likelihood over an example's
     observations, as in Keras's losses. For one label per example that is eq. 2. For T positions it
-    is 1/T^2 of the trace for their joint likelihood. (Where Keras masks positions, T counts those
-    of the example that remain.)
+    is 1/T^2 of the trace for their joint likelihood. Padding (masked by Keras, of weight 0 or with
+    a label that the loss ignores) is no data: T counts the other positions of the example, and an
+    example without any does not count.
 
     Every example is measured in one backward pass for a whole batch, with the closed forms of
     `keras_fisher.rules`; layers or models without them are differentiated one example after
@@ -126,16 +128,18 @@ class FisherTraceMeter(Meter):
     def _compile(self) -> None:
         self._norms = {}
 
-    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
-        return np.concatenate([self._batch_norms(x, y) for x, y in batches])
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+        return np.concatenate([self._batch_norms(x, labels) for x, labels in batches])
 
-    def _batch_norms(self, x: Any, y: Any) -> np.ndarray:
+    def _batch_norms(self, x: Any, labels: Labels) -> np.ndarray:
         # Time steps may differ between batches, and with them the passes and what fits in memory.
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
         if shapes not in self._norms:
             first = keras.tree.map_structure(lambda array: array[:1], x)
-            labels = self._labels
-            norms = SquaredGradientNorms(self._model, labels.draw, labels.values, labels.generator)
-            self._norms[shapes] = norms, self._labels.passes(self._outputs(first))
+            kind = self._labels
+            norms = SquaredGradientNorms(self._model, kind.draw, kind.values, kind.generator)
+            self._norms[shapes] = norms, kind.passes(self._outputs(first))
         norms, passes = self._norms[shapes]
-        return np.sum([norms(x, y, *arguments) for arguments in passes], axis=0)
+        measured = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
+        with_data = self._with_data(x, labels)
+        return measured if with_data is None else measured[with_data]

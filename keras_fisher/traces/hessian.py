@@ -12,8 +12,9 @@ from keras import ops
 from keras_fisher import _arguments
 from keras_fisher.curvature import QuadraticForms, Values
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.traces.data import Batch, batches, length
+from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.estimate import Estimate
+from keras_fisher.traces.labels import Labels, nll_terms
 from keras_fisher.traces.meter import Meter
 
 _DISTRIBUTIONS = ("gaussian", "rademacher")
@@ -64,8 +65,9 @@ def hessian_trace(
     Returns:
         An `Estimate` over probes: the standard error is that of the estimator for this data.
 
-    Scaling: the loss is the mean over examples (and over the positions of an example, those that
-    Keras masks left out), without regularisers.
+    Scaling: the loss is the mean over examples (and over the positions of an example), without
+    regularisers. Padding (masked by Keras, of weight 0 or with a label that the loss ignores) is
+    left out.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -113,19 +115,19 @@ class HessianTraceMeter(Meter):
         is_gaussian = self._distribution == "gaussian"
         self._forms = QuadraticForms(self._model, self._mean_nll, is_gaussian)
 
-    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         assert self._generator is not None
         seed = ops.cast(self._generator.next(), "int32")
         total: Any = 0.0
         examples = 0
-        for x, y in batches:
-            size = length(x)
-            forms = self._forms(x, y, self._num_probes, seed, by_weight)
+        for x, labels in batches:
+            size, with_data = length(x), self._with_data(x, labels)
+            forms = self._forms(x, labels, self._num_probes, seed, by_weight)
             total = total + size * forms.astype("float64")
-            examples += size
-        return total / examples
+            examples += size if with_data is None else int(with_data.sum())
+        return total / examples if examples else np.empty((0, 1))
 
-    def _mean_nll(self, x: Any, y: Any, values: Values) -> Any:
+    def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
         outputs = self._outputs(x, values)
-        # Each example by itself, so that masks in the others of its batch do not matter.
-        return ops.mean(ops.sum(self._likelihood.nll_terms(y, outputs), axis=-1))
+        # Each example by itself, so that padding in the others of its batch does not matter.
+        return ops.mean(ops.sum(nll_terms(self._likelihood, labels, outputs), axis=-1))

@@ -1,15 +1,15 @@
 """Which labels a Fisher trace is taken with.
 
 Each kind draws what its values need from the outputs of a batch, and gives the loss of each example
-whose squared gradient norm counts. `passes` lists the further arguments of `draw`: the squared
-norms of all passes are added.
+whose squared gradient norm counts. Padded observations add nothing to it. `passes` lists the
+further arguments of `draw`: the squared norms of all passes are added.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -18,6 +18,35 @@ from keras_fisher import _arguments
 from keras_fisher.likelihoods import Likelihood
 
 Passes = list[tuple[Any, ...]]
+
+
+class Labels(NamedTuple):
+    """What a batch says of its examples beside their inputs, tensors of shape `(batch, ...)`.
+
+    Attributes:
+        y: Its labels; empty if they are not needed.
+        where: Which observations are data; empty if all are.
+    """
+
+    y: Any = ()
+    where: Any = ()
+
+    @property
+    def present(self) -> Any:
+        """Which observations are data; `None` if all are."""
+        return None if isinstance(self.where, tuple) else self.where
+
+
+def nll_terms(likelihood: Likelihood, labels: Labels, outputs: Any) -> Any:
+    """Returns the likelihood's `nll_terms` of labels that may be padded."""
+    if labels.present is None:  # a likelihood of one's own may know of labels and outputs alone
+        return likelihood.nll_terms(labels.y, outputs)
+    return likelihood.nll_terms(labels.y, outputs, labels.present)
+
+
+def mean_nll(likelihood: Likelihood, labels: Labels, outputs: Any) -> Any:
+    """Returns the likelihood's `mean_nll` of labels that may be padded."""
+    return likelihood.mean_nll(labels.y, outputs, labels.present)
 
 
 class Given:
@@ -32,11 +61,11 @@ class Given:
     def passes(self, outputs: Any) -> Passes:
         return [()]
 
-    def draw(self, outputs: Any, y: Any) -> Any:
-        return y
+    def draw(self, outputs: Any, labels: Labels) -> Labels:
+        return labels
 
-    def values(self, labels: Any, outputs: Any) -> Any:
-        return ops.sum(self._likelihood.nll_terms(labels, outputs), axis=-1)
+    def values(self, labels: Labels, outputs: Any) -> Any:
+        return ops.sum(nll_terms(self._likelihood, labels, outputs), axis=-1)
 
 
 class Sampled(Given):
@@ -48,8 +77,9 @@ class Sampled(Given):
         super().__init__(likelihood, seed)
         self.generator = keras.random.SeedGenerator(seed)
 
-    def draw(self, outputs: Any, y: Any) -> Any:
-        return ops.stop_gradient(self._likelihood.sample(outputs, self.generator))
+    def draw(self, outputs: Any, labels: Labels) -> Labels:
+        drawn = self._likelihood.sample(outputs, self.generator)
+        return labels._replace(y=ops.stop_gradient(drawn))
 
 
 class Expected(Given):
@@ -68,16 +98,16 @@ class Expected(Given):
         observations = self._likelihood.nll_terms(labels, outputs).shape[-1]
         return [(t, k) for t in range(observations) for k in range(outcomes)]
 
-    def draw(self, outputs: Any, y: Any, *arguments: Any) -> Any:
+    def draw(self, outputs: Any, labels: Labels, *arguments: Any) -> Any:
         observation, outcome = arguments
-        labels, p = self._likelihood.outcome(outcome, outputs)
+        y, p = self._likelihood.outcome(outcome, outputs)
         p = ops.reshape(p, (-1, math.prod(p.shape[1:])))
         factors = ops.sqrt(p) * ops.one_hot(observation, p.shape[-1], dtype=p.dtype)
-        return ops.stop_gradient(labels), ops.stop_gradient(factors)
+        return labels._replace(y=ops.stop_gradient(y)), ops.stop_gradient(factors)
 
     def values(self, labels: Any, outputs: Any) -> Any:
         labels, factors = labels
-        terms = self._likelihood.nll_terms(labels, outputs)
+        terms = nll_terms(self._likelihood, labels, outputs)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
 
 

@@ -13,11 +13,13 @@ from keras import ops
 
 from keras_fisher import autodiff, likelihoods
 from keras_fisher._labels import check_classes, known_outputs, only_labels
+from keras_fisher._masks import any_present, both, mask_of, present
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.per_example import forward
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
+from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.progress import shown
 
 
@@ -49,6 +51,8 @@ class Meter(abc.ABC):
         self._likelihood = _likelihood(model, likelihood)
         self._known_outputs = outputs_of(model)
         self._compiled_for: list[int] = []
+        self._is_masked: bool | None = None
+        self._any_data = autodiff.compiled(self._batch_any_data)
 
     def __call__(
         self,
@@ -77,6 +81,8 @@ class Meter(abc.ABC):
         except Exception as error:
             error.add_note(f"(While `model`, {self._model.name!r}, was measured on `data`.)")
             raise
+        if not len(measured):
+            raise ValueError("`data` must hold examples that are data. Received: padding alone")
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
 
@@ -99,7 +105,7 @@ class Meter(abc.ABC):
         """Compiles anew what depends on which weights of the model are trainable."""
 
     @abc.abstractmethod
-    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         """Returns what was measured, shape `(measurements, parts)`.
 
         The parts of a measurement sum to it. With `by_weight` there is one for each trainable
@@ -115,17 +121,20 @@ class Meter(abc.ABC):
             )
         return outputs
 
-    def _prepared(self, batch: Batch) -> Batch:
-        """Tensors, an empty tuple for labels that are not needed; a model that is built."""
-        x, y = batch[0], only_labels(batch[1]) if self.needs_labels else ()
-        if y is None:
+    def _prepared(self, batch: Batch) -> tuple[Any, Labels]:
+        """Tensors; a model that is built."""
+        x, y = batch[0], only_labels(batch[1])
+        if y is None and self.needs_labels:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
+        where = present(self._likelihood, y, batch[2])
+        y = y if self.needs_labels else None
         if any(leaf is None for leaf in keras.tree.flatten(x)):
             raise ValueError(
                 "`data` must hold every input of a model that is measured, optional ones too. "
                 "Received: None for one of them"
             )
-        x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))
+        x = keras.tree.map_structure(ops.convert_to_tensor, x)
+        labels = Labels(*(() if t is None else ops.convert_to_tensor(t) for t in (y, where)))
         if not self._model.built:
             self._model(x, training=False)
         weights = [id(weight) for weight in self._model.trainable_weights]
@@ -141,7 +150,24 @@ class Meter(abc.ABC):
                 outputs = self._outputs(x)
                 self._known_outputs = keras.KerasTensor(outputs.shape, outputs.dtype)
             check_classes(self._likelihood, y, self._known_outputs)
-        return x, y
+        return x, labels
+
+    def _with_data(self, x: Any, labels: Labels) -> np.ndarray | None:
+        """Returns which examples have any data, shape `(batch,)`; `None` for all."""
+        if self._is_masked is None:
+            first = keras.tree.map_structure(lambda array: array[:1], x)
+            self._is_masked = mask_of(self._outputs(first)) is not None
+        if not self._is_masked and labels.present is None:
+            return None
+        return ops.convert_to_numpy(self._any_data(x, labels))
+
+    def _has_data(self, x: Any, labels: Labels) -> bool:
+        with_data = self._with_data(x, labels)
+        return with_data is None or bool(with_data.any())
+
+    def _batch_any_data(self, x: Any, labels: Labels) -> Any:
+        mask = mask_of(self._outputs(x)) if self._is_masked else None
+        return any_present(both(mask, labels.present))
 
 
 def outputs_of(model: keras.Model) -> Any:

@@ -11,9 +11,8 @@ from keras import ops
 
 from keras_fisher import autodiff
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.traces.data import Batch
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Given, Sampled, chosen
+from keras_fisher.traces.labels import Given, Labels, Sampled, chosen, mean_nll
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "given": Given}
@@ -61,7 +60,8 @@ def minibatch_fisher_trace(
         An `Estimate` over mini-batches.
 
     Scaling: the negative log-likelihood is the mean over the mini-batch (and over the positions of
-    an example, as in Keras's losses). Compare equal batch sizes only.
+    an example, as in Keras's losses). Compare equal batch sizes only. Padding (masked by Keras, of
+    weight 0 or with a label that the loss ignores) is left out of the mean.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -100,15 +100,20 @@ class MinibatchFisherTraceMeter(Meter):
     def _compile(self) -> None:
         self._squares = autodiff.compiled(self._batch_squares)
 
-    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
-        return np.stack([ops.convert_to_numpy(self._squares(x, y)) for x, y in batches])
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+        measured = [
+            ops.convert_to_numpy(self._squares(x, labels))
+            for x, labels in batches
+            if self._has_data(x, labels)
+        ]
+        return np.stack(measured) if measured else np.empty((0, 1))
 
-    def _batch_squares(self, x: Any, y: Any) -> Any:
-        def mean_nll() -> Any:
+    def _batch_squares(self, x: Any, labels: Labels) -> Any:
+        def value() -> Any:
             outputs = self._outputs(x)
-            return self._likelihood.mean_nll(self._labels.draw(outputs, y), outputs)
+            return mean_nll(self._likelihood, self._labels.draw(outputs, labels), outputs)
 
-        return squares(autodiff.gradients(mean_nll, self._model.trainable_weights))
+        return squares(autodiff.gradients(value, self._model.trainable_weights))
 
 
 def squares(gradients: list[Any]) -> Any:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import keras
 
-from keras_fisher.traces.data import length
+from keras_fisher.traces.data import Batch, length
 
 _SECONDS_BEFORE_IT_SHOWS = 5.0
 
 
-def shown(batches: Iterable[tuple[Any, Any]], total: int | None) -> Iterator[tuple[Any, Any]]:
+def shown(batches: Iterable[Batch], total: int | None) -> Iterator[Batch]:
     """Yields the batches, and shows how many examples are done once it has taken a while."""
     started, done, bar = time.monotonic(), 0, None
     for batch in batches:

@@ -11,10 +11,12 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import _arguments, autodiff, penalties
-from keras_fisher._step import HeldLabels, Inputs
+from keras_fisher._step import HeldLabels, Inputs, MeanNll
+from keras_fisher._step import length as batch_length
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
+from keras_fisher.traces.labels import Labels, mean_nll
 from keras_fisher.traces.meter import Meter
 from keras_fisher.tuning import grids
 
@@ -148,16 +150,19 @@ class BalanceMeter(Meter):
     def _compile(self) -> None:
         self._balance = autodiff.compiled(self._batch_balance)
 
-    def _measure(self, batches: Iterator[Batch], by_weight: bool) -> np.ndarray:
-        return np.stack([ops.convert_to_numpy(self._balance(x, y))[None] for x, y in batches])
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+        return np.stack([ops.convert_to_numpy(self._balance(*batch))[None] for batch in batches])
 
-    def _batch_balance(self, x: Any, y: Any) -> Any:
-        inputs = Inputs(x)
-        nll = HeldLabels(self._likelihood, self._penalty, y, self._generator)
+    def _batch_balance(self, x: Any, labels: Labels) -> Any:
+        inputs, size = Inputs(x), batch_length(x)
+        held = HeldLabels(
+            self._likelihood, self._penalty, labels.y, self._generator, labels.present
+        )
+        mean = MeanNll(size, size)
 
         def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
             outputs = self._outputs(inputs.replaced(floating))
-            return self._likelihood.mean_nll(y, outputs), nll(outputs)
+            return mean_nll(self._likelihood, labels, outputs), mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights
         wrt = inputs.floating() if self._penalty.wrt == "inputs" else None
