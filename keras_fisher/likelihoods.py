@@ -22,6 +22,8 @@ from keras_fisher import _arguments
 from keras_fisher._masks import aligned, both, mask_of
 
 _PACKAGE = "keras_fisher"
+# Names with which Keras chooses a cross-entropy by the shape of the labels.
+_CHOSEN_BY_LABELS = ("crossentropy", "ce")
 
 
 class Likelihood(abc.ABC):
@@ -392,20 +394,21 @@ def from_loss(loss: Any) -> Likelihood:
     """
     if isinstance(loss, dict | list | tuple) and len(loss) == 1:
         return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
-    known: Any = keras.losses.get(loss) if isinstance(loss, str) else loss
-    if isinstance(known, keras.losses.MeanSquaredError) or known is keras.losses.mean_squared_error:
+    function, config = _function_of(loss)
+    if function is keras.losses.mean_squared_error:
         return Gaussian()
-    for kinds, functions, likelihood in _CROSS_ENTROPIES:
-        if isinstance(known, kinds):
-            # The configuration of the sparse one leaves out its axis.
-            config = {**known.get_config(), **getattr(known, "_fn_kwargs", {})}
-            _refuse_unlike(loss, config)
-            known_options = {"from_logits": bool(config["from_logits"])}
-            if config.get("ignore_class") is not None:
-                known_options["ignore_class"] = config["ignore_class"]
-            return likelihood(**known_options)
-        if any(known is function for function in functions):
-            return likelihood(from_logits=False)
+    if function is keras.losses.binary_crossentropy:
+        _refuse_unlike(loss, config)
+        return Bernoulli(from_logits=bool(config.get("from_logits", False)))
+    if function in (
+        keras.losses.categorical_crossentropy,
+        keras.losses.sparse_categorical_crossentropy,
+    ):
+        _refuse_unlike(loss, config)
+        return Categorical(
+            from_logits=bool(config.get("from_logits", False)),
+            ignore_class=config.get("ignore_class"),
+        )
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
         "sparse categorical, categorical or binary cross-entropy or mean squared error, or say "
@@ -414,14 +417,20 @@ def from_loss(loss: Any) -> Likelihood:
     )
 
 
-_CROSS_ENTROPIES: tuple[tuple[Any, tuple[Any, ...], Any], ...] = (
-    (
-        (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy),
-        (keras.losses.sparse_categorical_crossentropy, keras.losses.categorical_crossentropy),
-        Categorical,
-    ),
-    ((keras.losses.BinaryCrossentropy,), (keras.losses.binary_crossentropy,), Bernoulli),
-)
+def _function_of(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the function that a loss computes, and its arguments; `None` where it has its own."""
+    if isinstance(loss, str) and loss.lower() not in _CHOSEN_BY_LABELS:
+        loss = keras.losses.get(loss)
+    if not isinstance(loss, keras.losses.Loss):
+        return loss, {}
+    kind = keras.losses.MeanSquaredError
+    if "call" in vars(loss) or any(
+        getattr(type(loss), name) is not getattr(kind, name) for name in ("call", "__call__")
+    ):
+        return None, {}
+    # Keras's losses are wrappers of functions, but it has no public name for that. The public
+    # configuration leaves out some arguments (the sparse one its axis), and a subclass others.
+    return loss.fn, loss._fn_kwargs
 
 
 def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:

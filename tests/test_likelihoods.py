@@ -1,3 +1,4 @@
+import functools
 import math
 
 import keras
@@ -364,7 +365,9 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
         "mae",
         losses.Huber(),
         lambda y, p: p,
+        functools.partial(losses.sparse_categorical_crossentropy, from_logits=True),
         None,
+        "crossentropy",
         {"a": "mse", "b": "mse"},
         ["mse", "mse"],
         losses.KLDivergence(),
@@ -373,6 +376,49 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
 def test_other_losses_have_no_known_likelihood(loss):
     with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
         likelihoods.from_loss(loss)
+
+
+class Weighted(losses.SparseCategoricalCrossentropy):
+    def call(self, y_true, y_pred):
+        return 2.0 * super().call(y_true, y_pred)
+
+
+class Capped(losses.MeanSquaredError):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return ops.minimum(super().__call__(y_true, y_pred, sample_weight), 1.0)
+
+
+class Logits(losses.BinaryCrossentropy):
+    def __init__(self):
+        super().__init__(from_logits=True)
+
+    def get_config(self):
+        return {}
+
+
+def with_attribute(loss, name, value):
+    setattr(loss, name, value)
+    return loss
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Weighted(),
+        Capped(),
+        with_attribute(sparse(True), "call", lambda y, p: ops.sum(p, axis=-1)),
+        with_attribute(sparse(True), "fn", losses.sparse_categorical_crossentropy.__call__),
+    ],
+    ids=["call", "__call__", "call of an object", "another function"],
+)
+def test_a_known_loss_that_computes_something_else_has_no_known_likelihood(loss):
+    with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
+        likelihoods.from_loss(loss)
+
+
+def test_a_subclass_that_only_sets_arguments_computes_what_its_parent_does():
+    likelihood = likelihoods.from_loss(Logits())
+    assert (type(likelihood), likelihood.get_config()) == (Bernoulli, {"from_logits": True})
 
 
 @pytest.mark.parametrize(
