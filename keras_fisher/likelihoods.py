@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from keras_fisher import _arguments
+from keras_fisher._loss_advice import likelihood_for
 from keras_fisher._masks import aligned, both, mask_of
 
 _PACKAGE = "keras_fisher"
@@ -411,9 +412,8 @@ def from_loss(loss: Any) -> Likelihood:
         )
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
-        "sparse categorical, categorical or binary cross-entropy or mean squared error, or say "
-        "which it is with likelihood=: Categorical(), Bernoulli() or Gaussian() of "
-        "keras_fisher.likelihoods, or one of your own."
+        "sparse categorical, categorical or binary cross-entropy or mean squared error, or give "
+        f"likelihood= of keras_fisher.likelihoods. For this loss: {likelihood_for(loss)}."
     )
 
 

@@ -421,6 +421,36 @@ def test_a_subclass_that_only_sets_arguments_computes_what_its_parent_does():
     assert (type(likelihood), likelihood.get_config()) == (Bernoulli, {"from_logits": True})
 
 
+class OrdinalLoss(losses.BinaryCrossentropy):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, y_pred)
+
+
+@pytest.mark.parametrize(
+    ("loss", "advice"),
+    [
+        (losses.Huber(), r"Gaussian\(\), which penalises by squared errors"),
+        ("mae", r"Gaussian\(\), .* Laplace"),
+        ("log_cosh", r"Gaussian\(\)"),
+        ("msle", r"Gaussian\(\)"),
+        ("binary_focal_crossentropy", r"Bernoulli\(\)"),
+        (losses.CategoricalFocalCrossentropy(), r"Categorical\(\)"),
+        (losses.Dice(), r"Bernoulli\(\) for masks .* Categorical\(\)"),
+        (losses.Tversky(), r"Bernoulli\(\) for masks .* Categorical\(\)"),
+        ("poisson", r"a subclass of Likelihood of your own that draws counts"),
+        (losses.KLDivergence(), r"Categorical\(\)"),
+        ("hinge", r"a subclass of Likelihood of your own: this loss is no"),
+        (losses.CTC(), r"a subclass of Likelihood of your own: this loss is no"),
+        (OrdinalLoss(), r"Bernoulli\(\) for one output per threshold"),
+        (Weighted(), r"Categorical\(\) or Bernoulli\(\) if"),
+        (lambda y, p: p, r"Categorical\(\) for one class .* Gaussian\(\)"),
+    ],
+)
+def test_an_unknown_loss_is_answered_with_the_likelihood_to_give(loss, advice):
+    with pytest.raises(ValueError, match=rf"For this loss: {advice}"):
+        likelihoods.from_loss(loss)
+
+
 @pytest.mark.parametrize(
     ("option", "loss"),
     [

@@ -1,0 +1,62 @@
+"""Which likelihood to give for a loss whose own likelihood is not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+_OWN = "a subclass of Likelihood of your own"
+# Parts of names, without underscores, in the order in which they are looked for.
+_ADVICE = (
+    (("binaryfocal",), "Bernoulli(), whose bits have the same probabilities"),
+    (("focal",), "Categorical(), whose classes have the same probabilities"),
+    (
+        ("dice", "tversky", "jaccard"),
+        "Bernoulli() for masks that may overlap (sigmoid outputs), or Categorical() for one class "
+        "per pixel (softmax outputs)",
+    ),
+    (("poisson",), f"{_OWN} that draws counts and gives `rate - count * log(rate)`"),
+    (
+        ("ordinal", "coral"),
+        "Bernoulli() for one output per threshold, or Categorical() for one output per level",
+    ),
+    (("kldivergence", "kullback"), "Categorical(), whose gradient is the same"),
+    (
+        ("huber", "logcosh", "absolute", "mae", "mape", "percentage", "logarithmic", "msle"),
+        "Gaussian(), which penalises by squared errors, or for exactly this loss "
+        f"{_OWN} (mean absolute error is that of a Laplace distribution)",
+    ),
+    (
+        ("hinge", "cosine", "circle", "ctc"),
+        f"{_OWN}: this loss is no negative log-likelihood of single labels",
+    ),
+    (
+        ("crossentropy",),
+        "Categorical() or Bernoulli() if their labels and probabilities are those of this loss, "
+        f"or {_OWN}",
+    ),
+)
+_OTHERS = (
+    "Categorical() for one class per position, Bernoulli() for bits, Gaussian() for real numbers, "
+    f"or {_OWN}"
+)
+
+
+def likelihood_for(loss: Any) -> str:
+    """Returns what to give as `likelihood=` for a loss, by its name."""
+    names = " ".join(_names(loss)).lower().replace("_", "")
+    for parts, advice in _ADVICE:
+        if any(part in names for part in parts):
+            return advice
+    return _OTHERS
+
+
+def _names(loss: Any) -> list[str]:
+    if isinstance(loss, str):
+        return [loss]
+    if isinstance(loss, keras.losses.Loss):
+        # A subclass may be named by what it is for, and its parent by what it computes.
+        classes = type(loss).__mro__
+        return [kind.__name__ for kind in classes[: classes.index(keras.losses.Loss)]]
+    return [getattr(loss, "__name__", "")]
