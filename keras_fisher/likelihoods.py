@@ -25,6 +25,9 @@ from keras_fisher._masks import aligned, both, mask_of
 _PACKAGE = "keras_fisher"
 # Names with which Keras chooses a cross-entropy by the shape of the labels.
 _CHOSEN_BY_LABELS = ("crossentropy", "ce")
+# On TensorFlow Keras's sparse categorical cross-entropy clips probabilities before it divides them
+# by their sum; its dense one, and both elsewhere, clip afterwards.
+_SPARSE_CLIPS_FIRST = keras.backend.backend() == "tensorflow"
 
 
 class Likelihood(abc.ABC):
@@ -198,7 +201,8 @@ class Categorical(Likelihood):
     array([0.2877, 0.6931])
 
     Args:
-        from_logits: Whether outputs are logits (the default) or probabilities.
+        from_logits: Whether outputs are logits (the default) or probabilities, which are divided by
+            their sum and clipped as in Keras's losses.
         ignore_class: The integer label of positions that are padding, as in Keras's sparse
             categorical cross-entropy; `None` if no label marks them.
 
@@ -206,14 +210,18 @@ class Categorical(Likelihood):
     or soft targets of the outputs' shape `(batch, ..., classes)`.
     """
 
+    # Whether drawn classes, too, have the probabilities of Keras's loss of one-hot labels.
+    _is_one_hot = False
+
     def __init__(self, from_logits: bool = True, ignore_class: int | None = None) -> None:
         self.from_logits = from_logits
         self.ignore_class = ignore_class
 
     def observation_nll(self, labels: Any, outputs: Any) -> Any:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
-        log_p = self._log_probabilities(outputs)
-        if _is_dense(labels, outputs):
+        is_dense = _is_dense(labels, outputs)
+        log_p = self._log_probabilities(outputs, is_dense or self._is_one_hot)
+        if is_dense:
             weights = ops.cast(labels, log_p.dtype)
         else:
             weights = ops.one_hot(_sparse(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
@@ -222,7 +230,7 @@ class Categorical(Likelihood):
 
     def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""
-        log_p = self._log_probabilities(outputs)
+        log_p = self._log_probabilities(outputs, self._is_one_hot)
         # The Gumbel-max trick: unlike a categorical draw it takes any number of axes and XLA.
         uniform = keras.random.uniform(
             ops.shape(log_p), minval=_tiny(log_p.dtype), dtype=log_p.dtype, seed=seed
@@ -240,7 +248,8 @@ class Categorical(Likelihood):
 
     def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
         """Returns the class `index` at every position, and its probability."""
-        p = ops.take(ops.exp(self._log_probabilities(outputs)), index, axis=-1)
+        p = ops.exp(self._log_probabilities(outputs, self._is_one_hot))
+        p = ops.take(p, index, axis=-1)
         return ops.zeros_like(p, dtype="int32") + ops.cast(index, "int32"), p
 
     def class_bound(self, labels: Any, outputs: Any) -> int | None:
@@ -257,11 +266,13 @@ class Categorical(Likelihood):
         """Returns the constructor's arguments."""
         return {"from_logits": self.from_logits, "ignore_class": self.ignore_class}
 
-    def _log_probabilities(self, outputs: Any) -> Any:
+    def _log_probabilities(self, outputs: Any, is_one_hot: bool) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
         if from_logits:
             return ops.log_softmax(outputs, axis=-1)
-        return ops.log(ops.clip(outputs, keras.config.epsilon(), 1.0))
+        if _SPARSE_CLIPS_FIRST and not is_one_hot:
+            return ops.log(_normalised(_clipped(outputs)))
+        return ops.log(_clipped(_normalised(outputs)))
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -290,8 +301,7 @@ class Bernoulli(Likelihood):
         labels = _like(labels, outputs)
         if from_logits:
             return ops.softplus(outputs) - labels * outputs
-        epsilon = keras.config.epsilon()
-        p = ops.clip(outputs, epsilon, 1.0 - epsilon)
+        p = _clipped(outputs)
         return -labels * ops.log(p) - (1.0 - labels) * ops.log(1.0 - p)
 
     def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
@@ -313,8 +323,8 @@ class Bernoulli(Likelihood):
         return bits, bits * p + (1.0 - bits) * (1.0 - p)
 
     def _probabilities(self, outputs: Any) -> Any:
-        outputs = _at_least_float32(outputs)
-        return ops.sigmoid(outputs) if self.from_logits else outputs
+        outputs, from_logits = _logits(outputs, self.from_logits)
+        return ops.sigmoid(outputs) if from_logits else _clipped(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -406,10 +416,12 @@ def from_loss(loss: Any) -> Likelihood:
         keras.losses.sparse_categorical_crossentropy,
     ):
         _refuse_unlike(loss, config)
-        return Categorical(
+        categorical = Categorical(
             from_logits=bool(config.get("from_logits", False)),
             ignore_class=config.get("ignore_class"),
         )
+        categorical._is_one_hot = function is keras.losses.categorical_crossentropy
+        return categorical
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
         "sparse categorical, categorical or binary cross-entropy or mean squared error, or give "
@@ -470,10 +482,21 @@ def _logits(outputs: Any, from_logits: bool) -> tuple[Any, bool]:
     A softmax or sigmoid activation leaves its logits on the tensor. Without them the logarithm is
     that of a clipped probability, which has no gradient where the model is nearly certain.
     """
-    logits = None if from_logits else getattr(outputs, "_keras_logits", None)
+    # The losses cast outputs of another type first, which drops them.
+    is_cast = keras.backend.standardize_dtype(outputs.dtype) != keras.config.floatx()
+    logits = None if from_logits or is_cast else getattr(outputs, "_keras_logits", None)
     if logits is not None:
         outputs, from_logits = logits, True
     return _at_least_float32(outputs), from_logits
+
+
+def _clipped(p: Any) -> Any:
+    epsilon = keras.config.epsilon()
+    return ops.clip(p, epsilon, 1.0 - epsilon)
+
+
+def _normalised(p: Any) -> Any:
+    return p / ops.sum(p, axis=-1, keepdims=True)
 
 
 def _is_dense(labels: Any, outputs: Any) -> bool:

@@ -297,6 +297,27 @@ def test_gp_of_a_saturated_activation_is_that_of_the_compiled_loss(activation, l
     assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("head", ["sigmoid", "softplus"])
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_gp_of_probabilities_that_do_not_sum_to_one_is_that_of_the_compiled_loss(head, loss):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=head)])
+    generator = np.random.default_rng(0)
+    for weight in net.weights:
+        weight.assign(generator.normal(size=weight.shape))
+    x, y = nets.inputs("dense"), nets.labels()
+    y = np.eye(3)[y] if loss == "categorical_crossentropy" else y
+
+    def value():
+        return keras.ops.mean(keras.losses.get(loss)(y, net(x)))
+
+    expected = np.sum(nets.flat(backend.gradients(value, net.weights)) ** 2)
+    model = FisherPenaltyModel(net, penalty="gp")
+    model.compile("sgd", loss)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
+
+
 @backend.tensorflow_only
 def test_an_operation_without_a_second_derivative_is_named():
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softsign")])

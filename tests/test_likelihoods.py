@@ -67,6 +67,18 @@ CASES = {
     "numbers without the trailing axis": (losses.MeanSquaredError(), SOFT[:, 0], LOGITS[:, :1]),
     "numbers over time": (losses.MeanSquaredError(), TIMED_ONE_HOT, TIMED_LOGITS),
 }
+# Heads that Keras's losses divide by their sum: sigmoids, some of them saturated; positive ones.
+UNNORMALISED = np.array(
+    [[0.2, 0.3, 0.9], [1e-9, 0.5, 0.1], [1.0, 1.0, 0.3], [0.5, 3.0, 0.1], [2.0, 7.0, 4.0]],
+    "float32",
+)
+UNNORMALISED_CLASSES = np.array([0, 0, 1, 1, 2])
+UNNORMALISED_CASES = {
+    "classes": (sparse(False), UNNORMALISED_CLASSES, UNNORMALISED),
+    "one-hot": (one_hot(False), np.eye(3)[UNNORMALISED_CLASSES], UNNORMALISED),
+    "soft": (one_hot(False), SOFT[:5, :3], UNNORMALISED),
+    "over time": (sparse(False), np.array([[0, 1, 2, 0, 1]]), UNNORMALISED[None]),
+}
 TIMED_CASES = {name: case for name, case in CASES.items() if "over time" in name}
 
 
@@ -86,6 +98,42 @@ def test_nll_of_each_example_is_kerass_loss_of_it_alone(loss, labels, outputs):
     nll = likelihoods.from_loss(loss).nll(labels, outputs)
     alone = [float(loss(labels[i : i + 1], outputs[i : i + 1])) for i in range(6)]
     np.testing.assert_allclose(nll, alone, rtol=1e-5)
+
+
+@parametrize(UNNORMALISED_CASES)
+def test_probabilities_that_do_not_sum_to_one_are_divided_as_in_kerass_loss(loss, labels, outputs):
+    nll = likelihoods.from_loss(loss).observation_nll(labels, outputs)
+    kerass = loss.call(ops.convert_to_tensor(labels), ops.convert_to_tensor(outputs))
+    np.testing.assert_allclose(nll, kerass, rtol=1e-5)
+    by_nll, by_loss = (
+        backend.gradients_at(lambda at, f=f: ops.sum(f(labels, at)), [outputs])[0]
+        for f in (likelihoods.from_loss(loss).observation_nll, loss.call)
+    )
+    np.testing.assert_allclose(by_nll, by_loss, rtol=1e-5, atol=1e-6)
+
+
+def test_an_nll_of_unnormalised_probabilities_worked_by_hand():
+    # 0.2 / (0.2 + 0.3 + 0.5 + 1.0) = 0.1
+    p = np.array([[0.2, 0.3, 0.5, 1.0 - 1e-6]], "float32")
+    assert float(Categorical(False).nll(np.array([0]), p)[0]) == pytest.approx(np.log(10), 1e-5)
+
+
+@parametrize({name: UNNORMALISED_CASES[name] for name in ("classes", "one-hot")})
+def test_the_outcomes_of_unnormalised_probabilities_are_those_of_the_loss(loss, labels, outputs):
+    likelihood = likelihoods.from_loss(loss)
+    classes = [np.full(5, k) for k in range(3)]
+    of_loss = [
+        np.exp(-np.asarray(loss.call(np.eye(3)[k] if labels.ndim == 2 else k, outputs)))
+        for k in classes
+    ]
+    for k in range(3):
+        same, p = likelihood.outcome(k, outputs)
+        np.testing.assert_array_equal(same, classes[k])
+        np.testing.assert_allclose(p, of_loss[k], rtol=1e-5)
+        np.testing.assert_allclose(p, np.exp(-likelihood.nll(same, outputs)), rtol=1e-5)
+    for row, p in zip(outputs, np.transpose(of_loss), strict=True):
+        drawn = np.bincount(draw(likelihood, row), minlength=3)
+        assert chi_square(drawn[p > 1e-6], p[p > 1e-6]) < CRITICAL[2]
 
 
 @parametrize(TIMED_CASES)
@@ -206,6 +254,16 @@ def test_outcomes_are_the_same_by_logits_and_by_probabilities(
         same_labels, same_p = by_probabilities.outcome(k, probabilities(LOGITS))
         np.testing.assert_array_equal(labels, same_labels)
         np.testing.assert_allclose(p, same_p, rtol=1e-5)
+
+
+def test_the_outcomes_of_bits_have_probabilities_where_the_outputs_are_none():
+    outputs = np.array([[-0.5, 0.25, 1.5]], "float32")
+    likelihood = Bernoulli(from_logits=False)
+    for bit in (0, 1):
+        labels, p = likelihood.outcome(bit, outputs)
+        np.testing.assert_allclose(
+            p, np.exp(-np.asarray(likelihood.observation_nll(labels, outputs))), rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Gaussian()])

@@ -6,7 +6,7 @@ import pytest
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher._logging import warn_once
-from tests import nets
+from tests import backend, nets
 
 HALF = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}
 GRADIENTS = ("exact", "finite_difference")
@@ -52,6 +52,26 @@ def test_half_precision_trains(policy, penalty, gradient):
     assert np.all(np.isfinite([list(entry.values()) for entry in logs]))
     assert logs[-1]["loss"] < logs[0]["loss"]
     assert logs[0]["penalty"] > 0
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_half_precision_sigmoids_of_classes_are_penalised_as_the_compiled_loss(loss):
+    # Keras's loss casts them to float32, and its TensorFlow backend loses sight of their logits.
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")])
+    net.layers[0].kernel.assign(np.random.default_rng(0).normal(size=(4, 3)))
+    x, y = nets.inputs("dense"), nets.labels()
+    y = np.eye(3)[y] if loss == "categorical_crossentropy" else y
+    compiled = keras.losses.get(loss)
+
+    def value():
+        return keras.ops.mean(compiled(y, keras.ops.cast(net(x), "float32")))
+
+    expected = np.sum(nets.flat(backend.gradients(value, net.weights)) ** 2)
+    model = FisherPenaltyModel(net, penalty="gp")
+    model.compile("sgd", loss)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["penalty"] == pytest.approx(expected, rel=0.02)
 
 
 def loss_scale_after(steps, **arguments):

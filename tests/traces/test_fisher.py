@@ -50,6 +50,19 @@ def test_expected_labels_give_the_mean_over_many_sampled_ones(name):
     assert sampled.stderr < 0.05 * sampled.value
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_expected_and_sampled_labels_agree_where_outputs_do_not_sum_to_one(activation, loss):
+    net = keras.Sequential([keras.Input((3,)), layers.Dense(4, activation)])
+    net.layers[0].kernel.assign(np.random.default_rng(0).normal(size=(3, 4)))
+    net.compile("sgd", loss)
+    x = np.random.default_rng(1).normal(size=(1, 3)).astype("float32")
+    expected = kf.fisher_trace(net, (x, None), labels="expected")
+    sampled = kf.fisher_trace(net, (np.repeat(x, 4000, axis=0), None), seed=0)
+    assert abs(sampled.value - expected.value) <= 3 * sampled.stderr
+    assert sampled.stderr < 0.05 * sampled.value
+
+
 def test_the_stated_standard_error_covers_the_truth_at_the_stated_rate():
     head, repetitions, level = oracles.HEADS["softmax, logits"], 200, 0.95
     model, population = head.model(), head.inputs(5000)
