@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import ops
 
-from keras_fisher import autodiff
+from keras_fisher import _probabilities, autodiff
 from keras_fisher._logging import warn
 from keras_fisher._state import PenaltyState
 
@@ -44,10 +44,12 @@ class StepWatch:
 
     Attributes:
         skips: Whether steps that are not finite leave weights, statistics and metrics as they were.
+        doubted: The name of a model whose outputs must lie in [0, 1] and may not; or `None`.
     """
 
     def __init__(self) -> None:
         self.skips = False
+        self.doubted: str | None = None
         self._loss, self._first_loss = _variable("loss", 0.0), _variable("first_loss", -1.0)
         self._differ, self._same, self._has_differed, self._is_gradient_finite = (
             _variable(name, value, "bool")
@@ -63,6 +65,7 @@ class StepWatch:
         self._event = _variable("event", (0, 0), autodiff.COUNTER_DTYPE)
         self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
         self._skipped = _variable("skipped", 0, autodiff.COUNTER_DTYPE)
+        self._is_outside = _variable("is_outside", False, "bool")
         self._told = 0
 
     @property
@@ -78,12 +81,16 @@ class StepWatch:
         self._first_loss.assign(-1.0)
         self._has_differed.assign(False)
         self._is_gradient_finite.assign(True)
+        self._is_outside.assign(False)
         self._told = 0
 
     def see(self, loss: Any, outputs: Any, replica: Replica | None = None) -> None:
         """Notes what a forward pass gave; on several replicas, their sum and any of them."""
         outputs = ops.stop_gradient(ops.cast(outputs, "float32"))
         outputs = outputs[(slice(None), *[slice(_LOOKED_AT)] * (len(outputs.shape) - 1))]
+        if self.doubted is not None:
+            outside = _probabilities.are_outside(outputs)
+            self._is_outside.assign(ops.logical_or(self._is_outside, outside))
         spread = ops.max(ops.absolute(outputs - outputs[:1]), initial=0.0)
         size = ops.max(ops.absolute(outputs), initial=0.0)
         several = ops.shape(outputs)[0] > 1
@@ -147,7 +154,12 @@ class StepWatch:
         return self._same_for >= _SAME_FOR
 
     def tell(self) -> None:
-        """Warns once of what went wrong first, and of what is not finite after constant outputs."""
+        """Warns once of what went wrong first, and of what is not finite after constant outputs.
+
+        And of outputs that are no probabilities, as they must be.
+        """
+        if self.doubted is not None and ops.convert_to_numpy(self._is_outside):
+            _probabilities.warn_of_values(self.doubted)
         if self._kind() == self._told:
             return
         kind, step = ops.convert_to_numpy(self._event).tolist()

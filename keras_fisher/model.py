@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_fisher import _arguments, autodiff, likelihoods, penalties
+from keras_fisher import _arguments, _probabilities, autodiff, likelihoods, penalties
 from keras_fisher._labels import (
     check_classes,
     checked_labels,
@@ -314,6 +314,7 @@ class FisherPenaltyModel(Trainer):
             if not self._likelihood_given:
                 self.likelihood = likelihoods.from_loss(self.loss)
                 _arguments.check_mean(self.loss, _MEANS, _AS_PENALISED)
+            self._watch.doubted = _probabilities.doubted(self.likelihood, self.backbone)
         except Exception:
             self.compiled = False  # not with this loss and the likelihood of the one before
             raise

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import autodiff, likelihoods
+from keras_fisher import _probabilities, autodiff, likelihoods
 from keras_fisher._labels import check_classes, known_outputs, only_labels
 from keras_fisher._masks import any_present, both, mask_of, present
 from keras_fisher.likelihoods import Likelihood
@@ -50,6 +50,7 @@ class Meter(abc.ABC):
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
         self._known_outputs = outputs_of(model)
+        self._doubted = _probabilities.doubted(self._likelihood, backbone_of(model))
         self._compiled_for: list[int] = []
         self._is_masked: bool | None = None
         self._any_data = autodiff.compiled(self._batch_any_data)
@@ -145,6 +146,10 @@ class Meter(abc.ABC):
         if weights != self._compiled_for:
             self._compile()
             self._compiled_for = weights
+        if self._doubted is not None:
+            if ops.convert_to_numpy(_probabilities.are_outside(self._outputs(x))):
+                _probabilities.warn_of_values(self._doubted)
+            self._doubted = None  # one look is enough
         if self.needs_labels:
             if self._known_outputs is None:
                 outputs = self._outputs(x)
@@ -172,7 +177,12 @@ class Meter(abc.ABC):
 
 def outputs_of(model: keras.Model) -> Any:
     """The symbolic output of a model, wrapped or not; `None` where it is not known beforehand."""
-    return known_outputs(model.backbone if isinstance(model, FisherPenaltyModel) else model)
+    return known_outputs(backbone_of(model))
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """The model itself, or the one that it wraps."""
+    return model.backbone if isinstance(model, FisherPenaltyModel) else model
 
 
 @contextlib.contextmanager
