@@ -30,6 +30,12 @@ _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
     "{penalty:g}. An alpha or a learning rate far too large does this, or data that are not finite."
 )
+_MORE = {
+    _PENALTY: (
+        " Under gradient='exact' an operation whose second derivative is NaN does it too (on JAX, "
+        "UnitNormalization of a row of zeros); gradient='finite_difference' takes none."
+    )
+}
 
 
 class StepWatch:
@@ -166,7 +172,8 @@ class StepWatch:
         self._told = kind
         loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
         what = _WHAT[kind]
-        warn(_MESSAGE.format(step=step, what=what, loss=loss, alpha=alpha, penalty=penalty))
+        message = _MESSAGE.format(step=step, what=what, loss=loss, alpha=alpha, penalty=penalty)
+        warn(message + _MORE.get(kind, ""))
 
     @property
     def is_finite(self) -> bool:

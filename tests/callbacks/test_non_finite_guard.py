@@ -29,12 +29,16 @@ def poisoned(batch):
     return x, y
 
 
-def model_of(*layers, alpha=0.01, update_freq=1, penalty="gp", rate=0.1, **arguments):
+def model_of(
+    *layers, alpha=0.01, update_freq=1, penalty="gp", gradient="exact", rate=0.1, **arguments
+):
     keras.utils.set_random_seed(0)
     dense = keras.layers.Dense
     hidden = layers or (dense(16, activation="tanh"), keras.layers.BatchNormalization())
     backbone = keras.Sequential([keras.Input((6,)), *hidden, dense(3)])
-    model = kf.FisherPenaltyModel(backbone, alpha, update_freq=update_freq, penalty=penalty, seed=0)
+    model = kf.FisherPenaltyModel(
+        backbone, alpha, update_freq=update_freq, penalty=penalty, gradient=gradient, seed=0
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss, **arguments)
     return model
@@ -81,6 +85,21 @@ def test_a_penalty_that_becomes_infinite_is_told_while_the_loss_is_finite(caplog
     fit(model, examples(BATCH))
     (message,) = warnings_of(caplog)
     assert message.startswith(f"At step 0 (counted from 0) {WHAT['penalty']}.")
+    assert message.endswith("gradient='finite_difference' takes none.")
+
+
+@backend.jax_only  # TensorFlow's function has a second derivative there
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_a_difference_is_finite_where_a_second_derivative_is_nan(caplog, gradient):
+    hidden = keras.layers.Dense(4, activation="relu"), keras.layers.UnitNormalization()
+    model = model_of(*hidden, gradient=gradient)
+    x, y = examples(BATCH)
+    x[3] = 0.0  # its units are 0
+    fit(model, (x, y))
+    assert [WHAT["penalty"] in message for message in warnings_of(caplog)] == (
+        [True] if gradient == "exact" else []
+    )
+    assert np.isfinite(nets.flat(model.weights)).all() == (gradient == "finite_difference")
 
 
 def test_an_alpha_far_too_large_is_told_where_it_leaves_a_constant_predictor(caplog):
