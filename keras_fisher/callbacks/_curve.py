@@ -6,8 +6,6 @@ import abc
 import math
 from typing import Any, ClassVar
 
-import keras
-
 from keras_fisher.callbacks._measuring import Measuring
 from keras_fisher.callbacks._state import from_json, to_json
 from keras_fisher.traces import Estimate
@@ -50,10 +48,9 @@ class Curve(Measuring, abc.ABC):
         self.history = []
 
     def _write_summaries(self, step: int, estimate: Estimate) -> None:
-        for board in self._peers:
-            if isinstance(board, keras.callbacks.TensorBoard):
-                # Its own writer: TensorBoard reads one file of a folder at a time, and does not
-                # come back to one after it went on to the next. `record_if`, since with
-                # update_freq=n it has summaries off but for each n-th batch.
-                with board._train_writer.as_default(), board.summary.record_if(True):
-                    board.summary.scalar(self.key, estimate.value, step=step)
+        for board in self._boards:
+            # Its own writer: TensorBoard reads one file of a folder at a time, and does not
+            # come back to one after it went on to the next. `record_if`, since with
+            # update_freq=n it has summaries off but for each n-th batch.
+            with board._train_writer.as_default(), board.summary.record_if(True):
+                board.summary.scalar(self.key, estimate.value, step=step)

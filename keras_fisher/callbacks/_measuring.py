@@ -103,6 +103,7 @@ class Measuring(LogWriter, abc.ABC):
         self._counter.end_batch(batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         logs = {} if logs is None else logs
         self._epochs = epoch + 1
         if self._counter.end_epoch():

@@ -60,6 +60,7 @@ class AlphaScheduler(LogWriter):
         self.model.alpha = _arguments.check_non_negative(f"schedule({epoch})", value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["alpha"] = self.model.alpha
 

@@ -87,6 +87,7 @@ class LabelNoiseMonitor(LogWriter):
             check_outputs(self.model, outputs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         measured = {}
         for name, (x, y) in self._groups.items():
             measured[f"{name}_accuracy"] = accuracy(self.model, x, y)

@@ -75,6 +75,35 @@ def test_every_callback_finds_what_is_measured_wherever_it_is_listed(tmp_path, l
     assert given == [*first, *last]  # the list that the user holds
 
 
+@pytest.mark.parametrize("writer", range(len(KEYS)))
+def test_tensorboard_has_every_epoch_whichever_step_it_ends_with(tmp_path, writer):
+    x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+    model = nets.compiled("dense", compile_args={"run_eagerly": True})
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False, update_freq=10)
+    written = writers(x, y)[writer]
+    history = model.fit(  # 3 steps an epoch: Keras alone writes of steps 3, 6, 9 and 12 none
+        *(x, y),
+        batch_size=8,
+        epochs=4,
+        verbose=0,
+        validation_data=(x, y),
+        callbacks=[board, written],
+    ).history
+    for folder, logged in (
+        ("train", {KEYS[writer]: KEYS[writer], "loss": "loss"}),
+        ("validation", {"loss": "val_loss"}),
+    ):
+        events = EventAccumulator(str(tmp_path / folder)).Reload()
+        for tag, key in logged.items():
+            points = events.Tensors(f"epoch_{tag}")
+            assert [point.step for point in points] == [0, 1, 2, 3]
+            values = [tf.make_ndarray(point.tensor_proto) for point in points]
+            assert values == pytest.approx(history[key])
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    assert [point.step for point in events.Tensors("batch_loss")] == [10]
+    assert not tf.summary.should_record_summaries()
+
+
 def test_the_order_among_the_others_is_kept():
     called = []
 
