@@ -11,6 +11,7 @@
 | `training.py` | the training of one run, which resumes after it was killed |
 | `batch_accuracy.py` | the training accuracy of each mini-batch |
 | `record.py` | what a run remembers on disk |
+| `board.py` | what TensorBoard shows of a run |
 | `progress.py` | the progress bars |
 | `recipe.py` | a recipe: presets, the plan of its runs, table and figure |
 | `command.py` | the command line |

@@ -8,9 +8,6 @@ if keras.backend.backend() == "tensorflow":
         choose_devices,
         forget_graphs,
         registered,
-        scalars,
-        write_columns,
-        write_figures,
     )
 else:
     from experiment.on_jax import (
@@ -18,9 +15,6 @@ else:
         choose_devices,
         forget_graphs,
         registered,
-        scalars,
-        write_columns,
-        write_figures,
     )
 
 __all__ = [
@@ -28,7 +22,4 @@ __all__ = [
     "choose_devices",
     "forget_graphs",
     "registered",
-    "scalars",
-    "write_columns",
-    "write_figures",
 ]

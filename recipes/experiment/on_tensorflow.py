@@ -1,19 +1,15 @@
-"""Running a recipe on TensorFlow: its devices, TensorBoard, and the memory that it keeps."""
+"""Running a recipe on TensorFlow: its devices, and the memory that it keeps."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from collections.abc import Set
 from typing import Any
 
-import keras
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hparams
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops
 
@@ -84,44 +80,6 @@ def choose_devices(kind: str) -> Devices:
         ) from None
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return Replicas(workers, is_chief=task == chief, strategy=strategy)
-
-
-@contextlib.contextmanager
-def scalars(folder: Path, steps: int, _: Sequence[Any], /) -> Iterator[keras.callbacks.Callback]:
-    """Writes what is logged for TensorBoard: at the end of epochs, and every so many steps.
-
-    Curves over steps write themselves wherever they find Keras's own callback.
-    """
-    board = keras.callbacks.TensorBoard(folder, write_graph=False, update_freq=steps)
-    try:
-        yield board
-    finally:
-        # Of a training that failed. Otherwise its writer would stay the one of this process, or be
-        # put back by the garbage collector while a later training writes.
-        while board._prev_summary_state:
-            board._pop_writer()
-        board._close_writers()
-
-
-def write_figures(
-    folder: Path, name: str, settings: Mapping[str, Any], figures: Mapping[str, float], step: int
-) -> None:
-    """Shows a run in TensorBoard's table of settings and final figures."""
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default():
-        hparams.hparams(dict(settings), trial_id=name)
-        for tag, figure in figures.items():
-            tf.summary.scalar(tag, figure, step=step)
-    writer.close()
-
-
-def write_columns(folder: Path, settings: Sequence[str], figures: Sequence[str]) -> None:
-    """Names what that table is to show."""
-    with tf.summary.create_file_writer(str(folder)).as_default():
-        hparams.hparams_config(
-            hparams=[hparams.HParam(name) for name in settings],
-            metrics=[hparams.Metric(tag) for tag in figures],
-        )
 
 
 def registered() -> Set[str]:

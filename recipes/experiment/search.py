@@ -10,14 +10,12 @@ from typing import Any
 import keras_tuner
 
 from experiment import results
-from experiment.backend import write_columns
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.progress import Progress
 from experiment.recipe import Recipe
 from experiment.running import train_one
 from experiment.setting import Run, Setting
-from experiment.training import FIGURES
 from experiment.tuned import CHOSEN, read_chosen, write_chosen
 from keras_fisher.tuning import GridOracle
 
@@ -35,7 +33,6 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
     planned = recipe.all_runs(settings)
     if (out / CHOSEN).exists():
         read_chosen(out)  # or an error, before any training
-    _choose_columns(out)
     with Progress(planned) as progress:
         for part, setting in settings.items():
             _train(RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices))
@@ -94,13 +91,6 @@ class RunTuner(keras_tuner.Tuner):
             return {OBJECTIVE: train_one(run, self.out, self.progress, self.devices)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
-
-
-def _choose_columns(out: Path) -> None:
-    """Names what TensorBoard's HParams tab is to show, of all that the runs write there."""
-    if any(out.glob("events.*")):
-        return
-    write_columns(out, SEARCHED, FIGURES)
 
 
 def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:

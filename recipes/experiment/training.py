@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 import keras_fisher as kf
-from experiment import backend, networks
+from experiment import board, networks
 from experiment.batch_accuracy import BatchAccuracy
 from experiment.data import ArrayData, Data, load
 from experiment.devices import Devices
@@ -37,7 +37,10 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
 OF_MINIBATCHES = ("minibatch_fisher_trace", "gradient_norm")  # they depend on the batch size
 RECALIBRATION_BATCHES = 100  # appendix G.2
 STEPS_BETWEEN_SCALARS = 10
-# What TensorBoard's HParams tab shows of a finished run.
+BOARD = "tensorboard"
+# What TensorBoard's HParams tab shows of a finished run: what tells it from others of its part, and
+# its end. The tab hides what is more than five settings.
+COLUMNS = ("seed", "learning_rate", "alpha", "method", "value")
 FIGURES = ("best/validation_accuracy", "best/test_accuracy", "final/test_accuracy")
 
 
@@ -61,11 +64,9 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     callbacks = [*_acting(run, model, data), *curves.values()]
     if run.monitored and isinstance(data, ArrayData):
         callbacks.append(_label_noise(run, data))
-    callbacks.append(record)
     with contextlib.ExitStack() as stack:
         if devices.is_chief:
-            board = folder / "tensorboard"
-            scalars = backend.scalars(board, STEPS_BETWEEN_SCALARS, [*curves.values()])
+            scalars = board.scalars(folder / BOARD, STEPS_BETWEEN_SCALARS, [*curves.values()])
             callbacks.append(stack.enter_context(scalars))
         model.fit(
             data.batches(record.first_epoch),
@@ -76,7 +77,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
             steps_per_epoch=data.steps_per_epoch,
             shuffle=False,
             verbose=0,
-            callbacks=[*callbacks, EpochBar(progress)],
+            callbacks=[*callbacks, record, EpochBar(progress)],
         )
     figures = record.finish()
     if not devices.is_chief:
@@ -84,7 +85,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     if run.at_best:
         model.backbone.load_weights(folder / BEST)
         figures["best"] |= _measured(run.at_best, model, run, data)
-    _write_hparams(run, figures, folder / "tensorboard")
+    _write_figures(run, figures, folder / BOARD)
     write_json(folder / "results.json", figures)
     clear(folder)
     return figures
@@ -185,11 +186,8 @@ def _arguments(key: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
     return {"num_examples": run.fisher_examples or run.batch_size, **drawn, **of_batches, **given}
 
 
-def _write_hparams(run: Run, figures: dict[str, Any], folder: Path) -> None:
+def _write_figures(run: Run, figures: Mapping[str, Any], folder: Path) -> None:
     """Shows the run in TensorBoard's table of settings and final figures."""
+    settings = {k: v for k, v in vars(run).items() if isinstance(v, bool | int | float | str)}
     shown = {tag: figures[moment][key] for tag in FIGURES for moment, key in [tag.split("/")]}
-    backend.write_figures(folder, run.name, _scalars(run), shown, run.epochs)
-
-
-def _scalars(run: Run) -> dict[str, bool | int | float | str]:
-    return {k: v for k, v in vars(run).items() if isinstance(v, bool | int | float | str)}
+    board.write_figures(folder, run.name, settings, shown, run.epochs, COLUMNS)

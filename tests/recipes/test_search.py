@@ -68,14 +68,14 @@ def test_the_best_combination_is_marked(finished):
 
 def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
     out, runs = finished
-    events = EventAccumulator(str(out)).Reload()
-    data = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
-    experiment = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
-    assert [info.name for info in experiment.hparam_infos][:3] == ["seed", "learning_rate", "alpha"]
-    assert "best/validation_accuracy" in [info.name.tag for info in experiment.metric_infos]
+    assert not list(out.glob("events.*"))  # they would be an entry of its list with no curves
     for run in runs:
-        scalars = EventAccumulator(str(out / run["name"] / "tensorboard")).Reload()
-        logged = scalars.Tensors("best/validation_accuracy")[0].tensor_proto
+        events = EventAccumulator(str(out / run["name"] / "tensorboard")).Reload()
+        data = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+        shown = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
+        assert [info.name for info in shown.hparam_infos][:3] == ["seed", "learning_rate", "alpha"]
+        assert "best/validation_accuracy" in [info.name.tag for info in shown.metric_infos]
+        logged = events.Tensors("best/validation_accuracy")[0].tensor_proto
         assert tf.make_ndarray(logged) == pytest.approx(run["best"]["validation_accuracy"])
 
 

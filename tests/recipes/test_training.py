@@ -1,7 +1,6 @@
 """What a run trains, records and takes up again."""
 
 import dataclasses
-import gc
 import json
 
 import keras
@@ -11,7 +10,6 @@ from experiment import data, progress, record, training
 from experiment.batch_accuracy import BatchAccuracy
 
 import keras_fisher as kf
-from tests import backend
 from tests.recipes.tiny import Killed, tiny, trained
 
 ALL_MEASURES = {
@@ -76,23 +74,6 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
 
 
-@backend.tensorflow_only
-def test_what_tensorboard_set_for_the_process_is_taken_back_after_a_failure(tmp_path, monkeypatch):
-    import tensorflow as tf
-
-    class Failing(progress.EpochBar):
-        def on_test_begin(self, logs=None):
-            raise Killed
-
-    monkeypatch.setattr(training, "EpochBar", Failing)
-    with pytest.raises(Killed):
-        trained(RUNS["fp"], tmp_path)
-    assert not tf.summary.should_record_summaries()
-    with tf.summary.create_file_writer(str(tmp_path)).as_default():
-        gc.collect()
-        assert tf.summary.should_record_summaries()
-
-
 def test_the_seed_decides_the_figures_and_nothing_else_does(finished, tmp_path):
     keras.utils.set_random_seed(7)
     figures, _ = finished("mixup")
@@ -125,26 +106,6 @@ def test_folder_holds_the_record(finished):
     written = json.loads((folder / "results.json").read_text())
     assert all(len(values) == 4 for values in written["history"].values())
     assert written["history"]["early_fisher_trace"][0] is None  # JSON has no NaN
-
-
-def test_tensorboard_has_scalars_of_steps_and_epochs_and_the_settings(finished):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    def tags(folder):
-        events = EventAccumulator(str(folder))
-        events.Reload()
-        return {*events.Tags()["tensors"], *events.Tags()["scalars"]}, events
-
-    _, folder = finished("fp")
-    train, events = tags(folder / "tensorboard" / "train")
-    is_tensor = "fisher_trace" in events.Tags()["tensors"]
-    curve = (events.Tensors if is_tensor else events.Scalars)("fisher_trace")
-    assert [event.step for event in curve] == [*range(2, 21, 2)]
-    assert {"epoch_loss", "epoch_penalty", "epoch_learning_rate", "fisher_trace"} <= train
-    assert any("batch" in tag or "vs_iterations" in tag for tag in train)
-    final, events = tags(folder / "tensorboard")
-    assert {"best/test_accuracy", "final/test_accuracy"} <= final
-    assert "_hparams_/session_start_info" in str(events.summary_metadata)
 
 
 def test_measures_are_taken_as_often_as_asked(finished):
