@@ -24,6 +24,8 @@
 | `correlation.py` | correlation coefficients over runs |
 | `picture.py` | curves, scatters and Markdown tables |
 | `report.py` | a recipe's table and figure, from folders alone |
+| `figures.py` | the kinds of a run's figures |
+| `kinds.py` | what values read from JSON must be |
 | `files.py` | files that are replaced in one step |
 | `lock.py` | one process at a time in the folder of a run |
 | `versions.py` | which packages a run was made with |

@@ -9,13 +9,13 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from experiment.errors import SettingsError
-
-NUMBER = (int, float)
+from experiment.kinds import fault
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -28,8 +28,8 @@ def write_text(path: Path, content: str) -> None:
     replace(path, lambda part: part.write_text(content, encoding="utf-8"))
 
 
-def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
-    """Reads an object that has these keys, with values of these types or with these keys.
+def read_json(path: Path, **needed: Any) -> dict[str, Any]:
+    """Reads an object that has these keys, with values of these kinds, as `kinds.fault` takes them.
 
     Raises:
         SettingsError: if the file holds something else.
@@ -38,24 +38,11 @@ def read_json(path: Path, **kinds: Any) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is damaged: {error}") from None
-    if missing := _missing(content, kinds):
+    if missing := fault(content, needed):
         raise SettingsError(
             f"{path} is damaged, or was not written by a recipe: it lacks {missing}"
         )
     return content
-
-
-def _missing(content: Any, kinds: Mapping[str, Any]) -> str:
-    """The first key that is not there with a value of its kind."""
-    if not isinstance(content, dict):
-        return "an object"
-    for key, kind in kinds.items():
-        inner = content.get(key)
-        if isinstance(kind, dict) and (missing := _missing(inner, kind)):
-            return f"{missing} in {key!r}"
-        if not isinstance(inner, dict if isinstance(kind, dict) else kind):
-            return repr(key)
-    return ""
 
 
 def inside(folder: Path, name: Any, suffix: str) -> Path:
@@ -83,7 +70,8 @@ def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
     Raises:
         OSError: if the file cannot be written; the one that was there is left as it is.
     """
-    part = path.with_name(f"part-{path.name}")
+    # By a name of its own: processes that end together write the same files.
+    part = path.with_name(f"part-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         if shutil.disk_usage(path.parent).free < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

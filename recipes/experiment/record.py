@@ -28,14 +28,22 @@ import keras
 
 from experiment.data import Data
 from experiment.errors import SettingsError
-from experiment.files import NUMBER, inside, read_json, replace, write_json
+from experiment.figures import BEST as BEST_FIGURES
+from experiment.figures import progress_of
+from experiment.files import inside, read_json, replace, write_json
+from experiment.kinds import MEASURED, NUMBER
+from experiment.setting import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
-# What a file of progress has.
-STATE = {"history": dict, "best": {"validation_accuracy": NUMBER}, "start": dict}
-PROGRESS = {"checkpoint": object, "state": STATE, "seconds": NUMBER, "curves": dict}
+# What a file of progress has; `progress_of` says what is in it.
+PROGRESS = {
+    "checkpoint": object,
+    "state": {"history": dict[str, list[MEASURED]], "best": BEST_FIGURES, "start": dict},
+    "seconds": NUMBER,
+    "curves": dict,
+}
 # In single precision the weight, its momentum and the gradient of its penalty; and all else.
 BYTES_OF_A_WEIGHT, SLACK = 12, 2**20
 
@@ -49,10 +57,11 @@ class Record(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: Path, data: Data, curves: Mapping[str, Any], is_kept: bool = True
+        self, folder: Path, run: Run, data: Data, curves: Mapping[str, Any], is_kept: bool = True
     ) -> None:
         super().__init__()
-        self.folder, self.data, self.curves, self.is_kept = folder, data, curves, is_kept
+        self.folder, self.run, self.data = folder, run, data
+        self.curves, self.is_kept = curves, is_kept
         self.state: dict[str, Any] = {
             "history": {},
             "best": {"validation_accuracy": -1.0},
@@ -64,14 +73,15 @@ class Record(keras.callbacks.Callback):
     @property
     def first_epoch(self) -> int:
         """How many epochs are behind the record."""
-        return max((len(values) for values in self.state["history"].values()), default=0)
+        return _epochs(self.state["history"])
 
     def restore(self, model: keras.Model) -> None:
         """Takes up the last checkpoint, if there is one; `model` is compiled and built."""
         path = self.folder / "progress.json"
         if not path.exists():
             return
-        progress = read_json(path, **PROGRESS)
+        history = read_json(path, **PROGRESS)["state"]["history"]
+        progress = read_json(path, **PROGRESS | progress_of(self.run, _epochs(history)))
         checkpoint = inside(self.folder, progress["checkpoint"], CHECKPOINT)
         try:
             model.load_weights(checkpoint)
@@ -85,6 +95,11 @@ class Record(keras.callbacks.Callback):
                 f"Remove {self.folder} to begin this run anew."
             ) from error
         self.state, self.seconds = progress["state"], progress["seconds"]
+        if not self._best_weights().exists():
+            raise SettingsError(
+                f"{self.folder} is damaged: it lacks {self._best_weights().name}. "
+                "Remove it to begin this run anew."
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
@@ -160,6 +175,10 @@ def _remove_all_but(folder: Path, *names: str) -> None:
     for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
         if path.name not in names:
             path.unlink(missing_ok=True)
+
+
+def _epochs(history: Mapping[str, Any]) -> int:
+    return max((len(values) for values in history.values()), default=0)
 
 
 def _plain(value: Any) -> float | None:

@@ -12,21 +12,15 @@ from typing import Any
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.files import NUMBER, read_json, write_json
+from experiment.figures import figures_of
+from experiment.files import read_json, write_json
+from experiment.kinds import NUMBER, made
 from experiment.recipe import Result
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
-# What must be in the files of a finished run.
-OF_A_RUN: dict[str, dict[str, Any]] = {
-    "results": {
-        "history": dict,
-        "best": {"validation_accuracy": NUMBER, "test_accuracy": NUMBER},
-        "final": dict,
-    },
-    "time": {"seconds": NUMBER},
-    "settings": {"run": dict, "versions": dict},
-}
+SETTINGS = {"run": Run, "versions": dict[str, str]}
+SECONDS = {"seconds": NUMBER}
 NOTHING = "-"
 IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
@@ -127,12 +121,20 @@ def _check_alike(runs: Sequence[Result], settings: Iterable[str], must: str) -> 
 
 
 def read_one(folder: Path) -> Result:
-    """A finished run: its name, its fields, its versions, its figures and the seconds it took."""
-    figures, seconds, settings = (
-        read_json(folder / f"{name}.json", **kinds) for name, kinds in OF_A_RUN.items()
-    )
-    versions = settings["versions"]
-    return {"name": folder.name, **settings["run"], "versions": versions, **figures, **seconds}
+    """A finished run: its name, its fields, its versions, its figures and the seconds it took.
+
+    Raises:
+        SettingsError: if its files hold something else.
+    """
+    settings = read_json(folder / "settings.json", **SETTINGS)
+    run = made(Run, settings["run"])
+    return {
+        "name": folder.name,
+        **settings_of(run),
+        "versions": settings["versions"],
+        **read_json(folder / "results.json", **figures_of(run)),
+        **read_json(folder / "time.json", **SECONDS),
+    }
 
 
 def grouped(results: Iterable[Result], *keys: str) -> dict[tuple[Any, ...], list[Result]]:

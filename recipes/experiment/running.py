@@ -55,7 +55,7 @@ def check_folder(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> 
             its name that can be planned, or if one that is finished is not comparable with those.
     """
     for path in out.glob("*/settings.json"):
-        backend = backend_of(read_json(path, run=dict, versions=dict)["versions"])
+        backend = backend_of(read_json(path, **results.SETTINGS)["versions"])
         if backend != backend_of(versions()):
             raise SettingsError(
                 f"`--out`: {out} holds runs of the Keras backend {backend}. Choose another folder "
@@ -88,7 +88,7 @@ def check_settings(folder: Path, run: Run) -> None:
     path = folder / "settings.json"
     if not path.exists():
         return
-    settings, found = results.settings_of(run), read_json(path, run=dict)["run"]
+    settings, found = results.settings_of(run), read_json(path, **results.SETTINGS)["run"]
     changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
     if changed:
         differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiment.errors import SettingsError
 from experiment.networks import NETWORKS
+from keras_fisher.penalties import PENALTIES
 
 DATASETS = ("digits", "cifar10", "cifar100", "tiny_imagenet32", "imagenet2012")
 AUGMENTATIONS = ("none", "flip", "flip_and_crop")
@@ -146,7 +147,7 @@ class Run(Task):
     value: float = 0.0
     seed: int = 0
     data_seed: int = 0  # which examples are held out and kept, and get wrong labels
-    penalty: str = "fp"
+    penalty: str = option("penalty", "fp", tuple(PENALTIES))
     alpha: float = 0.0
     update_freq: int = 10
     penalty_batch_size: int = 0  # 0: the mini-batch
@@ -156,9 +157,24 @@ class Run(Task):
     gradient_batches: int = 0  # and mini-batches of each on which gradient norms are
     mixup_beta: float = 0.0
     initial: str = ""  # the run whose last weights it begins with
-    measures: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    at_start: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    at_best: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
+    at_start: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
+    at_best: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("value", "alpha", "penalty_batch_size", "penalty_from", "mixup_beta"):
+            self._check(name, at_least=0)
+        for name in ("monitored", "gradient_batches"):
+            self._check(name, at_least=0)
+        for name in ("seed", "data_seed"):
+            self._check(name, at_least=0, below=2**32)
+        self._check("update_freq", at_least=1)
+        self._check("noise", at_least=0, below=1)
+        for arguments in self.measures.values():
+            every = arguments.get("every_epochs", 1)
+            if not isinstance(every, int) or every < 1:
+                raise SettingsError(f"`every_epochs` must be an integer >= 1. Received: {every}")
 
     @classmethod
     def of(cls, task: Task, *, seed: int = 0, **others: Any) -> Run:

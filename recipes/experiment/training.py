@@ -53,7 +53,7 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
     if run.initial:
         model.backbone.load_weights(out / run.initial / LAST)
     curves = _curves(run, data)
-    record = Record(folder, data, curves, is_kept=devices.is_chief)
+    record = Record(folder, run, data, curves, is_kept=devices.is_chief)
     record.restore(model)
     devices.check_alike(record.first_epoch, f"the number of epochs of {run.name} so far")
     if record.first_epoch:

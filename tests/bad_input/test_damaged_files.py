@@ -1,8 +1,11 @@
 """Files that were cut, exchanged or forged: a sentence that names them, and nothing is changed."""
 
+import copy
+import dataclasses
 import json
 import pickle
 import shutil
+import types
 from pathlib import Path
 
 import h5py
@@ -10,12 +13,17 @@ import keras
 import noisy_cifar100
 import numpy as np
 import pytest
-from experiment import command, progress, record, training
+import tensorflow as tf
+from experiment import command, progress, record, results, training
+from experiment.data import load
+from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.files import inside, read_json
+from experiment.files import inside, read_json, replace, write_text
+from experiment.report import write as write_report
+from experiment.running import claim
 
 import keras_fisher as kf
-from tests.recipes.tiny import OPTIONS, Killed
+from tests.recipes.tiny import OPTIONS, Killed, tiny, trained
 from tools import report
 from tools.torture import compared
 
@@ -232,6 +240,141 @@ def test_what_is_read_is_an_object(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(SettingsError, match="is damaged"):
         read_json(path)
+
+
+def test_processes_that_write_one_file_at_the_same_time_do_not_meet(tmp_path):
+    path, inner = tmp_path / "results.json", tmp_path / "inner"
+
+    def write(part):
+        part.write_text("the first")
+        write_text(path, "the second")  # another process, from beginning to end
+        assert path.read_text() == "the second"
+        inner.touch()
+
+    replace(path, write)
+    assert path.read_text() == "the first"
+    assert inner.exists()
+    assert not list(tmp_path.glob("part-*"))
+
+
+def test_a_file_that_cannot_be_written_leaves_no_part(tmp_path):
+    def fail(part):
+        part.write_text("half")
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="could not be written: no more"):
+        replace(tmp_path / "results.json", fail)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- Every value of every file -------------------------------------------------------------------
+
+DELETED = object()
+VALUES = [DELETED, None, "x", -1, 10**400, [], {}, True, float("nan"), 0.5, [1], ["x"], {"x": 1}]
+
+
+def places(content):
+    """The way to every value: keys and indices."""
+    if isinstance(content, dict | list):
+        for key, inner in content.items() if isinstance(content, dict) else enumerate(content):
+            yield (key,)
+            yield from ((key, *rest) for rest in places(inner))
+
+
+def changed(content, place, value):
+    content = copy.deepcopy(content)
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is DELETED:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return content
+
+
+def damaged(path):
+    """Damages each value of a file in turn, in each way."""
+    whole = path.read_text()
+    content = json.loads(whole)
+    for place in places(content):
+        for value in VALUES:
+            path.write_text(json.dumps(changed(content, place, value)))
+            yield place, value
+    path.write_text(whole)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A run that measures all there is, with its folders: killed after an epoch, and finished."""
+    kinds = {key: {"num_examples": 8} for key in ("fisher_trace", "gradient_norm")}
+    kinds["early_fisher_trace"] = {"loss_threshold": 2.2, "num_examples": 8}
+    once = {"fisher_trace": {"num_examples": 8}}
+    run = tiny(
+        **{"measures": kinds | {"batch_accuracy": {}}, "at_start": once, "at_best": once},
+        **{"noise": 0.5, "monitored": 60, "gradient_batches": 1, "epochs": 2, "num_train": 70},
+    )
+    killed, finished = (tmp_path_factory.mktemp(name) for name in ("killed", "finished"))
+    claim(killed / run.name, run, Devices())
+
+    class Killing(progress.EpochBar):
+        def on_epoch_end(self, epoch, logs=None):
+            raise Killed
+
+    tf.config.run_functions_eagerly(True)  # a few steps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr(training, "EpochBar", Killing)
+        with pytest.raises(Killed):
+            trained(run, killed)
+    shutil.copytree(killed, finished, dirs_exist_ok=True)
+    trained(run, finished)
+    tf.config.run_functions_eagerly(False)
+    return run, killed, finished
+
+
+@pytest.mark.parametrize("name", ["settings", "results", "time"])
+def test_every_damaged_value_of_a_finished_run_is_named_or_does_no_harm(measured, copied, name):
+    out, path = copied(measured[2], f"*/{name}.json")
+    said = {}
+    for place, value in damaged(path):
+        try:
+            noisy_cifar100.table(results.read([out]))
+        except SettingsError as error:
+            said[*place, repr(value)] = str(error)
+    assert len(said) >= 10
+    assert [place for place in said if f"{path} is damaged" not in said[place]] == []
+
+
+def test_every_damaged_value_of_a_checkpoint_is_named_or_does_no_harm(measured, copied):
+    run = measured[0]
+    path = copied(measured[1], "*/progress.json")[1]
+    data, said = load(run), {}
+    model = types.SimpleNamespace(load_weights=Path.read_bytes)  # quicker than a model
+    for place, value in damaged(path):
+        restored = record.Record(path.parent, run, data, training._curves(run, data))
+        try:
+            restored.restore(model)
+        except (SettingsError, FileNotFoundError) as error:
+            said[*place, repr(value)] = str(error)
+        else:
+            assert restored.first_epoch == 1
+            assert restored._best_weights().name == "best-0.weights.h5"
+    assert len(said) > 100
+    assert [place for place in said if str(path.parent) not in said[place]] == []
+
+
+def test_a_method_that_a_recipe_does_not_know_is_named(finished, copied):
+    out, path = copied(finished, "*/settings.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(changed(content, ("run", "penalty"), "l2")))
+    assert "it lacks one of fp, gp, gp_x, gp_r as 'penalty' in 'run'" in refused(out)
+    broken = dataclasses.replace(noisy_cifar100.RECIPE, table=lambda runs: {}[runs[0]["method"]])
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        SettingsError, match=r"must hold runs of noisy_cifar100.*KeyError: 'baseline'"
+    ):
+        write_report(broken, [out], out)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(interrupted, copied, monkeypatch):
