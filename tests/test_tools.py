@@ -66,6 +66,18 @@ def test_folders_of_other_recipes_and_of_nothing_are_refused(refusal, tmp_path, 
     assert f"No run is finished in {empty}" in refusal(name, empty, *options)
 
 
+@pytest.mark.parametrize("name", ["planted", "os", "experiment", "tools.report", "../planted", ""])
+def test_a_folder_names_no_module_to_import(refusal, tmp_path, monkeypatch, name):
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = finished(tmp_path / "runs", name, tiny("fp"))
+    said = refusal("report", folder)
+    assert f"{folder / 'recipe.json'} must name one of approximations, curvature_" in said
+    assert f"Received: {name!r}" in said
+    assert not (tmp_path / "imported").exists()
+    assert not (folder / "table.md").exists()
+
+
 def test_a_range_of_alpha_is_checked_against_searches_over_alpha(refusal, tmp_path):
     rates = [tiny("fp-rate0.1"), tiny("fp-rate0.2", learning_rate=0.2)]
     folder = finished(tmp_path / "runs", "search", *rates)

@@ -19,6 +19,8 @@ from experiment.recipe import Result
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
+# Whatever a folder says, no other module is imported.
+NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
 SETTINGS = {"run": Run, "versions": dict[str, str]}
 SECONDS = {"seconds": NUMBER}
 NOTHING = "-"
@@ -49,7 +51,10 @@ def recipe_of(out: Path) -> str:
     path = out / RECIPE
     if not path.exists():
         raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
-    return read_json(path, recipe=str)["recipe"]
+    name = read_json(path, recipe=str)["recipe"]
+    if name not in NAMES:
+        raise SettingsError(f"{path} must name one of {', '.join(NAMES)}. Received: {name!r}")
+    return name
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
