@@ -71,6 +71,10 @@ class PenaltyState:
         finite = ops.isfinite(autodiff.squared_norm(gradients))
         self.computed_at.assign(ops.where(finite, ops.convert_to_tensor(self.step), _NEVER))
 
+    def forget(self) -> None:
+        """Leaves the gradient to be recomputed at the next step."""
+        self.computed_at.assign(_NEVER)
+
     def count_step(self) -> None:
         """Counts one training step."""
         self.step.assign_add(1)
@@ -92,11 +96,13 @@ class PenaltyState:
             getattr(self, name).assign(store[name][()])
         if "full_size" in store.keys():  # noqa: SIM118  # not in files of version 0.1.0
             self.full_size.assign(store["full_size"][()])
-        if not np.array_equal(store["weights"][()], _positions(weights, all_weights)):
-            self.computed_at.assign(_NEVER)
+        is_of_these = np.array_equal(store["weights"][()], _positions(weights, all_weights))
+        saved = [store[f"gradient_{i}"] for i in range(len(weights))] if is_of_these else []
+        if [tuple(g.shape) for g in saved] != [tuple(g.shape) for g in self.gradients]:
+            self.forget()
             return
-        for index, gradient in enumerate(self.gradients):
-            gradient.assign(store[f"gradient_{index}"])
+        for gradient, value in zip(self.gradients, saved, strict=True):
+            gradient.assign(value)
 
 
 def _positions(

@@ -461,6 +461,21 @@ class FisherPenaltyModel(Trainer):
         for index, state in enumerate(self._random_states()):
             store[f"random_state_{index}"] = ops.convert_to_numpy(state)
 
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Loads weights as `keras.Model.load_weights` does.
+
+        The kept gradient is loaded with them, unless only a part of them is (`skip_mismatch=True`,
+        or an error): then it is recomputed at the next step.
+        """
+        is_whole = False
+        self._state.forget()  # for files that hold weights alone
+        try:
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+            is_whole = not (skip_mismatch or kwargs)
+        finally:
+            if not is_whole:
+                self._state.forget()
+
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
         with self._variables_scope():

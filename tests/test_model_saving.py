@@ -268,3 +268,52 @@ def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_pa
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert train(loaded, 2, 13) == train(model, 2, 13)
     np.testing.assert_array_equal(nets.flat(loaded.get_weights()), nets.flat(model.get_weights()))
+
+
+def with_head(outputs, is_head_trained):
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(5, activation="tanh")])
+    net.add(layers.Dense(outputs, trainable=is_head_trained))
+    model = FisherPenaltyModel(net, alpha=0.5, penalty="gp")
+    model.compile(keras.optimizers.SGD(1.0), nets.loss())
+    return model
+
+
+def with_warnings(model, path):
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        model.load_weights(path, skip_mismatch=True)
+
+
+def with_an_error(model, path):
+    with pytest.raises(ValueError, match="could not be loaded"):
+        model.load_weights(path)
+
+
+@pytest.mark.parametrize("load", [with_warnings, with_an_error])
+@pytest.mark.parametrize("is_head_trained", [True, False])
+def test_weights_loaded_in_part_leave_no_gradient_of_the_model_that_was_saved(
+    is_head_trained, load, tmp_path, float64
+):
+    saved = with_head(nets.CLASSES, is_head_trained)
+    train(saved, 0, 3)
+    saved.save_weights(tmp_path / "model.weights.h5")
+    model = with_head(nets.CLASSES + 1, is_head_trained)
+    train(model, 0, 1)
+    load(model, tmp_path / "model.weights.h5")
+
+    net, x, y = model.backbone, nets.inputs("dense", seed=3), nets.labels(seed=103)
+    weights = net.trainable_weights
+    gradients = backend.differentiated(lambda: nets.loss()(y, net(x)), weights)
+    at, gradient = [nets.array(w) for w in weights], gradients()
+
+    def gradient_along(step):
+        for weight, value, direction in zip(weights, at, gradient, strict=True):
+            weight.assign(value + step * direction)
+        return nets.flat(gradients())
+
+    # d ||g||^2 = 2 H g, and H g by a central difference.
+    expected = 2 * (gradient_along(1e-5) - gradient_along(-1e-5)) / 2e-5
+    gradient_along(0.0)
+    train(model, 3, 4)
+    kept = (nets.flat(at) - nets.flat(weights) - nets.flat(gradient)) / 0.5
+    np.testing.assert_allclose(kept, expected, rtol=1e-6, atol=1e-8)
