@@ -63,6 +63,11 @@ _OTHER_GENERATORS = (
     "The random states that were saved are left alone: they are of {saved} generators (layers of "
     "dropout and noise, and drawn labels), and this model has {found}."
 )
+_WEIGHTS_OF_ANOTHER = (
+    "The file must hold the weights of a FisherPenaltyModel, its alpha and its step. Received: a "
+    "file without them. Load the weights of a plain model, such as the backbone {!r}, with "
+    "model.backbone.load_weights(...)."
+)
 _DIFFERENCE_OF_ROUNDED = (
     "gradient='finite_difference' takes the difference of two gradients, which {} rounds: in a "
     "deep network it may be off by as much as it is large. gradient='exact' is not."
@@ -478,6 +483,8 @@ class FisherPenaltyModel(Trainer):
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
+        if "alpha" not in store:
+            raise ValueError(_WEIGHTS_OF_ANOTHER.format(self.backbone.name))
         with self._variables_scope():
             self._state.load(store, self.trainable_weights, self.weights)
         self._penalty_metric.update_state(store["penalty"][()])

@@ -151,6 +151,19 @@ def test_only_the_backbones_weights_are_the_models():
     assert len(model.trainable_variables) == len(model.backbone.trainable_variables)
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_file_of_the_plain_backbone_is_refused_with_where_to_load_it(sharded, tmp_path):
+    model = new_model()
+    path = tmp_path / ("plain.weights.json" if sharded else "plain.weights.h5")
+    model.backbone.save_weights(path, max_shard_size=1.0 if sharded else None)
+    other = new_model()
+    train(other, 0, 1)
+    with pytest.raises(ValueError, match=r"FisherPenaltyModel.*model\.backbone\.load_weights"):
+        other.load_weights(path)
+    other.backbone.load_weights(path)
+    np.testing.assert_array_equal(nets.flat(other.weights), nets.flat(model.weights))
+
+
 CONFIGURED = [
     {},
     {"alpha": keras.optimizers.schedules.CosineDecay(0.5, 100), "name": "scheduled"},
