@@ -13,6 +13,10 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+# Marks a `build` that Keras calls only after tracing `call` with what the model was called with:
+# shapes alone do not tell the dtypes. Keras has no public name for it.
+from keras.src.utils.python_utils import default as built_by_call
+
 from keras_fisher import _arguments, _probabilities, autodiff, likelihoods, penalties
 from keras_fisher._labels import (
     check_classes,
@@ -300,6 +304,19 @@ class FisherPenaltyModel(Trainer):
             self._watch.skips = value
             if self.train_function is not None:
                 self.make_train_function(force=True)
+
+    @built_by_call
+    def build(self, input_shape: Any) -> None:
+        """Builds the backbone for inputs of a shape, or of a structure of shapes."""
+        if not self.backbone.built:
+            inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+            with self._variables_scope():
+                self.compute_output_spec(inputs)
+
+    def build_from_config(self, config: Any) -> None:
+        """Builds the backbone as `get_build_config` described."""
+        super().build_from_config(config)
+        self.built = self.backbone.built
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the backbone's output."""

@@ -81,10 +81,13 @@ TUNERS = {
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("kind", TUNERS)
-def test_searches_of_keras_tuner_finish(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [*((kind, [keras.Input((3,))]) for kind in TUNERS), ("random", []), ("hyperband", [])],
+)
+def test_searches_of_keras_tuner_finish(tmp_path, kind, inputs):
     fixed = tuning.FisherPenaltyHyperModel(
-        lambda hp: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]),
+        lambda hp: keras.Sequential([*inputs, keras.layers.Dense(2)]),
         loss=LOSS,
         learning_rates=[0.1],
         alphas=[0.0, 0.1, 1.0],
