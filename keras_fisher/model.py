@@ -305,6 +305,37 @@ class FisherPenaltyModel(Trainer):
             if self.train_function is not None:
                 self.make_train_function(force=True)
 
+    @property
+    def inputs(self) -> Any:
+        """The backbone's symbolic inputs, if it is functional or a built `keras.Sequential`."""
+        return self.backbone.inputs
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the backbone's input."""
+        return self.backbone.input_shape
+
+    @property
+    def outputs(self) -> Any:
+        """The backbone's symbolic outputs: a list of one."""
+        return self.backbone.outputs
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the backbone's output."""
+        return self.backbone.output_shape
+
+    @property
+    def output_names(self) -> list[str]:
+        """The name of a functional backbone's output, by which `compile` takes losses."""
+        return self.backbone.output_names
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
+        """Returns a layer of the backbone, or by its own name the backbone itself."""
+        if index is None and name == self.backbone.name:
+            return self.backbone
+        return self.backbone.get_layer(name, index)
+
     @built_by_call
     def build(self, input_shape: Any) -> None:
         """Builds the backbone for inputs of a shape, or of a structure of shapes."""

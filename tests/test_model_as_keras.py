@@ -87,3 +87,86 @@ def test_a_build_that_fails_leaves_the_model_unbuilt():
     with pytest.raises(Exception, match="no tokens"):
         model.build([(None, 5), (None, 5)])
     assert not model.built
+
+
+# Inputs, outputs and layers
+
+
+def functional():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4,))
+    hidden = layers.Dense(5, activation="tanh", name="hidden")(x)
+    return keras.Model(x, layers.Dense(nets.CLASSES, name="out")(hidden))
+
+
+BY_NAME = [
+    {"loss": {"out": nets.loss()}, "metrics": {"out": ["accuracy"]}},
+    {
+        "loss": {"out": nets.loss()},
+        "loss_weights": {"out": 0.5},
+        "weighted_metrics": {"out": "accuracy"},
+    },
+]
+
+
+@pytest.mark.parametrize("arguments", BY_NAME)
+def test_losses_and_metrics_are_taken_by_the_name_of_the_output(arguments):
+    plain, model = functional(), FisherPenaltyModel(functional(), alpha=0.0)
+    for m in (plain, model):
+        m.compile("sgd", **arguments)
+    data = nets.inputs("dense"), nets.labels()
+    expected = plain.fit(*data, shuffle=False, verbose=0).history
+    found = model.fit(*data, shuffle=False, verbose=0).history
+    assert found == {**expected, "penalty": [0.0]}
+
+
+def test_another_name_is_refused_as_by_keras():
+    model = FisherPenaltyModel(functional())
+    model.compile("sgd", {"other": nets.loss()})
+    with pytest.raises(ValueError, match=r"Expected keys \['out'\] in loss dict"):
+        model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+
+
+SYMBOLIC = ["inputs", "input_shape", "outputs", "output_shape", "output_names"]
+
+
+@pytest.mark.parametrize("build", [functional, nets.dense, without_input, nets.Subclassed])
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_inputs_and_outputs_are_the_backbones_where_it_has_them(build, name):
+    backbone = build()
+    model = FisherPenaltyModel(backbone)
+    assert hasattr(model, name) == hasattr(backbone, name)
+    if hasattr(backbone, name):
+        assert getattr(model, name) is getattr(backbone, name) or name.endswith("shape")
+        assert getattr(model, name) == getattr(backbone, name)
+
+
+def test_layers_are_found_by_name_and_index():
+    model = FisherPenaltyModel(functional())
+    hidden = model.backbone.layers[1]
+    assert model.get_layer("hidden") is hidden
+    assert model.get_layer(index=1) is hidden
+    assert model.get_layer(model.backbone.name) is model.backbone
+    with pytest.raises(ValueError, match="No such layer: other"):
+        model.get_layer("other")
+    features = keras.Model(model.inputs, model.get_layer("hidden").output)
+    x = nets.inputs("dense")
+    np.testing.assert_array_equal(features(x), hidden(x))
+
+
+def test_a_larger_model_holds_it_as_any_layer():
+    model = FisherPenaltyModel(nets.build("dense"))
+    outer = keras.Sequential([keras.Input((4,)), model, layers.Softmax()])
+    x = nets.inputs("dense")
+    expected = keras.ops.softmax(model.backbone(x))
+    np.testing.assert_allclose(outer(x), expected, rtol=1e-6)
+
+
+def test_the_number_of_weights_is_that_of_the_backbone_whatever_is_looked_at(tmp_path):
+    model = FisherPenaltyModel(functional())
+    [getattr(model, name) for name in SYMBOLIC]
+    assert [id(w) for w in model.weights] == [id(w) for w in model.backbone.weights]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is FisherPenaltyModel
+    np.testing.assert_array_equal(nets.flat(loaded.weights), nets.flat(model.weights))
