@@ -210,3 +210,50 @@ def test_inputs_that_the_output_does_not_depend_on_have_no_gradient_norm():
     model.compile("sgd", nets.loss())
     with pytest.raises(ValueError, match=r"floating-point inputs for 'gp_x'"):
         model.fit(np.ones((6, 3), "float32"), nets.labels(), verbose=0)
+
+
+def frozen_first(model, is_frozen=True):
+    model.backbone.layers[0].trainable = not is_frozen
+
+
+CHANGES = {
+    "freezing": frozen_first,
+    "quantizing the backbone": lambda model: model.backbone.quantize("int8"),
+    "quantizing the model": lambda model: model.quantize("int8"),
+    "adapting": lambda model: model.backbone.layers[0].enable_lora(2),
+    "freezing one and unfreezing another": lambda model: (
+        frozen_first(model),
+        setattr(model.backbone.layers[1], "trainable", True),
+    ),
+}
+
+
+@backend.jax_only  # with TensorFlow, as in Keras, training takes the weights of the last `compile`
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("train", ["fit", "train_on_batch"])
+def test_changing_what_is_trained_asks_for_another_compile(change, train):
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dense(4)])
+    net.layers[1].trainable = "unfreezing" not in change
+    model = FisherPenaltyModel(net)
+    model.compile("adam", nets.loss())
+    getattr(model, train)(*DATA)
+    CHANGES[change](model)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"Call `compile` again.*Received: \d trainable"):
+            getattr(model, train)(*DATA)
+    model.compile("adam", nets.loss())
+    getattr(model, train)(*DATA)
+
+
+@backend.jax_only
+def test_adapting_a_frozen_layer_asks_for_none():
+    def trained(adapted):
+        model = nets.compiled("dense", alpha=0.0)
+        frozen_first(model)
+        model.compile("sgd", nets.loss())
+        model.fit(*DATA, verbose=0)
+        if adapted:
+            model.backbone.layers[0].enable_lora(2)  # of 0, as long as nothing trains it
+        return model.fit(*DATA, shuffle=False, verbose=0).history["loss"]
+
+    assert trained(adapted=True) == trained(adapted=False)

@@ -44,6 +44,9 @@ class Trainer(keras.Model, abc.ABC):
 
     train_function: Any
     _is_distributed = False
+    # By their ids, when training was last prepared.
+    _trained_weights: tuple[int, ...] | None = None
+    _other_variables: tuple[int, ...] | None = None
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
@@ -73,6 +76,11 @@ class Trainer(keras.Model, abc.ABC):
         """Where variables are made."""
         return contextlib.nullcontext()
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training."""
+        super().compile(*args, **kwargs)
+        self._trained_weights = None
+
     def make_train_function(self, force: bool = False) -> None:
         """Makes what trains on `steps_per_execution` batches from an iterator.
 
@@ -80,6 +88,7 @@ class Trainer(keras.Model, abc.ABC):
         looks which kind of step is next, and steps are dispatched one by one. Elsewhere it never
         waits for the device, and they go there in one dispatch.
         """
+        force = force or self._has_other_variables()
         if self.train_function is not None and not force:
             return
         super().make_train_function(force)
@@ -91,6 +100,27 @@ class Trainer(keras.Model, abc.ABC):
                 self.train_function = self._branching_on_host()
         elif self.steps_per_execution > 1:
             self.train_function = self._in_one_dispatch(self.train_function)
+
+    def _has_other_variables(self) -> bool:
+        """Whether variables that are not trained are others than at the last call.
+
+        Raises:
+            ValueError: if trained ones are others than those that the optimizer was built for.
+        """
+        trained, others = (
+            tuple(id(variable) for variable in group)
+            for group in (self.trainable_variables, self.non_trainable_variables)
+        )
+        if self._trained_weights not in (None, trained):
+            raise ValueError(
+                "Call `compile` again after changing which weights are trainable (by freezing, "
+                "unfreezing, quantizing or adapting layers). Received: "
+                f"{len(trained)} trainable weights, others than the {len(self._trained_weights)} "
+                "that the optimizer was built for"
+            )
+        has_changed = self._other_variables not in (None, others)
+        self._trained_weights, self._other_variables = trained, others
+        return has_changed
 
     def _branching_on_host(self) -> TrainFunction:
         deciding = self._own_variables()
