@@ -72,6 +72,10 @@ _WEIGHTS_OF_ANOTHER = (
     "file without them. Load the weights of a plain model, such as the backbone {!r}, with "
     "model.backbone.load_weights(...)."
 )
+_ONE_OUTPUT = (
+    "Wrap the part with one of them: of a functional model, "
+    "keras.Model(backbone.inputs, backbone.outputs[0])."
+)
 _DIFFERENCE_OF_ROUNDED = (
     "gradient='finite_difference' takes the difference of two gradients, which {} rounds: in a "
     "deep network it may be off by as much as it is large. gradient='exact' is not."
@@ -355,7 +359,7 @@ class FisherPenaltyModel(Trainer):
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
                 f"`backbone` must have one output, a tensor. Received: {self.backbone.name!r}, "
-                f"which returned a {type(outputs).__name__} of {len(outputs)}"
+                f"which returned a {type(outputs).__name__} of {len(outputs)}. {_ONE_OUTPUT}"
             )
         return outputs
 
@@ -863,7 +867,8 @@ def _check_backbone(backbone: Any) -> None:
     outputs = getattr(backbone, "outputs", None)
     if outputs is not None and len(outputs) > 1:
         raise ValueError(
-            f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}"
+            f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}. "
+            f"{_ONE_OUTPUT}"
         )
 
 

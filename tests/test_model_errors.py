@@ -77,6 +77,23 @@ def test_backbones_that_cannot_be_penalised_are_refused(backbone, error, message
         FisherPenaltyModel(backbone())
 
 
+def dictionary_of_one():
+    x = keras.Input((4,))
+    return keras.Model(x, {"classes": layers.Dense(3)(x)})
+
+
+@pytest.mark.parametrize("build", [two_outputs, dictionary_of_one])
+def test_the_error_for_several_outputs_names_a_way_out(build):
+    backbone = build()
+    with pytest.raises(ValueError, match="must have one output") as raised:
+        FisherPenaltyModel(backbone)(DATA[0])
+    way_out = "keras.Model(backbone.inputs, backbone.outputs[0])"
+    assert way_out in str(raised.value)
+    model = FisherPenaltyModel(eval(way_out))
+    model.compile("sgd", nets.loss())
+    assert model.train_on_batch(*DATA, return_dict=True)["penalty"] > 0
+
+
 def test_a_subclassed_backbone_with_two_outputs_is_refused_at_its_first_call():
     class TwoOutputs(keras.Model):
         def __init__(self):

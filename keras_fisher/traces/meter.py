@@ -22,6 +22,11 @@ from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.progress import shown
 
+_ONE_OUTPUT = (
+    "Measure the part with one of them: of a functional model, "
+    "keras.Model(model.inputs, model.outputs[0])."
+)
+
 
 class Meter(abc.ABC):
     """A measurement of one model, compiled on first use for many uses.
@@ -45,7 +50,8 @@ class Meter(abc.ABC):
         outputs = getattr(model, "outputs", None)  # known of functional ones alone
         if outputs is not None and len(outputs) > 1:
             raise ValueError(
-                f"`model` must have one output. Received: {model.name!r} with {len(outputs)}"
+                f"`model` must have one output. Received: {model.name!r} with {len(outputs)}. "
+                f"{_ONE_OUTPUT}"
             )
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
@@ -118,7 +124,7 @@ class Meter(abc.ABC):
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
                 f"`model` must have one output, a tensor. Received: {self._model.name!r}, "
-                f"which returned a {type(outputs).__name__} of {len(outputs)}"
+                f"which returned a {type(outputs).__name__} of {len(outputs)}. {_ONE_OUTPUT}"
             )
         return outputs
 

@@ -239,7 +239,11 @@ def frozen():
     [
         (lambda: layers.Dense(3), TypeError, "be a keras.Model. Received: Dense"),
         (lambda: None, TypeError, "be a keras.Model. Received: NoneType"),
-        (two_outputs, ValueError, "have one output. Received: 'functional.*' with 2"),
+        (
+            two_outputs,
+            ValueError,
+            "have one output. Received: 'functional.*' with 2.*Measure the part",
+        ),
         (dictionary, ValueError, "have one output, .*which returned a dict of 1"),
         (TwoOutputs, ValueError, "have one output, .*'two_outputs.*', which returned a tuple of 2"),
         (frozen, ValueError, "have trainable weights. Received: 'sequential.*' with none"),
