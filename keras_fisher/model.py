@@ -13,6 +13,9 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+# Knows the model that a layer is called in; Keras has no public name for it.
+from keras.src.backend.common.global_state import get_global_attribute
+
 # Marks a `build` that Keras calls only after tracing `call` with what the model was called with:
 # shapes alone do not tell the dtypes. Keras has no public name for it.
 from keras.src.utils.python_utils import default as built_by_call
@@ -75,6 +78,11 @@ _WEIGHTS_OF_ANOTHER = (
 _ONE_OUTPUT = (
     "Wrap the part with one of them: of a functional model, "
     "keras.Model(backbone.inputs, backbone.outputs[0])."
+)
+_IGNORED = (
+    "The penalty of {!r} is ignored, which is trained as a layer of {!r}: a FisherPenaltyModel is "
+    "penalised in its own `fit` alone. Give the larger model to a FisherPenaltyModel instead, with "
+    "the plain backbone as its layer."
 )
 _DIFFERENCE_OF_ROUNDED = (
     "gradient='finite_difference' takes the difference of two gradients, which {} rounds: in a "
@@ -150,7 +158,8 @@ class FisherPenaltyModel(Trainer):
         TypeError: if `backbone` is no Keras model, or a number has another type.
         ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
             `update_freq` or `micro_batch_size` is below 1, `penalty_batch_size` is below 1 and no
-            share of the batch, or `backbone` has no trainable weights or several outputs; in
+            share of the batch, or `backbone` has no trainable weights or several outputs, or is or
+            holds a `FisherPenaltyModel`; in
             `compile`, if the loss has no known likelihood or, without a given one, is no mean; or,
             under a strategy that mirrors variables, for `steps_per_execution`, `jit_compile`,
             gradient accumulation, losses that are no mean, and micro-batches with synchronized
@@ -355,6 +364,9 @@ class FisherPenaltyModel(Trainer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the backbone's output."""
+        context = get_global_attribute("current_call_ctx")
+        if training and context is not None and context.entry_layer is not self:
+            warn_once(_IGNORED.format(self.name, context.entry_layer.name))
         outputs = self.backbone(inputs, training=training)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
@@ -869,6 +881,13 @@ def _check_backbone(backbone: Any) -> None:
         raise ValueError(
             f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}. "
             f"{_ONE_OUTPUT}"
+        )
+    inner = [layer for layer in backbone._flatten_layers() if isinstance(layer, FisherPenaltyModel)]
+    if inner:
+        raise ValueError(
+            "`backbone` must neither be nor hold a FisherPenaltyModel, whose own penalty would be "
+            f"ignored. Received: {backbone.name!r}, with {inner[0].name!r}. Wrap its plain "
+            "`backbone`."
         )
 
 

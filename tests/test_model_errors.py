@@ -94,6 +94,48 @@ def test_the_error_for_several_outputs_names_a_way_out(build):
     assert model.train_on_batch(*DATA, return_dict=True)["penalty"] > 0
 
 
+def itself(inner):
+    return inner
+
+
+def in_a_sequential_model(inner):
+    return keras.Sequential([keras.Input((4,)), layers.Dense(4), inner])
+
+
+def in_a_model_in_a_subclassed_one(inner):
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [in_a_sequential_model(inner)]
+
+        def call(self, inputs):
+            return self.parts[0](inputs)
+
+    return Outer()
+
+
+@pytest.mark.parametrize("place", [itself, in_a_sequential_model, in_a_model_in_a_subclassed_one])
+def test_a_model_with_a_penalty_inside_another_is_refused(place):
+    inner = nets.compiled("dense")
+    with pytest.raises(ValueError, match=rf"`backbone` must neither be.*Received.*{inner.name}"):
+        FisherPenaltyModel(place(inner))
+
+
+def test_a_penalty_that_a_larger_model_ignores_is_reported_once(caplog):
+    inner = nets.compiled("dense")
+    inner.fit(*DATA, verbose=0)
+    outer = in_a_sequential_model(inner)
+    outer.compile("sgd", nets.loss())
+    outer.predict(DATA[0], verbose=0)
+    outer.evaluate(*DATA, verbose=0)
+    assert not caplog.text
+    outer.fit(*DATA, verbose=0)
+    outer.fit(*DATA, verbose=0)
+    assert [record.name for record in caplog.records] == ["keras_fisher"]
+    assert f"penalty of '{inner.name}' is ignored" in caplog.text
+    assert f"layer of '{outer.name}'" in caplog.text
+
+
 def test_a_subclassed_backbone_with_two_outputs_is_refused_at_its_first_call():
     class TwoOutputs(keras.Model):
         def __init__(self):
