@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_fisher import autodiff
@@ -19,6 +20,7 @@ def only_labels(y: Any) -> Any:
 def checked_labels(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
     """Returns `y`, in a graph that fails where a label lies outside the classes."""
     labels = only_labels(y)
+    check_numbers(labels)
     bound = likelihood.class_bound(labels, outputs)
     if bound is None:
         return y
@@ -40,8 +42,9 @@ def known_outputs(model: keras.Model) -> Any:
 
 
 def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
-    """Refuses labels outside the classes that outputs, or symbols of them, have."""
+    """Refuses labels that are no classes of outputs, or of symbols of them."""
     labels = only_labels(y)
+    check_numbers(labels)
     bound = None if outputs is None else likelihood.class_bound(labels, outputs)
     if bound is None:
         return
@@ -50,7 +53,25 @@ def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
         raise ValueError(
             f"{_outside_classes(bound)} Received: labels from {array.min()} to {array.max()}"
         )
+    fractions = array[array != np.rint(array)]
+    if fractions.size:
+        raise ValueError(f"{_outside_classes(bound)} Received: a label of {fractions[0]}")
+
+
+def check_numbers(labels: Any) -> None:
+    """Refuses labels that are strings or other objects."""
+    dtype = getattr(labels, "dtype", None)
+    if dtype is None or getattr(dtype, "kind", None) == "O":  # a data frame, or a column of one
+        dtype = np.asarray(labels).dtype
+    if dtype == "string" or getattr(dtype, "kind", None) in ("U", "S", "O"):
+        raise ValueError(
+            "`y` must hold numbers, such as an integer from 0 for each class. "
+            f"Received: labels of dtype {dtype}"
+        )
 
 
 def _outside_classes(bound: int) -> str:
-    return f"`y` must hold labels from 0 to {bound - 1}, one for each of the {bound} outputs."
+    return (
+        f"`y` must hold labels from 0 to {bound - 1}, whole numbers, one for each of the {bound} "
+        "outputs."
+    )

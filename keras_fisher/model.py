@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -389,14 +388,14 @@ class FisherPenaltyModel(Trainer):
             raise
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains as `keras.Model.fit` does; labels given as an array are checked beforehand.
+        """Trains as `keras.Model.fit` does; labels given as arrays are checked beforehand.
 
         Warns of the first step whose loss, penalty or outputs went wrong, by the end of its epoch.
         `keras_fisher.callbacks.NonFiniteGuard` can stop there, or skip such steps.
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
-        if self.likelihood is not None and isinstance(y, np.ndarray):
+        if self.likelihood is not None and hasattr(only_labels(y), "__array__"):
             check_classes(self.likelihood, y, known_outputs(self.backbone))
         given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
         autodiff.synchronise(self)

@@ -215,6 +215,84 @@ def test_a_data_set_with_a_label_outside_the_classes_is_refused(label, alpha):
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
 
+NO_CLASSES = {
+    "fractions": lambda y: y + 0.5,
+    "halves": lambda y: y / 2,
+    "a tensor of fractions": lambda y: keras.ops.convert_to_tensor(y / 2),
+    "a tensor outside": lambda y: keras.ops.convert_to_tensor(y + 1),
+    "not a number": lambda y: np.where(y == 1, np.nan, y),
+    "in a list": lambda y: [y + 1],
+}
+
+
+@pytest.mark.parametrize("change", NO_CLASSES)
+def test_labels_that_are_no_classes_are_refused_before_the_first_step(change):
+    model = nets.compiled("dense")
+    before = nets.flat(model.backbone.weights)
+    y = NO_CLASSES[change](np.arange(nets.BATCH) % nets.CLASSES)
+    with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2, whole numbers.*Rec"):
+        model.fit(DATA[0], y, batch_size=2, verbose=0)
+    np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
+def test_labels_of_any_type_of_number_train_the_same(dtype):
+    def trained(y):
+        model = nets.compiled("dense")
+        model.fit(DATA[0], y, shuffle=False, verbose=0)
+        return nets.flat(model.backbone.weights)
+
+    y = np.arange(nets.BATCH) % 2
+    np.testing.assert_array_equal(trained(y.astype(dtype)), trained(y))
+
+
+def test_a_batch_with_a_fractional_label_is_refused_or_gives_no_finite_loss():
+    model = nets.compiled("dense")
+    y = nets.labels() + np.float32(0.5)
+    if not backend.IS_JAX:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must .*whole numbers"):
+            model.train_on_batch(DATA[0], y)
+    else:
+        assert np.isnan(model.train_on_batch(DATA[0], y, return_dict=True)["loss"])
+
+
+STRINGS = {
+    "str": lambda y: y.astype(str),
+    "bytes": lambda y: y.astype("S"),
+    "objects": lambda y: y.astype(str).astype(object),
+}
+
+
+@pytest.mark.parametrize("name", ["dense", "subclassed"])
+@pytest.mark.parametrize("kind", STRINGS)
+def test_labels_that_are_strings_are_refused_by_name(kind, name):
+    x, y = nets.inputs(name), STRINGS[kind](nets.labels())
+    for likelihood in (Categorical(), Bernoulli(), Gaussian()):
+        model = nets.compiled(name, likelihood=likelihood)
+        with pytest.raises(ValueError, match=r"`y` must hold numbers.*Received: labels of dtype"):
+            model.fit(x, y, verbose=0)
+
+
+@backend.tensorflow_only  # JAX has no strings
+def test_a_data_set_of_labels_that_are_strings_is_refused_by_name():
+    data = tf.data.Dataset.from_tensors((DATA[0], nets.labels().astype(str)))
+    with pytest.raises(ValueError, match=r"`y` must hold numbers.*Received: .*string"):
+        nets.compiled("dense").fit(data, verbose=0)
+
+
+def test_labels_in_a_column_or_a_frame_of_pandas_are_checked():
+    pandas = pytest.importorskip("pandas")
+    x, y = DATA[0], np.arange(nets.BATCH) % nets.CLASSES
+    for column in (pandas.Series, lambda y: pandas.DataFrame({"y": y})):
+        model = nets.compiled("dense")
+        assert np.isfinite(model.fit(x, column(y), verbose=0).history["loss"][0])
+        for bad in (y + 1, y / 2):
+            with pytest.raises(ValueError, match="`y` must hold labels from 0 to 2, whole numbers"):
+                model.fit(x, column(bad), verbose=0)
+        with pytest.raises(ValueError, match="`y` must hold numbers"):
+            model.fit(x, column(y.astype(str)), verbose=0)
+
+
 def test_integer_inputs_have_no_input_gradient():
     model = nets.compiled("attention", penalty="gp_x")
     with pytest.raises(ValueError, match=r"'gp_x'.*floating-point.*Received .*int32"):
@@ -239,9 +317,9 @@ def test_training_without_labels_names_y():
         model.fit(nets.inputs("dense"), verbose=0)
 
 
-@pytest.mark.parametrize("label", [-1, nets.CLASSES])
+@pytest.mark.parametrize("label", [-1, nets.CLASSES, 0.5])
 def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside(label):
-    y = nets.labels()
+    y = nets.labels().astype(type(label))
     y[0] = label
     data = tf.data.Dataset.from_tensors((nets.inputs("dense"), y))
     model = nets.compiled("dense", compile_args={"jit_compile": True})

@@ -173,9 +173,11 @@ def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
 
 
 def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
-    """Returns `result`; NaN unless every one of `values` lies in [0, bound)."""
-    integers = jnp.asarray(values).astype("int32")
-    return jnp.where(jnp.all((integers >= 0) & (integers < bound)), result, jnp.nan)
+    """Returns `result`; NaN unless every one of `values` is a whole number in [0, bound)."""
+    values = jnp.asarray(values)
+    integers = values.astype("int32")
+    fine = (integers >= 0) & (integers < bound) & (integers == values)
+    return jnp.where(jnp.all(fine), result, jnp.nan)
 
 
 def squared_norm(tensors: Sequence[Any]) -> Any:

@@ -221,9 +221,11 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
 
 
 def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
-    """Returns `result`; fails the step, with `message`, unless all `values` lie in [0, bound)."""
-    integers = tf.cast(tf.convert_to_tensor(values), tf.int64)
+    """Returns `result`; fails the step, with `message`, unless `values` are whole in [0, bound)."""
+    values = tf.convert_to_tensor(values)
+    integers = tf.cast(values, tf.int64)
     checks = [
+        tf.debugging.assert_equal(tf.cast(integers, values.dtype), values, message=message),
         tf.debugging.assert_non_negative(integers, message=message),
         tf.debugging.assert_less(integers, tf.cast(bound, tf.int64), message=message),
     ]
@@ -232,9 +234,16 @@ def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
 
 
 def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
-    """Returns `result`: `checked_below` has failed the step where it has to."""
-    del values, bound
-    return result
+    """Returns `result`; NaN if one of `values` is a fraction.
+
+    `checked_below` has failed the step where it has to, but under XLA, which has no assertions and
+    whose losses are NaN outside the bound.
+    """
+    del bound
+    values = tf.convert_to_tensor(values)
+    if not values.dtype.is_floating:
+        return result
+    return tf.where(tf.reduce_all(tf.equal(values, tf.round(values))), result, np.nan)
 
 
 def synchronise(model: keras.Model) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import _probabilities, autodiff, likelihoods
-from keras_fisher._labels import check_classes, known_outputs, only_labels
+from keras_fisher._labels import check_classes, check_numbers, known_outputs, only_labels
 from keras_fisher._masks import any_present, both, mask_of, present
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.model import FisherPenaltyModel
@@ -133,6 +133,8 @@ class Meter(abc.ABC):
         x, y = batch[0], only_labels(batch[1])
         if y is None and self.needs_labels:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
+        if self.needs_labels:
+            check_numbers(y)
         where = present(self._likelihood, y, batch[2])
         y = y if self.needs_labels else None
         if any(leaf is None for leaf in keras.tree.flatten(x)):

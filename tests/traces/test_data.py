@@ -216,6 +216,22 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
         measure(net, (X, y))
 
 
+@pytest.mark.parametrize("name", ["dense", "subclassed"])
+@pytest.mark.parametrize("measure", LABELLED)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (Y / 2, "`y` must hold labels from 0 to 2, whole numbers.*Received: a label of 0.5"),
+        (Y.astype(str), "`y` must hold numbers.*Received: labels of dtype <U"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
+    net = nets.build(name)
+    net.compile("sgd", nets.loss())
+    with pytest.raises(ValueError, match=message):
+        measure(net, (X, labels))
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_an_optional_input_that_is_left_out_is_told_of(measure):
     with pytest.raises(ValueError, match=r"`data` must hold every input .* optional ones too"):
