@@ -16,9 +16,17 @@ from keras_fisher.rules.registry import register
 def embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The table gets sum_t e_{id_t} g_t^T, where e is a unit vector."""
     t = math.prod(inputs.shape[1:])
-    ids = ops.cast(ops.reshape(inputs, (-1, t)), "int32")
+    ids = _rows_read(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
     g = ops.reshape(gradient, (-1, t, gradient.shape[-1]))
     return [(layer.embeddings, _Rows(ids, g, layer.input_dim))]
+
+
+def _rows_read(ids: Any, rows: int) -> Any:
+    """The rows that Keras reads for ids: negative ones count from the end of the table.
+
+    TensorFlow on a CPU refuses other ids, JAX returns NaN for them.
+    """
+    return ops.where(ids < 0, ids + rows, ids)
 
 
 class _Rows:

@@ -21,6 +21,7 @@ class Case(NamedTuple):
     shape: tuple[int, ...]  # of one input
     apply: Callable[[Any], Any]  # makes layers and calls them on an input
     vocabulary: int | None = None  # inputs are integers below it
+    lowest: int = 0  # and not below this
 
 
 def chain(*kinds):
@@ -264,6 +265,7 @@ EMBEDDING = {
         vocabulary=3,
     ),
     "called-twice": Case((5,), embedded_twice, vocabulary=4),
+    "from-the-end": Case((7,), chain(layer(layers.Embedding, 3, 4)), vocabulary=3, lowest=-3),
 }
 
 NORMALIZATION = {
@@ -365,7 +367,9 @@ def side_by_side(cases, examples=3):
     x = {
         f"x{number}": normal(examples, *case.shape, seed=number)
         if case.vocabulary is None
-        else np.random.default_rng(number).integers(0, case.vocabulary, (examples, *case.shape))
+        else np.random.default_rng(number).integers(
+            case.lowest, case.vocabulary, (examples, *case.shape)
+        )
         for number, case in enumerate(cases.values())
     }
     index = {id(weight): i for i, weight in enumerate(model.trainable_weights)}
