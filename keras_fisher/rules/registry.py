@@ -42,8 +42,8 @@ def register(*layer_classes: type) -> Callable[[R], R]:
         returns a pair `(weight, per-example gradient)` for each trainable weight of the layer
         (and of the layers inside it), the gradient a tensor of shape `(batch, *weight.shape)` or an
         `Outer`. It may use `keras.ops` only, and raises `NotImplementedError` for a configuration
-        that it does not cover. Before a rule is used it is checked on two examples against plain
-        gradients.
+        that it does not cover. A rule is checked against plain gradients, on some examples of
+        the first batch and, ever more rarely, of later ones.
 
     Raises:
         TypeError: if something else than a class of layers is given.

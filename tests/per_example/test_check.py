@@ -1,4 +1,4 @@
-"""The check on two examples notices what it is for, also where it is hard to see."""
+"""The check on some examples notices what it is for, also where it is hard to see."""
 
 import keras
 import numpy as np
@@ -67,12 +67,12 @@ def test_a_wrong_rule_behind_a_branch_that_starts_at_zero_is_noticed_when_it_ope
     outputs = layers.Add()([layers.Dense(4)(inputs), gate(Doubled()(inputs))])
     model = keras.Model(inputs, outputs)
     y = np.zeros((6, 4), "float32")
-    norms = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
+    measure = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
     with logged() as messages:
-        norms(X, y)
+        measure(X, y)
         assert not messages
         gate.gate.assign(1.0)
-        assert relative_error(norms(X, y), loop(model, X, y)) < 1e-5
+        assert relative_error(measure(X, y), loop(model, X, y)) < 1e-5
     assert any("a rule is wrong" in message for message in messages)
 
 
@@ -135,6 +135,112 @@ def test_memory_counts_the_gradients_of_weights_that_are_used_twice(calls):
     inputs = keras.Input((2,), dtype="int32")
     x = layers.Concatenate()([layers.Flatten()(table(inputs + i)) for i in range(calls)])
     model = keras.Model(inputs, layers.Dense(2)(x))
-    norms = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
-    norms(np.ones((3, 2), "int32"), np.ones((3, 2), "float32"))
-    assert (norms._batch_limit <= 2**23 // 8000) == (calls == 2)
+    measure = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
+    measure(np.ones((3, 2), "int32"), np.ones((3, 2), "float32"))
+    assert (measure._batch_limit <= 2**23 // 8000) == (calls == 2)
+
+
+class Table(layers.Embedding):
+    """An embedding whose rule below is wrong for ids that count from the end."""
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.setattr(rules.registry, "_RULES", dict(rules.registry._RULES))
+
+    @rules.register(Table)
+    def wrong(layer, inputs, gradient):
+        rows = ops.one_hot(inputs, layer.input_dim, dtype=gradient.dtype)  # zeros for id -1
+        return [(layer.embeddings, rules.Outer(rows, gradient))]
+
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), Table(5, 2), layers.Flatten()])
+    x = np.random.default_rng(0).integers(0, 5, (40, 3)).astype("int32")
+    return model, x, np.ones((40, 6), "float32")
+
+
+def test_an_input_of_a_rare_kind_is_looked_at_wherever_it_is_in_the_batch(table):
+    model, x, y = table
+    x[17, 1] = -1
+    found, messages = measured(model, x, y)
+    assert any("a rule is wrong" in message for message in messages)
+    assert relative_error(found, loop(model, x, y)) < 1e-5
+
+
+def test_an_input_of_a_kind_that_comes_later_is_looked_at_and_what_came_before_is_doubted(table):
+    model, x, y = table
+    measure = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
+    with logged() as messages:
+        measure(x, y)
+        assert not messages
+        x[17, 1] = -1
+        assert relative_error(measure(x, y), loop(model, x, y)) < 1e-5
+    assert "Earlier measurements of it may be wrong" in messages[0]
+
+
+def test_labels_that_are_drawn_stay_the_same_where_the_check_fails(table):
+    model, x, _ = table
+    x[17, 1] = -1
+    generator = keras.random.SeedGenerator(0)
+    drawn = []
+
+    def draw(outputs, y):
+        return keras.random.normal(ops.shape(outputs), seed=generator)
+
+    for build in (True, False):  # with the wrong rule, and as one from the start
+        generator.state.assign([0, 0])
+        measure = SquaredGradientNorms(model, draw, half_squares, generator)
+        if not build:
+            measure._take_as_one("for a test")
+        drawn.append([measure(x, x), measure(x, x)])
+    np.testing.assert_allclose(*drawn, rtol=1e-6)
+
+
+class Small(layers.Layer):
+    """A layer whose rule below is wrong where its input is far from 0."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(4,), initializer="ones")
+
+    def call(self, inputs):
+        return self.scale * inputs
+
+
+@pytest.mark.parametrize("extreme", [-30.0, 30.0])
+def test_extreme_inputs_are_looked_at(extreme, monkeypatch):
+    monkeypatch.setattr(rules.registry, "_RULES", dict(rules.registry._RULES))
+
+    @rules.register(Small)
+    def wrong(layer, inputs, gradient):
+        return [(layer.scale, rules.sum_to(gradient * ops.clip(inputs, -5, 5), (4,)))]
+
+    model = keras.Sequential([keras.Input((4,)), Small(), layers.Activation(ops.sin)])
+    x, y = np.random.default_rng(0).normal(size=(40, 4)).astype("float32"), np.zeros((40, 4))
+    assert not measured(model, x, y)[1]
+    x[23, 2] = extreme
+    found, messages = measured(model, x, y)
+    assert any("a rule is wrong" in message for message in messages)
+    assert relative_error(found, loop(model, x, y)) < 1e-4
+
+
+class Rounded(layers.Layer):
+    """Rounds otherwise where examples are many, as convolutions and GPUs do."""
+
+    def call(self, inputs):
+        return ops.where(ops.shape(inputs)[0] > 1, inputs * (1 + 3e-7), inputs)
+
+
+def test_predictions_that_are_all_but_certain_raise_no_alarm():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Rounded()])
+    model.layers[0].bias.assign([18.0, 0.0, 0.0])
+    x, y = np.tile(X, (20, 1)), np.zeros(120, "int32")
+    y[5] = 1
+
+    def nll(labels, outputs):
+        chosen = ops.take_along_axis(outputs, labels[:, None], axis=-1)[:, 0]
+        return ops.log(ops.sum(ops.exp(outputs), axis=-1)) - chosen
+
+    found, messages = measured(model, x, y, nll)
+    assert not messages
+    expected = loop(model, x, y, nll)
+    assert np.max(np.abs(found - expected)[expected < 1e-6] / expected[expected < 1e-6]) > 0.01
+    assert found.mean() == pytest.approx(expected.mean(), rel=1e-5)

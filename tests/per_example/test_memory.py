@@ -18,6 +18,8 @@ def parts(monkeypatch):
 
     def counting(function):
         measure = compiled(function)
+        if function.__name__ == "_one_by_one":  # of the check
+            return measure
 
         def call(x, *arguments):
             sizes.append(len(x))

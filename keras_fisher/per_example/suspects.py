@@ -1,0 +1,40 @@
+"""Which examples of a batch a check of the rules looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# Always as many, since JAX compiles each number of examples by itself.
+_SIZE = 8
+
+
+def suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
+    """Returns 8 examples in which an error of a rule would show; some may be the same.
+
+    These are the one with the largest gradient, those with the smallest and the largest number in
+    each input (a padded sequence, an id that counts from the end), and others drawn at random.
+    Another seed draws others, and of many inputs chooses others too.
+
+    Args:
+        x: A batch of inputs.
+        squared_norms: Shape `(batch, trainable weights)`.
+        seed: An integer.
+    """
+    generator = np.random.default_rng(seed)
+    total = np.nan_to_num(squared_norms.sum(axis=1))
+    extreme = [row for leaf in keras.tree.flatten(x) for row in _extreme(leaf)]
+    rows = [int(total.argmax()), *generator.permutation(extreme)[: _SIZE - 2]]
+    return [*map(int, rows), *generator.integers(0, len(total), _SIZE - len(rows)).tolist()]
+
+
+def _extreme(leaf: Any) -> list[int]:
+    """The examples with the smallest and with the largest number."""
+    array = ops.convert_to_numpy(leaf)
+    array = array.reshape(len(array), -1)
+    if not array.shape[1]:
+        return []
+    return [int(array.min(axis=1).argmin()), int(array.max(axis=1).argmax())]
