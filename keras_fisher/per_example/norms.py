@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -128,6 +127,7 @@ class SquaredGradientNorms:
                         f"layer {call.unit.layer.name!r} has outputs whose first axis is not that "
                         "of the examples"
                     )
+        uses: dict[int, list[Any]] = {}
         sizes = []
         for call in calls:
             zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
@@ -136,16 +136,21 @@ class SquaredGradientNorms:
                 whole = [u._replace(rule=None) if u.layer is layer else u for u in self._units]
                 self._units = whole
                 call = call._replace(unit=call.unit._replace(rule=None))
-            sizes += [self._size(call, *pair) for pair in self._gradients(call, zeros)]
-        sizes += [2 * size for size in self._sizes_of_shared(calls)]
+            for weight, gradient in self._gradients(call, zeros):
+                if id(weight) in self._index and gradient is not None:
+                    sizes.append(self._size(call, weight, gradient))
+                    uses.setdefault(id(weight), []).append(gradient)
+        sizes += [self._size_of_all(self._index[weight], of) for weight, of in uses.items()]
         kept = sum(math.prod(t.shape[1:]) for call in calls for t in _tensors(call))
         largest = max(sizes, default=1)
         self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // largest))
 
-    def _sizes_of_shared(self, calls: Sequence[Call]) -> list[int]:
-        """The sizes of weights that are used more than once, whose gradients have to be formed."""
-        uses = Counter(id(w) for call in calls for w in call.unit.layer.trainable_weights)
-        return [math.prod(w.shape) for w in self._weights if uses[id(w)] > 1]
+    def _size_of_all(self, index: int, uses: Sequence[Any]) -> int:
+        """How many numbers it takes for each example to add up the gradients by a weight."""
+        closed = gradients.joined(uses)
+        if closed is None:
+            return 2 * math.prod(self._weights[index].shape)
+        return gradients.size(closed)
 
     def _size(self, call: Call, weight: Any, gradient: Any) -> int:
         """How many numbers a gradient takes for each example; checks the shape of a rule's own."""
@@ -215,7 +220,7 @@ class SquaredGradientNorms:
         by_weight: list[list[Any]] = [[] for _ in self._weights]
         for call in calls:
             for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
-                if id(weight) in self._index:
+                if id(weight) in self._index and gradient is not None:
                     by_weight[self._index[id(weight)]].append(gradient)
         return self._squares(by_weight, x), labels
 
@@ -249,7 +254,7 @@ class SquaredGradientNorms:
         if call.unit.rule is None or any(None in tensor.shape[1:] for tensor in tensors):
             return self._gradients_one_by_one(call, by_output)
         inputs = keras.tree.map_structure(self._promoted, call.inputs)
-        return call.unit.rule(call.unit.layer, inputs, by_output[0])
+        return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.further())
 
     def _promoted(self, tensor: Any) -> Any:
         is_float = keras.backend.is_float_dtype(tensor.dtype)

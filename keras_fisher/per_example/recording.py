@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -47,6 +48,21 @@ class Call(NamedTuple):
     def inputs(self) -> Any:
         """The first argument."""
         return self.args[0] if self.args else next(iter(self.kwargs.values()))
+
+    def further(self) -> dict[str, Any]:
+        """Those of the other arguments that the unit's rule has a parameter for."""
+        names = _further_parameters(self.unit.rule)
+        if not names:
+            return {}
+        call = inspect.signature(type(self.unit.layer).call)
+        given = call.bind(self.unit.layer, *self.args, **self.kwargs).arguments
+        return {name: given[name] for name in names if name in given}
+
+
+def _further_parameters(rule: Rule | None) -> list[str]:
+    parameters = [] if rule is None else list(inspect.signature(rule).parameters.values())
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters[3:] if p.kind not in any_number]
 
 
 def is_differentiable(output: Any) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import string
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
+from keras_fisher.rules import lora
 from keras_fisher.rules.gradients import Outer, sum_to
 from keras_fisher.rules.registry import register
 
@@ -16,7 +19,10 @@ from keras_fisher.rules.registry import register
 def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
     x, g = _flattened(ops.cast(inputs, gradient.dtype)), _flattened(gradient)
-    weights: list[tuple[Any, Any]] = [(layer.kernel, Outer(x, g))]
+    if layer.lora_enabled:
+        weights = lora.adapted(layer, layer.lora_kernel_a, layer.lora_kernel_b, x, g)
+    else:
+        weights = [(layer.kernel, Outer(x, g))]
     if layer.bias is not None:
         weights.append((layer.bias, ops.sum(g, axis=1)))
     return weights
@@ -26,9 +32,48 @@ def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
 def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The same for an equation: x and g are summed over the labels t that the kernel lacks."""
     x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
+    x = _Labelled(ops.cast(inputs, gradient.dtype), x_labels)
+    g = _Labelled(gradient, g_labels)
+    if layer.lora_enabled:
+        weights = _adapted_einsum(layer, x, kernel_labels, g)
+    else:
+        weights = [(layer.kernel, _einsum_outer(x, kernel_labels, g, layer.kernel.shape))]
+    if layer.bias is not None:
+        weights.append((layer.bias, sum_to(gradient, layer.bias.shape)))
+    return weights
+
+
+class _Labelled(NamedTuple):
+    """A tensor, and a letter for each of its axes."""
+
+    tensor: Any
+    labels: str
+
+
+def _adapted_einsum(
+    layer: Any, x: _Labelled, kernel_labels: str, g: _Labelled
+) -> list[tuple[Any, Any]]:
+    """Low-rank adapters along the last axis of the kernel, which has to be one of outputs alone."""
+    a, b = layer.lora_kernel_a, layer.lora_kernel_b
+    last = kernel_labels[-1]
+    if last in x.labels:
+        raise NotImplementedError("the last axis of the kernel is one of the input")
+    rank = next(c for c in string.ascii_lowercase if c not in x.labels + kernel_labels + g.labels)
+    a_labels, low_labels = kernel_labels[:-1] + rank, g.labels.replace(last, rank)
+    b_with_scale = lora.scale(layer) * ops.cast(b, g.tensor.dtype)
+    by_low = ops.einsum(f"{g.labels},{rank}{last}->{low_labels}", g.tensor, b_with_scale)
+    a_with_scale = lora.scale(layer) * ops.cast(a, g.tensor.dtype)
+    low = ops.einsum(f"{x.labels},{a_labels}->{low_labels}", x.tensor, a_with_scale)
+    by_a = _einsum_outer(x, a_labels, _Labelled(by_low, low_labels), a.shape)
+    by_b = _einsum_outer(_Labelled(low, low_labels), rank + last, g, b.shape)
+    return [(a, by_a), (b, by_b)]
+
+
+def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequence[int]) -> Outer:
+    """The gradient by a kernel of that shape."""
+    tensor, x_labels, g_labels = x.tensor, x.labels, g.labels
     x_only = [i for i, a in enumerate(x_labels) if a not in kernel_labels + g_labels]
-    x = ops.cast(inputs, gradient.dtype)
-    x = ops.sum(x, axis=tuple(x_only)) if x_only else x
+    tensor = ops.sum(tensor, axis=tuple(x_only)) if x_only else tensor
     x_labels = "".join(a for a in x_labels if a in kernel_labels + g_labels)
     batch = x_labels[0]
     if batch != g_labels[0] or batch in kernel_labels:
@@ -41,22 +86,18 @@ def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]
     left = [a for a in kernel_labels if a in x_labels and a not in groups]
     right = [a for a in kernel_labels if a in g_labels and a not in groups]
     summed = [a for a in x_labels[1:] if a in g_labels and a not in groups]
-    sizes = dict(zip(kernel_labels, layer.kernel.shape, strict=True))
+    sizes = dict(zip(kernel_labels, shape, strict=True))
 
     def assemble(product: Any) -> Any:
         labels = [*groups, *left, *right]
         product = ops.reshape(product, (-1, *(sizes[a] for a in labels)))
         return ops.transpose(product, (0, *(1 + labels.index(a) for a in kernel_labels)))
 
-    outer = Outer(
-        _arranged(x, x_labels, groups, summed, left),
-        _arranged(gradient, g_labels, groups, summed, right),
+    return Outer(
+        _arranged(tensor, x_labels, groups, summed, left),
+        _arranged(g.tensor, g_labels, groups, summed, right),
         assemble,
     )
-    weights: list[tuple[Any, Any]] = [(layer.kernel, outer)]
-    if layer.bias is not None:
-        weights.append((layer.bias, sum_to(gradient, layer.bias.shape)))
-    return weights
 
 
 def _flattened(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Embeddings: rows of a table, of which an example uses a few."""
+"""Embeddings: rows of a table, of which an example uses a few, and the table as a last layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher.rules import lora
 from keras_fisher.rules.gradients import Outer
 from keras_fisher.rules.registry import register
 
@@ -16,31 +17,93 @@ from keras_fisher.rules.registry import register
 def embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
     """The table gets sum_t e_{id_t} g_t^T, where e is a unit vector."""
     t = math.prod(inputs.shape[1:])
-    ids = _rows_read(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
+    ids = rows_read(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
     g = ops.reshape(gradient, (-1, t, gradient.shape[-1]))
-    return [(layer.embeddings, _Rows(ids, g, layer.input_dim))]
+    if not layer.lora_enabled:
+        return [(layer.embeddings, Rows(ids, g, layer.input_dim))]
+    a, b = layer.lora_embeddings_a, layer.lora_embeddings_b
+    read = lora.scale(layer) * ops.take(ops.cast(a, g.dtype), ids, axis=0)
+    return [(a, Rows(ids, lora.through_b(layer, b, g), layer.input_dim)), (b, Outer(read, g))]
 
 
-def _rows_read(ids: Any, rows: int) -> Any:
-    """The rows that Keras reads for ids: negative ones count from the end of the table.
+@register(keras.layers.ReversibleEmbedding)
+def reversible_embedding(
+    layer: Any, inputs: Any, gradient: Any, reverse: bool = False
+) -> list[tuple[Any, Any]]:
+    """In reverse, the tied table gets sum_t g_t x_t^T; one of its own sum_t x_t g_t^T."""
+    if not reverse:
+        weights = embedding(layer, inputs, gradient)
+        return weights if layer.tie_weights else [*weights, (layer.reverse_embeddings, None)]
+    t = math.prod(inputs.shape[1:-1])
+    x = ops.reshape(ops.cast(inputs, gradient.dtype), (-1, t, layer.output_dim))
+    g = ops.reshape(gradient, (-1, t, layer.input_dim))
+    if layer.logit_soft_cap is not None:
+        g = g * _slope_of_cap(layer, x)
+    if not layer.tie_weights:
+        others = [weight for weight in layer.weights if weight is not layer.reverse_embeddings]
+        return [(layer.reverse_embeddings, Outer(x, g)), *((weight, None) for weight in others)]
+    if layer.lora_enabled:
+        return lora.adapted(layer, layer.lora_embeddings_a, layer.lora_embeddings_b, g, x)
+    return [(layer.embeddings, Outer(g, x))]
+
+
+def _slope_of_cap(layer: Any, x: Any) -> Any:
+    """The derivative of cap * tanh(logits / cap)."""
+    table = ops.transpose(layer.embeddings) if layer.tie_weights else layer.reverse_embeddings
+    logits = ops.matmul(x, ops.cast(table, x.dtype))
+    return 1 - ops.square(ops.tanh(logits / layer.logit_soft_cap))
+
+
+def rows_read(ids: Any, rows: int) -> Any:
+    """Returns the rows that Keras reads for ids: negative ones count from the end of the table.
 
     TensorFlow on a CPU refuses other ids, JAX returns NaN for them.
     """
     return ops.where(ids < 0, ids + rows, ids)
 
 
-class _Rows:
-    """Per-example gradients sum_t e_{ids[b, t]} g[b, t]^T with the Gram matrix of the ids."""
+class Rows:
+    """Per-example gradients sum_t e_{ids[b, t]} g[b, t]^T with the Gram matrix of the ids.
+
+    Args:
+        ids: The rows of a table, shape `(batch, T)`.
+        g: Shape `(batch, T, features)`.
+        rows: How many the table has.
+    """
 
     def __init__(self, ids: Any, g: Any, rows: int) -> None:
-        self._ids, self._g, self._rows = ids, g, rows
+        self.ids, self.g, self._rows = ids, g, rows
         self.size = g.shape[1] * (g.shape[1] + g.shape[2])
 
     def squared_norms(self) -> Any:
-        same = self._ids[:, :, None] == self._ids[:, None, :]
-        products = ops.matmul(self._g, ops.swapaxes(self._g, 1, 2))
+        same = self.ids[:, :, None] == self.ids[:, None, :]
+        products = ops.matmul(self.g, ops.swapaxes(self.g, 1, 2))
         return ops.sum(ops.where(same, products, ops.zeros_like(products)), axis=(1, 2))
 
     def gradient(self) -> Any:
-        units = ops.one_hot(self._ids, self._rows, dtype=self._g.dtype)
-        return Outer(units, self._g).gradient()
+        units = ops.one_hot(self.ids, self._rows, dtype=self.g.dtype)
+        return Outer(units, self.g).gradient()
+
+    def joined(self, other: Any) -> Any:
+        """Returns the sum with an outer product by the same table; `None` for anything else."""
+        return _Tied(self, other) if isinstance(other, Outer) else None
+
+
+class _Tied:
+    """Per-example gradients of a table that is read and, in reverse, multiplied by.
+
+    <sum_t e_{id_t} g_t^T, sum_s l_s r_s^T> = sum_ts l_s[id_t] (g_t . r_s).
+    """
+
+    def __init__(self, rows: Rows, outer: Outer) -> None:
+        self._read, self._outer = rows, outer
+        self.size = rows.size + outer.size + 2 * rows.g.shape[1] * outer.left.shape[1]
+
+    def squared_norms(self) -> Any:
+        entries = ops.take_along_axis(self._outer.left, self._read.ids[:, None, :], axis=2)
+        products = ops.matmul(self._outer.right, ops.swapaxes(self._read.g, 1, 2))
+        crossed = ops.sum(entries * products, axis=(1, 2))
+        return self._read.squared_norms() + self._outer.squared_norms() + 2 * crossed
+
+    def gradient(self) -> Any:
+        return self._read.gradient() + self._outer.gradient()

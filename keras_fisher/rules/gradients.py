@@ -66,9 +66,21 @@ def squared_norms(gradient: Any) -> Any:
 
 def total(gradients: Sequence[Any]) -> Any:
     """Returns the sum of the gradients that a weight gets from each of its uses."""
+    closed = joined(gradients)
+    if closed is not None:
+        return closed
+    return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
+
+
+def joined(gradients: Sequence[Any]) -> Any:
+    """Returns a closed form of the same, `None` if there is none but the sum itself."""
     if len(gradients) == 1:
         return gradients[0]
-    return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
+    if len(gradients) == 2:
+        for one, other in (gradients, reversed(gradients)):
+            if hasattr(one, "joined"):
+                return one.joined(other)
+    return None
 
 
 def size(gradient: Any) -> int:

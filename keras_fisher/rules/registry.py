@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import keras
 
-Rule = Callable[[Any, Any, Any], list[tuple[Any, Any]]]
+Rule = Callable[..., list[tuple[Any, Any]]]
 R = TypeVar("R", bound=Rule)
 
 _RULES: dict[type, Rule] = {}
+_RULES_BY_NAME: dict[tuple[str, str], Rule] = {}
 
 
 def register(*layer_classes: type) -> Callable[[R], R]:
@@ -38,12 +39,14 @@ def register(*layer_classes: type) -> Callable[[R], R]:
         A decorator for a function `rule(layer, inputs, gradient)`. `inputs` is the first argument
         of the layer's call, shape `(batch, ...)`. `gradient` is, for every example, the gradient of
         that example's loss with respect to the layer's output, shape `(batch, ...)`, at least
-        float32; for a layer with an `activation`, with respect to the value before it. The rule
-        returns a pair `(weight, per-example gradient)` for each trainable weight of the layer
-        (and of the layers inside it), the gradient a tensor of shape `(batch, *weight.shape)` or an
-        `Outer`. It may use `keras.ops` only, and raises `NotImplementedError` for a configuration
-        that it does not cover. A rule is checked against plain gradients, on some examples of
-        the first batch and, ever more rarely, of later ones.
+        float32; for a layer with an `activation`, with respect to the value before it. A rule with
+        further parameters, such as `reverse=False`, gets the call's arguments of these names; give
+        them the defaults of the call. The rule returns a pair `(weight, per-example gradient)` for
+        each trainable weight of the layer (and of the layers inside it), the gradient a tensor of
+        shape `(batch, *weight.shape)`, an `Outer`, or `None` where this call does not use the
+        weight. It may use `keras.ops` only, and raises `NotImplementedError` for a configuration
+        that it does not cover. A rule is checked against plain gradients, on some examples of the
+        first batch and, ever more rarely, of later ones.
 
     Raises:
         TypeError: if something else than a class of layers is given.
@@ -62,11 +65,23 @@ def register(*layer_classes: type) -> Callable[[R], R]:
     return decorator
 
 
+def register_by_name(package: str, name: str) -> Callable[[R], R]:
+    """Registers a rule for a class of layers of a package that is not to be imported for it."""
+
+    def decorator(rule: R) -> R:
+        _RULES_BY_NAME[package, name] = rule
+        return rule
+
+    return decorator
+
+
 def find(layer: keras.layers.Layer) -> Rule | None:
     """Returns the rule for a layer, or `None` if there is none."""
     for parent in type(layer).__mro__:
-        if parent in _RULES:
-            return _RULES[parent] if _computes_like(type(layer), parent) else None
+        by_name = _RULES_BY_NAME.get((parent.__module__.partition(".")[0], parent.__name__))
+        rule = _RULES.get(parent, by_name)
+        if rule is not None:
+            return rule if _computes_like(type(layer), parent) else None
     return None
 
 

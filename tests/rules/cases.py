@@ -74,6 +74,19 @@ def embedded_twice(tokens):
     return table(tokens) * table(3 - tokens)
 
 
+def reversible(lora=None, **kwargs):
+    """A table that is read and, in reverse, multiplied by."""
+
+    def apply(tokens):
+        table = layers.ReversibleEmbedding(5, 3, **kwargs)
+        table.build()
+        if lora is not None:
+            table.enable_lora(*lora)
+        return table(keras.ops.tanh(2 * table(tokens)), reverse=True)
+
+    return Case((6,), apply, vocabulary=5, lowest=-5)
+
+
 def tied(x):
     first = layers.Dense(4, use_bias=False)
     x = keras.ops.tanh(first(x))
@@ -205,6 +218,10 @@ DENSE = {
     "kernel-shared-by-two": Case((4,), tied),
     "nested-models-called-twice": Case((3,), nested),
     "frozen": Case((3,), frozen),
+    "lora": once((4,), layers.Dense, 5, activation="tanh", lora_rank=2),
+    "lora-no-bias-many-steps": once((9, 2), layers.Dense, 3, use_bias=False, lora_rank=1),
+    "lora-scaled": once((2, 7), layers.Dense, 6, lora_rank=3, lora_alpha=5),
+    "lora-called-twice": Case((5, 3), twice(layers.Dense, 3, lora_rank=2)),
     "reshaped": Case((4, 3), chain(layer(layers.Reshape, (-1, 2)), layer(layers.Dense, 2))),
 }
 
@@ -223,6 +240,14 @@ EINSUM = {
     "abc,cd->ad": einsum((3, 4), "abc,cd->ad", 2),
     "...x,xy->...y": einsum((2, 3, 4), "...x,xy->...y", 3, "y"),
     "called-twice": Case((3, 2, 2), twice(layers.EinsumDense, "abcd,ced->abec", (3, 2, 2))),
+    "lora-abc,cde->abde": einsum((3, 4), "abc,cde->abde", (3, 2, 3), "e", lora_rank=2),
+    "lora-abcd,cde->abe": einsum((3, 4, 2), "abcd,cde->abe", (3, 3), "e", lora_rank=2),
+    "lora-abc,bcd->abd": einsum((3, 4), "abc,bcd->abd", (3, 2), "d", lora_rank=1, lora_alpha=3),
+    "lora-abc,cd->ad": einsum((3, 4), "abc,cd->ad", 2, lora_rank=1),
+    "lora-...x,xy->...y": einsum((2, 3, 4), "...x,xy->...y", 3, "y", lora_rank=2),
+    "lora-called-twice": Case(
+        (3, 2, 2), twice(layers.EinsumDense, "abcd,cde->abec", (3, 2, 2), lora_rank=2)
+    ),
     "multi-head-attention": Case((4, 3), attention(layers.MultiHeadAttention, 2, 2)),
     "grouped-query-attention": Case((4, 3), attention(layers.GroupQueryAttention, 2, 4, 2)),
 }
@@ -265,6 +290,28 @@ EMBEDDING = {
         vocabulary=3,
     ),
     "called-twice": Case((5,), embedded_twice, vocabulary=4),
+    "lora": Case((6,), chain(layer(layers.Embedding, 3, 4, lora_rank=2)), vocabulary=3),
+    "lora-scaled-from-the-end": Case(
+        (6,),
+        chain(layer(layers.Embedding, 3, 4, lora_rank=2, lora_alpha=5)),
+        vocabulary=3,
+        lowest=-3,
+    ),
+    "reversible": reversible(),
+    "reversible-untied": reversible(tie_weights=False),
+    "reversible-capped": reversible(logit_soft_cap=2.0),
+    "reversible-untied-capped": reversible(logit_soft_cap=2.0, tie_weights=False),
+    "reversible-masked": reversible(mask_zero=True),
+    "reversible-lora": reversible(lora=(2, 3)),
+    "reversible-lora-capped": reversible(lora=(2,), logit_soft_cap=2.0),
+    "reversible-untied-lora": reversible(lora=(2,), tie_weights=False),
+    "reversible-forward-alone": Case(
+        (6,), chain(layer(layers.ReversibleEmbedding, 3, 4)), vocabulary=3
+    ),
+    "reversible-in-reverse-alone": Case(
+        (6, 3), lambda x: layers.ReversibleEmbedding(5, 3)(x, reverse=True)
+    ),
+    "reversible-square": Case((4, 5), lambda x: layers.ReversibleEmbedding(5, 5)(x, reverse=True)),
     "from-the-end": Case((7,), chain(layer(layers.Embedding, 3, 4)), vocabulary=3, lowest=-3),
 }
 
@@ -320,6 +367,8 @@ ONE_OF_EACH = {
     "depthwise-convolution": CONVOLUTION["depthwise"],
     "separable-convolution": once((6, 6, 3), layers.SeparableConv2D, 4, 2),
     "embedding": EMBEDDING["repeated-ids"],
+    "reversible-embedding": EMBEDDING["reversible"],
+    "lora": DENSE["lora"],
     "batch-normalization": NORMALIZATION["batch-images"],
     "layer-normalization": NORMALIZATION["layer"],
     "group-normalization": NORMALIZATION["group"],

@@ -189,6 +189,41 @@ def test_an_activation_that_is_a_name_is_left_to_the_layer():
     assert not check(loop.randomise(model), loop.normal(3, 3), loop.normal(3, 4, seed=2))
 
 
+class Switched(layers.Layer):
+    """Uses one of two weights, as its call says."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), name="scale")
+        self.shift = self.add_weight(shape=(), name="shift")
+
+    def call(self, inputs, power=1, *, shifts=False):
+        return inputs + self.shift if shifts else self.scale * inputs**power
+
+
+def test_a_rule_gets_the_arguments_of_the_call_that_it_names():
+    @rules.register(Switched)
+    def switched(layer, inputs, gradient, power=1, shifts=False):
+        if shifts:
+            return [(layer.scale, None), (layer.shift, rules.sum_to(gradient, ()))]
+        return [(layer.shift, None), (layer.scale, rules.sum_to(gradient * inputs**power, ()))]
+
+    start, layer = keras.Input((3,)), Switched()
+    model = keras.Model(start, layer(layer(layer(start, power=3)), shifts=True))
+    assert not check(loop.randomise(model), loop.normal(3, 3), loop.normal(3, 3, seed=2))
+
+
+def test_a_rule_that_takes_anything_else_gets_nothing_else():
+    seen = []
+
+    @rules.register(Affine)
+    def takes_all(layer, inputs, gradient, *args, **kwargs):
+        seen.append((args, kwargs))
+        return right(layer, inputs, gradient)
+
+    assert not check(*around(Affine))
+    assert set(map(str, seen)) == {"((), {})"}
+
+
 @pytest.mark.parametrize("wrong", [3, "Dense", int, None, [layers.Dense]])
 def test_only_classes_of_layers_have_rules(wrong):
     with pytest.raises(TypeError, match=r"subclasses of keras.layers.Layer. Received: "):

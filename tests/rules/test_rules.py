@@ -14,6 +14,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 GROUPS = {**cases.KINDS, **cases.COMBINATIONS, "one-of-each": cases.ONE_OF_EACH}
 # float64: rounding alone, so that a slip in a formula shows. float32: what the package promises.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+# Keras computes adapters in float32 whatever it is told.
+TOLERANCE_OF_LORA = {"float64": 1e-6, "float32": 1e-5}
 
 
 def use(policy):
@@ -44,7 +46,8 @@ def check(group, case, policy, examples=3):
     found, columns, fallbacks = by_rules(group, policy, examples)
     assert not fallbacks
     weights = columns[case]
-    assert loop.relative_error(found[:, weights], expected[:, weights]) < TOLERANCE[policy]
+    tolerance = TOLERANCE_OF_LORA if "lora" in case else TOLERANCE
+    assert loop.relative_error(found[:, weights], expected[:, weights]) < tolerance[policy]
 
 
 def params(groups):

@@ -1,0 +1,42 @@
+"""Low-rank adapters: a frozen matrix W, to which scale * A B is added; A and B are trained.
+
+With d l / d W = sum_t l_t r_t^T, the adapter gets
+
+    d l / d A = sum_t l_t (scale * B r_t)^T  and  d l / d B = sum_t (scale * A^T l_t) r_t^T.
+
+(Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from keras_fisher.rules.gradients import Outer
+
+
+def adapted(layer: Any, a: Any, b: Any, left: Any, right: Any) -> list[tuple[Any, Any]]:
+    """Returns what the adapter of a matrix gets, given the factors of the matrix's gradient.
+
+    Args:
+        layer: A layer whose LoRA is enabled.
+        a: Its variable A, shape `(m, rank)`.
+        b: Its variable B, shape `(rank, n)`.
+        left: Shape `(batch, T, m)`.
+        right: Shape `(batch, T, n)`.
+    """
+    return [
+        (a, Outer(left, through_b(layer, b, right))),
+        (b, Outer(scale(layer) * ops.matmul(left, ops.cast(a, left.dtype)), right)),
+    ]
+
+
+def through_b(layer: Any, b: Any, right: Any) -> Any:
+    """Returns scale * B r for each r in the last axis of `right`."""
+    return scale(layer) * ops.matmul(right, ops.transpose(ops.cast(b, right.dtype)))
+
+
+def scale(layer: Any) -> float:
+    """Returns the factor of A B."""
+    return layer.lora_alpha / layer.lora_rank
