@@ -181,7 +181,7 @@ class SquaredGradientNorms:
         except NotImplementedError:
             return False
         covered = {id(weight) for weight, _ in pairs}
-        return all(id(weight) in covered for weight in call.unit.layer.trainable_weights)
+        return all(id(weight) in covered for weight in call.unit.weights)
 
     def _compare(self, found: np.ndarray, x: Any, labels: Sequence[Any]) -> None:
         """Compares what was found with plain gradients, of the examples that may show an error."""
@@ -261,7 +261,7 @@ class SquaredGradientNorms:
         return ops.cast(tensor, self._dtype) if is_float else tensor
 
     def _gradients_one_by_one(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
-        layer, weights = call.unit.layer, call.unit.layer.trainable_weights
+        layer, weights = call.unit.layer, call.unit.weights
         self._slow[type(layer).__name__] = None
         arguments = keras.tree.flatten((call.args, call.kwargs))
         batched = [i for i, a in enumerate(arguments) if _is_batched(a, by_output[0])]

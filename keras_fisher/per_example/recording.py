@@ -20,10 +20,11 @@ _WHOLE = (keras.layers.RNN, keras.layers.SpectralNormalization, keras.layers.Tim
 
 
 class Unit(NamedTuple):
-    """A layer that is recorded as one, and its rule if it has one."""
+    """A layer that is recorded as one, its rule if it has one, and its weights that are trained."""
 
     layer: keras.layers.Layer
     rule: Rule | None
+    weights: list[keras.Variable]
 
 
 class Call(NamedTuple):
@@ -71,25 +72,27 @@ def is_differentiable(output: Any) -> bool:
     return dtype is not None and keras.backend.is_float_dtype(dtype)
 
 
-def units_of(layer: keras.layers.Layer) -> list[Unit]:
-    """Returns the units that hold the trainable weights of a layer, each once."""
+def units_of(model: keras.layers.Layer) -> list[Unit]:
+    """Returns the units that hold the trainable weights of a model, each once."""
     found: dict[int, Unit] = {}
-    _collect(layer, found)
+    _collect(model, {id(weight) for weight in model.trainable_weights}, found)
     return list(found.values())
 
 
-def _collect(layer: keras.layers.Layer, found: dict[int, Unit]) -> None:
-    if not layer.trainable_weights:
+def _collect(layer: keras.layers.Layer, trained: set[int], found: dict[int, Unit]) -> None:
+    # A frozen layer has no `trainable_weights`, but what is trained inside of it is the model's.
+    weights = [weight for weight in layer.weights if id(weight) in trained]
+    if not weights:
         return
     rule = find(layer) if layer.quantization_mode is None else None
     inner = layer._flatten_layers(include_self=False, recursive=False)
-    held = {id(weight) for sublayer in inner for weight in sublayer.trainable_weights}
-    owns = any(id(weight) not in held for weight in layer.trainable_weights)
+    held = {id(weight) for sublayer in inner for weight in sublayer.weights}
+    owns = any(id(weight) not in held for weight in weights)
     if rule is not None or owns or isinstance(layer, _WHOLE):
-        found[id(layer)] = Unit(layer, rule)
+        found[id(layer)] = Unit(layer, rule, weights)
         return
     for sublayer in inner:
-        _collect(sublayer, found)
+        _collect(sublayer, trained, found)
 
 
 @contextlib.contextmanager

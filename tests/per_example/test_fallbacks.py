@@ -265,3 +265,14 @@ def test_layers_that_are_not_called_and_weights_that_do_not_matter_count_zero():
     assert found == pytest.approx(loop.loop(model, x, y), rel=1e-10)
     paths = [weight.path for weight in model.trainable_weights]
     assert [path for path, n in zip(paths, found.sum(axis=0), strict=True) if n > 0] == paths[:2]
+
+
+def test_what_is_trained_inside_a_frozen_layer_is_no_reason_for_a_fallback():
+    inner = keras.Sequential([layers.Dense(4, "tanh"), layers.Dense(3)])
+    model, x, y = made(sequential(lambda: layers.Dense(3), lambda: inner, lambda: layers.Dense(2)))
+    inner.trainable = False
+    inner.layers[0].trainable = True  # as LoRA does in a model that is frozen otherwise
+    found, messages = loop.measured(model, x, y)
+    assert not messages
+    assert found.shape == (3, 6)
+    assert loop.relative_error(found, loop.loop(model, x, y)) < 1e-10
