@@ -11,7 +11,7 @@ Gradient Computations in Convolutional Neural Networks", 2019). `keras.ops` only
 - `sum_to(values, shape)`: the per-example gradient of a weight that is added or multiplied.
 """
 
-from keras_fisher.rules import convolution, dense, embedding, normalization, scale
+from keras_fisher.rules import convolution, dense, embedding, keras_hub, normalization, scale
 from keras_fisher.rules.gradients import Outer, sum_to
 from keras_fisher.rules.registry import Rule, find, register
 
@@ -22,6 +22,7 @@ __all__ = [
     "dense",
     "embedding",
     "find",
+    "keras_hub",
     "normalization",
     "register",
     "scale",

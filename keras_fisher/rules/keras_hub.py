@@ -1,0 +1,63 @@
+"""Layers of KerasHub that hold weights of their own, known by name: it is not imported here."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_fisher.rules.convolution import convolution
+from keras_fisher.rules.embedding import Rows, embedding, rows_read
+from keras_fisher.rules.gradients import sum_to
+from keras_fisher.rules.registry import register_by_name
+
+
+@register_by_name("keras_hub", "PositionEmbedding")
+def position_embedding(
+    layer: Any, inputs: Any, gradient: Any, start_index: Any = 0, positions: Any = None
+) -> list[tuple[Any, Any]]:
+    """Every example gets the same rows, from `start_index` on, or those at given positions."""
+    table = layer.position_embeddings
+    g = sum_to(gradient, gradient.shape[-2:])
+    if positions is None:
+        return [(table, _Slice(g, start_index, layer.sequence_length))]
+    ids = ops.broadcast_to(ops.cast(positions, "int32"), ops.shape(g)[:2])
+    return [(table, Rows(rows_read(ids, layer.sequence_length), g, layer.sequence_length))]
+
+
+@register_by_name("keras_hub", "ViTPatchingAndEmbedding")
+def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+    """A convolution, a token in front of its patches, and a table of positions that is added."""
+    g, weights = gradient, []
+    if layer.use_class_token:
+        weights.append((layer.class_token, gradient[:, None, :1]))
+        g = gradient[:, 1:]
+    ids = ops.broadcast_to(layer.position_ids, ops.shape(gradient)[:2])
+    grid = [size // patch for size, patch in zip(layer.image_size, layer.patch_size, strict=True)]
+    g = ops.reshape(g, (-1, *grid, g.shape[-1]))
+    if layer.data_format == "channels_first":
+        g = ops.moveaxis(g, -1, 1)
+    weights += embedding(layer.position_embedding, ids, gradient)
+    return weights + convolution(layer.patch_embedding, inputs, g)
+
+
+class _Slice:
+    """Per-example gradients that are 0 but for rows that follow each other.
+
+    Args:
+        g: Those rows, shape `(batch, T, features)`.
+        start: Which of the table is the first of them.
+        rows: How many the table has.
+    """
+
+    def __init__(self, g: Any, start: Any, rows: int) -> None:
+        self._g, self._start, self._rows = g, start, rows
+        self.size = math.prod(g.shape[1:])
+
+    def squared_norms(self) -> Any:
+        return ops.sum(ops.square(self._g), axis=(1, 2))
+
+    def gradient(self) -> Any:
+        whole = ops.zeros((ops.shape(self._g)[0], self._rows, self._g.shape[-1]), self._g.dtype)
+        return ops.slice_update(whole, (0, self._start, 0), self._g)
