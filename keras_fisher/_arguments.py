@@ -73,6 +73,12 @@ def check_given_seed(seed: Any) -> int:
     return check_integer("seed", seed, low=0, high=_LARGEST_SEED)
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether it is a sparse tensor, a `tf.TypeSpec` of one, or a sparse array of SciPy or JAX."""
+    kind = getattr(value, "value_type", value)
+    return hasattr(kind, "dense_shape") or hasattr(kind, "todense")
+
+
 def check_array(name: str, value: Any) -> np.ndarray:
     """`value` as an array, or an error naming `name` unless it is one of examples."""
     try:

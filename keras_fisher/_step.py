@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import autodiff
+from keras_fisher._arguments import is_sparse
 from keras_fisher._labels import only_labels
 from keras_fisher._masks import mask_of
 from keras_fisher.penalties import Penalty
@@ -32,6 +33,23 @@ class StepKind(enum.IntEnum):
 def each(function: Callable[[Any], Any], tensors: Any) -> Any:
     """A function of each tensor of a structure; an optional input that is left out stays `None`."""
     return keras.tree.map_structure(lambda t: None if t is None else function(t), tensors)
+
+
+def each_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
+    """The same, where a function cannot be one of sparse tensors, as that which takes a part.
+
+    Raises:
+        ValueError: if a tensor is sparse.
+    """
+    for leaf in keras.tree.flatten(tensors):
+        if is_sparse(leaf):
+            raise ValueError(
+                "`x` must be dense where a part of a batch is taken (`penalty_batch_size`, "
+                "`micro_batch_size`) and where the gradient is that by the inputs "
+                f"(penalty='gp_x'). Received: {type(leaf).__name__}. "
+                "Make it dense, as tf.sparse.to_dense does, or leave these options out"
+            )
+    return each(function, tensors)
 
 
 def length(x: Any) -> Any:
@@ -187,7 +205,7 @@ class Inputs:
                 "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
                 f"numbers. Received inputs of dtype {dtypes}"
             )
-        return [self.leaves[index] for index in self.indices]
+        return each_dense(lambda leaf: leaf, [self.leaves[index] for index in self.indices])
 
     def replaced(self, floating: Sequence[Any]) -> Any:
         leaves = list(self.leaves)
@@ -234,7 +252,7 @@ class MicroBatches:
     def part(self, index: Any, tensors: Any) -> Any:
         """A part of tensors of shape `(batch, ...)`."""
         rows = self._rows[index]
-        return each(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
+        return each_dense(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
     def mean(self, index: Any, values: Any) -> Any:
         """What the values of a part's examples add to the mean over the batch."""

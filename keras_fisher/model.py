@@ -42,7 +42,7 @@ from keras_fisher._step import (
     PartSeed,
     StepKind,
     apart,
-    each,
+    each_dense,
     fewer,
     length,
     share_of,
@@ -689,7 +689,7 @@ class FisherPenaltyModel(Trainer):
             return result.loss
         gradients = self._plain_gradients(x, y, sample_weight, replica)
         first, replica = self._first(length(x), replica)
-        x, y, where = each(lambda tensor: tensor[:first], (x, only_labels(y), where))
+        x, y, where = each_dense(lambda tensor: tensor[:first], (x, only_labels(y), where))
         mean = self._mean_nll(first, replica)
         weights = [ops.copy(variable) for variable in self.trainable_weights]
         if self.micro_batch_size is None:

@@ -20,8 +20,8 @@ def check_data(data: Any, num_examples: int | None, batch_size: int, needs_label
 
     Raises:
         TypeError: if a number is no integer, or `data` is neither `(x, y)` nor a dataset.
-        ValueError: if a number is below 1, the data is empty or endless, holds fewer examples than
-            `num_examples`, or lacks labels that are needed.
+        ValueError: if a number is below 1, the data is sparse, empty or endless, holds fewer
+            examples than `num_examples`, or lacks labels that are needed.
     """
     _arguments.check_integer("batch_size", batch_size, low=1)
     if num_examples is not None:
@@ -97,6 +97,7 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
             f"Received: a {type(data).__name__} of {len(data)}"
         )
     x, y, _ = batch = _parts(data)
+    _check_dense(batch)
     for leaf in keras.tree.flatten(batch):
         if leaf is not None and not hasattr(leaf, "shape"):
             raise TypeError(
@@ -112,6 +113,15 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
         raise ValueError(_EMPTY)
     if num_examples is not None and num_examples > found:
         raise ValueError(_too_few(num_examples, found))
+
+
+def _check_dense(structure: Any) -> None:
+    for leaf in keras.tree.flatten(structure):
+        if _arguments.is_sparse(leaf):
+            raise ValueError(
+                "`data` must hold dense arrays, whose examples can be taken one by one. "
+                f"Received: {type(leaf).__name__}. Make it dense, as tf.sparse.to_dense does"
+            )
 
 
 def _cardinality(data: keras.utils.PyDataset) -> int:
@@ -130,6 +140,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
             f"Received: {type(data).__name__}"
         )
     spec, cardinality = getattr(data, "element_spec", None), getattr(data, "cardinality", None)
+    _check_dense(spec)
     shapes = _shapes(spec)
     if needs_labels and spec is not None and not _shapes(_parts(spec)[1]):
         raise ValueError("`data` must hold labels. Received: batches of x alone")
@@ -154,6 +165,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
 def _read(data: Any, batch_size: int) -> Iterator[Batch]:
     if not isinstance(data, tuple | list):
         for batch in data:
+            _check_dense(batch)
             yield _parts(batch)
         return
     arrays = _parts(data)
