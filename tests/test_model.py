@@ -324,7 +324,10 @@ def test_loss_in_the_logs_is_the_plain_models(arguments, weighting):
 
 @pytest.mark.parametrize(
     "weighting",
-    [{"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}}, {"sample_weight": np.linspace(0.1, 2, nets.BATCH)}],
+    [
+        {"class_weight": {0: 0.5, 1: 2.0, 2: 1.0}},
+        {"sample_weight": np.linspace(0.1, 2, nets.BATCH)},
+    ],
 )
 def test_class_and_sample_weights_leave_the_penalty_alone(weighting):
     plain, weighted = (nets.compiled("dense", penalty="gp", alpha=1.0) for _ in range(2))
