@@ -16,7 +16,7 @@ JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_ag
 # Tests compile much and compute little.
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
-.PHONY: help demo recipes-demo test test-jax test-lowest test-newest pytest lint format wheel clean
+.PHONY: help demo recipes-demo test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -33,6 +33,9 @@ test: lint pytest test-jax  ## Run the linters, the type checker, the tests and 
 test-jax: $(STAMP)  ## Run the tests that are run with the JAX backend
 	KERAS_BACKEND=jax XLA_FLAGS="$(JAX_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 \
 		--max-worker-restart=0 --dist=loadfile --no-loadscope-reorder -k '$(JAX_CHOICE)' $(JAX_TESTS)
+
+test-slow: $(STAMP)  ## Run the tests that take minutes, such as README's examples after its own installation
+	$(BIN)/python -m pytest -m slow tests
 
 # In environments of their own. Linters are left out: they change their minds between versions.
 test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares
