@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any
@@ -68,9 +69,20 @@ def check_seed(seed: Any) -> int | None:
     return None if seed is None else check_given_seed(seed)
 
 
-def check_given_seed(seed: Any) -> int:
-    """`seed` as an `int`, or an error unless it is an integer of at most 32 bits."""
-    return check_integer("seed", seed, low=0, high=_LARGEST_SEED)
+def check_given_seed(seed: Any, name: str = "seed") -> int:
+    """`seed` as an `int`, or an error naming `name` unless it is an integer of at most 32 bits."""
+    return check_integer(name, seed, low=0, high=_LARGEST_SEED)
+
+
+def check_path(name: str, value: Any) -> str:
+    """`value` as a `str`, or an error naming `name` unless it is a path."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path:
+        raise TypeError(
+            f"`{name}` must be a path, a str or os.PathLike. "
+            f"Received: {name}={value!r} ({type(value).__name__})"
+        )
+    return path
 
 
 def is_sparse(value: Any) -> bool:

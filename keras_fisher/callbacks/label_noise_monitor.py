@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_fisher import _arguments
 from keras_fisher.callbacks._log_writer import LogWriter
+from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
 from keras_fisher.traces.accuracy import check_outputs
 from keras_fisher.traces.meter import outputs_of
@@ -20,7 +21,8 @@ class LabelNoiseMonitor(LogWriter):
     It logs the training accuracy on either group against the labels that are trained on
     (`clean_accuracy`, `noisy_accuracy`: the latter is the fraction of noisy labels memorised), the
     norm of the mini-batch gradient on either (`clean_gradient_norm`, `noisy_gradient_norm`) and
-    the ratio clean to noisy of these (`gradient_norm_ratio`). All in inference mode.
+    the ratio clean to noisy of these (`gradient_norm_ratio`). All in inference mode. Losses that
+    compare each output with a number of its own, such as the squared error, get one-hot labels.
 
     Order of callbacks is as in `FisherTrace`.
 
@@ -45,8 +47,8 @@ class LabelNoiseMonitor(LogWriter):
 
     Raises:
         ValueError: if the arrays differ in length, or all examples are of one kind; when training
-            begins, if the model has no known likelihood, or no output for each class (a subclassed
-            one: at the end of the first epoch).
+            begins, if the model has no known likelihood, or no output for each label of `y` (a
+            subclassed one: at the end of the first epoch).
     """
 
     def __init__(
@@ -75,23 +77,26 @@ class LabelNoiseMonitor(LogWriter):
             "noisy": (x[is_noisy], y[is_noisy]),
         }
         self._meter: GradientNormMeter | None = None
+        self._targets: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_meter": None}
+        return super().__getstate__() | {"_meter": None, "_targets": {}}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._meter = GradientNormMeter(self.model)
         outputs = outputs_of(self.model)
-        if outputs is not None:
-            check_outputs(self.model, outputs)
+        self._targets = {} if outputs is None else self._targets_of(outputs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
+        if not self._targets:  # of a subclassed model
+            x = self._groups["clean"][0][: self.batch_size]
+            self._targets = self._targets_of(self.model.predict(x, verbose=0))
         measured = {}
         for name, (x, y) in self._groups.items():
             measured[f"{name}_accuracy"] = accuracy(self.model, x, y)
-            norm = self._gradient_norm(x, y)
+            norm = self._gradient_norm(x, self._targets[name])
             self._warn_of_nan(norm, f"at the end of epoch {epoch}")
             measured[f"{name}_gradient_norm"] = norm
         noisy_norm = measured["noisy_gradient_norm"]
@@ -104,6 +109,23 @@ class LabelNoiseMonitor(LogWriter):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         self._meter = None
+
+    def _targets_of(self, outputs: Any) -> dict[str, np.ndarray]:
+        """The labels of each group as the model's loss takes them."""
+        check_outputs(self.model, outputs)
+        width = outputs.shape[1]
+        labels = {name: y for name, (_, y) in self._groups.items()}
+        all_labels = np.concatenate([*labels.values()])
+        low, high = all_labels.min(), all_labels.max()
+        if not 0 <= low <= high < width:
+            raise ValueError(
+                f"`y` must hold labels from 0 to {width - 1}, one for each of the {width} outputs "
+                f"of {self.model.name!r}. Received: labels from {low} to {high}"
+            )
+        assert self._meter is not None
+        if isinstance(self._meter._likelihood, Bernoulli | Gaussian):
+            return {name: np.eye(width, dtype="float32")[y] for name, y in labels.items()}
+        return labels
 
     def _gradient_norm(self, x: np.ndarray, y: np.ndarray) -> float:
         assert self._meter is not None

@@ -73,7 +73,7 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
         alphas = grids.alphas() if alphas is None else alphas
         self._alphas = _choices("alphas", alphas, _arguments.check_non_negative)
         self._learning_rates = _choices("learning_rates", learning_rates, _arguments.check_positive)
-        self._seeds = _choices("seeds", seeds, lambda n, v: _arguments.check_integer(n, v, low=0))
+        self._seeds = _choices("seeds", seeds, lambda n, v: _arguments.check_given_seed(v, n))
         self._optimizer = optimizer or _sgd
         self._metrics = list(metrics)
         self._penalty = penalty

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras_tuner
 
+from keras_fisher import _arguments
 from keras_fisher.tuning.oracle import GridOracle
 
 
@@ -43,10 +44,14 @@ class GridSearch(keras_tuner.Tuner):
         directory: The folder of the search.
         project_name: A folder in it.
         overwrite: Whether to begin anew, and delete what is there.
-        **kwargs: Other arguments of `keras_tuner.Tuner`.
+        max_retries_per_trial: How often a trial that failed is run again.
+        max_consecutive_failed_trials: After how many failed trials in a row the search stops.
+        **kwargs: Other arguments of `keras_tuner.Tuner`, such as `executions_per_trial`.
 
     Raises:
-        ValueError: if a worker is to overwrite what others have found.
+        TypeError: if an argument is of another type.
+        ValueError: if a number is out of range, `keras_tuner.Tuner` does not know an argument, or a
+            worker is to overwrite what others have found.
     """
 
     def __init__(
@@ -57,8 +62,12 @@ class GridSearch(keras_tuner.Tuner):
         directory: str | os.PathLike[str] = "search",
         project_name: str = "grid",
         overwrite: bool = False,
+        max_retries_per_trial: int = 0,
+        max_consecutive_failed_trials: int = 3,
         **kwargs: Any,
     ) -> None:
+        directory = _arguments.check_path("directory", directory)
+        project_name = _arguments.check_path("project_name", project_name)
         worker = os.environ.get("KERASTUNER_TUNER_ID", "chief")
         if overwrite and "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in worker:
             raise ValueError(
@@ -66,9 +75,17 @@ class GridSearch(keras_tuner.Tuner):
                 f"Received: overwrite=True with KERASTUNER_TUNER_ID={worker}"
             )
         super().__init__(
-            GridOracle(objective=objective),
+            GridOracle(
+                objective=objective,
+                max_retries_per_trial=_arguments.check_integer(
+                    "max_retries_per_trial", max_retries_per_trial, low=0
+                ),
+                max_consecutive_failed_trials=_arguments.check_integer(
+                    "max_consecutive_failed_trials", max_consecutive_failed_trials, low=1
+                ),
+            ),
             hypermodel,
-            directory=os.fspath(directory),
+            directory=directory,
             project_name=project_name,
             overwrite=overwrite,
             **kwargs,

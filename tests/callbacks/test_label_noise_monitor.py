@@ -68,3 +68,57 @@ def test_label_noise_monitor_refuses_a_model_without_an_output_for_each_class(ta
     with pytest.raises(ValueError, match=r"an output for each class.*Received: .*\(None, 1\)"):
         model.fit(x, y > 0, verbose=0, callbacks=[kf.callbacks.LabelNoiseMonitor(x, y, is_noisy)])
     np.testing.assert_array_equal(nets.flat(model.weights), before)
+
+
+class Subclassed(keras.Model):
+    """A model whose outputs are not known before it is called."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.dense = keras.layers.Dense(width)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_labels_beyond_the_outputs_are_refused_before_training(task):
+    x, y, is_noisy = task
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(nets.CLASSES - 1)])
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    before = nets.flat(model.weights)
+    monitor = kf.callbacks.LabelNoiseMonitor(x, y, is_noisy)
+    message = (
+        f"labels from 0 to {nets.CLASSES - 2}, .*Received: labels from 0 to {nets.CLASSES - 1}"
+    )
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, y % 2, verbose=0, callbacks=[monitor])
+    np.testing.assert_array_equal(nets.flat(model.weights), before)
+    subclassed = Subclassed(nets.CLASSES - 1)
+    subclassed.compile("sgd", nets.loss(), run_eagerly=True)
+    with pytest.raises(ValueError, match=message):
+        subclassed.fit(x, y % 2, verbose=0, callbacks=[monitor])
+
+
+LOSSES = (
+    keras.losses.MeanSquaredError(),
+    keras.losses.BinaryCrossentropy(from_logits=True),
+    keras.losses.CategoricalCrossentropy(from_logits=True),
+)
+
+
+@pytest.mark.parametrize("make", ["functional", "subclassed"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_are_of_the_labels_that_the_loss_compares_with(task, make, loss):
+    x, y, is_noisy = task
+    head = keras.layers.Dense(nets.CLASSES)
+    model = keras.Sequential([keras.Input((4,)), head])
+    if make == "subclassed":
+        model = Subclassed(nets.CLASSES)
+    model.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
+    targets = np.eye(nets.CLASSES, dtype="float32")[y]
+    monitor = kf.callbacks.LabelNoiseMonitor(x, y, is_noisy, batch_size=8, gradient_batches=2)
+    history = model.fit(x, targets, verbose=0, callbacks=[monitor]).history
+    for name, group in (("clean", ~is_noisy), ("noisy", is_noisy)):
+        data = (x[group], targets[group])
+        norm = kf.gradient_norm(model, data, batch_size=8, num_examples=16).value
+        assert history[f"{name}_gradient_norm"][-1] == pytest.approx(norm, rel=1e-5)

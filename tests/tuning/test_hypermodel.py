@@ -59,6 +59,7 @@ def test_an_optimizer_of_one_s_own():
         ({"alphas": [-1.0]}, ValueError, "`alphas` must be at least 0"),
         ({"learning_rates": [0.0]}, ValueError, "`learning_rates` must be positive"),
         ({"seeds": [0.5]}, TypeError, "`seeds` must be an integer"),
+        ({"seeds": [0, 2**33]}, ValueError, r"`seeds` must be .* \[0, 4294967295\].*8589934592"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(changes, error, message):

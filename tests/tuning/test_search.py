@@ -2,6 +2,7 @@
 
 import keras
 import keras_tuner
+import numpy as np
 import pytest
 
 from keras_fisher.tuning import GridSearch
@@ -54,3 +55,52 @@ def test_a_trial_that_was_killed_is_left_if_the_grid_no_longer_has_it(tmp_path):
         trained(tmp_path, 0.01, 0.1, killed_at=0.1)
     assert trained(tmp_path, 0.01, 1.0) == [(1.0, 0.0), (1.0, 0.9)]
     assert trained(tmp_path, 0.01, 0.1, 1.0) == [(0.1, 0.0), (0.1, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"directory": np.zeros(3)}, TypeError, r"`directory` must be a path.*\(ndarray\)"),
+        ({"directory": b"x"}, TypeError, r"`directory` must be a path.*\(bytes\)"),
+        ({"directory": None}, TypeError, r"`directory` must be a path.*\(NoneType\)"),
+        ({"directory": ""}, TypeError, r"`directory` must be a path.*\(str\)"),
+        ({"project_name": np.zeros(3)}, TypeError, r"`project_name` must be a path.*\(ndarray\)"),
+        ({"max_retries_per_trial": -1}, ValueError, "`max_retries_per_trial` must be .* >= 0"),
+        ({"max_retries_per_trial": 0.5}, TypeError, "`max_retries_per_trial` must be an integer"),
+        ({"max_consecutive_failed_trials": 0}, ValueError, "`max_consecutive_failed_trials` must"),
+    ],
+)
+def test_what_a_search_does_not_take_is_named(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        GridSearch(Scores([0.1]), **{"directory": tmp_path} | arguments)
+    assert not any(tmp_path.iterdir())
+
+
+class Failing(Scores):
+    """Its trials fail a number of times."""
+
+    def __init__(self, alphas, failures):
+        super().__init__(alphas)
+        self.failures = failures
+
+    def fit(self, hp, model, **_):
+        if self.failures:
+            self.failures -= 1
+            raise OSError("for once")
+        return super().fit(hp, model)
+
+
+def test_trials_that_fail_are_run_again_as_often_as_asked(tmp_path):
+    failing = Failing([0.1, 0.2], failures=2)
+    tuner = GridSearch(failing, directory=tmp_path, max_retries_per_trial=2)
+    tuner.search(verbose=0)
+    assert failing.trained == [(0.1, 0.0), (0.1, 0.9), (0.2, 0.0), (0.2, 0.9)]
+    assert all(trial.status == "COMPLETED" for trial in tuner.oracle.trials.values())
+
+
+def test_a_search_stops_after_as_many_failures_in_a_row_as_asked(tmp_path):
+    failing = Failing([0.1, 0.2, 0.3], failures=9)
+    tuner = GridSearch(failing, directory=tmp_path, max_consecutive_failed_trials=2)
+    with pytest.raises(RuntimeError, match="consecutive failures"):
+        tuner.search(verbose=0)
+    assert failing.failures == 7
