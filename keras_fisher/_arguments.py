@@ -26,26 +26,49 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> in
 
 
 def check_real(name: str, value: Any, accepted: str = "a number") -> float:
-    """`value` as a `float`, or an error naming `name` unless it is a real number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """`value` as a `float`, or an error naming `name` unless it is a real number.
+
+    An array or a tensor of shape () is one, unless it is symbolic.
+    """
+    number = _item(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(
             f"`{name}` must be {accepted}. Received: {name}={value!r} ({type(value).__name__})"
         )
-    return float(value)
+    return float(number)
+
+
+def _item(value: Any) -> Any:
+    """The item of an array or a tensor of shape (); any other value as it is."""
+    if getattr(value, "shape", None) != ():
+        return value
+    try:
+        return np.asarray(value).item()
+    except (NotImplementedError, TypeError, ValueError):  # a symbolic tensor, in TensorFlow or JAX
+        return value
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """`value` as a `bool`, or an error naming `name` unless it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
 
 
 def check_positive(name: str, value: Any) -> float:
     """`value` as a `float`, or an error naming `name` unless it is positive and finite."""
-    if not 0 < check_real(name, value, "a number, positive and finite") < math.inf:
+    number = check_real(name, value, "a number, positive and finite")
+    if not 0 < number < math.inf:
         raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value}")
-    return float(value)
+    return number
 
 
 def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and finite") -> float:
     """`value` as a `float`, or an error naming `name` unless it is at least 0 and finite."""
-    if not 0 <= check_real(name, value, f"a number, {accepted}") < math.inf:
+    number = check_real(name, value, f"a number, {accepted}")
+    if not 0 <= number < math.inf:
         raise ValueError(f"`{name}` must be {accepted}. Received: {name}={value}")
-    return float(value)
+    return number
 
 
 def check_count_or_share(name: str, value: Any) -> int | float | None:

@@ -143,6 +143,23 @@ def test_alpha_reads_what_was_set():
     assert model.alpha == 0.5
 
 
+SCALARS = {
+    "array": np.array,
+    "float32": np.float32,
+    "tensor": keras.ops.convert_to_tensor,
+    "variable": keras.Variable,
+}
+
+
+@pytest.mark.parametrize("kind", SCALARS)
+def test_alpha_may_be_a_scalar_of_any_kind(kind):
+    model = nets.compiled("dense", alpha=SCALARS[kind](0.1))
+    assert model.alpha == 0.1
+    model.alpha = SCALARS[kind](0.3)
+    assert model.alpha == 0.3
+    assert type(model.get_config()["alpha"]) is float
+
+
 def test_a_schedule_acts_as_if_alpha_were_set_before_each_step():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2, 5], [0.0, 0.5, 0.125])
     values = [0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.125, 0.125]

@@ -17,7 +17,8 @@ tf = pytest.importorskip("tensorflow")
 
 BAD_ARGUMENTS = [
     *(("alpha", value, ValueError) for value in (-0.1, np.nan, np.inf)),
-    *(("alpha", value, TypeError) for value in ("0.1", None, True)),
+    *(("alpha", value, TypeError) for value in ("0.1", None, True, np.array([0.1]))),
+    ("alpha", keras.KerasTensor(()), TypeError),
     *(("penalty", value, ValueError) for value in ("fisher", None)),
     *(("gradient", value, ValueError) for value in ("forward", None)),
     *(("update_freq", value, ValueError) for value in (0, -1)),

@@ -142,6 +142,7 @@ class EarlyPhase(Measuring):
 
 
 def _check_finite(name: str, value: Any) -> float:
-    if not math.isfinite(_arguments.check_real(name, value)):
+    number = _arguments.check_real(name, value)
+    if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
-    return float(value)
+    return number
