@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _probabilities, autodiff, likelihoods
+from keras_fisher import _arguments, _probabilities, autodiff, likelihoods
 from keras_fisher._labels import check_classes, check_numbers, known_outputs, only_labels
 from keras_fisher._masks import any_present, both, mask_of, present
 from keras_fisher.likelihoods import Likelihood
@@ -75,6 +75,7 @@ class Meter(abc.ABC):
         With `verbose` a progress bar is shown once it has taken some seconds.
         """
         check_data(data, num_examples, batch_size, self.needs_labels)
+        _arguments.check_bool("by_layer", by_layer)
         autodiff.synchronise(self._model)
         if self.needs_labels and isinstance(data, tuple | list):
             check_classes(self._likelihood, data[1], self._known_outputs)
@@ -82,9 +83,23 @@ class Meter(abc.ABC):
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
             read = shown(read, num_examples or total)
+        are_finite: list[Any] = []
+
+        def prepared() -> Iterator[tuple[Any, Labels]]:
+            for batch in read:
+                x, y = self._prepared(batch)
+                are_finite.extend(_are_finite(x))
+                yield x, y
+
         try:
             with _losses_kept(self._model):
-                measured = self._measure((self._prepared(batch) for batch in read), by_layer)
+                measured = self._measure(prepared(), by_layer)
+            # A model may know what to do with inputs that are not finite.
+            if not np.isfinite(measured).all() and not all(map(bool, are_finite)):
+                raise ValueError(
+                    "`data` must hold finite inputs. Received: inputs that are NaN or infinite, "
+                    "and a measurement that is"
+                )
         except Exception as error:
             error.add_note(f"(While `model`, {self._model.name!r}, was measured on `data`.)")
             raise
@@ -191,6 +206,15 @@ def outputs_of(model: keras.Model) -> Any:
 def backbone_of(model: keras.Model) -> keras.Model:
     """The model itself, or the one that it wraps."""
     return model.backbone if isinstance(model, FisherPenaltyModel) else model
+
+
+def _are_finite(x: Any) -> list[Any]:
+    """Whether all numbers are finite in each dense tensor of floating-point inputs."""
+    return [
+        ops.all(ops.isfinite(leaf))
+        for leaf in keras.tree.flatten(x)
+        if hasattr(leaf, "__array__") and keras.backend.is_float_dtype(leaf.dtype)
+    ]
 
 
 @contextlib.contextmanager

@@ -31,7 +31,14 @@ def compiled():
 
 MODEL = compiled()
 SHAPE = {"input_shape": (8, 8, 3), "num_classes": 3}
-MEASURED = {"model": MODEL, "data": DATA, "num_examples": 4, "batch_size": 4, "seed": 0}
+MEASURED = {
+    "model": MODEL,
+    "data": DATA,
+    "num_examples": 4,
+    "batch_size": 4,
+    "by_layer": True,
+    "seed": 0,
+}
 WATCHED = {"data": DATA, "freq": 1, "num_examples": 4, "batch_size": 4, "seed": 0}
 SEEDLESS = {key: value for key, value in MEASURED.items() if key != "seed"}
 # Each public function or class, with arguments that it takes.

@@ -233,6 +233,40 @@ def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
+    x = X.copy()
+    x[7, 1] = value
+    for data in ((x, Y), backend.batches(x, Y, 5)):
+        with pytest.raises(ValueError, match=r"`data` must hold finite inputs. Received: .*NaN"):
+            measure(dense(), data)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_model_may_take_inputs_that_are_no_numbers(measure):
+    class Filled(keras.layers.Layer):
+        def call(self, inputs):
+            return keras.ops.nan_to_num(inputs, nan=0.5)
+
+    x = X.copy()
+    x[7, 1] = np.nan
+    plain = nets.build("dense")
+    net = keras.Sequential([keras.Input((4,)), Filled(), plain])
+    arguments = {"likelihood": kf.likelihoods.Categorical()}
+    if measure is not kf.gradient_norm:
+        arguments["seed"] = 0
+    expected = measure(plain, (np.nan_to_num(x, nan=0.5), Y), **arguments)
+    assert measure(net, (x, Y), **arguments) == pytest.approx(expected, rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("value", [1, "yes", None, X])
+def test_by_layer_is_true_or_false(measure, value):
+    with pytest.raises(TypeError, match=r"`by_layer` must be True or False. Received: by_layer="):
+        measure(dense(), (X, Y), by_layer=value)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_an_optional_input_that_is_left_out_is_told_of(measure):
     with pytest.raises(ValueError, match=r"`data` must hold every input .* optional ones too"):
         measure(dense(), ([X, None], Y))
