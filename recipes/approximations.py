@@ -15,8 +15,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from experiment import picture  # first: it meets Ctrl-C with a sentence
+
+# isort: split
 import numpy as np
-from experiment import picture
 from experiment.command import main
 from experiment.correlation import log_pearson
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+from experiment import picture  # first: it meets Ctrl-C with a sentence
+
+# isort: split
 import numpy as np
-from experiment import picture
 from experiment.command import main
 from experiment.correlation import spearman
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED

@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiment import picture  # first: it meets Ctrl-C with a sentence
+
+# isort: split
 import numpy as np
-from experiment import picture
 from experiment.command import main
 from experiment.correlation import pearson, spearman
 from experiment.paper import DIGITS, SECTION_3, SMALL_WATCHED

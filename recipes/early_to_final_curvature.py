@@ -18,8 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiment import picture  # first: it meets Ctrl-C with a sentence
+
+# isort: split
 import numpy as np
-from experiment import picture
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Recipe, Result

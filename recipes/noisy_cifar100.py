@@ -22,9 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiment import picture  # first: it meets Ctrl-C with a sentence
+
+# isort: split
 import matplotlib.pyplot as plt
 import numpy as np
-from experiment import picture
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4_1, SMALL_C10
 from experiment.recipe import Recipe, Result, as_alpha, tuned

@@ -31,3 +31,23 @@
 | `versions.py` | which packages a run was made with |
 | `errors.py` | what bad input raises |
 """
+
+import multiprocessing
+import sys
+from types import TracebackType
+
+_show = sys.excepthook
+
+
+def _interrupted(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Says in a sentence that Ctrl-C came while the packages were imported."""
+    if not issubclass(kind, KeyboardInterrupt):
+        _show(kind, error, traceback)
+    elif multiprocessing.parent_process() is None:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+
+
+# Importing Keras takes seconds, before `command.main` can do it.
+sys.excepthook = _interrupted

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -105,6 +106,7 @@ def _begin(epochs: Any) -> None:
     """Prepares a process to train, and to end with the one that has started it."""
     global _epochs
     _epochs = epochs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one.
     parent = multiprocessing.parent_process()
     assert parent is not None
 
