@@ -59,6 +59,11 @@ def inside(folder: Path, name: Any, suffix: str) -> Path:
     return folder / name
 
 
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether a file could not be written because nothing can be where it is."""
+    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
     """Lets `write` write a file beside the one at `path`, which it then takes the place of.
 
@@ -78,7 +83,8 @@ def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
         write(part)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink(missing_ok=True)
         raise OSError(
             f"{path} could not be written: {error.strerror or error}. The file that was "
             "there before is left as it was."

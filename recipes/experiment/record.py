@@ -166,7 +166,9 @@ class Record(keras.callbacks.Callback):
 
 def clear(folder: Path) -> None:
     """Removes the checkpoint of a finished run."""
-    (folder / "progress.json").unlink(missing_ok=True)
+    path = folder / "progress.json"
+    if path.exists():  # A read-only folder has none.
+        path.unlink(missing_ok=True)
     _remove_all_but(folder)
 
 

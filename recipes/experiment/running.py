@@ -33,8 +33,11 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     """Trains a run that is not finished, and returns its best validation accuracy."""
     folder = out / run.name
     claim(folder, run, devices)
-    with locked(folder) if devices.is_chief else contextlib.nullcontext():
-        is_finished = (folder / "results.json").exists()
+    results_file = folder / "results.json"
+    # What is finished needs no lock, so its folder may be read-only.
+    is_locked = devices.is_chief and not results_file.exists()
+    with locked(folder) if is_locked else contextlib.nullcontext():
+        is_finished = results_file.exists()
         devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
         if not is_finished:
             known = registered()

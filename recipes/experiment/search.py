@@ -33,19 +33,25 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
     planned = recipe.all_runs(settings)
     if (out / CHOSEN).exists():
         read_chosen(out)  # or an error, before any training
+        if not (os.access(out, os.W_OK) or _missing(planned, out)):
+            return
     with Progress(planned) as progress:
         for part, setting in settings.items():
             _train(RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices))
     if _is_worker():
         return  # Others may still train what this one did not.
-    found = results.read([out])
-    missing = sorted({run.name for run in planned} - {run["name"] for run in found})
-    if missing:
+    if missing := _missing(planned, out):
         raise SettingsError(
             f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
             "its folders search_*, and start the same command again: it trains what is missing."
         )
-    write_chosen(settings, found, out)
+    write_chosen(settings, results.read([out]), out)
+
+
+def _missing(planned: Sequence[Run], out: Path) -> list[str]:
+    """The names of the runs that are not finished."""
+    finished = {run["name"] for run in results.read([out])}
+    return sorted({run.name for run in planned} - finished)
 
 
 def _train(tuner: RunTuner) -> None:

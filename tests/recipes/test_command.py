@@ -2,9 +2,15 @@
 
 import gc
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import early_to_final_curvature
 import keras
@@ -61,6 +67,57 @@ def test_a_run_leaves_no_graph_in_memory(tmp_path):
     before = graphs()
     run(tmp_path, "--methods", "baseline", "fp")
     assert graphs() <= before
+
+
+@pytest.fixture
+def read_only(finished):
+    """A finished folder that cannot be written to, by whoever runs the tests."""
+    with tempfile.TemporaryDirectory() as name:
+        out = shutil.copytree(finished[0], Path(name) / "out")
+        folders = [Path(name), out, *(path for path in out.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        user = os.geteuid()
+        if not user:
+            os.seteuid(65534)  # the superuser writes everywhere
+        yield out
+        os.seteuid(user)
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_a_finished_run_in_a_read_only_folder_shows_its_table(read_only, capsys):
+    table = (read_only / "table.md").read_text()
+    with pytest.raises(PermissionError):
+        (read_only / "new").write_text("")
+    run(read_only, "--methods", "baseline", "fp")
+    shown = capsys.readouterr().out
+    assert table in shown
+    assert f"{read_only / 'figure.png'} could not be written: Permission denied" in shown
+    report.main([str(read_only)])
+    assert table in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_finished_needs_a_folder_that_can_be_written(read_only):
+    with pytest.raises(SystemExit, match=r"error: .*Permission denied"):
+        run(read_only, "--methods", "gp_r")
+
+
+@pytest.mark.parametrize("module", ["experiment", "tensorflow.python.platform"])
+def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
+    recipe = Path(noisy_cifar100.__file__)
+    command = [sys.executable, "-X", "importtime", str(recipe), "--dry-run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        said = []
+        for line in process.stderr:
+            if line.startswith("import time:"):
+                if line.endswith(f" {module}\n"):
+                    process.send_signal(signal.SIGINT)
+            else:
+                said.append(line)
+    assert process.returncode
+    assert said[-2:] == ["\n", "Interrupted. The same command goes on from here.\n"]
+    assert not any("Traceback" in line for line in said)
 
 
 def test_parts_of_a_grid_are_put_together(finished, tmp_path, monkeypatch, capsys):
