@@ -60,14 +60,22 @@ def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
 
 def check_numbers(labels: Any) -> None:
     """Refuses labels that are strings or other objects."""
-    dtype = getattr(labels, "dtype", None)
-    if dtype is None or getattr(dtype, "kind", None) == "O":  # a data frame, or a column of one
-        dtype = np.asarray(labels).dtype
-    if dtype == "string" or getattr(dtype, "kind", None) in ("U", "S", "O"):
+    if is_text(labels):
+        dtype = getattr(labels, "dtype", None) or np.asarray(labels).dtype
         raise ValueError(
             "`y` must hold numbers, such as an integer from 0 for each class. "
             f"Received: labels of dtype {dtype}"
         )
+
+
+def is_text(data: Any) -> bool:
+    """Whether an array, a tensor or a value holds strings or other objects instead of numbers."""
+    dtype = getattr(data, "dtype", None)
+    is_frame = dtype is None and hasattr(data, "__array__")
+    if is_frame or getattr(dtype, "kind", None) == "O":  # a column of a frame may hold numbers
+        dtype = np.asarray(data).dtype
+    is_value = isinstance(data, str | bytes)
+    return is_value or dtype == "string" or getattr(dtype, "kind", None) in ("U", "S", "O")
 
 
 def _outside_classes(bound: int) -> str:

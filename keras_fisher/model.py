@@ -24,6 +24,7 @@ from keras_fisher._labels import (
     check_classes,
     checked_labels,
     counted_labels,
+    is_text,
     known_outputs,
     only_labels,
 )
@@ -77,6 +78,10 @@ _WEIGHTS_OF_ANOTHER = (
 _ONE_OUTPUT = (
     "Wrap the part with one of them: of a functional model, "
     "keras.Model(backbone.inputs, backbone.outputs[0])."
+)
+_NOT_PREPROCESSED = (
+    "The preprocessor of {!r}, which its own `fit` applies, is not applied by FisherPenaltyModel: "
+    "map the data with backbone.preprocessor first."
 )
 _IGNORED = (
     "The penalty of {!r} is ignored, which is trained as a layer of {!r}: a FisherPenaltyModel is "
@@ -224,6 +229,8 @@ class FisherPenaltyModel(Trainer):
                 "Bernoulli(), Gaussian() or one of your own) or None. "
                 f"Received: {likelihood!r}"
             )
+        if getattr(backbone, "preprocessor", None) is not None:
+            warn_once(_NOT_PREPROCESSED.format(backbone.name))
         # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
         kwargs.setdefault("dtype", backbone.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
@@ -366,6 +373,7 @@ class FisherPenaltyModel(Trainer):
         context = get_global_attribute("current_call_ctx")
         if training and context is not None and context.entry_layer is not self:
             warn_once(_IGNORED.format(self.name, context.entry_layer.name))
+        _check_preprocessed(self.backbone, inputs)
         outputs = self.backbone(inputs, training=training)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
@@ -397,6 +405,7 @@ class FisherPenaltyModel(Trainer):
         y = given.get("y")
         if self.likelihood is not None and hasattr(only_labels(y), "__array__"):
             check_classes(self.likelihood, y, known_outputs(self.backbone))
+        _check_preprocessed(self.backbone, given.get("x"))
         given["callbacks"] = with_teller(given.get("callbacks"), self._watch)
         autodiff.synchronise(self)
         self._state.full_size.assign(0)  # batches may be smaller than those of another fit
@@ -887,6 +896,20 @@ def _check_backbone(backbone: Any) -> None:
             "`backbone` must neither be nor hold a FisherPenaltyModel, whose own penalty would be "
             f"ignored. Received: {backbone.name!r}, with {inner[0].name!r}. Wrap its plain "
             "`backbone`."
+        )
+
+
+def _check_preprocessed(backbone: keras.Model, x: Any) -> None:
+    """Refuses strings, or a dataset of them, for a task of KerasHub, whose `fit` preprocesses."""
+    if getattr(backbone, "preprocessor", None) is None:
+        return
+    if hasattr(x, "element_spec"):
+        x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    if any(map(is_text, keras.tree.flatten(x))):
+        raise ValueError(
+            "`x` must be preprocessed for a backbone that has a `preprocessor`, which "
+            f"FisherPenaltyModel does not apply. Received: strings for {backbone.name!r}. Map the "
+            "data with backbone.preprocessor first."
         )
 
 

@@ -281,6 +281,64 @@ def test_a_data_set_of_labels_that_are_strings_is_refused_by_name():
         nets.compiled("dense").fit(data, verbose=0)
 
 
+class Task(keras.Model):
+    """As tasks of KerasHub are: functional, of preprocessed inputs, with what preprocesses them."""
+
+    made = 0
+
+    def __init__(self, preprocessor):
+        tokens = keras.Input((5,), dtype="int32")
+        x = layers.GlobalAveragePooling1D()(layers.Embedding(7, 4)(tokens))
+        Task.made += 1  # each has a name of its own, as a warning is shown once for each
+        super().__init__(tokens, layers.Dense(nets.CLASSES)(x), name=f"made_{Task.made}")
+        self.preprocessor = preprocessor
+
+
+def tokenized(texts, labels):
+    return np.array([[len(text)] * 5 for text in texts], "int32"), labels
+
+
+TEXTS = ["a", "bc", "def"] * 2
+RAW = {
+    "a list": TEXTS,
+    "an array": np.array(TEXTS),
+    "objects": np.array(TEXTS, object),
+    "a data set": tf.data.Dataset.from_tensors((TEXTS, nets.labels())),
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_strings_for_a_task_with_a_preprocessor_are_refused(kind):
+    model = FisherPenaltyModel(Task(tokenized))
+    model.compile("sgd", nets.loss())
+    y = () if kind == "a data set" else (nets.labels(),)
+    with pytest.raises(ValueError, match=r"`x` must be preprocessed.*strings.*preprocessor first"):
+        model.fit(RAW[kind], *y, verbose=0)
+    data = model.backbone.preprocessor(TEXTS, nets.labels())
+    assert np.isfinite(model.fit(*data, verbose=0).history["loss"][0])
+    assert np.isfinite(model.fit(backend.batches(*data, 3), verbose=0).history["loss"][0])
+
+
+def test_a_preprocessor_that_is_not_applied_is_reported(caplog):
+    FisherPenaltyModel(Task(None))
+    assert not caplog.text
+    task = Task(tokenized)
+    FisherPenaltyModel(task)
+    assert f"The preprocessor of '{task.name}'" in caplog.text
+    assert "is not applied" in caplog.text
+
+
+@backend.tensorflow_only  # JAX has no strings
+def test_a_model_that_takes_strings_trains_on_them():
+    vectorize = layers.TextVectorization(vocabulary=["a", "bc", "def"], output_sequence_length=2)
+    inputs = keras.Input((1,), dtype="string")
+    x = layers.Flatten()(layers.Embedding(7, 4)(vectorize(inputs)))
+    model = FisherPenaltyModel(keras.Model(inputs, layers.Dense(nets.CLASSES)(x)))
+    model.compile("sgd", nets.loss())
+    data = tf.data.Dataset.from_tensors((np.array(TEXTS)[:, None], nets.labels()))
+    assert np.isfinite(model.fit(data, verbose=0).history["loss"][0])
+
+
 def test_labels_in_a_column_or_a_frame_of_pandas_are_checked():
     pandas = pytest.importorskip("pandas")
     x, y = DATA[0], np.arange(nets.BATCH) % nets.CLASSES
