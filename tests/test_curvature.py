@@ -167,6 +167,18 @@ def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
     assert "cannot differentiate" in warnings.messages[0]
 
 
+@pytest.mark.usefixtures("float64")
+def test_a_convolution_in_a_loop_is_measured_as_that_out_of_it():
+    def measured(unroll):
+        keras.utils.set_random_seed(1)
+        lstm = layers.ConvLSTM2D(1, 3, padding="same", unroll=unroll)
+        return forms(chain((2, 3, 3, 1), lstm, layers.Flatten()), by_layer=True, batch_size=5)
+
+    looped, unrolled = measured(unroll=False), measured(unroll=True)
+    assert looped.value == pytest.approx(unrolled.value, rel=1e-9)
+    assert looped.stderr == pytest.approx(unrolled.stderr, rel=1e-9)
+
+
 @backend.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_wrong_form_is_noticed(warnings, monkeypatch):

@@ -50,17 +50,18 @@ def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[
     """
     tapped: list[Any] = []
     context = _context()
-    with tf.GradientTape(watch_accessed_variables=False) as tape, quick_convolutions():
 
-        def tap(tensor: Any) -> Any:
-            if _context() is not context:
-                raise InnerGraphError
-            tape.watch(tensor)
-            tapped.append(tensor)
-            return tensor
+    def tap(tensor: Any) -> Any:
+        if _context() is not context:
+            raise InnerGraphError
+        tape.watch(tensor)
+        tapped.append(tensor)
+        return tensor
 
-        value, others = objective(tap)
-    return tapes.dense(tape.gradient(value, tapped)), others
+    with quick_convolutions():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            value, others = objective(tap)
+        return tapes.dense(tape.gradient(value, tapped)), others
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
@@ -112,7 +113,8 @@ def quadratic_forms(
         g = tapes.zeros_for_none(tapes.dense(inner.gradient(value, sources)), sources)
 
     def form(z: Sequence[Any]) -> Any:
-        h_z = tapes.second_gradient(outer, g, sources, z)
+        with quick_convolutions():
+            h_z = tapes.second_gradient(outer, g, sources, z)
         sums = [
             tf.reduce_sum(tapes.promoted(a) * tapes.promoted(b))
             for a, b in zip(z, h_z, strict=True)

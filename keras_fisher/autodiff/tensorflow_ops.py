@@ -1,17 +1,22 @@
 """TensorFlow operations with other derivatives than TensorFlow's own, for the time of a trace.
 
-`exact_moments` and `exact_pooling` are right where TensorFlow is wrong; `quick_convolutions` is
+`exact_moments` and `exact_gradients` are right where TensorFlow is wrong; `quick_convolutions` is
 quick where it is slow. A `tf.function` that was traced outside keeps TensorFlow's own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+
+from keras_fisher.autodiff.tensorflow_registry import (
+    Replacement,
+    gradient_entry,
+    gradient_of,
+)
 
 
 def exact_moments() -> contextlib.AbstractContextManager[None]:
@@ -24,49 +29,34 @@ def exact_moments() -> contextlib.AbstractContextManager[None]:
     return _MOMENTS.replaced()
 
 
-def exact_pooling() -> contextlib.AbstractContextManager[None]:
-    """Makes `tf.nn.max_pool` right when differentiated twice in a graph.
+def exact_gradients() -> contextlib.AbstractContextManager[None]:
+    """Makes derivatives taken inside right where TensorFlow's second ones are silently wrong.
 
-    Where input and output have the same shape (strides of 1 and "same" padding), the operation that
-    is TensorFlow's second derivative may write its result over the gradient that it still reads:
-    windows that overlap then get silently wrong values. Padding beforehand makes the shapes differ.
+    - Max pooling whose input and output have the same shape: the operation that is TensorFlow's
+      second derivative may, in a graph on a CPU, write its result over the gradient that it still
+      reads, and windows that overlap then get wrong values.
     """
-    return _MAX_POOL.replaced()
+    return _GRADIENTS.replaced()
 
 
 def quick_convolutions() -> contextlib.AbstractContextManager[None]:
-    """Makes all derivatives of `tf.nn.convolution` forward convolutions, where it is on a CPU.
+    """Makes derivatives of two-dimensional convolutions, taken inside, forward convolutions.
 
     On processors for which TensorFlow leaves oneDNN off, its gradient with respect to the input of
     a convolution takes up to thirty times as long as the convolution itself, although it is one:
-    that of the output gradient with the kernel turned round. This covers two spatial axes, strides
-    and dilation of 1, no groups, and "same" padding of odd kernels or "valid".
+    that of the output gradient with the kernel turned round. This covers strides and dilation of 1,
+    no groups, and channels last, where there is no GPU.
     """
-    return _CONVOLUTION.replaced()
+    return _CONVOLUTIONS.replaced()
 
 
-class _Replacement:
-    """Replaces a function of `tf.nn`; counts who is inside, so that threads may overlap."""
-
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.original: Any = None
-        self._name, self._function = name, function
-        self._lock, self._inside = threading.Lock(), 0
-
-    @contextlib.contextmanager
-    def replaced(self) -> Iterator[None]:
-        with self._lock:
-            if self._inside == 0:
-                self.original = getattr(tf.nn, self._name)
-                setattr(tf.nn, self._name, self._function)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    setattr(tf.nn, self._name, self.original)
+def no_second_derivative(reason: object) -> NotImplementedError:
+    """The error for an operation that cannot be differentiated twice."""
+    return NotImplementedError(
+        "An operation of the model has no second derivative in TensorFlow: in training use "
+        "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
+        f"TensorFlow says: {reason}"
+    )
 
 
 def _moments(
@@ -83,102 +73,129 @@ def _moments(
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-def _convolution(
-    input: Any,
-    filters: Any,
-    strides: Any = None,
-    padding: str = "VALID",
-    data_format: str | None = None,
-    dilations: Any = None,
-    name: str | None = None,
-) -> Any:
-    """`tf.nn.convolution`, by way of `_convolve` where that covers it."""
+def _max_pool_grad_gradient(op: Any, z: Any) -> list[Any]:
+    return _pooled_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
+
+
+def _max_pool_3d_grad_gradient(op: Any, z: Any) -> list[Any]:
+    return _pooled_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
+
+
+def _pooled_gradients(op: Any, z: Any, pooled: Any) -> list[Any]:
+    """The gradients of a max pooling's gradient: z where the largest inputs are.
+
+    Padding beforehand makes shapes differ that are the same.
+    """
+    x, y = op.inputs[:2]
+    names = ("ksize", "strides", "padding", "data_format")
+    options = {name: op.get_attr(name) for name in names}
+    padded_x, padded_z = x, z
+    may_be_equal = tf.TensorShape(x.shape[1:]).is_compatible_with(y.shape[1:])
+    if may_be_equal and options["padding"] in ("SAME", b"SAME"):
+        options["padding"] = "VALID"
+        around = _around(x, options["ksize"], options["strides"])
+        padded_x = tf.pad(x, around, constant_values=x.dtype.min)  # which no window gives
+        padded_z = tf.pad(z, around)
+    result = pooled(orig_input=padded_x, orig_output=y, grad=padded_z, **options)
+    return [tf.zeros_like(x), tf.zeros_like(y), tf.ensure_shape(result, y.shape)]
+
+
+def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
+    """What "SAME" adds before and after each axis."""
+    paddings = []
+    for axis, (window, stride) in enumerate(zip(ksize, strides, strict=True)):
+        size = x.shape[axis]
+        if stride == 1:
+            missing = window - 1
+        elif size is None:
+            size = tf.shape(x)[axis]
+            missing = tf.maximum((-(-size // stride) - 1) * stride + window - size, 0)
+        else:
+            missing = max((-(-size // stride) - 1) * stride + window - size, 0)
+        paddings.append((missing // 2, missing - missing // 2))
+    return paddings
+
+
+def _convolution_gradient(op: Any, g: Any) -> list[Any]:
+    x, kernel = op.inputs
+    around = _around_images(op, kernel.shape)
+    if around is None:
+        return _convolution_gradient_of_tensorflow(op, g)
+    by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=tf.shape(kernel),
+        out_backprop=g,
+        strides=[1, 1, 1, 1],
+        padding=op.get_attr("padding"),
+        explicit_paddings=op.get_attr("explicit_paddings"),
+    )
+    return [_convolved_back(g, kernel, around), by_kernel]
+
+
+def _by_kernel_gradient(op: Any, z: Any) -> list[Any]:
+    """The gradients of a convolution's gradient by its kernel, linear in its input and in g."""
+    x, _, g = op.inputs
+    around = _around_images(op, z.shape)
+    if around is None:
+        return _by_kernel_gradient_of_tensorflow(op, z)
+    return [_convolved_back(g, z, around), None, _convolved(x, z, around)]
+
+
+def _around_images(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
+    """The zeros above, below, left and right of images; `None` where TensorFlow's own is taken."""
+    high, wide, channels, _ = kernel_shape
     covered = (
-        len(input.shape) == 4
-        and data_format in (None, "NHWC")
-        and _all_ones(strides)
-        and _all_ones(dilations)
-        and input.shape[-1] == filters.shape[2]
-        and (padding == "VALID" or all(size % 2 for size in filters.shape[:2]))
+        set(op.get_attr("strides")) == set(op.get_attr("dilations")) == {1}
+        and op.get_attr("data_format") in (None, "NHWC", b"NHWC")
+        and None not in (high, wide, channels)
+        and op.inputs[0].shape[-1] == channels
         and not tf.config.get_visible_devices("GPU")
     )
-    if covered:
-        return _convolve(tf.convert_to_tensor(input), tf.convert_to_tensor(filters), padding)
-    return _CONVOLUTION.original(input, filters, strides, padding, data_format, dilations, name)
+    if not covered:
+        return None
+    padding = op.get_attr("padding")
+    if padding in ("VALID", b"VALID"):
+        return [0, 0, 0, 0]
+    if padding in ("SAME", b"SAME"):
+        return _same(high, wide)
+    around = list(op.get_attr("explicit_paddings"))[2:6]
+    is_within = max(around[:2]) < high and max(around[2:]) < wide
+    return around if is_within else None
 
 
-def _all_ones(values: Any) -> bool:
-    return values is None or set(tf.nest.flatten(values)) == {1}
+def _same(high: int, wide: int) -> list[int]:
+    return [(high - 1) // 2, high // 2, (wide - 1) // 2, wide // 2]
 
 
-# "FULL" has an output wherever kernel and input overlap. The transpose of a convolution is the one
-# with the kernel turned round and the padding of this table.
-_TRANSPOSED = {"SAME": "SAME", "VALID": "FULL", "FULL": "VALID"}
+def _convolved_back(g: Any, kernel: Any, around: list[int]) -> Any:
+    """The transpose of a convolution: that of g with the kernel turned round."""
+    high, wide = kernel.shape[:2]
+    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+    sizes = (high, high, wide, wide)
+    return _convolved(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
 
 
-def _convolve(x: Any, kernel: Any, padding: str) -> Any:
-    """A convolution whose gradients are `_convolve` and `_correlate` again."""
-
-    @tf.custom_gradient
-    def convolve(x: Any, kernel: Any) -> Any:
-        def gradient(g: Any) -> tuple[Any, Any]:
-            back = _convolve(g, _turned(kernel), _TRANSPOSED[padding])
-            return back, _correlate(x, g, kernel.shape, padding)
-
-        x_padded, op_padding = _padded(x, kernel.shape, padding)
-        return tf.nn.conv2d(x_padded, kernel, 1, op_padding), gradient
-
-    return convolve(x, kernel)
+def _convolved(x: Any, kernel: Any, around: list[int]) -> Any:
+    padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
+    # By their names they are quicker.
+    if not any(around):
+        padding, explicit = "VALID", []
+    elif around == _same(*kernel.shape[:2]):
+        padding, explicit = "SAME", []
+    return tf.raw_ops.Conv2D(
+        input=x, filter=kernel, strides=[1, 1, 1, 1], padding=padding, explicit_paddings=explicit
+    )
 
 
-def _correlate(x: Any, g: Any, kernel_shape: tf.TensorShape, padding: str) -> Any:
-    """The gradient of `_convolve` with respect to its kernel, linear in x and in g."""
+_convolution_gradient_of_tensorflow = gradient_of("Conv2D")
+_by_kernel_gradient_of_tensorflow = gradient_of("Conv2DBackpropFilter")
 
-    @tf.custom_gradient
-    def correlate(x: Any, g: Any) -> Any:
-        def gradient(z: Any) -> tuple[Any, Any]:
-            return _convolve(g, _turned(z), _TRANSPOSED[padding]), _convolve(x, z, padding)
-
-        x_padded, op_padding = _padded(x, kernel_shape, padding)
-        kernel_gradient = tf.compat.v1.nn.conv2d_backprop_filter(
-            x_padded, kernel_shape, g, [1, 1, 1, 1], op_padding
-        )
-        return kernel_gradient, gradient
-
-    return correlate(x, g)
-
-
-def _padded(x: Any, kernel_shape: tf.TensorShape, padding: str) -> tuple[Any, str]:
-    if padding != "FULL":
-        return x, padding
-    high, wide = kernel_shape[0] - 1, kernel_shape[1] - 1
-    return tf.pad(x, [[0, 0], [high, high], [wide, wide], [0, 0]]), "VALID"
-
-
-def _turned(kernel: Any) -> Any:
-    """The kernel turned round, with its input and output channels exchanged."""
-    return tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
-
-
-def _max_pool(
-    input: Any, ksize: Any, strides: Any, padding: Any, data_format: Any = None, name: Any = None
-) -> Any:
-    """Pools after padding with the lowest number, which no window gives."""
-    rank = len(input.shape) - 2
-    is_first = data_format is not None and data_format.startswith("NC")
-    is_risky = padding == "SAME" and rank <= 2 and not is_first
-    if is_risky and _spatial(strides, rank) == [1] * rank and len(_spatial(ksize, rank)) == rank:
-        around = [((size - 1) // 2, size // 2) for size in _spatial(ksize, rank)]
-        input = tf.pad(input, [(0, 0), *around, (0, 0)], constant_values=input.dtype.min)
-        padding = "VALID"
-    return _MAX_POOL.original(input, ksize, strides, padding, data_format, name)
-
-
-def _spatial(sizes: Any, rank: int) -> list[int]:
-    """One number for each spatial axis."""
-    return [sizes] * rank if isinstance(sizes, int) else list(sizes)
-
-
-_MOMENTS = _Replacement("moments", _moments)
-_MAX_POOL = _Replacement("max_pool", _max_pool)
-_CONVOLUTION = _Replacement("convolution", _convolution)
+_MOMENTS = Replacement((tf.nn, "moments", _moments))
+_GRADIENTS = Replacement(
+    gradient_entry("MaxPool3DGrad", _max_pool_3d_grad_gradient),
+    gradient_entry("MaxPoolGrad", _max_pool_grad_gradient),
+)
+_CONVOLUTIONS = Replacement(
+    gradient_entry("Conv2D", _convolution_gradient),
+    gradient_entry("Conv2DBackpropFilter", _by_kernel_gradient),
+)

@@ -9,7 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fisher.autodiff.tensorflow_ops import exact_moments, exact_pooling
+from keras_fisher.autodiff.tensorflow_ops import (
+    exact_gradients,
+    exact_moments,
+    no_second_derivative,
+)
 
 
 def squared_norm(tensors: Sequence[Any]) -> Any:
@@ -26,7 +30,7 @@ def squared_norm(tensors: Sequence[Any]) -> Any:
 @contextlib.contextmanager
 def exactly() -> Iterator[None]:
     """Replaces what TensorFlow differentiates wrongly twice."""
-    with exact_moments(), exact_pooling():
+    with exact_moments(), exact_gradients():
         yield
 
 
@@ -36,13 +40,10 @@ def second_gradient(
     """Differentiates a gradient; zeros where a weight is unconnected."""
     zero = tf.UnconnectedGradients.ZERO
     try:
-        return dense(tape.gradient(target, weights, direction, unconnected_gradients=zero))
+        with exact_gradients():
+            return dense(tape.gradient(target, weights, direction, unconnected_gradients=zero))
     except LookupError as error:
-        raise NotImplementedError(
-            "An operation of the model has no second derivative in TensorFlow: in training use "
-            "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
-            f"TensorFlow says: {error}"
-        ) from error
+        raise no_second_derivative(error) from error
 
 
 def dense(tensors: Sequence[Any]) -> list[Any]:
