@@ -121,6 +121,24 @@ if not backend.IS_JAX:
     NETS["synchronized_cnn"] = functools.partial(batch_norm_cnn, synchronized=True)
 
 
+class Product(layers.Layer):
+    """The linear layer that it is given, as a product with its matrix."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def build(self, input_shape):
+        high, wide = input_shape[1:3]
+        images = np.eye(high * wide).reshape(-1, high, wide, 1)
+        product = array(self.layer(images))
+        self.matrix = product.reshape(high, wide, *product.shape[1:3])
+
+    def call(self, inputs):
+        matrix = keras.ops.cast(self.matrix, inputs.dtype)
+        return keras.ops.einsum("nijc,ijkl->nklc", inputs, matrix)
+
+
 def build(name, seed=0):
     """Returns the net with its initial weights, built."""
     keras.utils.set_random_seed(seed)

@@ -179,6 +179,24 @@ def test_a_convolution_in_a_loop_is_measured_as_that_out_of_it():
     assert looped.stderr == pytest.approx(unrolled.stderr, rel=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_bilinear_resizing_bends_as_a_product_with_its_matrix(by_layer):
+    def measured(as_layer):
+        keras.utils.set_random_seed(1)
+        net = chain(
+            IMAGES,
+            layers.Conv2D(2, 3, activation="tanh"),
+            as_layer(layers.UpSampling2D(2, interpolation="bilinear")),
+            layers.Conv2D(2, 3, activation="tanh"),
+            layers.Flatten(),
+        )
+        return forms(net, by_layer=by_layer, batch_size=5).value
+
+    # It is computed in single precision.
+    assert measured(lambda layer: layer) == pytest.approx(measured(nets.Product), rel=1e-5)
+
+
 @backend.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_wrong_form_is_noticed(warnings, monkeypatch):

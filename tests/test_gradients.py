@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_fisher import FisherPenaltyModel
+from keras_fisher import FisherPenaltyModel, hessian_trace
 from tests import backend, nets
 
 PENALTIES = ("fp", "gp", "gp_x", "gp_r")
@@ -316,6 +316,89 @@ def test_gp_of_probabilities_that_do_not_sum_to_one_is_that_of_the_compiled_loss
     model.compile("sgd", loss)
     logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
+
+
+def resized_cnn(as_layer):
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            as_layer(keras.layers.Resizing(4, 5)),
+            keras.layers.Conv2D(3, 2, activation="tanh"),
+            as_layer(keras.layers.UpSampling2D(2, interpolation="bilinear")),
+            keras.layers.Conv2D(2, 3, activation="tanh"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(nets.CLASSES),
+        ]
+    )
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("parts", [None, 3])
+@pytest.mark.parametrize("penalty", ["gp", "gp_x"])
+def test_bilinear_resizing_is_as_exact_as_a_product_with_its_matrix(penalty, parts, monkeypatch):
+    monkeypatch.setitem(nets.NETS, "resized_cnn", lambda: resized_cnn(lambda layer: layer))
+    monkeypatch.setitem(nets.NETS, "multiplied_cnn", lambda: resized_cnn(nets.Product))
+    arguments = {"penalty": penalty, "micro_batch_size": parts}
+    found = nets.penalty_and_gradient("resized_cnn", **arguments)
+    expected = nets.penalty_and_gradient("multiplied_cnn", **arguments)
+    # It is computed in single precision.
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert nets.relative_error(found[1], expected[1]) < 1e-5
+
+
+class Hues(keras.layers.Layer):
+    """Has a derivative that TensorFlow does not know."""
+
+    def call(self, inputs):
+        import tensorflow as tf
+
+        return inputs + tf.image.hsv_to_rgb(keras.ops.sigmoid(inputs))
+
+
+class Quantised(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.quantizers.fake_quant_with_min_max_vars(inputs, -0.5, 0.7)
+
+
+@backend.tensorflow_only
+@pytest.mark.parametrize("parts", [None, 3])
+@pytest.mark.parametrize(
+    ("layer", "operation"),
+    [(Hues, "HSVToRGB"), (Quantised, "FakeQuantWithMinMaxVarsGradient")],
+)
+def test_an_operation_that_is_registered_as_not_differentiable_is_named(layer, operation, parts):
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), layer()])
+    x, y = nets.inputs("dense"), nets.labels()
+    model = FisherPenaltyModel(net, micro_batch_size=parts)
+    model.compile("sgd", nets.loss())
+    with pytest.raises(NotImplementedError, match=rf"finite_difference[\s\S]*{operation}"):
+        model.fit(x, y, verbose=0)
+    with pytest.raises(NotImplementedError, match=operation):
+        hessian_trace(net, (x, y), likelihood=nets.HeldLabels())
+    model = FisherPenaltyModel(net, gradient="finite_difference", micro_batch_size=parts)
+    model.compile("sgd", nets.loss())
+    assert np.isfinite(model.fit(x, y, verbose=0).history["penalty"][0])
+
+
+class Switched(keras.layers.Layer):
+    """Comparisons, casts and positions, which have no derivative, on the way of what has one."""
+
+    def call(self, inputs):
+        ops = keras.ops
+        largest = ops.one_hot(ops.argmax(inputs, axis=-1), inputs.shape[-1], dtype=inputs.dtype)
+        is_positive = ops.cast(ops.greater(inputs, 0.1), inputs.dtype)
+        return inputs * (largest + is_positive + ops.sign(inputs)) + ops.zeros_like(inputs)
+
+
+@pytest.mark.usefixtures("float64")
+def test_operations_that_carry_no_gradient_are_not_refused(monkeypatch):
+    def switched():
+        dense = keras.layers.Dense(5, activation="tanh")
+        last = keras.layers.Dense(nets.CLASSES)
+        return keras.Sequential([keras.Input((4,)), dense, Switched(), last])
+
+    monkeypatch.setitem(nets.NETS, "switched", switched)
+    assert max(errors("switched", "fp")) < 1e-5
 
 
 @backend.tensorflow_only

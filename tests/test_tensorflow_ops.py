@@ -6,13 +6,17 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 
+from keras_fisher.autodiff import tensorflow_ops, tensorflow_registry
+from keras_fisher.autodiff.tensorflow import Line
 from keras_fisher.autodiff.tensorflow_ops import (
     exact_gradients,
     exact_moments,
     quick_convolutions,
 )
 from keras_fisher.autodiff.tensorflow_registry import gradient_of
+from keras_fisher.autodiff.tensorflow_tapes import exactly, second_gradient
 
 SIZES = [
     ((3, 3), "SAME"),
@@ -190,3 +194,128 @@ def test_tensorflows_own_pooling_would_be_silently_wrong(case):
     expected = pooled_form(largest, *OVERLAPPING[case], "SAME", "float64")
     found = pooled_form(max_pool, *OVERLAPPING[case], "SAME")
     assert found != pytest.approx(expected, rel=1e-3)
+
+
+def second_derivative(function, x, z):
+    """H z of a function, in a graph."""
+
+    @tf.function
+    def product():
+        with tf.GradientTape() as outer, exactly():
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                value = function(x)
+            gradient = inner.gradient(value, x)
+        return second_gradient(outer, gradient, [x], [z])[0]
+
+    return product()
+
+
+def form_along_a_line(function, x, z):
+    """z^T H z of a function, forward."""
+
+    @tf.function
+    def form():
+        with Line() as line:
+            return line.acceleration(function(line.moving(x, z)))
+
+    return form()
+
+
+def in_a_loop(function):
+    """The same, evaluated in a loop."""
+
+    def loop(x):
+        def body(index, total):
+            return index + 1, total + 0.5 * function(x)
+
+        return tf.while_loop(lambda index, _: index < 2, body, (0, tf.zeros((), x.dtype)))[1]
+
+    return loop
+
+
+PLACES = {"plain": lambda function: function, "loop": in_a_loop, "function": tf.function}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("size", [(6, 9), (3, 2)])
+@pytest.mark.parametrize("options", [{"half_pixel_centers": True}, {"align_corners": True}, {}])
+def test_bilinear_resizing_has_the_second_derivative_of_a_product(options, size, place):
+    generator = np.random.default_rng(0)
+    x, z = (tf.constant(generator.normal(size=(2, 4, 5, 3))) for _ in range(2))
+
+    def resize(images):
+        return tf.raw_ops.ResizeBilinear(images=images, size=size, **options)
+
+    matrix = resize(tf.reshape(tf.eye(20, dtype=x.dtype), (20, 4, 5, 1)))
+    matrix = tf.cast(tf.reshape(matrix, (4, 5, *size)), x.dtype)
+
+    def multiplied(x):
+        return tf.reduce_sum(tf.sin(2.0 * tf.einsum("nijc,ijkl->nklc", x, matrix)))
+
+    def resized(x):
+        return tf.reduce_sum(tf.sin(2.0 * tf.cast(resize(x), x.dtype)))
+
+    expected = second_derivative(multiplied, x, z)
+    found = second_derivative(PLACES[place](resized), x, z)
+    # TensorFlow resizes in single precision.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    if place == "plain":
+        form = form_along_a_line(resized, x, z)
+        np.testing.assert_allclose(form, tf.reduce_sum(expected * z), rtol=1e-5)
+
+
+# Registered as not differentiable, with inputs and outputs that may be floating-point.
+CARRY_NOTHING = {
+    "constant almost everywhere": [
+        "EditDistance",
+        "SampleDistortedBoundingBox",
+        "SampleDistortedBoundingBoxV2",
+        "StatelessRandomBinomial",
+        "StatelessRandomPoisson",
+    ],
+    "constant": ["OnesLike", "StopGradient", "ZerosLike"],
+    "no part of a model": [
+        "Assign",
+        "AssignAdd",
+        "AssignSub",
+        "ScatterAdd",
+        "ScatterDiv",
+        "ScatterMul",
+        "ScatterNdAdd",
+        "ScatterNdSub",
+        "ScatterNdUpdate",
+        "ScatterSub",
+        "SdcaOptimizer",
+        "SdcaOptimizerV2",
+        "StackPush",
+        "TPUReplicatedInput",
+        "TensorArrayGradV3",
+        "TensorArrayGradWithShape",
+    ],
+}
+
+
+def may_carry(arguments, definition):
+    """Whether one of an operation's arguments may be floating-point, or hold what is."""
+    kinds = {attr.name: attr.allowed_values.list.type for attr in definition.attr}
+    for argument in arguments:
+        name = argument.type_attr or argument.type_list_attr
+        types = [argument.type] if argument.type else kinds[name] or [tf.float32.as_datatype_enum]
+        if any(tf.as_dtype(t).is_floating or t == tf.variant for t in types):
+            return True
+    return False
+
+
+def test_all_that_tensorflow_takes_for_not_differentiable_is_refused_or_carries_nothing():
+    found = set()
+    for name, entry in tensorflow_registry._entries().items():
+        definition = op_def_registry.get(name)
+        if entry["type"] is None and definition is not None:
+            ends = definition.input_arg, definition.output_arg
+            if all(may_carry(arguments, definition) for arguments in ends):
+                found.add(name)
+    found -= {"ResizeBilinearGrad"}  # which is right
+    refused = set(tensorflow_ops._REFUSED)
+    assert refused == found - {name for names in CARRY_NOTHING.values() for name in names}

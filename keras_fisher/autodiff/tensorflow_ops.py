@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from keras_fisher.autodiff.tensorflow_registry import (
     Replacement,
@@ -35,6 +36,10 @@ def exact_gradients() -> contextlib.AbstractContextManager[None]:
     - Max pooling whose input and output have the same shape: the operation that is TensorFlow's
       second derivative may, in a graph on a CPU, write its result over the gradient that it still
       reads, and windows that overlap then get wrong values.
+    - Bilinear resizing, whose gradient TensorFlow registers as not differentiable, which a tape
+      takes for a derivative of zero.
+    - Everything else that is registered so, although its output depends on its input, the gradient
+      of fake quantisation among it: `NotImplementedError`.
     """
     return _GRADIENTS.replaced()
 
@@ -71,6 +76,37 @@ def _moments(
         if not keepdims:
             mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def _resize_bilinear_gradient(op: Any, g: Any) -> list[Any]:
+    """The gradient of a bilinear resize, whose own is a resize to the size of g.
+
+    It is recorded here: of an operation that is registered as not differentiable TensorFlow's tapes
+    keep no inputs, and so not the size of g. Nothing public records an operation.
+    """
+    with record.stop_recording():
+        by_image, _ = _resize_bilinear_gradient_of_tensorflow(op, g)
+    size = tf.shape(g)[1:3]
+    record.record_operation(
+        "ResizeBilinearGrad", [by_image], [g], lambda z: [_resized(op, z, size)]
+    )
+    return [by_image, None]
+
+
+def _resize_bilinear_grad_gradient(op: Any, z: Any) -> list[Any]:
+    """The gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
+    if op.inputs is None:
+        _refuse(op)
+    return [_resized(op, z, tf.shape(op.inputs[0])[1:3]), None]
+
+
+def _resized(op: Any, image: Any, size: Any) -> Any:
+    return tf.raw_ops.ResizeBilinear(
+        images=image,
+        size=size,
+        align_corners=op.get_attr("align_corners"),
+        half_pixel_centers=op.get_attr("half_pixel_centers"),
+    )
 
 
 def _max_pool_grad_gradient(op: Any, z: Any) -> list[Any]:
@@ -114,6 +150,10 @@ def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[
             missing = max((-(-size // stride) - 1) * stride + window - size, 0)
         paddings.append((missing // 2, missing - missing // 2))
     return paddings
+
+
+def _refuse(op: Any, *_: Any) -> Any:
+    raise no_second_derivative(f"operation {op.type!r} is registered as not differentiable")
 
 
 def _convolution_gradient(op: Any, g: Any) -> list[Any]:
@@ -187,13 +227,49 @@ def _convolved(x: Any, kernel: Any, around: list[int]) -> Any:
     )
 
 
+# What TensorFlow registers as not differentiable although its output depends on its input, which a
+# tape would take for no dependence at all. All others are constant almost everywhere.
+_REFUSED = (
+    "CTCBeamSearchDecoder",
+    "CTCGreedyDecoder",
+    "DrawBoundingBoxes",
+    "ExtractGlimpse",
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "GenerateBoundingBoxProposals",
+    "HSVToRGB",
+    "LinSpace",
+    "LoadAndRemapMatrix",
+    "LookupTableFind",
+    "LookupTableFindV2",
+    "OneHot",
+    "ParameterizedTruncatedNormal",
+    "PyFunc",
+    "PyFuncStateless",
+    "RaggedRange",
+    "RandomCrop",
+    "RandomShuffle",
+    "Range",
+    "ReduceDataset",
+    "SparseAddGrad",
+    "SparseConcat",
+    "TensorListConcatLists",
+    "TensorListPushBackBatch",
+    "XlaVariadicReduce",
+)
+
 _convolution_gradient_of_tensorflow = gradient_of("Conv2D")
 _by_kernel_gradient_of_tensorflow = gradient_of("Conv2DBackpropFilter")
+_resize_bilinear_gradient_of_tensorflow = gradient_of("ResizeBilinear")
 
 _MOMENTS = Replacement((tf.nn, "moments", _moments))
 _GRADIENTS = Replacement(
     gradient_entry("MaxPool3DGrad", _max_pool_3d_grad_gradient),
     gradient_entry("MaxPoolGrad", _max_pool_grad_gradient),
+    gradient_entry("ResizeBilinear", _resize_bilinear_gradient),
+    gradient_entry("ResizeBilinearGrad", _resize_bilinear_grad_gradient),
+    *(gradient_entry(operation, _refuse) for operation in _REFUSED),
 )
 _CONVOLUTIONS = Replacement(
     gradient_entry("Conv2D", _convolution_gradient),
