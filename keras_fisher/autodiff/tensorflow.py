@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_fisher.autodiff import tensorflow_tapes as tapes
 from keras_fisher.autodiff.results import InnerGraphError
 from keras_fisher.autodiff.tensorflow_ops import quick_convolutions
+from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs
 
 Tap = Callable[[Any], Any]
 
@@ -206,7 +207,8 @@ def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[.
         )
         key = repr(specs)
         if key not in traced:
-            traced[key] = graph.get_concrete_function(*specs)
+            with freed_with_graphs():
+                traced[key] = graph.get_concrete_function(*specs)
         return traced[key](*tensors)
 
     return call

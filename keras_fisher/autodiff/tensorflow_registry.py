@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
+from tensorflow.python.framework.func_graph import FuncGraph
 
 Gradient = Callable[..., Any]
+
+# What TensorFlow calls the gradients of `tf.custom_gradient` in a graph.
+_CUSTOM = "CustomGradient-"
 
 
 class Replacement:
@@ -56,6 +62,37 @@ def gradient_entry(operation: str, gradient: Gradient) -> tuple[Any, str, Gradie
     return _entries()[operation], "type", gradient
 
 
+def freed_with_graphs() -> contextlib.AbstractContextManager[None]:
+    """Lets go of the gradients of `tf.custom_gradient` when the graphs that they are in end.
+
+    TensorFlow registers each, in every trace, under a new name and for ever, and with it the whole
+    graph: that of Keras's optimizers, and of a `silu`. A process that trains one model after
+    another grows with each.
+    """
+    return _REGISTRATION.replaced()
+
+
+def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient:
+    """`tf.RegisterGradient.__call__`, with a weak reference to a gradient that graphs hold."""
+    name, graph = registration._op_type, tf.compat.v1.get_default_graph()
+    if not name.startswith(_CUSTOM) or not isinstance(graph, FuncGraph):
+        return _registered_for_ever(registration, gradient)
+    held = weakref.ref(gradient, lambda _: _entries().pop(name, None))
+
+    def in_graph(operation: Any, *gradients: Any) -> Any:
+        function = held()
+        if function is None:
+            raise LookupError(f"The graph of gradient {name} has ended")
+        return function(operation, *gradients)
+
+    # A graph of a loop or a function is inside of others, which may differentiate it later.
+    while isinstance(graph, FuncGraph):
+        graph._keras_fisher_gradients = [*getattr(graph, "_keras_fisher_gradients", ()), gradient]
+        graph = graph.outer_graph
+    _registered_for_ever(registration, in_graph)
+    return gradient
+
+
 def _exchange(holder: Any, name: str, value: Any) -> Any:
     """Puts a value in the place of another, which it returns."""
     if isinstance(holder, dict):
@@ -68,3 +105,7 @@ def _exchange(holder: Any, name: str, value: Any) -> Any:
 
 def _entries() -> dict[str, Any]:
     return tf_ops.gradient_registry._registry
+
+
+_registered_for_ever = tf.RegisterGradient.__call__
+_REGISTRATION = Replacement((tf.RegisterGradient, "__call__", _register))

@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs
+
 
 class Replica:
     """One replica in a step that all run together: its part of the global mini-batch, and sums.
@@ -107,8 +109,9 @@ def on_replicas(
     def on_iterator(iterator: Any) -> Any:
         data = next(iterator)
         branches = [lambda step=step: _run(strategy, step, data) for step in steps]
-        tf.switch_case(tf.cast(choose(), tf.int32), branches)
-        return results()
+        with freed_with_graphs():
+            tf.switch_case(tf.cast(choose(), tf.int32), branches)
+            return results()
 
     if not run_eagerly:
         on_iterator = tf.function(on_iterator, reduce_retracing=True, autograph=False)

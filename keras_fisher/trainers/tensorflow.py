@@ -16,6 +16,7 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 from keras_fisher._arguments import check_mean
 from keras_fisher._step import length
 from keras_fisher.autodiff import tensorflow_replicas as replicas
+from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs
 
 _OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
 _MEANS = ("sum_over_batch_size", "mean")
@@ -81,8 +82,19 @@ class Trainer(keras.Model, abc.ABC):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes a training step."""
-        self._take_step(data)
-        return self.get_metrics_result()
+        with freed_with_graphs():
+            self._take_step(data)
+            return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluates a batch."""
+        with freed_with_graphs():
+            return super().test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        """Predicts a batch."""
+        with freed_with_graphs():
+            return super().predict_step(data)
 
     def _apply_gradients(self, gradients: Sequence[Any]) -> None:
         """Takes a step of the optimizer."""
@@ -161,7 +173,7 @@ class Trainer(keras.Model, abc.ABC):
         elif iterator is not None:
             dataset = iterator.data_adapter.get_tf_dataset()
             data_batch = replicas.first_part(self.distribute_strategy, dataset)
-        with self.distribute_strategy.scope():
+        with self.distribute_strategy.scope(), freed_with_graphs():
             self._symbolic_build(data_batch=data_batch)
 
 

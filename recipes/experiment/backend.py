@@ -6,20 +6,14 @@ if keras.backend.backend() == "tensorflow":
     from experiment.on_tensorflow import (
         LOST_CONNECTION,
         choose_devices,
-        forget_graphs,
-        registered,
     )
 else:
     from experiment.on_jax import (
         LOST_CONNECTION,
         choose_devices,
-        forget_graphs,
-        registered,
     )
 
 __all__ = [
     "LOST_CONNECTION",
     "choose_devices",
-    "forget_graphs",
-    "registered",
 ]

@@ -1,11 +1,9 @@
-"""Running a recipe on JAX: its devices, and the memory that it keeps."""
+"""Running a recipe on JAX: its devices."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
-from collections.abc import Set
 from typing import Any
 
 import jax
@@ -38,13 +36,3 @@ def choose_devices(kind: str) -> Devices:
     raise SettingsError(
         "`--distribute` must be one or mirrored with the JAX backend. Received: multiworker"
     )
-
-
-def registered() -> Set[str]:
-    """Nothing: JAX forgets what it has compiled with the functions that it compiled."""
-    return frozenset()
-
-
-def forget_graphs(known: Set[str]) -> None:
-    """Lets go of the models that are done with."""
-    gc.collect()

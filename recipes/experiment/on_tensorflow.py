@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import os
-from collections.abc import Set
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import context
-from tensorflow.python.framework import ops
 
 from experiment.devices import Devices
 from experiment.errors import SettingsError
@@ -21,7 +18,6 @@ LOST_CONNECTION: tuple[type[BaseException], ...] = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
 )
-CUSTOM = "CustomGradient-"
 EXAMPLE = {
     "cluster": {"worker": ["host0:12345", "host1:12345"]},
     "task": {"type": "worker", "index": 0},
@@ -80,25 +76,6 @@ def choose_devices(kind: str) -> Devices:
         ) from None
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return Replicas(workers, is_chief=task == chief, strategy=strategy)
-
-
-def registered() -> Set[str]:
-    """The names of all gradients that are registered now."""
-    return set(ops.gradient_registry._registry)
-
-
-def forget_graphs(known: Set[str]) -> None:
-    """Lets go of the graphs of models that are done with.
-
-    TensorFlow registers the gradient of each `tf.custom_gradient` in a graph (Keras's optimizers
-    have them) by a new name and for ever, and with it the whole graph: a process that trains one
-    model after another grows with each. Nothing may be differentiated afterwards that was traced
-    since the gradients `known` were all there were.
-    """
-    for name in registered() - known:
-        if name.startswith(CUSTOM):
-            del ops.gradient_registry._registry[name]
-    gc.collect()
 
 
 def forget_numbers() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiment import results
-from experiment.backend import forget_graphs, registered
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import read_json, write_json
@@ -40,9 +40,8 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
         is_finished = results_file.exists()
         devices.check_alike(is_finished, f"{run.name} finished (1) or not (0)")
         if not is_finished:
-            known = registered()
             figures = train(run, out, progress, devices)
-            forget_graphs(known)
+            gc.collect()  # the model, before the next one takes as much memory
             return results.validation_accuracy(figures)
         if devices.is_chief:
             clear(folder)

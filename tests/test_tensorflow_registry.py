@@ -1,0 +1,96 @@
+"""What TensorFlow's registry of gradients holds, and for how long."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+from tests import backend, nets
+
+tf = pytest.importorskip("tensorflow")
+from tensorflow.python.framework.func_graph import FuncGraph  # noqa: E402
+
+from keras_fisher.autodiff import tensorflow_registry  # noqa: E402
+from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs  # noqa: E402
+
+pytestmark = backend.tensorflow_only
+
+
+def kept():
+    """How many gradients TensorFlow has, and how many graphs are in memory."""
+    gc.collect()
+    graphs = sum(isinstance(found, FuncGraph) for found in gc.get_objects())
+    return len(tensorflow_registry._entries()), graphs
+
+
+def trained():
+    model = nets.compiled("dense", keras.optimizers.Adam(), alpha=0.1)
+    x, y = nets.inputs("dense"), nets.labels()
+    model.fit(x, y, verbose=0)
+    model.evaluate(x, y, verbose=0)
+
+
+def measured(measure, **arguments):
+    net = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.Flatten()]
+    )
+    data = np.ones((2, 4, 4, 1)), np.array([0, 1])
+    measure(net, data, likelihood=kf.likelihoods.Categorical(), **arguments)
+
+
+USES = {
+    "a penalty": trained,
+    "fisher_trace": lambda: measured(kf.fisher_trace),
+    "hessian_trace": lambda: measured(kf.hessian_trace, num_probes=1),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_model_that_is_done_with_leaves_nothing(name):
+    USES[name]()  # what is made once and for all
+    before = kept()
+    USES[name]()
+    assert kept() == before
+
+
+def silu_in_a_loop():
+    """A function with custom gradients in a loop, and what differentiates it in another graph."""
+
+    @tf.function
+    def inner(x):
+        body = lambda index, value: (index + 1, tf.nn.silu(2.0 * value))  # noqa: E731
+        return tf.nn.silu(tf.while_loop(lambda index, _: index < 3, body, (0, x))[1])
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = inner(x)
+        return tape.gradient(value, x)
+
+    return slope
+
+
+def test_custom_gradients_live_as_long_as_the_graphs_that_they_are_in():
+    x = tf.constant(1.0)
+    expected = float(tf.function(silu_in_a_loop())(x))
+    before = kept()
+    slope = silu_in_a_loop()
+    with freed_with_graphs():
+        assert float(tf.function(slope)(x)) == expected
+    assert kept()[0] == before[0] + 2  # the graph of `inner` is still there
+    assert float(tf.function(slope)(x)) == expected
+    del slope
+    assert kept() == before
+
+
+def test_other_registrations_are_as_ever():
+    with freed_with_graphs():
+
+        @tf.RegisterGradient("KerasFisherTest")
+        def gradient(op, g):
+            return g
+
+    assert tensorflow_registry.gradient_of("KerasFisherTest") is gradient
+    del tensorflow_registry._entries()["KerasFisherTest"]
