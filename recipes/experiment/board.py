@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras import ops
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary import Writer
@@ -51,7 +52,7 @@ class Scalars(keras.callbacks.Callback):
         self._step = self._epoch_began_at = 0
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._step = int(self.model.optimizer.iterations)
+        self._step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         self._written = {curve.key: len(curve.history) for curve in self._curves}
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from experiment.kinds import MEASURED, NUMBER, fault
@@ -18,11 +19,14 @@ MONITORED = (
 )
 
 
-def figures_of(run: Run) -> dict[str, Any]:
-    """The kinds of the figures of a finished run."""
+HISTORY = {"history": dict[str, list[MEASURED]]}
+
+
+def figures_of(run: Run, epochs: int) -> dict[str, Any]:
+    """The kinds of the figures of a finished run, after its epochs."""
     final = dict.fromkeys(logged(run), MEASURED)
     figures: dict[str, Any] = {
-        "history": history_of(run, run.epochs),
+        "history": history_of(run, epochs),
         "best": BEST | dict.fromkeys(run.at_best, ESTIMATE),
         "final": {**final, "test_accuracy": NUMBER, ...: MEASURED},
     }
@@ -61,6 +65,11 @@ def logged(run: Run) -> list[str]:
     measured = [name for key in run.measures for name in (key, *BESIDE.get(key, ()))]
     monitored = MONITORED if run.monitored else ()
     return [*(key for key in measured if key != "batch_accuracy"), *monitored]
+
+
+def epochs_of(history: Mapping[str, Any]) -> int:
+    """How many epochs a history has."""
+    return max((len(values) for values in history.values()), default=0)
 
 
 def start_of(run: Run) -> dict[str, Any]:

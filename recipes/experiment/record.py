@@ -29,9 +29,9 @@ import keras
 from experiment.data import Data
 from experiment.errors import SettingsError
 from experiment.figures import BEST as BEST_FIGURES
-from experiment.figures import progress_of
+from experiment.figures import HISTORY, epochs_of, progress_of
 from experiment.files import inside, read_json, replace, write_json
-from experiment.kinds import MEASURED, NUMBER
+from experiment.kinds import NUMBER
 from experiment.setting import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
@@ -40,7 +40,7 @@ CHECKPOINT = ".weights.h5"
 # What a file of progress has; `progress_of` says what is in it.
 PROGRESS = {
     "checkpoint": object,
-    "state": {"history": dict[str, list[MEASURED]], "best": BEST_FIGURES, "start": dict},
+    "state": HISTORY | {"best": BEST_FIGURES, "start": dict},
     "seconds": NUMBER,
     "curves": dict,
 }
@@ -73,7 +73,7 @@ class Record(keras.callbacks.Callback):
     @property
     def first_epoch(self) -> int:
         """How many epochs are behind the record."""
-        return _epochs(self.state["history"])
+        return epochs_of(self.state["history"])
 
     def restore(self, model: keras.Model) -> None:
         """Takes up the last checkpoint, if there is one; `model` is compiled and built."""
@@ -81,7 +81,7 @@ class Record(keras.callbacks.Callback):
         if not path.exists():
             return
         history = read_json(path, **PROGRESS)["state"]["history"]
-        progress = read_json(path, **PROGRESS | progress_of(self.run, _epochs(history)))
+        progress = read_json(path, **PROGRESS | progress_of(self.run, epochs_of(history)))
         checkpoint = inside(self.folder, progress["checkpoint"], CHECKPOINT)
         try:
             model.load_weights(checkpoint)
@@ -177,10 +177,6 @@ def _remove_all_but(folder: Path, *names: str) -> None:
     for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
         if path.name not in names:
             path.unlink(missing_ok=True)
-
-
-def _epochs(history: Mapping[str, Any]) -> int:
-    return max((len(values) for values in history.values()), default=0)
 
 
 def _plain(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.figures import figures_of
+from experiment.figures import HISTORY, epochs_of, figures_of
 from experiment.files import read_json, write_json
 from experiment.kinds import NUMBER, made
 from experiment.recipe import Result
@@ -61,11 +61,18 @@ def read(folders: Iterable[Path]) -> list[Result]:
     """All finished runs in some folders, in the order of their names.
 
     Raises:
-        SettingsError: if runs of one name have different settings, or as `check_comparable`.
+        SettingsError: if runs of one name have different settings, the figures of one are of other
+            epochs than its settings, or as `check_comparable`.
     """
     paths = [path.parent for out in folders for path in out.glob("*/results.json")]
     runs = [read_one(path) for path in sorted(paths, key=lambda path: path.name)]
     check_comparable(runs)
+    for run in runs:
+        if run["history"] and (found := epochs_of(run["history"])) != run["epochs"]:
+            raise SettingsError(
+                f"{run['name']} is damaged: it has figures of {found} epochs, "
+                f"where its settings have {run['epochs']}"
+            )
     return list({run["name"]: run for run in runs}.values())
 
 
@@ -132,12 +139,13 @@ def read_one(folder: Path) -> Result:
         SettingsError: if its files hold something else.
     """
     settings = read_json(folder / "settings.json", **SETTINGS)
-    run = made(Run, settings["run"])
+    run, path = made(Run, settings["run"]), folder / "results.json"
+    epochs = epochs_of(read_json(path, **HISTORY)["history"])
     return {
         "name": folder.name,
         **settings_of(run),
         "versions": settings["versions"],
-        **read_json(folder / "results.json", **figures_of(run)),
+        **read_json(path, **figures_of(run, epochs)),
         **read_json(folder / "time.json", **SECONDS),
     }
 

@@ -178,6 +178,15 @@ def test_the_report_compares_no_runs_of_other_epochs(finished, tmp_path):
         report.main([str(tmp_path)])
 
 
+def test_a_run_with_figures_of_other_epochs_than_its_settings_is_refused(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("*/settings.json"):
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps(settings | {"run": settings["run"] | {"epochs": 5}}))
+    with pytest.raises(SystemExit, match=r"is damaged: it has figures of 4 epochs.* have 5"):
+        report.main([str(tmp_path)])
+
+
 def test_folder_of_other_settings_is_refused_and_left_alone(finished):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
