@@ -380,6 +380,37 @@ def test_an_operation_that_is_registered_as_not_differentiable_is_named(layer, o
     assert np.isfinite(model.fit(x, y, verbose=0).history["penalty"][0])
 
 
+def rotating(*before):
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            *before,
+            keras.layers.RandomRotation(0.3, seed=0),
+            keras.layers.Flatten(),
+            keras.layers.Dense(nets.CLASSES),
+        ]
+    )
+
+
+@backend.tensorflow_only  # JAX's gradient is right
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+@pytest.mark.parametrize("penalty", ["gp", "gp_x"])
+def test_an_operation_whose_first_derivative_is_wrong_is_named(penalty, gradient):
+    before = [keras.layers.Conv2D(2, 1)] if penalty == "gp" else []
+    model = FisherPenaltyModel(rotating(*before), penalty=penalty, gradient=gradient)
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    with pytest.raises(NotImplementedError, match=r"ImageProjectiveTransformV3[\s\S]*before all"):
+        model.train_on_batch(nets.inputs("batch_norm_cnn"), nets.labels())
+
+
+@pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
+def test_augmentation_before_all_weights_is_not_refused(gradient):
+    model = FisherPenaltyModel(rotating(), gradient=gradient)
+    model.compile("sgd", nets.loss())
+    logs = model.train_on_batch(nets.inputs("batch_norm_cnn"), nets.labels(), return_dict=True)
+    assert logs["penalty"] > 0
+
+
 class Switched(keras.layers.Layer):
     """Comparisons, casts and positions, which have no derivative, on the way of what has one."""
 

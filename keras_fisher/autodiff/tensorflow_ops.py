@@ -44,6 +44,16 @@ def exact_gradients() -> contextlib.AbstractContextManager[None]:
     return _GRADIENTS.replaced()
 
 
+def right_gradients() -> contextlib.AbstractContextManager[None]:
+    """Refuses operations whose first derivative, taken inside, is wrong in TensorFlow.
+
+    Projecting an image, as layers do that rotate, shear, shift or zoom it, has the inverse
+    projection for its gradient in the place of the transpose: another number wherever pixels are
+    interpolated.
+    """
+    return _WRONG.replaced()
+
+
 def quick_convolutions() -> contextlib.AbstractContextManager[None]:
     """Makes derivatives of two-dimensional convolutions, taken inside, forward convolutions.
 
@@ -154,6 +164,14 @@ def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[
 
 def _refuse(op: Any, *_: Any) -> Any:
     raise no_second_derivative(f"operation {op.type!r} is registered as not differentiable")
+
+
+def _refuse_wrong(op: Any, *_: Any) -> Any:
+    raise NotImplementedError(
+        f"TensorFlow's gradient of operation {op.type!r} is wrong, and so would be a penalty that "
+        "is taken through it. Put layers that project images (rotate, shear, shift or zoom them) "
+        "before all weights, or into the data pipeline, and penalise by the weights; or use JAX."
+    )
 
 
 def _convolution_gradient(op: Any, g: Any) -> list[Any]:
@@ -270,6 +288,10 @@ _GRADIENTS = Replacement(
     gradient_entry("ResizeBilinear", _resize_bilinear_gradient),
     gradient_entry("ResizeBilinearGrad", _resize_bilinear_grad_gradient),
     *(gradient_entry(operation, _refuse) for operation in _REFUSED),
+)
+_WRONG = Replacement(
+    gradient_entry("ImageProjectiveTransformV2", _refuse_wrong),
+    gradient_entry("ImageProjectiveTransformV3", _refuse_wrong),
 )
 _CONVOLUTIONS = Replacement(
     gradient_entry("Conv2D", _convolution_gradient),

@@ -12,6 +12,7 @@ from keras_fisher.autodiff import tensorflow_tapes as tapes
 from keras_fisher.autodiff.in_parts import Nll, Terms
 from keras_fisher.autodiff.results import PenaltyGradients
 from keras_fisher.autodiff.tensorflow import cond
+from keras_fisher.autodiff.tensorflow_ops import right_gradients
 from keras_fisher.autodiff.tensorflow_replicas import Replica
 from keras_fisher.autodiff.tensorflow_tapes import squared_norm
 
@@ -171,7 +172,8 @@ def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
 
 def _gradient(tape: tf.GradientTape, value: Any, at: Sequence[Any], scale: Any) -> list[Any]:
     """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
-    gradient = tapes.zeros_for_none(tapes.dense(tape.gradient(value, at)), at)
+    with right_gradients():
+        gradient = tapes.zeros_for_none(tapes.dense(tape.gradient(value, at)), at)
     return tapes.unscaled(gradient, scale)
 
 

@@ -13,6 +13,7 @@ from keras_fisher.autodiff.tensorflow_ops import (
     exact_gradients,
     exact_moments,
     no_second_derivative,
+    right_gradients,
 )
 
 
@@ -29,8 +30,8 @@ def squared_norm(tensors: Sequence[Any]) -> Any:
 
 @contextlib.contextmanager
 def exactly() -> Iterator[None]:
-    """Replaces what TensorFlow differentiates wrongly twice."""
-    with exact_moments(), exact_gradients():
+    """Replaces what TensorFlow differentiates wrongly twice, and refuses it where it is once."""
+    with exact_moments(), exact_gradients(), right_gradients():
         yield
 
 
