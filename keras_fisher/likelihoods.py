@@ -264,7 +264,10 @@ class Categorical(Likelihood):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {"from_logits": self.from_logits, "ignore_class": self.ignore_class}
+        config: dict[str, Any] = {"from_logits": self.from_logits}
+        if self.ignore_class is not None:
+            config["ignore_class"] = self.ignore_class
+        return config
 
     def _log_probabilities(self, outputs: Any, is_one_hot: bool) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
@@ -391,7 +394,7 @@ def from_loss(loss: Any) -> Likelihood:
     {'variance': 0.5}
     >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     >>> likelihoods.from_loss(loss).get_config()
-    {'from_logits': True, 'ignore_class': None}
+    {'from_logits': True}
 
     Args:
         loss: A loss as `compile` takes it: a name, a function or a `keras.losses.Loss`; one of
@@ -411,16 +414,14 @@ def from_loss(loss: Any) -> Likelihood:
     if function is keras.losses.binary_crossentropy:
         _refuse_unlike(loss, config)
         return Bernoulli(from_logits=bool(config.get("from_logits", False)))
-    if function in (
-        keras.losses.categorical_crossentropy,
-        keras.losses.sparse_categorical_crossentropy,
-    ):
+    is_one_hot = function is keras.losses.categorical_crossentropy
+    if is_one_hot or function is keras.losses.sparse_categorical_crossentropy:
         _refuse_unlike(loss, config)
         categorical = Categorical(
             from_logits=bool(config.get("from_logits", False)),
             ignore_class=config.get("ignore_class"),
         )
-        categorical._is_one_hot = function is keras.losses.categorical_crossentropy
+        categorical._is_one_hot = is_one_hot
         return categorical
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "

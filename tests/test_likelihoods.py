@@ -522,7 +522,10 @@ def test_losses_over_other_observations_are_refused(option, loss):
         likelihoods.from_loss(loss)
 
 
-@pytest.mark.parametrize("likelihood", [Categorical(False), Bernoulli(False), Gaussian(2.0)])
+@pytest.mark.parametrize(
+    "likelihood",
+    [Categorical(False), Categorical(ignore_class=-1), Bernoulli(False), Gaussian(2.0)],
+)
 def test_likelihood_survives_serialisation(likelihood):
     serialised = keras.saving.serialize_keras_object(likelihood)
     again = keras.saving.deserialize_keras_object(serialised)
