@@ -14,7 +14,7 @@ from keras_fisher.curvature import QuadraticForms, Values
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Labels, nll_terms
+from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
 
 _DISTRIBUTIONS = ("gaussian", "rademacher")
@@ -130,4 +130,5 @@ class HessianTraceMeter(Meter):
     def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
         outputs = self._outputs(x, values)
         # Each example by itself, so that padding in the others of its batch does not matter.
-        return ops.mean(ops.sum(nll_terms(self._likelihood, labels, outputs), axis=-1))
+        terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
+        return ops.mean(ops.sum(terms, axis=-1))

@@ -36,17 +36,10 @@ class Labels(NamedTuple):
         """Which observations are data; `None` if all are."""
         return None if isinstance(self.where, tuple) else self.where
 
-
-def nll_terms(likelihood: Likelihood, labels: Labels, outputs: Any) -> Any:
-    """Returns the likelihood's `nll_terms` of labels that may be padded."""
-    if labels.present is None:  # a likelihood of one's own may know of labels and outputs alone
-        return likelihood.nll_terms(labels.y, outputs)
-    return likelihood.nll_terms(labels.y, outputs, labels.present)
-
-
-def mean_nll(likelihood: Likelihood, labels: Labels, outputs: Any) -> Any:
-    """Returns the likelihood's `mean_nll` of labels that may be padded."""
-    return likelihood.mean_nll(labels.y, outputs, labels.present)
+    @property
+    def padding(self) -> dict[str, Any]:
+        """The argument for a likelihood: none without padding, which one's own may not take."""
+        return {} if self.present is None else {"present": self.present}
 
 
 class Given:
@@ -65,7 +58,7 @@ class Given:
         return labels
 
     def values(self, labels: Labels, outputs: Any) -> Any:
-        return ops.sum(nll_terms(self._likelihood, labels, outputs), axis=-1)
+        return ops.sum(self._likelihood.nll_terms(labels.y, outputs, **labels.padding), axis=-1)
 
 
 class Sampled(Given):
@@ -107,7 +100,7 @@ class Expected(Given):
 
     def values(self, labels: Any, outputs: Any) -> Any:
         labels, factors = labels
-        terms = nll_terms(self._likelihood, labels, outputs)
+        terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
 
 

@@ -12,7 +12,7 @@ from keras import ops
 from keras_fisher import autodiff
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Given, Labels, Sampled, chosen, mean_nll
+from keras_fisher.traces.labels import Given, Labels, Sampled, chosen
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "given": Given}
@@ -111,7 +111,8 @@ class MinibatchFisherTraceMeter(Meter):
     def _batch_squares(self, x: Any, labels: Labels) -> Any:
         def value() -> Any:
             outputs = self._outputs(x)
-            return mean_nll(self._likelihood, self._labels.draw(outputs, labels), outputs)
+            drawn = self._labels.draw(outputs, labels)
+            return self._likelihood.mean_nll(drawn.y, outputs, **drawn.padding)
 
         return squares(autodiff.gradients(value, self._model.trainable_weights))
 

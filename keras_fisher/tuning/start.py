@@ -16,7 +16,7 @@ from keras_fisher._step import length as batch_length
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
-from keras_fisher.traces.labels import Labels, mean_nll
+from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
 from keras_fisher.tuning import grids
 
@@ -162,7 +162,8 @@ class BalanceMeter(Meter):
 
         def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
             outputs = self._outputs(inputs.replaced(floating))
-            return mean_nll(self._likelihood, labels, outputs), mean(*held.nll(outputs))
+            loss = self._likelihood.mean_nll(labels.y, outputs, **labels.padding)
+            return loss, mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights
         wrt = inputs.floating() if self._penalty.wrt == "inputs" else None
