@@ -129,7 +129,7 @@ class MeanNll:
         self._examples, self._full, self._replica = examples, full, replica
         self._factor: Any = None
 
-    def __call__(self, values: Any, fractions: Any = None) -> Any:
+    def __call__(self, values: Any, fractions: Any) -> Any:
         """Returns the mean over the examples of this replica, a scalar.
 
         Args:

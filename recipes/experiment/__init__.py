@@ -36,6 +36,8 @@ import multiprocessing
 import sys
 from types import TracebackType
 
+INTERRUPTED = "\nInterrupted. The same command resumes the recipe."
+
 _show = sys.excepthook
 
 
@@ -46,7 +48,7 @@ def _interrupted(
     if not issubclass(kind, KeyboardInterrupt):
         _show(kind, error, traceback)
     elif multiprocessing.parent_process() is None:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
 
 
 # Importing Keras takes seconds, before `command.main` can do it.

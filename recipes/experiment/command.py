@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from experiment import report, results
+from experiment import INTERRUPTED, report, results
 from experiment.backend import LOST_CONNECTION, choose_devices
 from experiment.cost import cost, steps_per_epoch
 from experiment.devices import KINDS, Devices
@@ -62,7 +62,7 @@ def main(
             "them again: they go on from the last checkpoint."
         )
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on from here.")
+        sys.exit(INTERRUPTED)
     print(f"Curves: tensorboard --logdir {given.out}")
 
 

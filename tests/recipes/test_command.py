@@ -116,7 +116,7 @@ def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
             else:
                 said.append(line)
     assert process.returncode
-    assert said[-2:] == ["\n", "Interrupted. The same command goes on from here.\n"]
+    assert said[-2:] == ["\n", "Interrupted. The same command resumes the recipe.\n"]
     assert not any("Traceback" in line for line in said)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 GROUPS = {**cases.KINDS, **cases.COMBINATIONS, "one-of-each": cases.ONE_OF_EACH}
 # float64: rounding alone, so that a slip in a formula shows. float32: what the package promises.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-# Keras computes adapters in float32 whatever it is told.
+# Keras computes adapters in float32 under any policy.
 TOLERANCE_OF_LORA = {"float64": 1e-6, "float32": 1e-5}
 
 
