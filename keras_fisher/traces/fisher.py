@@ -135,10 +135,9 @@ class FisherTraceMeter(Meter):
         # Time steps may differ between batches, and with them the passes and what fits in memory.
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
         if shapes not in self._norms:
-            first = keras.tree.map_structure(lambda array: array[:1], x)
             kind = self._labels
             norms = SquaredGradientNorms(self._model, kind.draw, kind.values, kind.generator)
-            self._norms[shapes] = norms, kind.passes(self._outputs(first))
+            self._norms[shapes] = norms, kind.passes(self._outputs_of_first(x))
         norms, passes = self._norms[shapes]
         measured = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
         with_data = self._with_data(x, labels)

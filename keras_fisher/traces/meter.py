@@ -180,11 +180,16 @@ class Meter(abc.ABC):
             check_classes(self._likelihood, y, self._known_outputs)
         return x, labels
 
+    def _outputs_of_first(self, x: Any) -> Any:
+        """Returns the outputs for the first example, and notes whether Keras masks them."""
+        outputs = self._outputs(keras.tree.map_structure(lambda array: array[:1], x))
+        self._is_masked = mask_of(outputs) is not None
+        return outputs
+
     def _with_data(self, x: Any, labels: Labels) -> np.ndarray | None:
         """Returns which examples have any data, shape `(batch,)`; `None` for all."""
         if self._is_masked is None:
-            first = keras.tree.map_structure(lambda array: array[:1], x)
-            self._is_masked = mask_of(self._outputs(first)) is not None
+            self._outputs_of_first(x)
         if not self._is_masked and labels.present is None:
             return None
         return ops.convert_to_numpy(self._any_data(x, labels))
