@@ -357,7 +357,7 @@ REFUSED_BY_TENSORFLOW = {
 }
 REFUSED = {} if backend.IS_JAX else REFUSED_BY_TENSORFLOW
 
-# What JAX cannot compile, with the reason.
+# What JAX cannot compile, as the differences here are, with the reason.
 _NOT_COMPILED_BY_JAX = {
     "RandomCrop": "its slices have bounds that are drawn",
     "RandomElasticTransform": "fails in a plain `fit` too",

@@ -50,6 +50,23 @@ def test_parts_train_what_the_whole_does_however_they_run(gradient, compile_args
     np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
 
 
+@backend.jax_only
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_parts_may_hold_layers_that_jax_cannot_compile(gradient):
+    x, y = np.random.default_rng(0).normal(size=(nets.BATCH, 4, 4, 2)), nets.labels()
+    head = layers.Dense(nets.CLASSES)
+
+    def penalty(*before, **arguments):
+        net = keras.Sequential([keras.Input((4, 4, 2)), *before, layers.Flatten(), head])
+        model = FisherPenaltyModel(net, 0.1, penalty="gp", gradient=gradient, **arguments)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.0), loss)
+        return model.train_on_batch(x, y, return_dict=True)["penalty"]
+
+    cropped = penalty(layers.RandomCrop(4, 4), micro_batch_size=4)  # which leaves all of it
+    assert cropped == pytest.approx(penalty(), rel=1e-5)
+
+
 class Watching(layers.Layer):
     """Keeps the sizes of the batches that it sees."""
 

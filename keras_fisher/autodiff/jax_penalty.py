@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,6 +119,9 @@ def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
     def add(index: Any, sums: list[Any]) -> list[Any]:
         return [a + b for a, b in zip(sums, terms(index, list(at)), strict=True)]
 
+    # In a step that is not compiled: some layers, such as RandomCrop, cannot be.
+    if not any(isinstance(tensor, jax.core.Tracer) for tensor in [count, *at]):
+        return functools.reduce(lambda sums, index: add(index, sums), range(count), zeros)
     return jax.lax.fori_loop(0, count, add, zeros)
 
 

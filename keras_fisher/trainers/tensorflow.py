@@ -16,7 +16,7 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 from keras_fisher._arguments import check_mean
 from keras_fisher._step import length
 from keras_fisher.autodiff import tensorflow_replicas as replicas
-from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs
+from keras_fisher.autodiff.tensorflow_registry import KERNELS, freed_with_graphs
 
 _OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
 _MEANS = ("sum_over_batch_size", "mean")
@@ -128,6 +128,8 @@ class Trainer(keras.Model, abc.ABC):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes what trains on a batch."""
+        if self.train_function is None or force:
+            KERNELS.free_with(self)
         if not self._is_distributed:
             return super().make_train_function(force)
         if self.train_function is None or force:
