@@ -18,16 +18,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher import _arguments
-from keras_fisher._loss_advice import likelihood_for
-from keras_fisher._masks import aligned, both, mask_of
+from keras_fisher import backend
+from keras_fisher.backend.private_api.keras import get_mask
+from keras_fisher.utils import arguments
+from keras_fisher.utils.loss_advice import likelihood_for
+from keras_fisher.utils.masks import align_mask, combine_masks
 
 _PACKAGE = "keras_fisher"
 # Names with which Keras chooses a cross-entropy by the shape of the labels.
 _CHOSEN_BY_LABELS = ("crossentropy", "ce")
-# On TensorFlow Keras's sparse categorical cross-entropy clips probabilities before it divides them
-# by their sum; its dense one, and both elsewhere, clip afterwards.
-_SPARSE_CLIPS_FIRST = keras.backend.backend() == "tensorflow"
 
 
 class Likelihood(abc.ABC):
@@ -101,7 +100,7 @@ class Likelihood(abc.ABC):
             the second if all are.
         """
         values = self.observation_nll(labels, outputs)
-        counted = both(mask_of(outputs), present)
+        counted = combine_masks(get_mask(outputs), present)
         if counted is None:
             return ops.mean(_by_example(values), axis=-1), None
         values, weights = _weighted(values, counted)
@@ -123,7 +122,7 @@ class Likelihood(abc.ABC):
             observations is the mean negative log-likelihood of those that count; 0 if none do.
         """
         values = self.observation_nll(labels, outputs)
-        counted = both(mask_of(outputs), present)
+        counted = combine_masks(get_mask(outputs), present)
         if counted is None:
             terms = _by_example(values)
             return terms / ops.cast(ops.shape(terms)[-1], terms.dtype)
@@ -273,7 +272,7 @@ class Categorical(Likelihood):
         outputs, from_logits = _logits(outputs, self.from_logits)
         if from_logits:
             return ops.log_softmax(outputs, axis=-1)
-        if _SPARSE_CLIPS_FIRST and not is_one_hot:
+        if backend.SPARSE_LOSS_CLIPS_FIRST and not is_one_hot:
             return ops.log(_normalised(_clipped(outputs)))
         return ops.log(_clipped(_normalised(outputs)))
 
@@ -355,7 +354,7 @@ class Gaussian(Likelihood):
     """
 
     def __init__(self, variance: float = 0.5) -> None:
-        self.variance = _arguments.check_positive("variance", variance)
+        self.variance = arguments.check_positive("variance", variance)
 
     def observation_nll(self, labels: Any, outputs: Any) -> Any:
         """Returns the scaled squared error of each component, of the outputs' shape."""
@@ -461,7 +460,7 @@ def _weighted(values: Any, counted: Any) -> tuple[Any, Any]:
 
     It is `(batch, observations)`.
     """
-    counted = ops.cast(aligned(counted, len(values.shape)), "bool")
+    counted = ops.cast(align_mask(counted, len(values.shape)), "bool")
     weights = ops.where(counted, ops.ones_like(values), ops.zeros_like(values))
     return _by_example(ops.where(counted, values, ops.zeros_like(values))), _by_example(weights)
 

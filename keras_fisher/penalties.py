@@ -20,8 +20,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher import _arguments
 from keras_fisher.likelihoods import Likelihood
+from keras_fisher.utils import arguments
 
 _LABELS = ("sampled", "given", "uniform")
 _WRT = ("weights", "inputs")
@@ -51,8 +51,8 @@ class Penalty:
     wrt: str = "weights"
 
     def __post_init__(self) -> None:
-        _arguments.check_choice("labels", self.labels, _LABELS)
-        _arguments.check_choice("wrt", self.wrt, _WRT)
+        arguments.check_choice("labels", self.labels, _LABELS)
+        arguments.check_choice("wrt", self.wrt, _WRT)
 
     def draw_labels(
         self, likelihood: Likelihood, y: Any, outputs: Any, seed: keras.random.SeedGenerator

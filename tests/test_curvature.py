@@ -9,8 +9,8 @@ from keras import layers, ops
 
 import keras_fisher as kf
 from keras_fisher import curvature
-from keras_fisher._logging import warn_once
 from keras_fisher.traces import HessianTraceMeter
+from keras_fisher.utils.messages import warn_once
 from tests import backend, nets
 
 tf = pytest.importorskip("tensorflow")

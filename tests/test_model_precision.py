@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_fisher import FisherPenaltyModel
-from keras_fisher._logging import warn_once
+from keras_fisher.utils.messages import warn_once
 from tests import backend, nets
 
 HALF = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from keras_fisher._logging import warn_once
+from keras_fisher.utils.messages import warn_once
 from tests import nets
 
 SPARSE = "sparse_categorical_crossentropy"
@@ -104,7 +104,7 @@ def test_probabilities_are_not_warned_of(build, warned):
 def test_other_losses_take_any_outputs(loss, warned):
     model = kf.FisherPenaltyModel(functional(layers.Dense(3)))
     model.compile("sgd", loss)
-    assert model._watch.doubted is None
+    assert model.health.unverified is None
     assert warned() == []
 
 

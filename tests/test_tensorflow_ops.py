@@ -8,15 +8,15 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from keras_fisher.autodiff import tensorflow_ops, tensorflow_registry
-from keras_fisher.autodiff.tensorflow import Line
-from keras_fisher.autodiff.tensorflow_ops import (
+from keras_fisher.backend.private_api.tensorflow import list_gradients, look_up_gradient
+from keras_fisher.backend.tensorflow import ops as tensorflow_ops
+from keras_fisher.backend.tensorflow.autodiff import Line
+from keras_fisher.backend.tensorflow.ops import (
     exact_gradients,
     exact_moments,
     quick_convolutions,
 )
-from keras_fisher.autodiff.tensorflow_registry import gradient_of
-from keras_fisher.autodiff.tensorflow_tapes import exactly, second_gradient
+from keras_fisher.backend.tensorflow.tapes import exactly, second_gradient
 
 SIZES = [
     ((3, 3), "SAME"),
@@ -93,8 +93,8 @@ def test_strided_convolutions_stay_tensorflows_own():
 
 REPLACED = {
     exact_moments: lambda: tf.nn.moments,
-    exact_gradients: lambda: gradient_of("MaxPoolGrad"),
-    quick_convolutions: lambda: gradient_of("Conv2D"),
+    exact_gradients: lambda: look_up_gradient("MaxPoolGrad"),
+    quick_convolutions: lambda: look_up_gradient("Conv2D"),
 }
 
 
@@ -310,7 +310,7 @@ def may_carry(arguments, definition):
 
 def test_all_that_tensorflow_takes_for_not_differentiable_is_refused_or_carries_nothing():
     found = set()
-    for name, entry in tensorflow_registry._entries().items():
+    for name, entry in list_gradients().items():
         definition = op_def_registry.get(name)
         if entry["type"] is None and definition is not None:
             ends = definition.input_arg, definition.output_arg

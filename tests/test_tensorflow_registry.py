@@ -12,8 +12,11 @@ from tests import backend, nets
 tf = pytest.importorskip("tensorflow")
 from tensorflow.python.framework.func_graph import FuncGraph  # noqa: E402
 
-from keras_fisher.autodiff import tensorflow_registry  # noqa: E402
-from keras_fisher.autodiff.tensorflow_registry import freed_with_graphs  # noqa: E402
+from keras_fisher.backend.private_api.tensorflow import (  # noqa: E402
+    list_gradients,
+    look_up_gradient,
+)
+from keras_fisher.backend.tensorflow.registry import free_with_graphs  # noqa: E402
 
 pytestmark = backend.tensorflow_only
 
@@ -22,7 +25,7 @@ def kept():
     """How many gradients TensorFlow has, and how many graphs are in memory."""
     gc.collect()
     graphs = sum(isinstance(found, FuncGraph) for found in gc.get_objects())
-    return len(tensorflow_registry._entries()), graphs
+    return len(list_gradients()), graphs
 
 
 def trained():
@@ -77,7 +80,7 @@ def test_custom_gradients_live_as_long_as_the_graphs_that_they_are_in():
     expected = float(tf.function(silu_in_a_loop())(x))
     before = kept()
     slope = silu_in_a_loop()
-    with freed_with_graphs():
+    with free_with_graphs():
         assert float(tf.function(slope)(x)) == expected
     assert kept()[0] == before[0] + 2  # the graph of `inner` is still there
     assert float(tf.function(slope)(x)) == expected
@@ -86,11 +89,11 @@ def test_custom_gradients_live_as_long_as_the_graphs_that_they_are_in():
 
 
 def test_other_registrations_are_as_ever():
-    with freed_with_graphs():
+    with free_with_graphs():
 
         @tf.RegisterGradient("KerasFisherTest")
         def gradient(op, g):
             return g
 
-    assert tensorflow_registry.gradient_of("KerasFisherTest") is gradient
-    del tensorflow_registry._entries()["KerasFisherTest"]
+    assert look_up_gradient("KerasFisherTest") is gradient
+    del list_gradients()["KerasFisherTest"]

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import keras_fisher as kf
 from keras_fisher import zoo
-from keras_fisher._logging import warn_once
+from keras_fisher.utils.messages import warn_once
 
 BATCH, STEPS = 4, 3
 CATEGORICAL = kf.likelihoods.Categorical()

@@ -8,8 +8,8 @@ from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_fisher import _arguments
 from keras_fisher.callbacks._log_writer import LogWriter
+from keras_fisher.utils import arguments
 
 
 class AlphaScheduler(LogWriter):
@@ -55,9 +55,9 @@ class AlphaScheduler(LogWriter):
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        arguments = (epoch, self.model.alpha) if self._takes_alpha else (epoch,)
-        value = self.schedule(*arguments)
-        self.model.alpha = _arguments.check_non_negative(f"schedule({epoch})", value)
+        given = (epoch, self.model.alpha) if self._takes_alpha else (epoch,)
+        value = self.schedule(*given)
+        self.model.alpha = arguments.check_non_negative(f"schedule({epoch})", value)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments, autodiff
-from keras_fisher._stateless import Stateless
+from keras_fisher import backend
 from keras_fisher.callbacks._copying import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import minibatches
+from keras_fisher.utils import arguments
+from keras_fisher.utils.stateless import Stateless
 
 
 class BatchNormRecalibration(CopyableCallback):
@@ -58,7 +59,7 @@ class BatchNormRecalibration(CopyableCallback):
 
     def __init__(self, data: Any, num_batches: int = 100, *, batch_size: int = 128) -> None:
         super().__init__()
-        self.num_batches = _arguments.check_integer("num_batches", num_batches, low=1)
+        self.num_batches = arguments.check_integer("num_batches", num_batches, low=1)
         self.batch_size = batch_size
         check_data(data, 1, batch_size, needs_labels=False)
         self._data = data
@@ -111,7 +112,7 @@ class _TrainingPass:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._variables = model.non_trainable_variables
-        self._compiled = autodiff.compiled(self._step)
+        self._compiled = backend.compiled(self._step)
 
     def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
         """Yields what each pass leaves in the variables, by their id; the next goes on from it."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 
-from keras_fisher import _arguments
 from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._measuring import Measuring
 from keras_fisher.callbacks._state import from_json, to_json
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import Estimate, FisherTraceMeter
+from keras_fisher.utils import arguments
 
 
 class EarlyPhase(Measuring):
@@ -86,11 +86,11 @@ class EarlyPhase(Measuring):
         seed: int | None = None,
     ) -> None:
         self.loss_threshold = _check_finite("loss_threshold", loss_threshold)
-        self.labels = _arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
+        self.labels = arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = _arguments.check_seed(seed)
+        self.seed = arguments.check_seed(seed)
         self._is_ahead: bool | None = None
 
     def get_state(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class EarlyPhase(Measuring):
 
 
 def _check_finite(name: str, value: Any) -> float:
-    number = _arguments.check_real(name, value)
+    number = arguments.check_real(name, value)
     if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite. Received: {name}={value}")
     return number

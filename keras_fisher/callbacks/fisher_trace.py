@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher import _arguments
-from keras_fisher._logging import warn
 from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.callbacks._state import number_to_json
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import FisherTraceMeter
+from keras_fisher.utils import arguments
+from keras_fisher.utils.messages import warn
 
 
 class FisherTrace(Curve):
@@ -91,13 +91,13 @@ class FisherTrace(Curve):
         self.explosion_factor = (
             None
             if explosion_factor is None
-            else _arguments.check_positive("explosion_factor", explosion_factor)
+            else arguments.check_positive("explosion_factor", explosion_factor)
         )
-        self.labels = _arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
+        self.labels = arguments.check_choice("labels", labels, ("sampled", "expected", "given"))
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = _arguments.check_seed(seed)
+        self.seed = arguments.check_seed(seed)
 
     def get_state(self) -> dict[str, Any]:
         numbers = {"peak": number_to_json(self.peak), "early": number_to_json(self.early)}

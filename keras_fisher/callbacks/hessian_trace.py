@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from keras_fisher import _arguments
 from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import HessianTraceMeter
+from keras_fisher.utils import arguments
 
 
 class HessianTrace(Curve):
@@ -69,11 +69,11 @@ class HessianTrace(Curve):
         seed: int | None = None,
     ) -> None:
         super().__init__(data, freq, num_examples, batch_size, likelihood, needs_labels=True)
-        self.num_probes = _arguments.check_integer("num_probes", num_probes, low=1)
-        self.distribution = _arguments.check_choice(
+        self.num_probes = arguments.check_integer("num_probes", num_probes, low=1)
+        self.distribution = arguments.check_choice(
             "distribution", distribution, ("gaussian", "rademacher")
         )
-        self.seed = _arguments.check_seed(seed)
+        self.seed = arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> HessianTraceMeter:
         return HessianTraceMeter(

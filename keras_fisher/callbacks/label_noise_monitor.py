@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_fisher import _arguments
 from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
 from keras_fisher.traces.accuracy import check_outputs
 from keras_fisher.traces.meter import outputs_of
+from keras_fisher.utils import arguments
 
 
 class LabelNoiseMonitor(LogWriter):
@@ -62,16 +62,14 @@ class LabelNoiseMonitor(LogWriter):
     ) -> None:
         super().__init__()
         x, y, is_noisy = (
-            _arguments.check_array(name, array)
+            arguments.check_array(name, array)
             for name, array in (("x", x), ("y", y), ("is_noisy", is_noisy))
         )
         _check_shapes(x, y, is_noisy)
         is_noisy = is_noisy.astype(bool)
         _check_groups(is_noisy)
-        self.batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
-        self.gradient_batches = _arguments.check_integer(
-            "gradient_batches", gradient_batches, low=1
-        )
+        self.batch_size = arguments.check_integer("batch_size", batch_size, low=1)
+        self.gradient_batches = arguments.check_integer("gradient_batches", gradient_batches, low=1)
         self._groups = {
             "clean": (x[~is_noisy], y[~is_noisy]),
             "noisy": (x[is_noisy], y[is_noisy]),
@@ -136,7 +134,7 @@ class LabelNoiseMonitor(LogWriter):
 def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
     if is_noisy.ndim != 1:
         raise ValueError(f"`is_noisy` must have shape (n,). Received: shape {is_noisy.shape}")
-    _arguments.check_integer_labels(y)
+    arguments.check_integer_labels(y)
     if not len(x) == len(y) == len(is_noisy):
         raise ValueError(
             "`x`, `y` and `is_noisy` must have the same length. "

@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 
-from keras_fisher import _arguments
 from keras_fisher.callbacks._checks import Frequency
 from keras_fisher.callbacks._curve import Curve
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import MinibatchFisherTraceMeter
+from keras_fisher.utils import arguments
 
 
 class MinibatchFisherTrace(Curve):
@@ -66,11 +66,11 @@ class MinibatchFisherTrace(Curve):
         likelihood: Likelihood | None = None,
         seed: int | None = None,
     ) -> None:
-        self.labels = _arguments.check_choice("labels", labels, ("sampled", "given"))
+        self.labels = arguments.check_choice("labels", labels, ("sampled", "given"))
         super().__init__(
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
-        self.seed = _arguments.check_seed(seed)
+        self.seed = arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> MinibatchFisherTraceMeter:
         return MinibatchFisherTraceMeter(

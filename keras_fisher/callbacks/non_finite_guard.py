@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_fisher import _arguments
-from keras_fisher._logging import warn
 from keras_fisher.model import FisherPenaltyModel
+from keras_fisher.utils import arguments
+from keras_fisher.utils.messages import warn
 
 _ACTIONS = ("stop", "skip")
 
@@ -58,9 +58,9 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     def __init__(self, action: str = "stop") -> None:
         super().__init__()
-        self.action = _arguments.check_choice("action", action, _ACTIONS)
+        self.action = arguments.check_choice("action", action, _ACTIONS)
         self.skipped = 0
-        self._told = 0
+        self._reported = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, FisherPenaltyModel):
@@ -68,17 +68,17 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 "NonFiniteGuard needs a FisherPenaltyModel (keras.callbacks.TerminateOnNaN takes "
                 f"any model). Received: {self.model.name!r} ({type(self.model).__name__})"
             )
-        self.model._skip_non_finite(self.action == "skip")
-        self.skipped = self._told = 0
+        self.model.skip_non_finite(self.action == "skip")
+        self.skipped = self._reported = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.action == "stop" and not self.model._watch.is_finite:
-            self.model._watch.tell()
+        if self.action == "stop" and not self.model.health.is_finite:
+            self.model.health.warn()
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.model._watch.tell()
-        self.skipped = self.model._watch.skipped
-        if self.skipped > self._told:
-            self._told = self.skipped
+        self.model.health.warn()
+        self.skipped = self.model.health.skipped
+        if self.skipped > self._reported:
+            self._reported = self.skipped
             warn(f"After {epoch + 1} epochs: {self.skipped} steps were skipped in all.")

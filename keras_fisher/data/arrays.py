@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from keras_fisher._arguments import check_choice, check_given_seed
 from keras_fisher.data import normalisation
 from keras_fisher.data.examples import Examples
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import partition
 from keras_fisher.data.sources import SOURCES, read
+from keras_fisher.utils.arguments import check_choice, check_given_seed
 
 
 class Splits(NamedTuple):

@@ -2,7 +2,6 @@
 
 import math
 
-from keras_fisher._arguments import check_choice
 from keras_fisher.data.arrays import read_splits
 from keras_fisher.data.batches import (
     evaluation_batches,
@@ -12,6 +11,7 @@ from keras_fisher.data.batches import (
 )
 from keras_fisher.data.pipelines import Pipelines, check_training
 from keras_fisher.data.sources import IMAGENET, NAMES
+from keras_fisher.utils.arguments import check_choice
 
 
 def load(

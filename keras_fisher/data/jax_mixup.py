@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_fisher._arguments import check_given_seed, check_positive
 from keras_fisher.data.jax_batches import Batches
 from keras_fisher.data.pipelines import check_classes_to_mix
+from keras_fisher.utils.arguments import check_given_seed, check_positive
 
 
 def mixup(

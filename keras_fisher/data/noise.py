@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_fisher._arguments import check_given_seed, check_integer, check_real
 from keras_fisher.data.labels import check_labels
+from keras_fisher.utils.arguments import check_given_seed, check_integer, check_real
 
 
 def uniform_label_noise(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_fisher._arguments import check_integer
+from keras_fisher.utils.arguments import check_integer
 
 
 class Partition(NamedTuple):

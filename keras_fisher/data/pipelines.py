@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_fisher._arguments import (
+from keras_fisher.data.labels import check_labels
+from keras_fisher.utils.arguments import (
     check_array,
     check_choice,
     check_given_seed,
     check_integer,
     check_positive,
 )
-from keras_fisher.data.labels import check_labels
 
 AUGMENTATIONS = ("flip", "flip_and_crop")
 

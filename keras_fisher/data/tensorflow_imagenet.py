@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher._arguments import check_integer
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import check_sizes
 from keras_fisher.data.pipelines import Pipelines
@@ -41,6 +40,7 @@ from keras_fisher.data.tensorflow_pipeline import (
     one_hot,
     stream_seeds,
 )
+from keras_fisher.utils.arguments import check_integer
 
 FILES_AT_A_TIME = 16
 WINDOW = 4096

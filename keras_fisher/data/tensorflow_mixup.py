@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_fisher._arguments import check_given_seed, check_positive
 from keras_fisher.data.pipelines import check_classes_to_mix
+from keras_fisher.utils.arguments import check_given_seed, check_positive
 
 
 def mixup(

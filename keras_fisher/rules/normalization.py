@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher._stateless import Stateless
 from keras_fisher.rules.gradients import sum_over_others
 from keras_fisher.rules.registry import register
+from keras_fisher.utils.stateless import Stateless
 
 
 @register(

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher import _arguments
+from keras_fisher.utils import arguments
 
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int = 512) -> float:
@@ -32,14 +32,14 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
-    x, y = _arguments.check_array("x", x), _arguments.check_array("y", y)
-    _arguments.check_integer_labels(y)
+    x, y = arguments.check_array("x", x), arguments.check_array("y", y)
+    arguments.check_integer_labels(y)
     if not len(x) == len(y) > 0:
         raise ValueError(
             "`x` and `y` must hold the same number of examples, and at least one. "
             f"Received: shapes {x.shape} and {y.shape}"
         )
-    batch_size = _arguments.check_integer("batch_size", batch_size, low=1)
+    batch_size = arguments.check_integer("batch_size", batch_size, low=1)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
     check_outputs(model, outputs)
     return float(np.mean(np.argmax(outputs, axis=-1) == y))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher import _arguments
+from keras_fisher.utils import arguments
 
 Batch = tuple[Any, Any, Any]
 """Inputs, labels and sample weights; `None` where there are none."""
@@ -23,9 +23,9 @@ def check_data(data: Any, num_examples: int | None, batch_size: int, needs_label
         ValueError: if a number is below 1, the data is sparse, empty or endless, holds fewer
             examples than `num_examples`, or lacks labels that are needed.
     """
-    _arguments.check_integer("batch_size", batch_size, low=1)
+    arguments.check_integer("batch_size", batch_size, low=1)
     if num_examples is not None:
-        _arguments.check_integer("num_examples", num_examples, low=1)
+        arguments.check_integer("num_examples", num_examples, low=1)
     if isinstance(data, tuple | list):
         _check_arrays(data, num_examples, needs_labels)
     else:
@@ -117,7 +117,7 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
 
 def _check_dense(structure: Any) -> None:
     for leaf in keras.tree.flatten(structure):
-        if _arguments.is_sparse(leaf):
+        if arguments.is_sparse(leaf):
             raise ValueError(
                 "`data` must hold dense arrays, whose examples can be taken one by one. "
                 f"Received: {type(leaf).__name__}. Make it dense, as tf.sparse.to_dense does"

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.per_example import SquaredGradientNorms
 from keras_fisher.traces.data import batches
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled, chosen
 from keras_fisher.traces.meter import Meter
+from keras_fisher.traces.per_example import SquaredGradientNorms
 
 _LABELS = {"sampled": Sampled, "expected": Expected, "given": Given}
 

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments
-from keras_fisher.curvature import QuadraticForms, Values
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
+from keras_fisher.traces.quadratic_forms import QuadraticForms, Values
+from keras_fisher.utils import arguments
 
 _DISTRIBUTIONS = ("gaussian", "rademacher")
 
@@ -106,9 +106,9 @@ class HessianTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._num_probes = _arguments.check_integer("num_probes", num_probes, low=1)
-        self._distribution = _arguments.check_choice("distribution", distribution, _DISTRIBUTIONS)
-        _arguments.check_seed(seed)
+        self._num_probes = arguments.check_integer("num_probes", num_probes, low=1)
+        self._distribution = arguments.check_choice("distribution", distribution, _DISTRIBUTIONS)
+        arguments.check_seed(seed)
         self._generator = keras.random.SeedGenerator(seed)
 
     def _compile(self) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_fisher import _arguments
 from keras_fisher.likelihoods import Likelihood
+from keras_fisher.utils import arguments
 
 Passes = list[tuple[Any, ...]]
 
@@ -108,5 +108,5 @@ def chosen(
     labels: str, kinds: Mapping[str, type[Given]], likelihood: Likelihood, seed: int | None
 ) -> Given:
     """Returns the kind of labels of that name, or an error that lists those accepted."""
-    kind = kinds[_arguments.check_choice("labels", labels, kinds)]
-    return kind(likelihood, _arguments.check_seed(seed))
+    kind = kinds[arguments.check_choice("labels", labels, kinds)]
+    return kind(likelihood, arguments.check_seed(seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,16 +10,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments, _probabilities, autodiff, likelihoods
-from keras_fisher._labels import check_classes, check_numbers, known_outputs, only_labels
-from keras_fisher._masks import any_present, both, mask_of, present
+from keras_fisher import backend, likelihoods
+from keras_fisher.backend.private_api.keras import get_mask, preserve_losses
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.model import FisherPenaltyModel
-from keras_fisher.per_example import forward
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.per_example import forward
 from keras_fisher.traces.progress import shown
+from keras_fisher.utils import arguments, probability_checks
+from keras_fisher.utils.labels import check_classes, check_numbers, known_outputs, only_labels
+from keras_fisher.utils.masks import combine_masks, examples_with_data, find_data
 
 _ONE_OUTPUT = (
     "Measure the part with one of them: of a functional model, "
@@ -56,10 +56,10 @@ class Meter(abc.ABC):
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
         self._known_outputs = outputs_of(model)
-        self._doubted = _probabilities.doubted(self._likelihood, backbone_of(model))
+        self._unverified = probability_checks.find_unverified(self._likelihood, backbone_of(model))
         self._compiled_for: list[int] = []
         self._is_masked: bool | None = None
-        self._any_data = autodiff.compiled(self._batch_any_data)
+        self._any_data = backend.compiled(self._batch_any_data)
 
     def __call__(
         self,
@@ -75,8 +75,8 @@ class Meter(abc.ABC):
         With `verbose` a progress bar is shown once it has taken some seconds.
         """
         check_data(data, num_examples, batch_size, self.needs_labels)
-        _arguments.check_bool("by_layer", by_layer)
-        autodiff.synchronise(self._model)
+        arguments.check_bool("by_layer", by_layer)
+        backend.synchronise(self._model)
         if self.needs_labels and isinstance(data, tuple | list):
             check_classes(self._likelihood, data[1], self._known_outputs)
         read = self._read(data, num_examples, batch_size)
@@ -92,7 +92,7 @@ class Meter(abc.ABC):
                 yield x, y
 
         try:
-            with _losses_kept(self._model):
+            with preserve_losses(self._model):
                 measured = self._measure(prepared(), by_layer)
             # A model may know what to do with inputs that are not finite.
             if not np.isfinite(measured).all() and not all(map(bool, are_finite)):
@@ -150,7 +150,7 @@ class Meter(abc.ABC):
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
         if self.needs_labels:
             check_numbers(y)
-        where = present(self._likelihood, y, batch[2])
+        where = find_data(self._likelihood, y, batch[2])
         y = y if self.needs_labels else None
         if any(leaf is None for leaf in keras.tree.flatten(x)):
             raise ValueError(
@@ -169,10 +169,10 @@ class Meter(abc.ABC):
         if weights != self._compiled_for:
             self._compile()
             self._compiled_for = weights
-        if self._doubted is not None:
-            if ops.convert_to_numpy(_probabilities.are_outside(self._outputs(x))):
-                _probabilities.warn_of_values(self._doubted)
-            self._doubted = None  # one look is enough
+        if self._unverified is not None:
+            if ops.convert_to_numpy(probability_checks.find_outside(self._outputs(x))):
+                probability_checks.warn_of_values(self._unverified)
+            self._unverified = None  # one look is enough
         if self.needs_labels:
             if self._known_outputs is None:
                 outputs = self._outputs(x)
@@ -183,7 +183,7 @@ class Meter(abc.ABC):
     def _outputs_of_first(self, x: Any) -> Any:
         """Returns the outputs for the first example, and notes whether Keras masks them."""
         outputs = self._outputs(keras.tree.map_structure(lambda array: array[:1], x))
-        self._is_masked = mask_of(outputs) is not None
+        self._is_masked = get_mask(outputs) is not None
         return outputs
 
     def _with_data(self, x: Any, labels: Labels) -> np.ndarray | None:
@@ -199,8 +199,8 @@ class Meter(abc.ABC):
         return with_data is None or bool(with_data.any())
 
     def _batch_any_data(self, x: Any, labels: Labels) -> Any:
-        mask = mask_of(self._outputs(x)) if self._is_masked else None
-        return any_present(both(mask, labels.present))
+        mask = get_mask(self._outputs(x)) if self._is_masked else None
+        return examples_with_data(combine_masks(mask, labels.present))
 
 
 def outputs_of(model: keras.Model) -> Any:
@@ -210,7 +210,7 @@ def outputs_of(model: keras.Model) -> Any:
 
 def backbone_of(model: keras.Model) -> keras.Model:
     """The model itself, or the one that it wraps."""
-    return model.backbone if isinstance(model, FisherPenaltyModel) else model
+    return model.backbone if isinstance(model, backend.Trainer) else model
 
 
 def _are_finite(x: Any) -> list[Any]:
@@ -222,19 +222,8 @@ def _are_finite(x: Any) -> list[Any]:
     ]
 
 
-@contextlib.contextmanager
-def _losses_kept(model: keras.Model) -> Iterator[None]:
-    """Gives layers the losses of their last call back, which any call of the model takes away."""
-    kept = [(layer, layer._losses[:]) for layer in model._flatten_layers()]
-    try:
-        yield
-    finally:
-        for layer, losses in kept:
-            layer._losses[:] = losses
-
-
 def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:
-    if given is None and isinstance(model, FisherPenaltyModel):
+    if given is None and isinstance(model, backend.Trainer):
         given = model.likelihood
     if given is None and not model.compiled:
         raise ValueError(

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import autodiff
+from keras_fisher import backend
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.labels import Given, Labels, Sampled, chosen
@@ -98,7 +98,7 @@ class MinibatchFisherTraceMeter(Meter):
         self._generator = self._labels.generator
 
     def _compile(self) -> None:
-        self._squares = autodiff.compiled(self._batch_squares)
+        self._squares = backend.compiled(self._batch_squares)
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         measured = [
@@ -114,11 +114,9 @@ class MinibatchFisherTraceMeter(Meter):
             drawn = self._labels.draw(outputs, labels)
             return self._likelihood.mean_nll(drawn.y, outputs, **drawn.padding)
 
-        return squares(autodiff.gradients(value, self._model.trainable_weights))
+        return squares(backend.gradients(value, self._model.trainable_weights))
 
 
 def squares(gradients: list[Any]) -> Any:
     """Returns the squared norm of each gradient, 0 for `None`."""
-    return ops.stack(
-        [ops.zeros(()) if g is None else autodiff.squared_norm([g]) for g in gradients]
-    )
+    return ops.stack([ops.zeros(()) if g is None else backend.squared_norm([g]) for g in gradients])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_fisher import _arguments
 from keras_fisher.penalties import PENALTIES
+from keras_fisher.utils import arguments
 
 _DIGITS = 3  # significant ones, so that a value can be typed, and names a folder
 
@@ -33,8 +33,8 @@ def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
         TypeError: if an argument is of another type.
         ValueError: if `value` is not positive, or `num` below 2.
     """
-    value = _arguments.check_positive("value", value)
-    return _logarithmic(value / 10, 10 * value, _arguments.check_integer("num", num, low=2))
+    value = arguments.check_positive("value", value)
+    return _logarithmic(value / 10, 10 * value, arguments.check_integer("num", num, low=2))
 
 
 def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[float, ...]:
@@ -57,10 +57,10 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
         TypeError: if an argument is of another type.
         ValueError: if `low` is not positive, `high` not above it, or `num` below 2.
     """
-    low, high = _arguments.check_positive("low", low), _arguments.check_positive("high", high)
+    low, high = arguments.check_positive("low", low), arguments.check_positive("high", high)
     if low >= high:
         raise ValueError(f"`high` must be above `low`. Received: low={low}, high={high}")
-    return _logarithmic(low, high, _arguments.check_integer("num", num, low=2))
+    return _logarithmic(low, high, arguments.check_integer("num", num, low=2))
 
 
 def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
@@ -80,7 +80,7 @@ def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
     Raises:
         ValueError: if `penalty` is unknown.
     """
-    penalty = _arguments.check_choice("penalty", penalty, tuple(PENALTIES))
+    penalty = arguments.check_choice("penalty", penalty, tuple(PENALTIES))
     return (10.0, 30.0, 100.0, 300.0, 1000.0) if penalty == "gp_x" else (0.01, 0.1, 0.31, 10.0)
 
 

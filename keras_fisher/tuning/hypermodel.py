@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_fisher import _arguments
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.tuning import grids
+from keras_fisher.utils import arguments
 
 
 class FisherPenaltyHyperModel(keras_tuner.HyperModel):
@@ -71,9 +71,9 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
         self._build_backbone = build_backbone
         self._loss = loss
         alphas = grids.alphas() if alphas is None else alphas
-        self._alphas = _choices("alphas", alphas, _arguments.check_non_negative)
-        self._learning_rates = _choices("learning_rates", learning_rates, _arguments.check_positive)
-        self._seeds = _choices("seeds", seeds, lambda n, v: _arguments.check_given_seed(v, n))
+        self._alphas = _choices("alphas", alphas, arguments.check_non_negative)
+        self._learning_rates = _choices("learning_rates", learning_rates, arguments.check_positive)
+        self._seeds = _choices("seeds", seeds, lambda n, v: arguments.check_given_seed(v, n))
         self._optimizer = optimizer or _sgd
         self._metrics = list(metrics)
         self._penalty = penalty

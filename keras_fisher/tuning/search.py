@@ -7,8 +7,8 @@ from typing import Any
 
 import keras_tuner
 
-from keras_fisher import _arguments
 from keras_fisher.tuning.oracle import GridOracle
+from keras_fisher.utils import arguments
 
 
 class GridSearch(keras_tuner.Tuner):
@@ -66,8 +66,8 @@ class GridSearch(keras_tuner.Tuner):
         max_consecutive_failed_trials: int = 3,
         **kwargs: Any,
     ) -> None:
-        directory = _arguments.check_path("directory", directory)
-        project_name = _arguments.check_path("project_name", project_name)
+        directory = arguments.check_path("directory", directory)
+        project_name = arguments.check_path("project_name", project_name)
         worker = os.environ.get("KERASTUNER_TUNER_ID", "chief")
         if overwrite and "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in worker:
             raise ValueError(
@@ -77,10 +77,10 @@ class GridSearch(keras_tuner.Tuner):
         super().__init__(
             GridOracle(
                 objective=objective,
-                max_retries_per_trial=_arguments.check_integer(
+                max_retries_per_trial=arguments.check_integer(
                     "max_retries_per_trial", max_retries_per_trial, low=0
                 ),
-                max_consecutive_failed_trials=_arguments.check_integer(
+                max_consecutive_failed_trials=arguments.check_integer(
                     "max_consecutive_failed_trials", max_consecutive_failed_trials, low=1
                 ),
             ),

@@ -10,15 +10,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher import _arguments, autodiff, penalties
-from keras_fisher._step import HeldLabels, Inputs, MeanNll
-from keras_fisher._step import length as batch_length
+from keras_fisher import backend, penalties
+from keras_fisher.backend.types import Replica
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
+from keras_fisher.training.batch import FloatingInputs, MeanNll
+from keras_fisher.training.labels import BatchLabels
 from keras_fisher.tuning import grids
+from keras_fisher.utils import arguments
+from keras_fisher.utils.batches import count_examples
 
 # The alpha to begin with, as a share of the one at which both gradients are of one size.
 _SHARE = 0.2
@@ -98,9 +101,9 @@ def alpha_range(
         ValueError: if `data` holds too few mini-batches or no labels, the model has no known
             likelihood, or the penalty or the loss has no finite gradient.
     """
-    _arguments.check_integer("num", num, low=2)
-    _arguments.check_integer("num_batches", num_batches, low=1)
-    _arguments.check_integer("batch_size", batch_size, low=1)
+    arguments.check_integer("num", num, low=2)
+    arguments.check_integer("num_batches", num_batches, low=1)
+    arguments.check_integer("batch_size", batch_size, low=1)
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
     check_data(data, 1, batch_size, needs_labels=True)
     if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:
@@ -145,28 +148,28 @@ class BalanceMeter(Meter):
     ) -> None:
         super().__init__(model, likelihood)
         self._penalty = penalties.get(penalty)
-        self._generator = keras.random.SeedGenerator(_arguments.check_seed(seed))
+        self._generator = keras.random.SeedGenerator(arguments.check_seed(seed))
 
     def _compile(self) -> None:
-        self._balance = autodiff.compiled(self._batch_balance)
+        self._balance = backend.compiled(self._batch_balance)
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         return np.stack([ops.convert_to_numpy(self._balance(*batch))[None] for batch in batches])
 
     def _batch_balance(self, x: Any, labels: Labels) -> Any:
-        inputs, size = Inputs(x), batch_length(x)
-        held = HeldLabels(
+        inputs, size = FloatingInputs(x), count_examples(x)
+        held = BatchLabels(
             self._likelihood, self._penalty, labels.y, self._generator, labels.present
         )
-        mean = MeanNll(size, size)
+        mean = MeanNll(size, Replica(size))
 
         def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
-            outputs = self._outputs(inputs.replaced(floating))
+            outputs = self._outputs(inputs.replace(floating))
             loss = self._likelihood.mean_nll(labels.y, outputs, **labels.padding)
             return loss, mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights
-        wrt = inputs.floating() if self._penalty.wrt == "inputs" else None
-        found = autodiff.penalty_gradients(objective, weights, wrt)
+        wrt = inputs.list_tensors() if self._penalty.wrt == "inputs" else None
+        found = backend.penalty_gradients(objective, weights, wrt)
         assert found.loss is not None
-        return ops.sqrt(autodiff.squared_norm(found.loss) / autodiff.squared_norm(found.penalty))
+        return ops.sqrt(backend.squared_norm(found.loss) / backend.squared_norm(found.penalty))

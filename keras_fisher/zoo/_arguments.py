@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_fisher._arguments import check_integer
+from keras_fisher.utils.arguments import check_integer
 
 
 def check_network(

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from keras_fisher._arguments import check_seed
+from keras_fisher.utils.arguments import check_seed
 
 
 def layer_seeds(seed: int | None) -> Iterator[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_fisher import rules
-from keras_fisher._arguments import check_integer
+from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo._scalar import ScalarScale
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_fisher._arguments import check_integer
+from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo import _layers
 from keras_fisher.zoo._arguments import check_depth, check_network
 from keras_fisher.zoo._seeds import layer_seeds

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_fisher._arguments import check_integer
+from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo._arguments import check_network
 from keras_fisher.zoo._seeds import layer_seeds
 

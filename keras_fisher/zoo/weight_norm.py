@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from keras_fisher import rules
-from keras_fisher._arguments import check_integer, check_positive
+from keras_fisher.utils.arguments import check_integer, check_positive
 
 
 def norm_preserving_gain(

@@ -9,8 +9,8 @@ import logging
 import keras
 import numpy as np
 
-from keras_fisher._logging import warn_once
-from keras_fisher.per_example import SquaredGradientNorms
+from keras_fisher.traces.per_example import SquaredGradientNorms
+from keras_fisher.utils.messages import warn_once
 from tests import backend
 
 

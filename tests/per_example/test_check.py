@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 from keras_fisher import rules
-from keras_fisher.per_example import SquaredGradientNorms
+from keras_fisher.traces.per_example import SquaredGradientNorms
 from tests.per_example.loop import half_squares, logged, loop, measured, relative_error
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")

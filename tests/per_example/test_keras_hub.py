@@ -11,7 +11,6 @@ import pytest
 from keras import ops
 
 import keras_fisher as kf
-from keras_fisher import autodiff
 from tests import backend, nets
 from tests.per_example import loop
 
@@ -145,7 +144,7 @@ def test_the_hessian_trace_is_that_of_central_differences(name):
     seed = ops.cast(keras.random.SeedGenerator(0).next(), "int32")  # as the trace draws its probes
     probes = [
         nets.array(
-            autodiff.map_probes(
+            kf.backend.map_probes(
                 lambda z: ops.concatenate([ops.ravel(part) for part in z]),
                 weights,
                 np.arange(probe, probe + 1),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_fisher.per_example import SquaredGradientNorms, norms
+from keras_fisher.traces.per_example import SquaredGradientNorms, norms
 from tests.per_example import loop
 
 BATCH = 11

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from keras_fisher.per_example import SquaredGradientNorms
+from keras_fisher.traces.per_example import SquaredGradientNorms
 from tests.per_example import loop
 
 

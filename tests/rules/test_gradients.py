@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 from keras_fisher import rules
-from keras_fisher.per_example import SquaredGradientNorms
 from keras_fisher.rules import gradients
+from keras_fisher.traces.per_example import SquaredGradientNorms
 from tests import backend
 from tests.per_example.loop import half_squares, normal, randomise
 from tests.rules import portable

@@ -1,0 +1,229 @@
+"""First and second derivatives with JAX's transformations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+from jax.extend.core import get_opaque_trace_state
+
+from keras_fisher.backend.jax.stateless import Compiled, Pure
+from keras_fisher.backend.types import InnerGraphError
+
+Tap = Callable[[Any], Any]
+
+# Where JAX has 64-bit integers only if told so.
+COUNTER_DTYPE = "int32"
+
+# How many random probes may be followed in one call of a compiled function, `None` for any number:
+# XLA computes a loop on one core of a CPU alone.
+PROBES_AT_ONCE: int | None = 1 if jax.default_backend() == "cpu" else None
+
+# JAX does not tell the derivatives along a line of what is computed within a function.
+Line: Any = None
+
+
+# Whether Keras's sparse categorical cross-entropy clips probabilities before it divides them by
+# their sum; its dense one clips afterwards.
+SPARSE_LOSS_CLIPS_FIRST = False
+
+
+def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+    """Returns d objective() / d weights, zeros where a weight is unconnected."""
+    pure = Pure(objective, weights)
+    found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
+    pure.assign_state(assigned)
+    return found
+
+
+def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+    """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
+
+    Args:
+        objective: `objective(tap)` returns a value and a structure of anything.
+
+    Returns:
+        The gradients in the order of the taps, dense, zeros where a tensor is unconnected; and the
+        structure.
+
+    Raises:
+        InnerGraphError: if a tensor is tapped where its gradient cannot be taken.
+    """
+    pure = Pure(lambda zeros: _tapped(objective, zeros))
+    tapped = jax.eval_shape(lambda: pure([], None)[0][1])
+    static: list[Any] = []
+
+    def perturbed(zeros: Sequence[Any]) -> tuple[Any, Any]:
+        (value, _, others), assigned = pure([], iter(zeros))
+        leaves = keras.tree.flatten(others)
+        static[:] = [others, leaves]
+        return value, ([leaf for leaf in leaves if _is_array(leaf)], assigned)
+
+    zeros = [jnp.zeros(tensor.shape, tensor.dtype) for tensor in tapped]
+    found, (arrays, assigned) = jax.grad(perturbed, has_aux=True)(zeros)
+    pure.assign(assigned)
+    others, leaves = static
+    remaining = iter(arrays)
+    leaves = [next(remaining) if _is_array(leaf) else leaf for leaf in leaves]
+    return found, keras.tree.pack_sequence_as(others, leaves)
+
+
+def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+    """Applies a function to one example after another, each with a batch axis of length 1.
+
+    Args:
+        function: From a structure like `examples` to a tensor.
+        examples: A structure of tensors of shape `(batch, ...)`.
+        dtype: The dtype of what the function returns.
+
+    Returns:
+        The stacked results.
+    """
+    del dtype
+
+    def one(leaves: Sequence[Any]) -> Any:
+        batch = [leaf[None] for leaf in leaves]
+        return function(keras.tree.pack_sequence_as(examples, batch))
+
+    return jax.lax.map(one, keras.tree.flatten(examples))
+
+
+def quadratic_forms(
+    objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
+) -> Any:
+    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
+
+    The first-order gradient is linearised once; each probe is one product with H.
+
+    Args:
+        objective: Evaluates the model and returns a scalar.
+        weights: What to differentiate by.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
+        each weight. Sums over weights are z^T H z.
+    """
+    pure = Pure(objective, weights)
+
+    def gradient(values: Sequence[Any]) -> list[Any]:
+        return jax.grad(lambda at: pure(at)[0])(values)
+
+    _, product = jax.linearize(gradient, [w.value for w in weights])
+
+    def form(z: list[Any]) -> Any:
+        pairs = zip(z, product(z), strict=True)
+        return jnp.stack([jnp.vdot(promoted(a), promoted(b)) for a, b in pairs])
+
+    return map_probes(form, weights, probes, gaussian, seed)
+
+
+def map_probes(
+    function: Callable[[list[Any]], Any],
+    weights: Sequence[Any],
+    probes: Any,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Applies a function to one random probe after another, a tensor for each weight.
+
+    Args:
+        function: From a probe to a tensor.
+        weights: What the probes are shaped like.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        The stacked results.
+    """
+    draw = jax.random.normal if gaussian else jax.random.rademacher
+    key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
+
+    def one(index: Any) -> Any:
+        own = jax.random.fold_in(key, index)
+        keys = [jax.random.fold_in(own, i) for i in range(len(weights))]
+        return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
+
+    return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
+
+
+def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+    """Returns the function compiled, once for each kind of its arguments, arrays in structures.
+
+    It reads the values that variables have when it is called, and assigns to them.
+    """
+    del any_batch  # each size of a batch is compiled by itself
+    made: dict[str, Compiled] = {}
+
+    def call(*arguments: Any) -> Any:
+        arrays = jax.tree.map(jnp.asarray, arguments)
+        key = repr(jax.tree.map(lambda array: (array.shape, str(array.dtype)), arrays))
+        if key not in made:
+            made[key] = Compiled(function, arrays)
+        return made[key](*arrays)
+
+    return call
+
+
+def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+    """Returns `result`: a compiled step cannot fail; see `nan_unless_below`."""
+    del values, bound, message
+    return result
+
+
+def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
+    """Returns `result`; NaN unless every one of `values` is a whole number in [0, bound)."""
+    values = jnp.asarray(values)
+    integers = values.astype("int32")
+    fine = (integers >= 0) & (integers < bound) & (integers == values)
+    return jnp.where(jnp.all(fine), result, jnp.nan)
+
+
+def squared_norm(tensors: Sequence[Any]) -> Any:
+    """Returns the sum of squares over all `tensors`, at least float32."""
+    return sum(jnp.sum(jnp.square(promoted(tensor))) for tensor in tensors)
+
+
+def promoted(tensor: Any) -> Any:
+    """A tensor as float32, or wider if it was."""
+    return tensor.astype(keras.backend.result_type(tensor.dtype, "float32"))
+
+
+def synchronise(model: keras.Model) -> None:
+    """Gives variables the values that training has come to, which it keeps apart from them."""
+    model.jax_state_sync()
+
+
+def replica_index() -> Any:
+    """`None`: a step is written for the whole batch, however many devices share it."""
+    return None
+
+
+def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:
+    """The value, what was tapped and the rest; the tapped tensors get `zeros` added."""
+    context = _context()
+    tapped: list[Any] = []
+
+    def tap(tensor: Any) -> Any:
+        if _context() != context:
+            raise InnerGraphError
+        tapped.append(tensor)
+        return tensor if zeros is None else tensor + next(zeros)
+
+    value, others = objective(tap)
+    return value, tapped, others
+
+
+def _context() -> Any:
+    """What operations are traced in now."""
+    return get_opaque_trace_state(convention="nnx")
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array)

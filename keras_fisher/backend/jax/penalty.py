@@ -1,0 +1,186 @@
+"""The gradient of a squared gradient norm: exactly, by a difference, or part by part."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from keras_fisher.backend import finite_difference
+from keras_fisher.backend.jax.autodiff import promoted, squared_norm
+from keras_fisher.backend.jax.stateless import Pure, cond
+from keras_fisher.backend.microbatches import Terms
+from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
+
+
+def penalty_gradients(
+    objective: Objective,
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    replica: Replica | None = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
+
+    Args:
+        objective: Evaluates the model once at weights and inputs, and returns `(loss, nll)`, two
+            scalars; the loss may be `None`.
+        weights: What to differentiate the loss and the squared norm by; v, unless there are inputs.
+        inputs: v, when the gradient with respect to inputs is penalised.
+        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
+            do not underflow, and what is returned for the penalty is divided by it again.
+        replica: Ignored: a step is written for the whole batch.
+
+    Returns:
+        The gradients of the loss and of the squared norm, and the squared norm.
+    """
+    evaluation = _Evaluation(objective, weights, inputs)
+
+    def scaled_norm(at: Sequence[Any]) -> tuple[Any, Any]:
+        first = evaluation.differentiated(at, scale)
+        norm = squared_norm(first.by_inputs if inputs else first.by_weights)
+        return _scaled(norm, scale), (norm, first.of_loss(), first.assigned)
+
+    penalty, (norm, of_loss, assigned) = jax.grad(scaled_norm, has_aux=True)(evaluation.values)
+    evaluation.pure.assign_state(assigned)
+    return PenaltyGradients(of_loss, _unscaled(penalty, scale), norm)
+
+
+def penalty_gradients_by_difference(
+    objective: Objective,
+    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    precision: str = "float32",
+    replica: Replica | None = None,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
+
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
+    takes a third gradient where v may be on a kink.
+
+    Args:
+        objective: As in `penalty_gradients`.
+        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        weights: As in `penalty_gradients`.
+        inputs: As in `penalty_gradients`.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in; the coarser, the longer the step.
+        replica: Ignored: a step is written for the whole batch.
+
+    Returns:
+        The gradients of the loss and of the squared norm, and the squared norm.
+    """
+    evaluation = _Evaluation(objective, weights, inputs)
+    first = evaluation.differentiated(evaluation.values, scale)
+    evaluation.pure.assign_state(first.assigned)
+    here = first.by_weights
+    point, g = (inputs, first.by_inputs) if inputs else (evaluation.values, here)
+    norm = squared_norm(g)
+    step = finite_difference.step_length(squared_norm(point), norm, precision)
+
+    def gradient_at(distance: Any) -> list[Any]:
+        shifted = finite_difference.shifted(point, g, distance)
+        at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
+        return gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
+
+    is_on_kink = finite_difference.may_be_on_kink(point, g)
+    penalty = finite_difference.slope(here, gradient_at, step, is_on_kink, cond)
+    return PenaltyGradients(first.of_loss(), penalty, norm)
+
+
+def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+    """Returns d nll / d at, at least float32."""
+    return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
+
+
+def gradient_along(
+    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
+) -> list[Any]:
+    """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
+
+    def slope(values: Sequence[Any]) -> Any:
+        pairs = zip(gradient(nll, values, scale), direction, strict=True)
+        return _scaled(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
+
+    return _unscaled(jax.grad(slope)(list(at)), scale)
+
+
+def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
+    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
+
+    def add(index: Any, sums: list[Any]) -> list[Any]:
+        return [a + b for a, b in zip(sums, terms(index, list(at)), strict=True)]
+
+    # In a step that is not compiled: some layers, such as RandomCrop, cannot be.
+    if not any(isinstance(tensor, jax.core.Tracer) for tensor in [count, *at]):
+        return functools.reduce(lambda sums, index: add(index, sums), range(count), zeros)
+    return jax.lax.fori_loop(0, count, add, zeros)
+
+
+class _First:
+    """The first-order derivatives of an evaluation.
+
+    Attributes:
+        by_weights: d nll / d weights, at least float32.
+        by_inputs: d nll / d inputs.
+        assigned: What variables were assigned.
+    """
+
+    def __init__(self, outcome: Any, pull: Any, assigned: list[Any], scale: Any) -> None:
+        self.assigned = assigned
+        self._loss, self._pull = outcome[0], pull
+        nll = outcome[1]
+        self._none = jnp.zeros_like(nll)
+        zero = None if self._loss is None else jnp.zeros_like(self._loss)
+        gradients = pull((zero, _scaled(jnp.ones_like(nll), scale)))
+        self.by_weights, self.by_inputs = (_unscaled(some, scale) for some in gradients)
+
+    def of_loss(self) -> list[Any] | None:
+        """D loss / d weights, if there is a loss."""
+        if self._loss is None:
+            return None
+        return self._pull((jnp.ones_like(self._loss), self._none))[0]
+
+
+class _Evaluation:
+    """An objective at the values of weights and inputs.
+
+    Args:
+        objective: As in `penalty_gradients`.
+        weights: Variables, whose values the objective reads; or tensors, which it is given.
+        inputs: Tensors that the objective is given.
+    """
+
+    def __init__(
+        self, objective: Objective, weights: Sequence[Any], inputs: Sequence[Any] | None
+    ) -> None:
+        self.inputs = list(inputs or [])
+        self.are_variables = isinstance(weights[0], keras.Variable)
+        self.values = [w.value for w in weights] if self.are_variables else list(weights)
+        self.pure = Pure(objective, weights if self.are_variables else [])
+
+    def differentiated(self, at: Sequence[Any], scale: Any) -> _First:
+        """The derivatives at other values of the weights."""
+
+        def evaluate(values: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, Any]:
+            return self.pure(values if self.are_variables else [], values, inputs)
+
+        outcome, pull, assigned = jax.vjp(evaluate, list(at), self.inputs, has_aux=True)
+        return _First(outcome, pull, assigned, scale)
+
+
+def _scaled(scalar: Any, scale: Any) -> Any:
+    """A scalar times a loss scale, which may be `None` for 1."""
+    return scalar if scale is None else scalar * scale.astype(scalar.dtype)
+
+
+def _unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
+    """Tensors divided by a loss scale, at least float32."""
+    wide = [promoted(tensor) for tensor in tensors]
+    return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

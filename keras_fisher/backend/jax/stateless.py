@@ -1,0 +1,115 @@
+"""Code that reads and assigns Keras variables, as functions that JAX can transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import keras
+
+from keras_fisher.utils.stateless import Stateless
+
+
+class Pure:
+    """A function without side effects, of the values of variables and of other arguments.
+
+    It returns what the function returns and the values of what the function has assigned to.
+
+    Args:
+        function: What may read and assign Keras variables.
+        variables: Those whose values are given.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], variables: Sequence[keras.Variable] = ()
+    ) -> None:
+        self.assigned: list[keras.Variable] = []
+        self._function, self._variables = function, variables
+
+    def __call__(self, values: Sequence[Any], *arguments: Any) -> tuple[Any, list[Any]]:
+        pairs = zip(self._variables, values, strict=True)
+        with Stateless(pairs, collect_losses=True) as scope:
+            result = self._function(*arguments)
+        self.assigned = scope.assigned
+        return result, [scope.get_current_value(variable) for variable in self.assigned]
+
+    def assign(self, values: Sequence[Any]) -> None:
+        """Assigns, where it is called, what a call has returned for it."""
+        for variable, value in zip(self.assigned, values, strict=True):
+            variable.assign(value)
+
+    def assign_state(self, values: Sequence[Any]) -> None:
+        """Assigns what a call has returned, but for the given variables.
+
+        With JAX, Keras drops what a forward pass assigns to trainable weights, as the optimizer
+        moves them from where the forward pass began.
+        """
+        given = {id(variable) for variable in self._variables}
+        for variable, value in zip(self.assigned, values, strict=True):
+            if id(variable) not in given:
+                variable.assign(value)
+
+
+class ReadVariables(Stateless):
+    """A scope that notes which variables are read in it."""
+
+    def __init__(self) -> None:
+        super().__init__(collect_losses=True)
+        self.read: dict[int, keras.Variable] = {}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        self.read[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """Runs one of two functions; what either assigns is assigned."""
+    if not isinstance(condition, jax.core.Tracer):
+        return if_true() if condition else if_false()
+    branches = [_Branch(function) for function in (if_true, if_false)]
+    assigned = {id(v): v for branch in branches for v in branch.pure.assigned}
+
+    def run(branch: _Branch) -> tuple[Any, list[Any]]:
+        result, values = branch()
+        own = {id(v): value for v, value in zip(branch.pure.assigned, values, strict=True)}
+        return result, [own.get(key, v.value) for key, v in assigned.items()]
+
+    result, values = jax.lax.cond(condition, lambda: run(branches[0]), lambda: run(branches[1]))
+    for variable, value in zip(assigned.values(), values, strict=True):
+        variable.assign(value)
+    return result
+
+
+class _Branch:
+    """A function, traced once; called, it repeats what was traced."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.pure = Pure(function)
+        self._jaxpr, shape = jax.make_jaxpr(lambda: self.pure([]), return_shape=True)()
+        self._tree = jax.tree.structure(shape)
+
+    def __call__(self) -> Any:
+        flat = jax.core.eval_jaxpr(self._jaxpr.jaxpr, self._jaxpr.consts)
+        return jax.tree.unflatten(self._tree, flat)
+
+
+class Compiled:
+    """A function, compiled for arguments of one kind and for any values of the variables it reads.
+
+    Args:
+        function: Of structures of arrays.
+        arguments: An example of them.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        with ReadVariables() as scope:
+            jax.eval_shape(function, *arguments)
+        self._variables = list(scope.read.values())
+        self._pure = Pure(function, self._variables)
+        self._run = jax.jit(self._pure)
+
+    def __call__(self, *arguments: Any) -> Any:
+        result, values = self._run([v.value for v in self._variables], *arguments)
+        self._pure.assign(values)
+        return result

@@ -1,0 +1,214 @@
+"""Training by functions of all variables, as JAX needs."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher.backend.jax.stateless import Pure
+from keras_fisher.backend.types import StepKind
+from keras_fisher.utils.stateless import Stateless
+
+Groups = tuple[list[keras.Variable], ...]
+State = Sequence[Any]
+TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
+
+
+class Trainer(keras.Model, abc.ABC):
+    """A model whose step is written as one that assigns variables, and run as one that does not.
+
+    On several devices (`keras.distribution.DataParallel`) a step is that of the whole batch.
+    """
+
+    @abc.abstractmethod
+    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
+        """Takes a training step on a batch: of a kind, or of that which variables tell."""
+
+    @abc.abstractmethod
+    def _choose_step_kind(self) -> Any:
+        """The `StepKind` of the next step."""
+
+    @abc.abstractmethod
+    def _own_variables(self) -> list[keras.Variable]:
+        """What a step moves that Keras does not know of."""
+
+    train_function: Any
+    _is_distributed = False
+    # By their ids, when training was last prepared.
+    _trained_weights: tuple[int, ...] | None = None
+    _other_variables: tuple[int, ...] | None = None
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """All variables but trained ones, those that carry the penalty from step to step too."""
+        return [*self._moved_variables, *self._own_variables()]
+
+    @property
+    def _replayed_variables(self) -> list[keras.Variable]:
+        """What a second forward pass is to find as the first did."""
+        return self._moved_variables
+
+    @property
+    def _moved_variables(self) -> list[keras.Variable]:
+        """What a forward pass moves: statistics of layers, states of random generators."""
+        return super().non_trainable_variables
+
+    @property
+    def _assigned_before_replay(self) -> list[keras.Variable]:
+        """What a second forward pass must not assign again: nothing.
+
+        Keras drops what a forward pass assigns to trainable weights (see `Pure.assign_state`), and
+        the gradient is the one through the assignment.
+        """
+        return []
+
+    def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Where variables are made."""
+        return contextlib.nullcontext()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training."""
+        super().compile(*args, **kwargs)
+        self._trained_weights = None
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Makes what trains on `steps_per_execution` batches from an iterator.
+
+        On a CPU XLA computes what is inside of a branch or a loop on one core alone: there the host
+        looks which kind of step is next, and steps are dispatched one by one. Elsewhere it never
+        waits for the device, and they go there in one dispatch.
+        """
+        force = force or self._has_other_variables()
+        if self.train_function is not None and not force:
+            return
+        super().make_train_function(force)
+        if self.run_eagerly or not self.jit_compile:
+            return
+        has_own_step = type(self).train_step is not Trainer.train_step  # of a subclass
+        if jax.default_backend() == "cpu":
+            if not has_own_step:
+                self.train_function = self._branching_on_host()
+        elif self.steps_per_execution > 1:
+            self.train_function = self._in_one_dispatch(self.train_function)
+
+    def _has_other_variables(self) -> bool:
+        """Whether variables that are not trained are others than at the last call.
+
+        Raises:
+            ValueError: if trained ones are others than those that the optimizer was built for.
+        """
+        trained, others = (
+            tuple(id(variable) for variable in group)
+            for group in (self.trainable_variables, self.non_trainable_variables)
+        )
+        if self._trained_weights not in (None, trained):
+            raise ValueError(
+                "Call `compile` again after changing which weights are trainable (by freezing, "
+                "unfreezing, quantizing or adapting layers). Received: "
+                f"{len(trained)} trainable weights, others than the {len(self._trained_weights)} "
+                "that the optimizer was built for"
+            )
+        has_changed = self._other_variables not in (None, others)
+        self._trained_weights, self._other_variables = trained, others
+        return has_changed
+
+    def _branching_on_host(self) -> TrainFunction:
+        deciding = self._own_variables()
+        decide = jax.jit(lambda values: Pure(self._choose_step_kind, deciding)(values)[0])
+        places = [[id(v) for v in self.non_trainable_variables].index(id(v)) for v in deciding]
+        steps = [
+            jax.jit(
+                functools.partial(self._step_of_kind, kind),
+                donate_argnums=0,
+                out_shardings=self._shardings(),
+            )
+            for kind in StepKind
+        ]
+
+        def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
+            logs: dict[str, Any] | None = None
+            for batch in itertools.islice(iterator, self.steps_per_execution):
+                kind = int(decide([state[1][place] for place in places]))
+                logs, state = steps[kind](state, batch)
+            if logs is None:
+                raise StopIteration
+            return logs, state
+
+        return train
+
+    def _shardings(self) -> Any:
+        """How logs and state are spread over devices, if they are."""
+        if keras.distribution.distribution() is None:
+            return None
+        return None, self._get_state_sharding_spec()
+
+    def _in_one_dispatch(self, one_by_one: TrainFunction) -> TrainFunction:
+        def steps(state: State, batches: Any) -> tuple[dict[str, Any], State]:
+            def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
+                logs, state = self.train_step(state, batch)
+                return state, logs
+
+            state, logs = jax.lax.scan(step, state, batches)
+            return jax.tree.map(lambda values: values[-1], logs), state
+
+        compiled = jax.jit(steps, donate_argnums=0, out_shardings=self._shardings())
+
+        def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
+            batches = list(itertools.islice(iterator, self.steps_per_execution))
+            shapes = [[leaf.shape for leaf in jax.tree.leaves(batch)] for batch in batches]
+            if len(batches) < self.steps_per_execution or any(s != shapes[0] for s in shapes):
+                return one_by_one(state, iter(batches))
+            return compiled(state, jax.tree.map(_stacked, *batches))
+
+        return train
+
+    def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
+        """Takes a training step: from the values of all variables to the logs and new values."""
+        return self._step_of_kind(None, state, data)
+
+    def _step_of_kind(
+        self, kind: StepKind | None, state: State, data: Any
+    ) -> tuple[dict[str, Any], State]:
+        groups = self._trained_groups()
+        pairs = [
+            pair
+            for group, values in zip(groups, state, strict=True)
+            for pair in zip(group, values, strict=True)
+        ]
+        with Stateless(pairs, collect_losses=True) as scope:
+            self._take_step(data, kind)
+            logs = self.get_metrics_result()
+        return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
+
+    def _trained_groups(self) -> Groups:
+        """The variables, as Keras groups them."""
+        return (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+
+    def _apply_gradients(self, gradients: Sequence[Any]) -> None:
+        """Takes a step of the optimizer."""
+        weights, own = self.trainable_variables, self.optimizer.variables
+        values = [[ops.convert_to_tensor(v) for v in group] for group in (own, weights)]
+        found = self.optimizer.stateless_apply(values[0], list(gradients), values[1])
+        for group, new in zip((weights, own), found, strict=True):
+            for variable, value in zip(group, new, strict=True):
+                variable.assign(value)
+
+
+def _stacked(*arrays: Any) -> Any:
+    on_host = all(isinstance(array, np.ndarray) for array in arrays)
+    return np.stack(arrays) if on_host else jnp.stack(arrays)

@@ -1,0 +1,158 @@
+"""The gradient of a squared gradient norm, from one part of the batch after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+from keras import ops
+
+from keras_fisher.backend import finite_difference
+from keras_fisher.backend.types import MicroBatch, Nll, PenaltyGradients, Replica
+
+Terms = Callable[[Any, list[Any]], list[Any]]
+
+
+class Backend(Protocol):
+    """What a backend differentiates: `tensorflow_penalty.py` and `jax_penalty.py`."""
+
+    def squared_norm(self, tensors: Sequence[Any]) -> Any:
+        """The sum of squares, at least float32."""
+
+    def gradient(self, nll: Nll, at: Sequence[Any], scale: Any) -> list[Any]:
+        """D nll / d at, at least float32."""
+
+    def gradient_along(
+        self, nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any
+    ) -> list[Any]:
+        """D <2 d nll / d at, direction> / d at, at least float32."""
+
+    def cond(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+        """Runs one of two functions."""
+
+    def sum_over_parts(
+        self, terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
+    ) -> list[Any]:
+        """The sum of `terms(index, at)`, in a loop that frees what each of them needed."""
+
+    def penalty_gradients(
+        self, objective: Any, weights: Any, inputs: Any, scale: Any
+    ) -> PenaltyGradients:
+        """That of all examples at once."""
+
+    def penalty_gradients_by_difference(
+        self,
+        objective: Any,
+        shifted_nll: Any,
+        weights: Any,
+        inputs: Any,
+        scale: Any,
+        precision: str,
+    ) -> PenaltyGradients:
+        """That of all examples at once, from two first-order gradients."""
+
+
+def penalty_gradients_in_parts(
+    backend: Backend,
+    part: Callable[[Any], MicroBatch],
+    count: Any,
+    weights: Sequence[Any],
+    factor: Callable[[Any, Any], Any],
+    *,
+    wrt_inputs: bool,
+    exact: bool,
+    scale: Any = None,
+    precision: str = "float32",
+    replica: Replica,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g in the memory that a single part of the batch takes.
+
+    With respect to inputs, of which each part has its own, the squared norm is the sum of those of
+    the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
+    norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
+    from further sums at weights shifted along g.
+
+    Args:
+        backend: What differentiates.
+        part: From an index, the part, evaluated anew for each derivative.
+        count: How many parts there are.
+        weights: What to differentiate by, tensors.
+        factor: From the two sums of `count_data` over all parts, what g is multiplied by.
+        wrt_inputs: Whether g is taken with respect to inputs.
+        exact: Whether to backpropagate twice, or to take a difference.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in.
+        replica: This replica, whose parts add to the mean over all replicas.
+
+    Returns:
+        The gradient of the squared norm, and the squared norm; no gradients of a loss.
+    """
+    none = _zeros(backend.squared_norm(weights))
+    zeros = [_zeros(weight) for weight in weights]
+
+    def total(
+        terms: Callable[[MicroBatch, list[Any]], list[Any]], at: Sequence[Any], zeros: list[Any]
+    ) -> list[Any]:
+        """The sum over the parts of this replica."""
+        return backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
+
+    def counts(one: MicroBatch) -> list[Any]:
+        return [ops.cast(number, none.dtype) for number in one.count_data()]
+
+    def of_inputs(one: MicroBatch, at: list[Any]) -> list[Any]:
+        assert one.inputs is not None
+        inputs = [ops.copy(tensor) for tensor in one.inputs]
+
+        def objective(weights: Sequence[Any], inputs: Sequence[Any]) -> tuple[None, Any]:
+            return None, one.nll(weights, inputs)
+
+        if exact:
+            result = backend.penalty_gradients(objective, at, inputs, scale)
+        else:
+            result = backend.penalty_gradients_by_difference(
+                objective, one.nll, at, inputs, scale, precision
+            )
+        return [*result.penalty, result.squared_norm, *counts(one)]
+
+    def gradient(one: MicroBatch, at: list[Any]) -> list[Any]:
+        return backend.gradient(lambda weights: one.nll(weights, []), at, scale)
+
+    def gradient_and_counts(one: MicroBatch, at: list[Any]) -> list[Any]:
+        return [*gradient(one, at), *counts(one)]
+
+    def gradient_there(one: MicroBatch, at: list[Any]) -> list[Any]:
+        one.nll(weights, [])  # which draws the labels
+        return gradient(one, at)
+
+    def along_g(one: MicroBatch, at: list[Any]) -> list[Any]:
+        return backend.gradient_along(lambda weights: one.nll(weights, []), at, g, scale)
+
+    def multiplied(tensors: Sequence[Any], number: Any) -> list[Any]:
+        return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
+
+    if wrt_inputs:
+        sums = replica.sum(total(of_inputs, weights, [*zeros, none, none, none]))
+        *penalty, norm = multiplied(sums[:-2], ops.square(factor(*sums[-2:])))
+        return PenaltyGradients(None, penalty, norm)
+    here = total(gradient_and_counts, weights, [*zeros, none, none])
+    sums = replica.sum(here)
+    multiplier = factor(*sums[-2:])
+    g = multiplied(sums[:-2], multiplier)
+    norm = backend.squared_norm(g)
+    if exact:
+        penalty = total(along_g, weights, zeros)
+    else:
+        step = finite_difference.step_length(backend.squared_norm(weights), norm, precision)
+        penalty = finite_difference.slope(
+            here[:-2],
+            lambda h: total(gradient_there, finite_difference.shifted(weights, g, h), zeros),
+            step,
+            finite_difference.may_be_on_kink(weights, g),
+            backend.cond,
+        )
+    return PenaltyGradients(None, multiplied(replica.sum(penalty), multiplier), norm)
+
+
+def _zeros(like: Any) -> Any:
+    return ops.zeros_like(like, dtype=keras.backend.result_type(like.dtype, "float32"))

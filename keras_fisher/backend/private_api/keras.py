@@ -1,0 +1,97 @@
+"""Private APIs of Keras."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
+
+# Marks a `build` that Keras calls only after it has traced `call`: shapes do not tell dtypes.
+from keras.src.utils.python_utils import default as build_after_call
+
+__all__ = [
+    "build_after_call",
+    "find_calling_layer",
+    "find_unseeded_generator",
+    "get_mask",
+    "list_all_layers",
+    "preserve_losses",
+    "record_epoch_summaries",
+    "record_summaries",
+    "set_mask",
+]
+
+
+def get_mask(tensor: Any) -> Any:
+    """Returns the mask of a tensor, or `None`: JAX's tensors take no attribute for it."""
+    return get_keras_mask(tensor)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Gives a tensor a mask."""
+    set_keras_mask(tensor, mask)
+
+
+def find_calling_layer() -> keras.Layer | None:
+    """Returns the outermost layer that is being called: layers do not know their parents."""
+    context = get_global_attribute("current_call_ctx")
+    return None if context is None else context.entry_layer
+
+
+def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
+    """Returns the generator of draws without a seed, whose state a second forward pass resets.
+
+    Args:
+        create: Whether to make one if there has been no such draw yet.
+    """
+    found = get_global_attribute(GLOBAL_SEED_GENERATOR)
+    return global_seed_generator() if found is None and create else found
+
+
+def list_all_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns a layer and all that are inside of it; `Model.layers` stops at the first level."""
+    return list(layer._flatten_layers())
+
+
+@contextlib.contextmanager
+def preserve_losses(layer: keras.Layer) -> Iterator[None]:
+    """Restores the losses of layers' latest calls, which calling the model clears."""
+    kept = [(inner, inner._losses[:]) for inner in layer._flatten_layers()]
+    try:
+        yield
+    finally:
+        for inner, losses in kept:
+            inner._losses[:] = losses
+
+
+@contextlib.contextmanager
+def record_summaries(board: keras.callbacks.TensorBoard) -> Iterator[Any]:
+    """Writes into the file of a TensorBoard callback, and yields TensorFlow's summary operations.
+
+    TensorBoard reads one file of a folder at a time, and never returns to an earlier one. And with
+    `update_freq=n` the callback has summaries off but for each n-th batch.
+    """
+    with board._train_writer.as_default(), board.summary.record_if(True):
+        yield board.summary
+
+
+def record_epoch_summaries(board: keras.callbacks.TensorBoard) -> None:
+    """Lets a TensorBoard callback write the coming `epoch_*` values.
+
+    With `update_freq=n` it writes them only if the last step of the epoch is an n-th one.
+    """
+    if board.update_freq == "epoch":
+        return
+    board._pop_writer()
+    contexts = (
+        board._train_writer.as_default(board._global_train_batch),
+        board.summary.record_if(True),
+    )
+    for context in contexts:
+        context.__enter__()
+    board._prev_summary_state.append(contexts)  # `_pop_writer` closes them

@@ -1,0 +1,41 @@
+"""Private APIs of TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorflow.python.eager import context as eager_context
+from tensorflow.python.eager.record import record_operation, stop_recording
+from tensorflow.python.framework import ops
+from tensorflow.python.framework.func_graph import FuncGraph
+
+__all__ = [
+    "FuncGraph",  # to tell the graphs of functions and loops from others
+    "clear_kernel_cache",
+    "list_gradients",
+    "look_up_gradient",
+    "record_operation",  # puts an operation with a gradient of its own on the tapes
+    "stop_recording",
+]
+
+
+def list_gradients() -> dict[str, Any]:
+    """Returns the registry of gradients, which nothing public replaces or removes.
+
+    Tapes, loops and forward accumulators all look there.
+    """
+    return ops.gradient_registry._registry
+
+
+def look_up_gradient(operation: str) -> Any:
+    """Returns the gradient that is registered for a kind of operation; `None` if it has none.
+
+    Raises:
+        LookupError: if nothing is registered.
+    """
+    return ops.gradient_registry.lookup(operation)
+
+
+def clear_kernel_cache() -> None:
+    """Frees the kernels of all functions that were called, which TensorFlow keeps for ever."""
+    eager_context.context().clear_kernel_cache()

@@ -1,0 +1,279 @@
+"""First and second derivatives with TensorFlow's gradient tapes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_fisher.backend.tensorflow import tapes as tapes
+from keras_fisher.backend.tensorflow.ops import quick_convolutions
+from keras_fisher.backend.tensorflow.registry import free_with_graphs
+from keras_fisher.backend.types import InnerGraphError
+
+Tap = Callable[[Any], Any]
+
+# What the bits of each octet stand for, shape (256, 8).
+_SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype="uint8")[:, np.newaxis], axis=1) - 1.0
+
+# 32-bit integer variables are not kept on a GPU.
+COUNTER_DTYPE = "int64"
+
+
+# How many random probes may be followed in one call of a compiled function, `None` for any number.
+PROBES_AT_ONCE: int | None = None
+
+
+# Whether Keras's sparse categorical cross-entropy clips probabilities before it divides them by
+# their sum; its dense one clips afterwards.
+SPARSE_LOSS_CLIPS_FIRST = True
+
+
+def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+    """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
+    with tf.GradientTape() as tape:
+        value = objective()
+    return tapes.dense(tape.gradient(value, list(weights)))
+
+
+def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+    """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
+
+    Args:
+        objective: `objective(tap)` returns a value and a structure of anything.
+
+    Returns:
+        The gradients in the order of the taps, dense, `None` where a tensor is unconnected; and the
+        structure.
+
+    Raises:
+        InnerGraphError: if a tensor is tapped where its gradient cannot be taken.
+    """
+    tapped: list[Any] = []
+    context = _context()
+
+    def tap(tensor: Any) -> Any:
+        if _context() is not context:
+            raise InnerGraphError
+        tape.watch(tensor)
+        tapped.append(tensor)
+        return tensor
+
+    with quick_convolutions():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            value, others = objective(tap)
+        return tapes.dense(tape.gradient(value, tapped)), others
+
+
+def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+    """Applies a function to one example after another, each with a batch axis of length 1.
+
+    Args:
+        function: From a structure like `examples` to a tensor.
+        examples: A structure of tensors of shape `(batch, ...)`.
+        dtype: The dtype of what the function returns.
+
+    Returns:
+        The stacked results.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def one(example: Any) -> Any:
+        return function(tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example))
+
+    return tf.map_fn(one, examples, fn_output_signature=dtype)
+
+
+def quadratic_forms(
+    objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
+) -> Any:
+    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
+
+    The first-order gradient is computed once; each probe is one backpropagation through it.
+
+    Args:
+        objective: Evaluates the model and returns a scalar.
+        weights: What to differentiate by.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
+        each weight. Sums over weights are z^T H z.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    sources = tapes.sources(weights)
+    with tf.GradientTape(persistent=True) as outer, tapes.exactly(), quick_convolutions():
+        outer.watch(sources)
+        with tf.GradientTape() as inner:
+            inner.watch(sources)
+            value = objective()
+        g = tapes.zeros_for_none(tapes.dense(inner.gradient(value, sources)), sources)
+
+    def form(z: Sequence[Any]) -> Any:
+        with quick_convolutions():
+            h_z = tapes.second_gradient(outer, g, sources, z)
+        sums = [
+            tf.reduce_sum(tapes.promoted(a) * tapes.promoted(b))
+            for a, b in zip(z, h_z, strict=True)
+        ]
+        return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
+
+    return map_probes(form, weights, probes, gaussian, seed)
+
+
+def map_probes(
+    function: Callable[[list[Any]], Any],
+    weights: Sequence[Any],
+    probes: Any,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Applies a function to one random probe after another, a tensor for each weight.
+
+    Args:
+        function: From a probe to a tensor of the dtype of the weights, at least float32.
+        weights: What the probes are shaped like.
+        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        The stacked results.
+    """
+    fold_in = tf.random.experimental.stateless_fold_in
+
+    def one(index: Any) -> Any:
+        own = fold_in(seed, index)
+        return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
+
+    dtype = _form_dtype(weights)
+    return tf.map_fn(one, probes, fn_output_signature=dtype, parallel_iterations=1)
+
+
+class Line:
+    """Tensors that move along a line, `value + t * velocity`, and what is computed from them.
+
+    A context: the derivatives with respect to t, at t = 0, are known of what is computed in it,
+    forward and without a tape. What TensorFlow differentiates wrongly twice is replaced.
+    """
+
+    def __enter__(self) -> Line:
+        self._second = tf.autodiff.ForwardAccumulator([], [])
+        self._first = tf.autodiff.ForwardAccumulator([], [])
+        with contextlib.ExitStack() as stack:
+            for context in (tapes.exactly(), self._second, self._first):
+                stack.enter_context(context)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
+
+    def moving(self, value: Any, velocity: Any) -> Any:
+        """Returns `value`, moving; neither argument's own motion counts."""
+        tensor = tf.identity(tf.stop_gradient(value))
+        # To compute value + t * velocity instead takes a third more time for z^T H z.
+        for accumulator in (self._second, self._first):
+            accumulator._watch(tensor, tf.stop_gradient(velocity))
+        return tensor
+
+    def velocity(self, tensor: Any) -> Any:
+        """Returns d tensor / dt; `None` where it does not depend on t."""
+        return self._first.jvp(tensor)
+
+    def acceleration(self, tensor: Any) -> Any:
+        """Returns d^2 tensor / dt^2; `None` where its velocity does not depend on t."""
+        velocity = self._first.jvp(tensor)
+        return None if velocity is None else self._second.jvp(velocity)
+
+
+def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+    """Returns the function as a graph, traced once for batches of any size or once for each.
+
+    Arguments are structures of arrays. All but the first axis of each is fixed when it is traced;
+    without `any_batch` the first is too.
+    """
+    graph = tf.function(function, autograph=False)
+    traced: dict[str, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
+        specs = tf.nest.map_structure(
+            _any_batch if any_batch else tf.TensorSpec.from_tensor, tensors
+        )
+        key = repr(specs)
+        if key not in traced:
+            with free_with_graphs():
+                traced[key] = graph.get_concrete_function(*specs)
+        return traced[key](*tensors)
+
+    return call
+
+
+def _any_batch(tensor: Any) -> tf.TensorSpec:
+    shape = tensor.shape.as_list()
+    return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
+
+
+def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """Runs one of two functions; errors in them keep their own message, unlike `ops.cond`'s."""
+    return tf.cond(condition, if_true, if_false)
+
+
+def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+    """Returns `result`; fails the step, with `message`, unless `values` are whole in [0, bound)."""
+    values = tf.convert_to_tensor(values)
+    integers = tf.cast(values, tf.int64)
+    checks = [
+        tf.debugging.assert_equal(tf.cast(integers, values.dtype), values, message=message),
+        tf.debugging.assert_non_negative(integers, message=message),
+        tf.debugging.assert_less(integers, tf.cast(bound, tf.int64), message=message),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(result)
+
+
+def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
+    """Returns `result`; NaN if one of `values` is a fraction.
+
+    `checked_below` has failed the step where it has to, but under XLA, which has no assertions and
+    whose losses are NaN outside the bound.
+    """
+    del bound
+    values = tf.convert_to_tensor(values)
+    if not values.dtype.is_floating:
+        return result
+    return tf.where(tf.reduce_all(tf.equal(values, tf.round(values))), result, np.nan)
+
+
+def synchronise(model: keras.Model) -> None:
+    """Does nothing: variables have the values that training has come to."""
+
+
+def _form_dtype(weights: Sequence[Any]) -> str:
+    return keras.backend.result_type(*(w.dtype for w in weights), "float32")
+
+
+def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
+    if gaussian:
+        return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
+    # A bit for each entry, eight of them looked up at once: to draw an integer each takes longer.
+    size = math.prod(weight.shape)
+    words = tf.random.stateless_uniform([-(-size // 32)], seed, None, None, dtype=tf.int32)
+    octets = tf.cast(tf.bitcast(words, tf.uint8), tf.int32)
+    signs = tf.gather(tf.constant(_SIGNS, weight.dtype), octets)
+    return tf.reshape(tf.reshape(signs, [-1])[:size], weight.shape)
+
+
+def _context() -> Any:
+    """What operations run in now: a graph, or None when they are executed at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

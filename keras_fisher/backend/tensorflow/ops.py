@@ -1,0 +1,297 @@
+"""TensorFlow operations with other derivatives than TensorFlow's own, for the time of a trace.
+
+`exact_moments` and `exact_gradients` are right where TensorFlow is wrong; `quick_convolutions` is
+quick where it is slow. A `tf.function` that was traced outside keeps TensorFlow's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_fisher.backend.private_api.tensorflow import (
+    look_up_gradient,
+    record_operation,
+    stop_recording,
+)
+from keras_fisher.backend.tensorflow.registry import Replacement, name_gradient
+
+
+def exact_moments() -> contextlib.AbstractContextManager[None]:
+    """Makes `tf.nn.moments`, and Keras's layers built on it, right when differentiated twice.
+
+    TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
+    not depend on that; the second does, so that batch, layer and group normalisation are silently
+    wrong in a nested tape.
+    """
+    return _MOMENTS.replace()
+
+
+def exact_gradients() -> contextlib.AbstractContextManager[None]:
+    """Makes derivatives taken inside right where TensorFlow's second ones are silently wrong.
+
+    - Max pooling whose input and output have the same shape: the operation that is TensorFlow's
+      second derivative may, in a graph on a CPU, write its result over the gradient that it still
+      reads, and windows that overlap then get wrong values.
+    - Bilinear resizing, whose gradient TensorFlow registers as not differentiable, which a tape
+      takes for a derivative of zero.
+    - Everything else that is registered so, although its output depends on its input, the gradient
+      of fake quantisation among it: `NotImplementedError`.
+    """
+    return _GRADIENTS.replace()
+
+
+def right_gradients() -> contextlib.AbstractContextManager[None]:
+    """Refuses operations whose first derivative, taken inside, is wrong in TensorFlow.
+
+    Projecting an image, as layers do that rotate, shear, shift or zoom it, has the inverse
+    projection for its gradient in the place of the transpose: another number wherever pixels are
+    interpolated.
+    """
+    return _WRONG.replace()
+
+
+def quick_convolutions() -> contextlib.AbstractContextManager[None]:
+    """Makes derivatives of two-dimensional convolutions, taken inside, forward convolutions.
+
+    On processors for which TensorFlow leaves oneDNN off, its gradient with respect to the input of
+    a convolution takes up to thirty times as long as the convolution itself, although it is one:
+    that of the output gradient with the kernel turned round. This covers strides and dilation of 1,
+    no groups, and channels last, where there is no GPU.
+    """
+    return _CONVOLUTIONS.replace()
+
+
+def no_second_derivative(reason: object) -> NotImplementedError:
+    """The error for an operation that cannot be differentiated twice."""
+    return NotImplementedError(
+        "An operation of the model has no second derivative in TensorFlow: in training use "
+        "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
+        f"TensorFlow says: {reason}"
+    )
+
+
+def _moments(
+    x: Any, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[Any, Any]:
+    """Mean and variance of `x` over `axes`, differentiable any number of times."""
+    del shift
+    with tf.name_scope(name or "moments"):
+        wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
+        mean = tf.reduce_mean(wide, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(wide, mean), axes, keepdims=True)
+        if not keepdims:
+            mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+        return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def _resize_bilinear_gradient(op: Any, g: Any) -> list[Any]:
+    """The gradient of a bilinear resize, whose own is a resize to the size of g.
+
+    It is recorded here: of an operation that is registered as not differentiable TensorFlow's tapes
+    keep no inputs, and so not the size of g. Nothing public records an operation.
+    """
+    with stop_recording():
+        by_image, _ = _TF_RESIZE_BILINEAR_GRADIENT(op, g)
+    size = tf.shape(g)[1:3]
+    record_operation("ResizeBilinearGrad", [by_image], [g], lambda z: [_resized(op, z, size)])
+    return [by_image, None]
+
+
+def _resize_bilinear_grad_gradient(op: Any, z: Any) -> list[Any]:
+    """The gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
+    if op.inputs is None:
+        _refuse(op)
+    return [_resized(op, z, tf.shape(op.inputs[0])[1:3]), None]
+
+
+def _resized(op: Any, image: Any, size: Any) -> Any:
+    return tf.raw_ops.ResizeBilinear(
+        images=image,
+        size=size,
+        align_corners=op.get_attr("align_corners"),
+        half_pixel_centers=op.get_attr("half_pixel_centers"),
+    )
+
+
+def _max_pool_grad_gradient(op: Any, z: Any) -> list[Any]:
+    return _pooled_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
+
+
+def _max_pool_3d_grad_gradient(op: Any, z: Any) -> list[Any]:
+    return _pooled_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
+
+
+def _pooled_gradients(op: Any, z: Any, pooled: Any) -> list[Any]:
+    """The gradients of a max pooling's gradient: z where the largest inputs are.
+
+    Padding beforehand makes shapes differ that are the same.
+    """
+    x, y = op.inputs[:2]
+    names = ("ksize", "strides", "padding", "data_format")
+    options = {name: op.get_attr(name) for name in names}
+    padded_x, padded_z = x, z
+    may_be_equal = tf.TensorShape(x.shape[1:]).is_compatible_with(y.shape[1:])
+    if may_be_equal and options["padding"] in ("SAME", b"SAME"):
+        options["padding"] = "VALID"
+        around = _around(x, options["ksize"], options["strides"])
+        padded_x = tf.pad(x, around, constant_values=x.dtype.min)  # which no window gives
+        padded_z = tf.pad(z, around)
+    result = pooled(orig_input=padded_x, orig_output=y, grad=padded_z, **options)
+    return [tf.zeros_like(x), tf.zeros_like(y), tf.ensure_shape(result, y.shape)]
+
+
+def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
+    """What "SAME" adds before and after each axis."""
+    paddings = []
+    for axis, (window, stride) in enumerate(zip(ksize, strides, strict=True)):
+        size = x.shape[axis]
+        if stride == 1:
+            missing = window - 1
+        elif size is None:
+            size = tf.shape(x)[axis]
+            missing = tf.maximum((-(-size // stride) - 1) * stride + window - size, 0)
+        else:
+            missing = max((-(-size // stride) - 1) * stride + window - size, 0)
+        paddings.append((missing // 2, missing - missing // 2))
+    return paddings
+
+
+def _refuse(op: Any, *_: Any) -> Any:
+    raise no_second_derivative(f"operation {op.type!r} is registered as not differentiable")
+
+
+def _refuse_wrong(op: Any, *_: Any) -> Any:
+    raise NotImplementedError(
+        f"TensorFlow's gradient of operation {op.type!r} is wrong, and so would be a penalty that "
+        "is taken through it. Put layers that project images (rotate, shear, shift or zoom them) "
+        "before all weights, or into the data pipeline, and penalise by the weights; or use JAX."
+    )
+
+
+def _convolution_gradient(op: Any, g: Any) -> list[Any]:
+    x, kernel = op.inputs
+    around = _around_images(op, kernel.shape)
+    if around is None:
+        return _TF_CONVOLUTION_GRADIENT(op, g)
+    by_kernel = tf.raw_ops.Conv2DBackpropFilter(
+        input=x,
+        filter_sizes=tf.shape(kernel),
+        out_backprop=g,
+        strides=[1, 1, 1, 1],
+        padding=op.get_attr("padding"),
+        explicit_paddings=op.get_attr("explicit_paddings"),
+    )
+    return [_convolved_back(g, kernel, around), by_kernel]
+
+
+def _by_kernel_gradient(op: Any, z: Any) -> list[Any]:
+    """The gradients of a convolution's gradient by its kernel, linear in its input and in g."""
+    x, _, g = op.inputs
+    around = _around_images(op, z.shape)
+    if around is None:
+        return _TF_BY_KERNEL_GRADIENT(op, z)
+    return [_convolved_back(g, z, around), None, _convolved(x, z, around)]
+
+
+def _around_images(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
+    """The zeros above, below, left and right of images; `None` where TensorFlow's own is taken."""
+    high, wide, channels, _ = kernel_shape
+    covered = (
+        set(op.get_attr("strides")) == set(op.get_attr("dilations")) == {1}
+        and op.get_attr("data_format") in (None, "NHWC", b"NHWC")
+        and None not in (high, wide, channels)
+        and op.inputs[0].shape[-1] == channels
+        and not tf.config.get_visible_devices("GPU")
+    )
+    if not covered:
+        return None
+    padding = op.get_attr("padding")
+    if padding in ("VALID", b"VALID"):
+        return [0, 0, 0, 0]
+    if padding in ("SAME", b"SAME"):
+        return _same(high, wide)
+    around = list(op.get_attr("explicit_paddings"))[2:6]
+    is_within = max(around[:2]) < high and max(around[2:]) < wide
+    return around if is_within else None
+
+
+def _same(high: int, wide: int) -> list[int]:
+    return [(high - 1) // 2, high // 2, (wide - 1) // 2, wide // 2]
+
+
+def _convolved_back(g: Any, kernel: Any, around: list[int]) -> Any:
+    """The transpose of a convolution: that of g with the kernel turned round."""
+    high, wide = kernel.shape[:2]
+    turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
+    sizes = (high, high, wide, wide)
+    return _convolved(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
+
+
+def _convolved(x: Any, kernel: Any, around: list[int]) -> Any:
+    padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
+    # By their names they are quicker.
+    if not any(around):
+        padding, explicit = "VALID", []
+    elif around == _same(*kernel.shape[:2]):
+        padding, explicit = "SAME", []
+    return tf.raw_ops.Conv2D(
+        input=x, filter=kernel, strides=[1, 1, 1, 1], padding=padding, explicit_paddings=explicit
+    )
+
+
+# What TensorFlow registers as not differentiable although its output depends on its input, which a
+# tape would take for no dependence at all. All others are constant almost everywhere.
+_REFUSED = (
+    "CTCBeamSearchDecoder",
+    "CTCGreedyDecoder",
+    "DrawBoundingBoxes",
+    "ExtractGlimpse",
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "GenerateBoundingBoxProposals",
+    "HSVToRGB",
+    "LinSpace",
+    "LoadAndRemapMatrix",
+    "LookupTableFind",
+    "LookupTableFindV2",
+    "OneHot",
+    "ParameterizedTruncatedNormal",
+    "PyFunc",
+    "PyFuncStateless",
+    "RaggedRange",
+    "RandomCrop",
+    "RandomShuffle",
+    "Range",
+    "ReduceDataset",
+    "SparseAddGrad",
+    "SparseConcat",
+    "TensorListConcatLists",
+    "TensorListPushBackBatch",
+    "XlaVariadicReduce",
+)
+
+_TF_CONVOLUTION_GRADIENT = look_up_gradient("Conv2D")
+_TF_BY_KERNEL_GRADIENT = look_up_gradient("Conv2DBackpropFilter")
+_TF_RESIZE_BILINEAR_GRADIENT = look_up_gradient("ResizeBilinear")
+
+_MOMENTS = Replacement((tf.nn, "moments", _moments))
+_GRADIENTS = Replacement(
+    name_gradient("MaxPool3DGrad", _max_pool_3d_grad_gradient),
+    name_gradient("MaxPoolGrad", _max_pool_grad_gradient),
+    name_gradient("ResizeBilinear", _resize_bilinear_gradient),
+    name_gradient("ResizeBilinearGrad", _resize_bilinear_grad_gradient),
+    *(name_gradient(operation, _refuse) for operation in _REFUSED),
+)
+_WRONG = Replacement(
+    name_gradient("ImageProjectiveTransformV2", _refuse_wrong),
+    name_gradient("ImageProjectiveTransformV3", _refuse_wrong),
+)
+_CONVOLUTIONS = Replacement(
+    name_gradient("Conv2D", _convolution_gradient),
+    name_gradient("Conv2DBackpropFilter", _by_kernel_gradient),
+)

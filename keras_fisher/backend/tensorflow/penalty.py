@@ -1,0 +1,185 @@
+"""The gradient of a squared gradient norm: exactly, by a difference, or part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_fisher.backend import finite_difference
+from keras_fisher.backend.microbatches import Terms
+from keras_fisher.backend.tensorflow import tapes
+from keras_fisher.backend.tensorflow.autodiff import cond
+from keras_fisher.backend.tensorflow.ops import right_gradients
+from keras_fisher.backend.tensorflow.tapes import squared_norm
+from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
+
+_ALONE = Replica(0)
+
+
+def penalty_gradients(
+    objective: Objective,
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    replica: Replica = _ALONE,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
+
+    On several replicas, where each has the nll of its own examples, g is that of the mean over all
+    examples: with g_r that of replica r's part of the mean, the gradient of ||g||^2 is the sum
+    over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
+
+    Args:
+        objective: Evaluates the model once at weights and inputs, and returns `(loss, nll)`, two
+            scalars; the loss may be `None`.
+        weights: What to differentiate the loss and the squared norm by; v, unless there are inputs.
+        inputs: v, when the gradient with respect to inputs is penalised.
+        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
+            do not underflow, and what is returned for the penalty is divided by it again.
+        replica: This replica.
+
+    Returns:
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    has_parts = inputs is not None  # each replica has inputs of its own, but all the weights
+    at, weights = weights, tapes.sources(weights)
+    wrt = weights if inputs is None else list(inputs)
+    with tf.GradientTape(persistent=True) as outer, tapes.exactly():
+        outer.watch(weights)
+        with tf.GradientTape() as inner:
+            inner.watch(wrt)
+            loss, nll = objective(at, inputs or [])
+            scaled_nll = tapes.scaled(replica.add_up(nll), scale)
+        g = tapes.unscaled(tapes.dense(inner.gradient(scaled_nll, wrt)), scale)
+        g = replica.zero_without_examples(g)
+        norm = target = squared_norm(g)
+        if replica.count > 1:
+            with outer.stop_recording():
+                held, norm = _over_replicas(g, replica, has_parts)
+            target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _present(g, held)])
+        scaled_target = tapes.scaled(target, scale)
+    penalty = tapes.unscaled(tapes.second_gradient(outer, scaled_target, weights), scale)
+    penalty = replica.sum(replica.zero_without_examples(penalty))
+    return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
+
+
+def penalty_gradients_by_difference(
+    objective: Objective,
+    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    weights: Sequence[Any],
+    inputs: Sequence[Any] | None = None,
+    scale: Any = None,
+    precision: str = "float32",
+    replica: Replica = _ALONE,
+) -> PenaltyGradients:
+    """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
+
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
+    takes a third gradient where v may be on a kink.
+
+    Args:
+        objective: As in `penalty_gradients`.
+        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        weights: As in `penalty_gradients`.
+        inputs: As in `penalty_gradients`.
+        scale: A loss scale, as in `penalty_gradients`.
+        precision: The dtype that the model computes in; the coarser, the longer the step.
+        replica: As in `penalty_gradients`.
+
+    Returns:
+        The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
+    """
+    given, weights = weights, tapes.sources(weights)
+    shift_inputs = inputs is not None
+    point = weights if inputs is None else list(inputs)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([*weights, *point])
+        loss, nll = objective(given, inputs or [])
+        scaled_nll = tapes.scaled(replica.add_up(nll), scale)
+    here = replica.zero_without_examples(_gradient(tape, scaled_nll, weights, scale))
+    if shift_inputs:
+        g = replica.zero_without_examples(_gradient(tape, scaled_nll, point, scale))
+    else:
+        g = replica.sum(here)
+    values = [tapes.value(v) for v in point]
+    norm, size = squared_norm(g), squared_norm(values)
+    if shift_inputs:  # each replica has inputs of its own
+        norm, size = replica.sum([norm, size])
+
+    def gradient_at(distance: Any) -> list[Any]:
+        shifted = finite_difference.shifted(values, g, distance)
+        at = [tapes.value(w) for w in weights] if shift_inputs else shifted
+
+        def nll_there(at: Sequence[Any]) -> Any:
+            return replica.add_up(shifted_nll(at, shifted if shift_inputs else []))
+
+        return replica.zero_without_examples(gradient(nll_there, at, scale))
+
+    step = finite_difference.step_length(size, norm, precision)
+    is_on_kink = finite_difference.may_be_on_kink(values, g)
+    penalty = finite_difference.slope(here, gradient_at, step, is_on_kink, cond)
+    penalty = replica.sum(penalty)
+    return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
+
+
+def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+    """Returns d nll / d at, at least float32, zeros where it is unconnected."""
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        value = tapes.scaled(nll(at), scale)
+    return _gradient(tape, value, at, scale)
+
+
+def gradient_along(
+    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
+) -> list[Any]:
+    """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
+    with tf.GradientTape() as outer, tapes.exactly():
+        outer.watch(at)
+        with tf.GradientTape() as inner:
+            inner.watch(at)
+            value = tapes.scaled(nll(at), scale)
+        of_part = tapes.unscaled(tapes.dense(inner.gradient(value, at)), scale)
+        slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, direction)]
+        target = tapes.scaled(2.0 * tf.add_n(slopes), scale)
+    return tapes.unscaled(tapes.second_gradient(outer, target, list(at)), scale)
+
+
+def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
+    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
+
+    def add(index: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
+        new = terms(index, [tf.identity(tensor) for tensor in at])
+        return index + 1, [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
+
+    start = (tf.constant(0), zeros)
+    return tf.while_loop(lambda index, _: index < count, add, start, parallel_iterations=1)[1]
+
+
+def _gradient(tape: tf.GradientTape, value: Any, at: Sequence[Any], scale: Any) -> list[Any]:
+    """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
+    with right_gradients():
+        gradient = tapes.zeros_for_none(tapes.dense(tape.gradient(value, at)), at)
+    return tapes.unscaled(gradient, scale)
+
+
+def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+    """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
+    if has_parts:
+        held = [None if t is None else tf.stop_gradient(t) for t in g]
+        return held, replica.sum([squared_norm(held)])[0]
+    held = replica.sum(g)
+    return held, squared_norm(held)
+
+
+def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
+
+
+def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
+    return None if loss is None else tapes.dense(tape.gradient(loss, weights))

@@ -1,0 +1,128 @@
+"""TensorFlow's registry of gradients, changed for the time of a trace, and its cache of kernels.
+
+Tapes, loops and forward accumulators all look in the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_fisher.backend.private_api.tensorflow import (
+    FuncGraph,
+    clear_kernel_cache,
+    list_gradients,
+)
+
+Gradient = Callable[..., Any]
+
+# What TensorFlow calls the gradients of `tf.custom_gradient` in a graph.
+_CUSTOM = "CustomGradient-"
+
+
+class Replacement:
+    """Replaces values in TensorFlow; counts who is inside, so that threads may overlap.
+
+    Args:
+        values: For each value, the module, class or dict that holds it, its name there, and what
+            replaces it.
+    """
+
+    def __init__(self, *values: tuple[Any, str, Any]) -> None:
+        self._values = values
+        self._originals: Sequence[Any] = ()
+        self._lock, self._inside = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def replace(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._originals = [_exchange(*value) for value in self._values]
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    pairs = zip(self._values, self._originals, strict=True)
+                    for (holder, name, _), original in pairs:
+                        _exchange(holder, name, original)
+
+
+def name_gradient(operation: str, gradient: Gradient) -> tuple[Any, str, Gradient]:
+    """Returns the gradient of an operation, for a `Replacement`."""
+    return list_gradients()[operation], "type", gradient
+
+
+def free_with_graphs() -> contextlib.AbstractContextManager[None]:
+    """Lets go of the gradients of `tf.custom_gradient` when the graphs that they are in end.
+
+    TensorFlow registers each, in every trace, under a new name and for ever, and with it the whole
+    graph: that of Keras's optimizers, and of a `silu`. A process that trains one model after
+    another grows with each.
+    """
+    return _REGISTRATION.replace()
+
+
+class KernelCache:
+    """Frees the kernels of the functions that ended models have compiled.
+
+    TensorFlow keeps the kernel of every function that was called, under its name and for ever:
+    about 2 MiB for each small model that a process trains and drops.
+    """
+
+    def __init__(self) -> None:
+        self._has_ended = False
+
+    def free_with(self, model: Any) -> None:
+        """Frees the kernels of models that have ended, and takes note of the end of this one."""
+        if self._has_ended:
+            self._has_ended = False
+            clear_kernel_cache()
+        # Not there and then: garbage is collected in the midst of other operations.
+        weakref.finalize(model, self._note_end).atexit = False
+
+    def _note_end(self) -> None:
+        self._has_ended = True
+
+
+def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient:
+    """`tf.RegisterGradient.__call__`, with a weak reference to a gradient that graphs hold."""
+    name, graph = registration._op_type, tf.compat.v1.get_default_graph()
+    if not name.startswith(_CUSTOM) or not isinstance(graph, FuncGraph):
+        return _register_for_ever(registration, gradient)
+    held = weakref.ref(gradient, lambda _: list_gradients().pop(name, None))
+
+    def in_graph(operation: Any, *gradients: Any) -> Any:
+        function = held()
+        if function is None:
+            raise LookupError(f"The graph of gradient {name} has ended")
+        return function(operation, *gradients)
+
+    # A graph of a loop or a function is inside of others, which may differentiate it later.
+    while isinstance(graph, FuncGraph):
+        graph._keras_fisher_gradients = [*getattr(graph, "_keras_fisher_gradients", ()), gradient]
+        graph = graph.outer_graph
+    _register_for_ever(registration, in_graph)
+    return gradient
+
+
+def _exchange(holder: Any, name: str, value: Any) -> Any:
+    """Puts a value in the place of another, which it returns."""
+    if isinstance(holder, dict):
+        original, holder[name] = holder[name], value
+        return original
+    original = getattr(holder, name)
+    setattr(holder, name, value)
+    return original
+
+
+KERNELS = KernelCache()
+_register_for_ever = tf.RegisterGradient.__call__
+_REGISTRATION = Replacement((tf.RegisterGradient, "__call__", _register))

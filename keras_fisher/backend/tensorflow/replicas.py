@@ -1,0 +1,151 @@
+"""Steps that run on several replicas of a model at once, each on its part of a mini-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_fisher.backend.tensorflow.registry import free_with_graphs
+from keras_fisher.backend.types import Replica
+
+
+class SyncReplica(Replica):
+    """One replica in a step that all run together: its part of the global mini-batch, and sums.
+
+    Args:
+        examples: How many examples this replica has.
+    """
+
+    def __init__(self, examples: Any) -> None:
+        self._context = tf.distribute.get_replica_context()
+        self.count = self._context.num_replicas_in_sync
+        self._index = tf.convert_to_tensor(self._context.replica_id_in_sync_group)
+        self._examples = tf.cast(examples, tf.float64)
+        counts = self.sum([tf.one_hot(self._index, self.count, dtype=tf.float64) * self._examples])
+        self._counts = counts[0]
+        total = tf.reduce_sum(self._counts)
+        self.total = tf.cast(total, tf.int32)
+        self._share = tf.math.divide_no_nan(self._examples, total)
+
+    def take_first(self, examples: Any) -> tuple[Any, Replica]:
+        """Returns how many of the first `examples` are here, and a replica of those.
+
+        Its parts go to the first replica of each worker, then to the second of each, and so on.
+        """
+        local = len(self._context.strategy.extended.worker_devices)
+        replicas = tf.range(self.count)
+        position = replicas % local * (self.count // local) + replicas // local
+        is_before = position < tf.gather(position, self._index)
+        before = tf.reduce_sum(tf.where(is_before, self._counts, 0.0))
+        here = tf.clip_by_value(tf.cast(examples, tf.float64) - before, 0.0, self._examples)
+        here = tf.cast(here, tf.int32)
+        return here, SyncReplica(here)
+
+    def add_up(self, mean: Any) -> Any:
+        """Returns what a mean over this replica's examples adds to that over all, 0 of none."""
+        return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
+
+    def restore_mean(self, loss: Any) -> Any:
+        """Returns the loss without Keras's factor, 1/count in single precision."""
+        return loss / tf.cast(1.0 / self.count, loss.dtype)
+
+    def zero_without_examples(self, gradients: Sequence[Any]) -> list[Any]:
+        """Returns the gradients, 0 where there are no examples: normalisation makes those NaN."""
+        is_any = self._examples > 0
+        return [
+            None if g is None else tf.math.multiply_no_nan(g, tf.cast(is_any, g.dtype))
+            for g in gradients
+        ]
+
+    def align_non_finite(self, gradients: Sequence[Any]) -> list[Any]:
+        """Returns the gradients, NaN on every replica where one has a non-finite gradient.
+
+        A loss scale looks at one replica's alone, and all have to skip the same steps.
+        """
+        finite = [tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None]
+        (others,) = self.sum([tf.cast(tf.reduce_all(finite), tf.float32)])
+        is_finite = others == self.count
+        return [None if g is None else tf.where(is_finite, g, float("nan")) for g in gradients]
+
+    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+        """Returns the sum over replicas of each tensor; `None` stays `None`."""
+        present = [t for t in tensors if t is not None]
+        reduced = iter(self._context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+        return [None if t is None else next(reduced) for t in tensors]
+
+
+def is_distributed(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy merges replicas to update a variable, as one that mirrors always does."""
+    mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
+
+
+def replica_index() -> Any:
+    """Which replica of several this is; `None` where there is one, or outside of a step."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return tf.convert_to_tensor(context.replica_id_in_sync_group)
+
+
+def on_replicas(
+    strategy: tf.distribute.Strategy,
+    choose: Callable[[], Any],
+    steps: Sequence[Callable[[Any], Any]],
+    results: Callable[[], Any],
+    run_eagerly: bool,
+) -> Callable[[Any], Any]:
+    """Returns a function that takes a batch from an iterator, and runs a step on all replicas.
+
+    A step sums over replicas, which TensorFlow cannot do inside of a branch; so the branch is
+    around the step.
+
+    Args:
+        strategy: The strategy.
+        choose: Returns the index of the step to run.
+        steps: Functions of a replica's part of a batch.
+        results: Returns what the step has to report, once for all replicas.
+        run_eagerly: Whether not to compile.
+    """
+
+    def on_iterator(iterator: Any) -> Any:
+        data = next(iterator)
+        branches = [lambda step=step: _run(strategy, step, data) for step in steps]
+        with free_with_graphs():
+            tf.switch_case(tf.cast(choose(), tf.int32), branches)
+            return results()
+
+    if not run_eagerly:
+        on_iterator = tf.function(on_iterator, reduce_retracing=True, autograph=False)
+
+    def function(iterator: Any) -> Any:
+        if not isinstance(iterator, tf.distribute.DistributedIterator):
+            iterator = iter(_distributed(strategy, next(iter(iterator))))
+        return on_iterator(iterator)
+
+    return function
+
+
+def first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
+    """What the first replica is given of a batch: a specification or an example of it."""
+    if not isinstance(dataset, tf.distribute.DistributedDataset):
+        return dataset.element_spec
+    batch = next(iter(dataset))
+    return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], batch)
+
+
+def _distributed(strategy: tf.distribute.Strategy, batch: Any) -> Any:
+    """A data set of one batch, which replicas share."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    packed = keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(batch))
+    dataset = tf.data.Dataset.from_tensors(packed).with_options(options)
+    return strategy.experimental_distribute_dataset(dataset)
+
+
+def _run(strategy: tf.distribute.Strategy, step: Callable[[Any], Any], data: Any) -> Any:
+    strategy.run(step, args=(data,))
+    return tf.constant(0)  # Branches have to return something, and the same.

@@ -1,0 +1,198 @@
+"""Training on one device, and by steps that sum over replicas, on one machine or on several."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_fisher.backend.private_api.keras import find_unseeded_generator
+from keras_fisher.backend.tensorflow import replicas
+from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
+from keras_fisher.backend.types import Replica
+from keras_fisher.utils.arguments import check_mean
+from keras_fisher.utils.batches import count_examples
+
+_OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
+_MEANS = ("sum_over_batch_size", "mean")
+
+
+class Trainer(keras.Model, abc.ABC):
+    """A model whose `fit` and `evaluate` run on one device and under strategies of tf.distribute.
+
+    Under a strategy the choice between kinds of steps is made outside of the replicas, which then
+    all take the same one; and metrics are read once for all replicas, as several machines need.
+    """
+
+    @abc.abstractmethod
+    def _take_step(self, data: Any) -> None:
+        """Takes a training step on a batch, on one device."""
+
+    @abc.abstractmethod
+    def _choose_step_kind(self) -> Any:
+        """Which of `_list_replica_steps` all replicas are to take now, an integer."""
+
+    @abc.abstractmethod
+    def _list_replica_steps(self) -> Sequence[Callable[[Replica, Any], Any]]:
+        """The kinds of training steps, each a function of a replica and its part of a batch."""
+
+    train_function: Any
+    test_function: Any
+
+    @property
+    @abc.abstractmethod
+    def _is_built_before_training(self) -> bool:
+        """Whether what is asked for is training, of a model that is built."""
+
+    @property
+    def _is_distributed(self) -> bool:
+        return replicas.is_distributed(self.distribute_strategy)
+
+    @property
+    def _moved_variables(self) -> list[keras.Variable]:
+        """What a forward pass moves: statistics of layers, states of random generators."""
+        return self.non_trainable_variables
+
+    @property
+    def _replayed_variables(self) -> list[keras.Variable]:
+        """What a second forward pass is to find as the first did, draws without a seed included."""
+        # A compiled step is traced again after its first such draw.
+        unseeded = find_unseeded_generator(create=self.run_eagerly)
+        return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
+
+    @property
+    def _assigned_before_replay(self) -> list[keras.Variable]:
+        """What a second forward pass finds as the first left it, and must not assign again.
+
+        A layer may assign its own trainable weights in a forward pass, as `SpectralNormalization`
+        does. The gradient is then the one at the weights that it assigned.
+        """
+        return self.trainable_weights
+
+    def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Where variables are made."""
+        return self.distribute_strategy.scope()
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Takes a training step."""
+        with free_with_graphs():
+            self._take_step(data)
+            return self.get_metrics_result()
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Evaluates a batch."""
+        with free_with_graphs():
+            return super().test_step(data)
+
+    def predict_step(self, data: Any) -> Any:
+        """Predicts a batch."""
+        with free_with_graphs():
+            return super().predict_step(data)
+
+    def _apply_gradients(self, gradients: Sequence[Any]) -> None:
+        """Takes a step of the optimizer."""
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training, without what Keras cannot do on replicas."""
+        super().compile(*args, **kwargs)
+        if self._is_distributed:
+            _check_arguments(self)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the loss, a scalar even of a replica that has no examples."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not self._is_distributed:
+            return loss
+        is_function = callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
+        if is_function and not ops.shape(self.loss(y, y_pred)):
+            raise ValueError(
+                "`loss` must return a value for each example under tf.distribute, or be a "
+                f"keras.losses.Loss. Received: {self.loss}, which returns a scalar"
+            )
+        return ops.sum(loss)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes what trains on a batch."""
+        if self.train_function is None or force:
+            KERNELS.free_with(self)
+        if not self._is_distributed:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = replicas.on_replicas(
+                self.distribute_strategy,
+                self._choose_step_kind,
+                [functools.partial(_on_replica, step) for step in self._list_replica_steps()],
+                self.get_metrics_result,
+                self.run_eagerly,
+            )
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes what evaluates a batch."""
+        if not self._is_distributed:
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = replicas.on_replicas(
+                self.distribute_strategy,
+                lambda: 0,
+                [self.test_step],
+                self.get_metrics_result,
+                self.run_eagerly,
+            )
+        return self.test_function
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds metrics and optimizer before training.
+
+        Keras leaves them, on one device, to the step's first trace, which TensorFlow then throws
+        away.
+        """
+        is_late = self.run_eagerly or not self._is_built_before_training
+        if is_late and not self._is_distributed:
+            super()._maybe_symbolic_build(iterator, data_batch)
+            return
+        if iterator is not None and not self._is_distributed:
+            spec = iterator._distributed_dataset.element_spec
+            # An optional input that is not given has no shape.
+            data_batch = keras.tree.map_structure(
+                lambda s: s if hasattr(s, "shape") else None, spec
+            )
+        elif iterator is not None:
+            dataset = iterator.data_adapter.get_tf_dataset()
+            data_batch = replicas.first_part(self.distribute_strategy, dataset)
+        with self.distribute_strategy.scope(), free_with_graphs():
+            self._symbolic_build(data_batch=data_batch)
+
+
+def _on_replica(step: Callable[[Replica, Any], Any], data: Any) -> None:
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+    step(replicas.SyncReplica(count_examples(x)), data)
+
+
+def _check_arguments(model: keras.Model) -> None:
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scale
+    refused = {
+        "steps_per_execution": (model.steps_per_execution, 1),
+        "jit_compile": (bool(model.jit_compile), False),
+        **{name: (getattr(optimizer, name, None), None) for name in _OF_OPTIMIZERS},
+    }
+    for name, (given, accepted) in refused.items():
+        if given != accepted:
+            raise ValueError(
+                f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
+                f"does something else than on one device. Received: {name}={given}"
+            )
+    check_mean(model.loss, _MEANS, "as replicas may have parts of unequal size")

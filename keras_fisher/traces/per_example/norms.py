@@ -1,0 +1,345 @@
+"""Squared norms of per-example gradients: by the rules of layers, or one example after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import backend
+from keras_fisher.backend.private_api.keras import set_mask
+from keras_fisher.rules import gradients
+from keras_fisher.traces.per_example.forward import forward
+from keras_fisher.traces.per_example.recording import (
+    Call,
+    Unit,
+    is_differentiable,
+    recording,
+    units_of,
+)
+from keras_fisher.traces.per_example.suspects import suspects
+from keras_fisher.utils.messages import warn_once
+
+# How many numbers a batch may take: all that is kept for the backward pass, and the largest
+# temporary of a rule. Larger batches are split. The second is small because what fits into a
+# processor's cache is quicker than what does not.
+_MOST_KEPT = 2**28
+_MOST_TEMPORARY = 2**23
+
+DrawLabels = Callable[..., Any]
+Values = Callable[[Any, Any], Any]
+
+
+class SquaredGradientNorms:
+    """Measures, for each example of a batch, the squared norm of its gradient by each weight.
+
+    Args:
+        model: A built Keras model with one output and with trainable weights.
+        labels: `labels(outputs, y, *arguments)` returns what `values` needs, a structure of tensors
+            of shape `(batch, ...)` that are not differentiated.
+        values: `values(labels, outputs)` returns the loss of each example, shape `(batch,)`.
+        generator: What `labels` draws from, if it does. What is measured again draws the same.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        labels: DrawLabels,
+        values: Values,
+        generator: keras.random.SeedGenerator | None = None,
+    ) -> None:
+        self._model, self._labels, self._values = model, labels, values
+        self._generator = generator
+        self._weights = model.trainable_weights
+        self._index = {id(weight): i for i, weight in enumerate(self._weights)}
+        self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
+        self._units: list[Unit] = []
+        self._slow: dict[str, None] = {}  # classes of layers differentiated one by one, in order
+        self._measure: Callable[..., Any] | None = None
+        self._batch_limit = 0
+        self._is_apart = True
+        self._calls_made = 0
+
+    def __call__(self, x: Any, y: Any, *arguments: Any) -> np.ndarray:
+        """Returns the squared norms, shape `(batch, trainable weights)`.
+
+        At calls 1, 2, 4, 8, ... those of some examples are compared with plain gradients. A single
+        comparison would prove nothing of weights whose gradient is still 0, as behind a residual
+        branch that starts at 0, nor of inputs of a kind that is yet to come.
+        """
+        self._calls_made += 1
+        if not self._is_apart or self._calls_made & (self._calls_made - 1):
+            return self._in_parts(x, y, arguments)[0]
+        drawn_before = _state(self._generator)
+        try:
+            if self._measure is None:
+                self._take_apart(x)
+            found, labels = self._in_parts(x, y, arguments)
+            self._compare(found, x, labels)
+        except (_WholeError, backend.InnerGraphError) as error:
+            _set_state(self._generator, drawn_before)
+            self._take_as_one(error)
+            return self._in_parts(x, y, arguments)[0]
+        for kind in self._slow:
+            warn_once(
+                f"Layers of class {kind} are differentiated one example after another, which is "
+                "slower: they have no closed form, or an option that it does not cover, or an "
+                "input whose shape is known only when they run. "
+                "keras_fisher.rules.register gives them one."
+            )
+        return found
+
+    def _in_parts(self, x: Any, y: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+        """The squared norms, and the labels of each of the parts that memory asks for."""
+        assert self._measure is not None
+        batch = len(keras.tree.flatten(x)[0])
+        parts = -(-batch // (self._batch_limit or batch))
+        bounds = np.linspace(0, batch, parts + 1).astype(int)
+        pieces = [(x, y)] if parts == 1 else [_rows((x, y), slice(*b)) for b in pairwise(bounds)]
+        found, labels = zip(*(self._measure(*piece, *arguments) for piece in pieces), strict=True)
+        return np.concatenate([ops.convert_to_numpy(part) for part in found]), list(labels)
+
+    def _take_apart(self, x: Any) -> None:
+        self._survey(_rows(x, [0]), _rows(x, [0, -1]))
+        self._measure = backend.compiled(self._by_rules)
+        self._plain = backend.compiled(self._one_by_one)
+
+    def _take_as_one(self, error: Exception) -> None:
+        # Keras gives errors inside a layer's call another text.
+        inner = isinstance(error, backend.InnerGraphError)
+        reason = "layers with weights are called inside a loop or a branch" if inner else error
+        late = " Earlier measurements of it may be wrong." if self._calls_made > 1 else ""
+        warn_once(
+            f"Model {self._model.name!r} is differentiated one example after another, which is "
+            f"slower: {reason}.{late}"
+        )
+        self._is_apart, self._measure = False, backend.compiled(self._by_examples)
+
+    def _survey(self, one: Any, two: Any) -> None:
+        """Finds the units, and how large a batch may be."""
+        self._units = units_of(self._model)
+        for x, batch in ((one, 1), (two, 2)):
+            calls = self._calls(x)
+            if not calls:
+                raise _WholeError("no layer with trainable weights is called")
+            for call in calls:
+                if any(len(t.shape) == 0 or t.shape[0] != batch for t in call.tapped):
+                    raise _WholeError(
+                        f"layer {call.unit.layer.name!r} has outputs whose first axis is not that "
+                        "of the examples"
+                    )
+        uses: dict[int, list[Any]] = {}
+        sizes = []
+        for call in calls:
+            zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
+            if not self._covers(call, zeros):
+                layer = call.unit.layer
+                whole = [u._replace(rule=None) if u.layer is layer else u for u in self._units]
+                self._units = whole
+                call = call._replace(unit=call.unit._replace(rule=None))
+            for weight, gradient in self._gradients(call, zeros):
+                if id(weight) in self._index and gradient is not None:
+                    sizes.append(self._size(call, weight, gradient))
+                    uses.setdefault(id(weight), []).append(gradient)
+        sizes += [self._size_of_all(self._index[weight], of) for weight, of in uses.items()]
+        kept = sum(math.prod(t.shape[1:]) for call in calls for t in _tensors(call))
+        largest = max(sizes, default=1)
+        self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // largest))
+
+    def _size_of_all(self, index: int, uses: Sequence[Any]) -> int:
+        """How many numbers it takes for each example to add up the gradients by a weight."""
+        closed = gradients.joined(uses)
+        if closed is None:
+            return 2 * math.prod(self._weights[index].shape)
+        return gradients.size(closed)
+
+    def _size(self, call: Call, weight: Any, gradient: Any) -> int:
+        """How many numbers a gradient takes for each example; checks the shape of a rule's own."""
+        shape = getattr(gradient, "shape", (2, *weight.shape))
+        if tuple(shape) != (2, *weight.shape):
+            raise _WholeError(
+                f"for two examples, the rule for class {type(call.unit.layer).__name__} gives a "
+                f"gradient of shape {tuple(shape)} by a weight of shape {tuple(weight.shape)}"
+            )
+        return gradients.size(gradient)
+
+    def _calls(self, x: Any) -> list[Call]:
+        """Records one run of the model; calls inside a loop or a branch are an error."""
+
+        def run(tap: backend.Tap) -> tuple[Any, list[Call]]:
+            with recording(self._units, tap) as calls:
+                forward(self._model, x, training=False)
+            return ops.zeros(()), calls  # nothing is to be differentiated
+
+        return backend.tapped_gradients(run)[1]
+
+    def _covers(self, call: Call, zeros: Sequence[Any]) -> bool:
+        """Whether the unit's rule gives all its trainable weights, in this configuration."""
+        if call.unit.rule is None:
+            return True
+        try:
+            pairs = self._gradients(call, zeros)
+        except NotImplementedError:
+            return False
+        covered = {id(weight) for weight, _ in pairs}
+        return all(id(weight) in covered for weight in call.unit.weights)
+
+    def _compare(self, found: np.ndarray, x: Any, labels: Sequence[Any]) -> None:
+        """Compares what was found with plain gradients, of the examples that may show an error."""
+        rows = suspects(x, found, seed=self._calls_made)
+        labels = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), *labels)
+        expected = ops.convert_to_numpy(self._plain(*_rows((x, labels), rows)))
+        is_finite = np.isfinite(expected).all(axis=1)
+        if not is_finite.any():
+            return  # it proves nothing
+        found, expected = found[rows][is_finite], expected[is_finite]
+        half = any(unit.layer.compute_dtype in ("float16", "bfloat16") for unit in self._units)
+        total = expected.sum(axis=1, keepdims=True)
+        if half:
+            tolerance = 0.2 * expected + 0.02 * total.max()
+        else:
+            # Where a prediction is all but certain, its small gradient is a matter of rounding.
+            small = np.minimum(0.01 * total, 0.1 * expected + 1e-4 * total)
+            tolerance = np.maximum(small, 1e-6 * total.max())
+        wrong = ~(np.abs(found - expected) <= tolerance).all(axis=0)  # also where found is NaN
+        if wrong.any():
+            weights = [w.path for w, is_wrong in zip(self._weights, wrong, strict=True) if is_wrong]
+            raise _WholeError(
+                f"the gradient by {', '.join(weights[:3])} does not come from recorded calls of "
+                "layers alone, or a rule is wrong"
+            )
+
+    def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+        def objective(tap: backend.Tap) -> tuple[Any, tuple[list[Call], Any]]:
+            with recording(self._units, tap) as calls:
+                outputs = forward(self._model, x, training=False)
+            labels = self._labels(outputs, y, *arguments)
+            return ops.sum(self._values(labels, outputs)), (calls, labels)
+
+        found, (calls, labels) = backend.tapped_gradients(objective)
+        by_output = iter(found)
+        by_weight: list[list[Any]] = [[] for _ in self._weights]
+        for call in calls:
+            for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
+                if id(weight) in self._index and gradient is not None:
+                    by_weight[self._index[id(weight)]].append(gradient)
+        return self._squares(by_weight, x), labels
+
+    def _by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+        labels = self._labels(forward(self._model, x, training=False), y, *arguments)
+        return self._one_by_one(x, labels), labels
+
+    def _one_by_one(self, x: Any, labels: Any) -> Any:
+        def squares(example: Any) -> Any:
+            x, labels = example
+
+            def value() -> Any:
+                outputs = forward(self._model, x, training=False)
+                return ops.sum(self._values(labels, outputs))
+
+            found = backend.gradients(value, self._weights)
+            return ops.stack([self._square(gradient) for gradient in found])
+
+        return backend.map_examples(squares, (x, labels), self._dtype)
+
+    def _gradients(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """The per-example gradients of one call by each weight of its layer."""
+        if all(gradient is None for gradient in by_output):
+            return []
+        by_output = [
+            ops.zeros_like(tensor, dtype=self._dtype) if g is None else ops.cast(g, self._dtype)
+            for tensor, g in zip(call.tapped, by_output, strict=True)
+        ]
+        # Rules need to know all sizes but that of the batch.
+        tensors = [*by_output, *keras.tree.flatten(call.inputs)]
+        if call.unit.rule is None or any(None in tensor.shape[1:] for tensor in tensors):
+            return self._gradients_one_by_one(call, by_output)
+        inputs = keras.tree.map_structure(self._promoted, call.inputs)
+        return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.further())
+
+    def _promoted(self, tensor: Any) -> Any:
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
+        return ops.cast(tensor, self._dtype) if is_float else tensor
+
+    def _gradients_one_by_one(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+        layer, weights = call.unit.layer, call.unit.weights
+        self._slow[type(layer).__name__] = None
+        arguments = keras.tree.flatten((call.args, call.kwargs))
+        batched = [i for i, a in enumerate(arguments) if _is_batched(a, by_output[0])]
+
+        masks = {i: call.masks[i] for i in batched if call.masks[i] is not None}
+
+        def flat_gradient(example: Any) -> Any:
+            inputs, cotangents, masks_of_example = example
+            for i, mask in zip(masks, masks_of_example, strict=True):
+                set_mask(inputs[batched.index(i)], mask)
+            those = dict(zip(batched, inputs, strict=True))
+            args, kwargs = keras.tree.pack_sequence_as(
+                (call.args, call.kwargs), [those.get(i, a) for i, a in enumerate(arguments)]
+            )
+
+            def value() -> Any:
+                outputs = keras.tree.flatten(forward(layer, *args, **kwargs))
+                pairs = zip(filter(is_differentiable, outputs), cotangents, strict=True)
+                return sum(ops.sum(ops.cast(o, self._dtype) * c) for o, c in pairs)
+
+            found = zip(backend.gradients(value, weights), weights, strict=True)
+            flat = [ops.zeros(w.shape) if g is None else g for g, w in found]
+            return ops.concatenate([ops.cast(ops.ravel(g), self._dtype) for g in flat])
+
+        examples = ([arguments[i] for i in batched], list(by_output), list(masks.values()))
+        flat = backend.map_examples(flat_gradient, examples, self._dtype)
+        ends = np.cumsum([math.prod(weight.shape) for weight in weights])
+        parts = zip(weights, [0, *ends[:-1]], ends, strict=True)
+        return [(w, ops.reshape(flat[:, i:j], (-1, *w.shape))) for w, i, j in parts]
+
+    def _squares(self, by_weight: Sequence[Sequence[Any]], x: Any) -> Any:
+        batch = ops.shape(keras.tree.flatten(x)[0])[0]
+        none = ops.zeros((batch,), dtype=self._dtype)
+        return ops.stack(
+            [
+                ops.cast(gradients.squared_norms(gradients.total(uses)), self._dtype)
+                if uses
+                else none
+                for uses in by_weight
+            ],
+            axis=1,
+        )
+
+    def _square(self, gradient: Any) -> Any:
+        if gradient is None:
+            return ops.zeros((), dtype=self._dtype)
+        return ops.sum(ops.square(ops.cast(gradient, self._dtype)))
+
+
+class _WholeError(Exception):
+    """The model cannot be taken apart, and why."""
+
+
+def _state(generator: keras.random.SeedGenerator | None) -> Any:
+    return None if generator is None else ops.convert_to_numpy(generator.state)
+
+
+def _set_state(generator: keras.random.SeedGenerator | None, state: Any) -> None:
+    if generator is not None:
+        generator.state.assign(state)
+
+
+def _rows(structure: Any, rows: Any) -> Any:
+    if isinstance(rows, slice):
+        return keras.tree.map_structure(lambda tensor: tensor[rows], structure)
+    return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), structure)
+
+
+def _tensors(call: Call) -> list[Any]:
+    arguments = keras.tree.flatten((call.args, call.kwargs))
+    return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
+
+
+def _is_batched(argument: Any, like: Any) -> bool:
+    return bool(getattr(argument, "shape", None)) and argument.shape[0] == like.shape[0]

@@ -1,0 +1,285 @@
+"""z^T H z for random probes z: the curvature of a mean loss along them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import activations, layers, ops
+
+from keras_fisher import backend
+from keras_fisher.traces.per_example.forward import replaced
+from keras_fisher.utils.messages import warn_once
+from keras_fisher.utils.stateless import Stateless
+
+Values = Sequence[tuple[keras.Variable, Any]]
+
+# Linear in their input and in their kernel.
+_PRODUCTS = (
+    layers.Conv1D,
+    layers.Conv1DTranspose,
+    layers.Conv2D,
+    layers.Conv2DTranspose,
+    layers.Conv3D,
+    layers.Conv3DTranspose,
+    layers.Dense,
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    layers.EinsumDense,
+)
+# Linear wherever they have a derivative.
+_STRAIGHT = (
+    layers.LeakyReLU,
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.ReLU,
+)
+_STRAIGHT_ACTIVATIONS = (activations.leaky_relu, activations.relu, activations.relu6)
+
+
+class QuadraticForms:
+    """z^T H z for random probes z, where H is the Hessian of a loss by the trainable weights.
+
+    There are two ways to it. The one that serves every model differentiates the gradient again,
+    which takes six products with each kernel. Where only the sum over weights is wanted, three
+    suffice. Let each layer that is linear in its input x and in its kernel W be a node y = W x with
+    the gradients g_y and g_x of the loss. Let the weights move along z, as w + t z, and each y as
+    it follows to first order, y + t y'. Then
+
+        z^T H z = d^2 loss / dt^2 + sum over nodes of (<g_y, 2 W' x'> + <g_x, d^2 x / dt^2>),
+
+    where second derivatives are those of what lies between two nodes. That is the second derivative
+    along z of the Lagrangian of the network with the nodes as constraints; the gradients are its
+    multipliers, and are the same for all probes.
+
+    At calls 1, 2, 4, 8, ... one form by the second way is compared with that by the first: what is
+    wrong with the second may show only where a weight is no longer 0. Where it does not serve
+    (layers that are called in a loop, an operation without a forward derivative, a layer whose
+    computation it cannot follow), the first does, and that is logged once; as it does where a
+    comparison proves nothing, and in half precision, where the two differ too much to be compared.
+
+    Args:
+        model: A built Keras model with trainable weights.
+        loss: `loss(x, y, values)` evaluates the model with the given values for its variables, and
+            returns a scalar.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+    """
+
+    def __init__(
+        self, model: keras.Model, loss: Callable[[Any, Any, Values], Any], gaussian: bool
+    ) -> None:
+        self._model, self._loss, self._gaussian = model, loss, gaussian
+        self._weights = model.trainable_weights
+        self._ids = [id(weight) for weight in self._weights]
+        inside = model._flatten_layers()
+        self._products = [layer for layer in inside if self._is_product(layer)]
+        self._straight = [layer for layer in inside if type(layer) in _STRAIGHT]
+        self._by_weight = backend.compiled(self._twice_differentiated)
+        self._summed = backend.compiled(self._along_lines, any_batch=False)
+        self._calls_made = 0
+        self._is_proven = False
+        half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
+        if half or backend.Line is None:
+            self._summed = self._by_weight
+
+    def __call__(self, x: Any, y: Any, num_probes: int, seed: Any, by_weight: bool) -> np.ndarray:
+        """Returns the forms, shape `(num_probes, trainable weights)` or `(num_probes, 1)`.
+
+        Args:
+            x: A batch of inputs.
+            y: The labels of the batch.
+            num_probes: How many probes to draw.
+            seed: Two integers. The same seed draws the same probes.
+            by_weight: Whether to split the forms by weight.
+        """
+        if not by_weight and self._summed is not self._by_weight:
+            self._calls_made += 1
+            if self._calls_made & (self._calls_made - 1) == 0:
+                self._check(x, y, seed)
+        use_second = not by_weight and self._is_proven
+        measure = self._summed if use_second else self._by_weight
+        size = backend.PROBES_AT_ONCE or num_probes
+        probes = np.split(np.arange(num_probes), range(size, num_probes, size))
+        return np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
+
+    def _is_product(self, layer: Any) -> bool:
+        return (
+            type(layer) in _PRODUCTS
+            and layer.built
+            and layer.quantization_mode is None
+            and len(layer.weights) == (1 if layer.bias is None else 2)
+            and all(id(weight) in self._ids for weight in layer.weights)
+        )
+
+    def _check(self, x: Any, y: Any, seed: Any) -> None:
+        """Compares one probe, and falls back if it has to."""
+        expected = ops.convert_to_numpy(self._twice_differentiated(x, y, np.arange(1), seed))
+        try:
+            found = ops.convert_to_numpy(self._summed(x, y, np.arange(1), seed)).sum()
+        except backend.InnerGraphError:
+            self._fall_back("layers with weights are called inside a loop or a branch")
+        # TensorFlow has no error of its own for what it cannot differentiate forward, and fails in
+        # many ways. The errors of the model and the data have been raised above.
+        except Exception as error:
+            logging.getLogger("keras_fisher").debug("Not differentiated forward", exc_info=error)
+            self._fall_back("TensorFlow cannot differentiate one of its operations forward")
+        else:
+            if not np.isfinite(expected).all() or not expected.any():
+                return  # it proves nothing
+            self._is_proven = True
+            tolerance = 1e-3 if expected.dtype == "float32" else 1e-6
+            if not abs(found - expected.sum()) <= tolerance * np.abs(expected).sum():
+                self._fall_back("one of its layers computes in a way that cannot be followed")
+
+    def _fall_back(self, reason: str) -> None:
+        warn_once(
+            f"The Hessian of model {self._model.name!r} is measured by differentiating its "
+            f"gradient, which takes about twice as long as to follow a probe forward: {reason}."
+        )
+        self._summed = self._by_weight
+
+    def _twice_differentiated(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
+        return backend.quadratic_forms(
+            lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
+        )
+
+    def _along_lines(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
+        nodes = self._nodes(x, y)
+        values = [ops.convert_to_tensor(weight) for weight in self._weights]
+
+        def form(z: Sequence[Any]) -> Any:
+            with backend.Line() as line:
+                moving = [line.moving(w, part) for w, part in zip(values, z, strict=True)]
+                along = _Along(line, nodes, self._by_id(values, z))
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(_called_by(along.product, self._products))
+                    stack.enter_context(_called_by(along.straight, self._straight))
+                    loss = self._loss(x, y, list(zip(self._weights, moving, strict=True)))
+                along.add(1.0, line.acceleration(loss))
+            dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
+            return ops.stack([sum(ops.cast(term, dtype) for term in along.terms)])
+
+        return backend.map_probes(form, self._weights, probes, self._gaussian, seed)
+
+    def _by_id(self, values: Sequence[Any], z: Sequence[Any]) -> dict[int, tuple[Any, Any]]:
+        return dict(zip(self._ids, zip(values, z, strict=True), strict=True))
+
+    def _nodes(self, x: Any, y: Any) -> list[_Node]:
+        """Runs the model forward and backward once."""
+
+        def objective(tap: backend.Tap) -> tuple[Any, list[Any]]:
+            outputs: list[Any] = []
+
+            def call(layer: Any, original: Any, inputs: Any, **_: Any) -> Any:
+                # A copy, whose gradient is that by this use of the tensor alone.
+                inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
+                outputs.append(tap(_product(layer, original, inputs, *_weights(layer))))
+                return _activated(layer, outputs[-1])
+
+            with _called_by(call, self._products):
+                return self._loss(x, y, ()), outputs
+
+        by_tap, outputs = backend.tapped_gradients(objective)
+        return [_Node(*node) for node in zip(outputs, by_tap[::2], by_tap[1::2], strict=True)]
+
+
+class _Node(NamedTuple):
+    """A call of a layer that is linear in its input and in its kernel.
+
+    Attributes:
+        output: What it gave, before its activation.
+        by_input: The gradient of the loss by its input; `None` where there is none.
+        by_output: That by its output.
+    """
+
+    output: Any
+    by_input: Any
+    by_output: Any
+
+
+class _Along:
+    """Calls layers while their inputs and weights move, and collects the terms of z^T H z.
+
+    Args:
+        line: What they move along.
+        nodes: The nodes, in the order of their calls.
+        weights: The value and the velocity of each weight, by its id.
+    """
+
+    def __init__(
+        self, line: backend.Line, nodes: Sequence[_Node], weights: dict[int, tuple[Any, Any]]
+    ) -> None:
+        self.terms: list[Any] = []
+        self._line, self._nodes, self._weights = line, iter(nodes), weights
+
+    def add(self, gradient: Any, second_derivative: Any, times: int = 1) -> None:
+        if gradient is not None and second_derivative is not None:
+            # To TensorFlow `ops.vdot` is a matrix product, which is slow for two long vectors.
+            self.terms.append(times * ops.sum(gradient * second_derivative))
+
+    def product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:
+        node = next(self._nodes)
+        kernel, bias = _weights(layer)
+        value, moves = self._weights[id(kernel)]
+        velocity = _product(
+            layer,
+            call,
+            ops.stop_gradient(inputs),
+            moves,
+            None if bias is None else self._weights[id(bias)][1],
+        )
+        moving = self._line.velocity(inputs)
+        if moving is not None:
+            velocity = velocity + _product(layer, call, moving, value)
+            self.add(node.by_output, _product(layer, call, moving, moves), times=2)
+            self.add(node.by_input, self._line.acceleration(inputs))
+        output = self._line.moving(node.output, velocity)
+        if layer.activation in _STRAIGHT_ACTIVATIONS:
+            return self.straight(layer, layer.activation, output)
+        return _activated(layer, output)
+
+    def straight(self, _: Any, function: Callable[[Any], Any], inputs: Any, **__: Any) -> Any:
+        """Spares what computes that a function linear almost everywhere has no curvature."""
+        outputs = function(inputs)
+        velocity = self._line.velocity(outputs)
+        if velocity is None or self._line.acceleration(inputs) is not None:
+            return outputs
+        return self._line.moving(outputs, velocity)
+
+
+def _weights(layer: Any) -> tuple[keras.Variable, keras.Variable | None]:
+    """The kernel and the bias of a layer of class `_PRODUCTS`."""
+    kernel = next(weight for weight in layer.weights if weight is not layer.bias)
+    return kernel, layer.bias
+
+
+def _product(layer: Any, call: Any, inputs: Any, kernel: Any, bias: Any = None) -> Any:
+    """What a layer gives before its activation, with another kernel and bias."""
+    values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Stateless(values))
+        stack.enter_context(replaced(layer, "activation", None))
+        if bias is None:
+            stack.enter_context(replaced(layer, "bias", None))
+            stack.enter_context(replaced(layer, "use_bias", False))
+        return call(inputs)
+
+
+def _activated(layer: Any, product: Any) -> Any:
+    return product if layer.activation is None else layer.activation(product)
+
+
+@contextlib.contextmanager
+def _called_by(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[None]:
+    """Has `caller(layer, call, *arguments)` called in place of the layers' own `call`."""
+    with contextlib.ExitStack() as stack:
+        for layer in those:
+            call = functools.partial(caller, layer, layer.call)
+            stack.enter_context(replaced(layer, "call", call))
+        yield

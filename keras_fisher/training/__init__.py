@@ -1,0 +1,1 @@
+"""One penalised optimisation step; `step.py` tells it from top to bottom."""

@@ -1,0 +1,176 @@
+"""The parts of a mini-batch that the penalty is taken on, and its mean over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher.backend.types import Replica
+from keras_fisher.utils.arguments import is_sparse
+from keras_fisher.utils.batches import map_tensors
+
+
+def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
+    """Applies a function to each tensor of a structure, and refuses sparse ones.
+
+    Raises:
+        ValueError: if a tensor is sparse.
+    """
+    for leaf in keras.tree.flatten(tensors):
+        if is_sparse(leaf):
+            raise ValueError(
+                "`x` must be dense where a part of a batch is taken (`penalty_batch_size`, "
+                "`micro_batch_size`) and where the gradient is that by the inputs "
+                f"(penalty='gp_x'). Received: {type(leaf).__name__}. "
+                "Make it dense, as tf.sparse.to_dense does, or leave these options out"
+            )
+    return map_tensors(function, tensors)
+
+
+def at_least_one(number: Any) -> Any:
+    """Returns a number or 1, the larger: an integer of an integer, as JAX needs for shapes."""
+    return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
+
+
+def count_share(examples: Any, share: float) -> Any:
+    """Returns how many examples a share of some makes: rounded, at least 1."""
+    if isinstance(examples, int):
+        return max(int(np.round(np.float32(share) * np.float32(examples))), 1)
+    size = ops.maximum(ops.round(share * ops.cast(examples, "float32")), 1.0)
+    return ops.cast(size, "int32")
+
+
+def take_smaller(number: Any, other: Any) -> Any:
+    """Returns the smaller of two numbers: an integer of integers, as JAX needs for shapes."""
+    if isinstance(number, int) and isinstance(other, int):
+        return min(number, other)
+    return ops.minimum(ops.cast(number, "int32"), ops.cast(other, "int32"))
+
+
+def sqrt_ratio(part: Any, whole: Any, dtype: Any) -> Any:
+    """Returns the square root of part / whole."""
+    return ops.sqrt(ops.cast(part, dtype) / ops.cast(whole, dtype))
+
+
+class MeanNll:
+    """The mean negative log-likelihood of examples, as the penalty takes it.
+
+    The expected squared norm of a mean of n gradients is Tr(F)/n. The mean is multiplied by
+    sqrt(n / full), so that the penalty of a batch with less data is that of a full one.
+
+    Args:
+        full: How many there are if the batch is a full one.
+        replica: This replica.
+    """
+
+    def __init__(self, full: Any, replica: Replica) -> None:
+        self._full, self._replica = full, replica
+        self._factor: Any = None
+
+    def __call__(self, values: Any, fractions: Any) -> Any:
+        """Returns the mean over the examples of this replica, a scalar.
+
+        Args:
+            values: What each example adds, shape `(batch,)`.
+            fractions: The fraction of its observations that are data; `None` if all are.
+        """
+        if self._factor is None:  # kept, as labels are
+            self._factor = self._compute_factor(fractions, values.dtype)
+        return ops.mean(values) * self._factor
+
+    def _compute_factor(self, fractions: Any, dtype: Any) -> Any:
+        if fractions is None:
+            return sqrt_ratio(self._replica.total, self._full, dtype)
+        sums = [ops.sum(fractions), ops.sum(ops.cast(fractions > 0, dtype))]
+        return self.scale(*self._replica.sum(sums))
+
+    def scale(self, fractions: Any, with_data: Any) -> Any:
+        """Returns what a mean over examples, in which padding counts as 0, is multiplied by.
+
+        Args:
+            fractions: The sum over all examples of the fraction that is data.
+            with_data: How many examples have any.
+        """
+        root = sqrt_ratio(with_data, self._full, fractions.dtype)
+        return root * ops.divide_no_nan(ops.cast(self._replica.total, fractions.dtype), fractions)
+
+
+class FloatingInputs:
+    """The floating-point tensors among a batch's inputs."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self.leaves = keras.tree.flatten(map_tensors(ops.convert_to_tensor, x))
+        self.indices = [
+            index
+            for index, leaf in enumerate(self.leaves)
+            if leaf is not None and keras.backend.is_float_dtype(leaf.dtype)
+        ]
+
+    def list_tensors(self) -> list[Any]:
+        if not self.indices:
+            dtypes = map_tensors(lambda leaf: str(leaf.dtype), self.leaves)
+            raise ValueError(
+                "A penalty with respect to the inputs ('gp_x') needs an input of floating-point "
+                f"numbers. Received inputs of dtype {dtypes}"
+            )
+        return map_dense(lambda leaf: leaf, [self.leaves[index] for index in self.indices])
+
+    def replace(self, floating: Sequence[Any]) -> Any:
+        leaves = list(self.leaves)
+        for index, leaf in zip(self.indices, floating, strict=False):
+            leaves[index] = leaf
+        return keras.tree.pack_sequence_as(self.x, leaves)
+
+
+class ConnectedWeights:
+    """Takes unconnected weights (gradient `None`) out of a list, and puts them back."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.length = 0
+
+    def select(self, gradients: Sequence[Any]) -> list[Any]:
+        self.length = len(gradients)
+        self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        return [gradients[i] for i in self.indices]
+
+    def restore(self, gradients: Sequence[Any]) -> list[Any]:
+        restored: list[Any] = [None] * self.length
+        for index, gradient in zip(self.indices, gradients, strict=True):
+            restored[index] = gradient
+        return restored
+
+
+class MicroBatches:
+    """A batch in parts of equal size, the last filled up with examples that count for nothing.
+
+    Args:
+        examples: How many examples the batch has.
+        size: How many a part may have.
+    """
+
+    def __init__(self, examples: Any, size: int) -> None:
+        self.count = -(-examples // size)
+        each = -(-examples // at_least_one(self.count))
+        places = ops.arange(self.count * each)
+        self._rows = ops.reshape(places % at_least_one(examples), (self.count, each))
+        self._counts = ops.reshape(places < examples, (self.count, each))
+        self._examples = examples
+
+    def take(self, index: Any, tensors: Any) -> Any:
+        """Returns a part of tensors of shape `(batch, ...)`."""
+        rows = self._rows[index]
+        return map_dense(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
+
+    def mean(self, index: Any, values: Any) -> Any:
+        """Returns what the values of a part's examples add to the mean over the batch."""
+        return self.sum(index, values) / ops.cast(self._examples, values.dtype)
+
+    def sum(self, index: Any, values: Any) -> Any:
+        """Returns what the values of a part's examples add to the sum over the batch."""
+        return ops.sum(ops.where(self._counts[index], values, 0.0))

@@ -1,0 +1,112 @@
+"""Checks of the model that a `FisherPenaltyModel` wraps, and of what it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher.backend.private_api.keras import find_calling_layer, list_all_layers
+from keras_fisher.backend.types import Tensor
+from keras_fisher.utils.labels import is_text
+from keras_fisher.utils.messages import warn_once
+
+_HALF_PRECISION = ("float16", "bfloat16")
+_ONE_OUTPUT = (
+    "Wrap the part with one of them: of a functional model, "
+    "keras.Model(backbone.inputs, backbone.outputs[0])."
+)
+
+
+def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
+    """Refuses what cannot be trained with a penalty.
+
+    Args:
+        backbone: What to train.
+        wrapper: The class that penalises, which cannot be nested.
+    """
+    if not isinstance(backbone, keras.Model):
+        raise TypeError(f"`backbone` must be a keras.Model. Received: {backbone!r}")
+    if backbone.built:
+        check_trainable(backbone)
+    outputs = getattr(backbone, "outputs", None)
+    if outputs is not None and len(outputs) > 1:
+        raise ValueError(
+            f"`backbone` must have one output. Received: {backbone.name!r} with {len(outputs)}. "
+            f"{_ONE_OUTPUT}"
+        )
+    inner = [layer for layer in list_all_layers(backbone) if isinstance(layer, wrapper)]
+    if inner:
+        raise ValueError(
+            "`backbone` must neither be nor hold a FisherPenaltyModel, whose own penalty would be "
+            f"ignored. Received: {backbone.name!r}, with {inner[0].name!r}. Wrap its plain "
+            "`backbone`."
+        )
+    if getattr(backbone, "preprocessor", None) is not None:
+        warn_once(
+            f"The preprocessor of {backbone.name!r}, which its own `fit` applies, is not applied "
+            "by FisherPenaltyModel: map the data with backbone.preprocessor first."
+        )
+
+
+def check_trainable(backbone: keras.Model) -> None:
+    """Refuses a model without trainable weights."""
+    if not backbone.trainable_weights:
+        raise ValueError(
+            f"`backbone` must have trainable weights. Received: {backbone.name!r}, which has none"
+        )
+
+
+def check_output(outputs: Any, backbone: keras.Model) -> Tensor:
+    """Returns the output of a model, or an error if it has several."""
+    if isinstance(outputs, list | tuple | dict):
+        raise ValueError(
+            f"`backbone` must have one output, a tensor. Received: {backbone.name!r}, "
+            f"which returned a {type(outputs).__name__} of {len(outputs)}. {_ONE_OUTPUT}"
+        )
+    return outputs
+
+
+def check_preprocessed(backbone: keras.Model, x: Any) -> None:
+    """Refuses strings, or a dataset of them, for a KerasHub task, whose own `fit` preprocesses."""
+    if getattr(backbone, "preprocessor", None) is None:
+        return
+    if hasattr(x, "element_spec"):
+        x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    if any(map(is_text, keras.tree.flatten(x))):
+        raise ValueError(
+            "`x` must be preprocessed for a backbone that has a `preprocessor`, which "
+            f"FisherPenaltyModel does not apply. Received: strings for {backbone.name!r}. Map the "
+            "data with backbone.preprocessor first."
+        )
+
+
+def check_no_synchronized_layer(backbone: keras.Model) -> None:
+    """Refuses layers that wait for other replicas, which may have fewer micro-batches."""
+    for layer in list_all_layers(backbone):
+        if getattr(layer, "synchronized", False):
+            raise ValueError(
+                "`micro_batch_size` must be None under tf.distribute with synchronized batch "
+                "normalisation, which waits for replicas that may have fewer parts. "
+                f"Received: the layer {layer.name!r}"
+            )
+
+
+def warn_of_rounding(gradient: str, dtype: str) -> None:
+    """Warns once if gradients that are rounded are to be subtracted."""
+    if gradient == "finite_difference" and dtype in _HALF_PRECISION:
+        warn_once(
+            f"gradient='finite_difference' subtracts two gradients, which {dtype} rounds: in a "
+            "deep network the error may be as large as the result. gradient='exact' has none."
+        )
+
+
+def warn_if_inner(model: keras.Model) -> None:
+    """Warns once if a `FisherPenaltyModel` is trained as a layer of another model."""
+    outer = find_calling_layer()
+    if outer is not None and outer is not model:
+        warn_once(
+            f"The penalty of {model.name!r} is ignored, which is trained as a layer of "
+            f"{outer.name!r}: a FisherPenaltyModel is penalised in its own `fit` alone. Give the "
+            "larger model to a FisherPenaltyModel instead, with the plain backbone as its layer."
+        )

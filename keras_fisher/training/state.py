@@ -1,0 +1,173 @@
+"""What a penalised training carries from step to step, beside weights and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_fisher import backend
+from keras_fisher.backend.types import PenaltyGradients
+from keras_fisher.utils import arguments
+
+_NEVER = -1
+
+
+class PenaltyState:
+    """Alpha, the step counter, the size of a full batch and the penalty's latest gradient.
+
+    The gradient (without alpha, section 2) is recomputed at steps 0, `update_freq`,
+    2 `update_freq`, …, and at once where the latest of these was missed because alpha was 0 or the
+    gradient was not finite.
+
+    The variables are no weights of the model: they appear in none of its weight lists or counts.
+    """
+
+    def __init__(self, update_freq: int) -> None:
+        self.update_freq = update_freq
+        self.schedule: LearningRateSchedule | None = None
+        self.metric = LatestValue("penalty")
+        self.alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
+        self.step = _counter("step", 0)
+        self.computed_at = _counter("computed_at", _NEVER)
+        self.full_size = _counter("full_size", 0)
+        self.gradients: list[keras.Variable] = []
+        self._weights: list[keras.Variable] = []
+
+    def set_alpha(self, value: float | LearningRateSchedule) -> bool:
+        """Sets alpha to a number or a schedule; returns whether steps have to be traced again."""
+        had_schedule = self.schedule is not None
+        if isinstance(value, LearningRateSchedule):
+            self.schedule = value
+        else:
+            accepted = "at least 0 and finite, or a LearningRateSchedule"
+            self.alpha.assign(arguments.check_non_negative("alpha", value, accepted))
+            self.schedule = None
+        return had_schedule or self.schedule is not None
+
+    def read_alpha(self) -> Any:
+        """Returns the alpha of the next step, a scalar."""
+        if self.schedule is None:
+            return self.alpha
+        return ops.maximum(self.schedule(ops.convert_to_tensor(self.step)), 0.0)
+
+    def follow_schedule(self) -> None:
+        """Sets alpha to that of the schedule, if there is one."""
+        if self.schedule is not None:
+            self.alpha.assign(self.read_alpha())
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Everything but the metric, which Keras tracks."""
+        return [self.alpha, self.step, self.computed_at, self.full_size, *self.gradients]
+
+    def allocate(self, weights: Sequence[keras.Variable]) -> None:
+        """Makes room for a gradient of each weight, unless there is room for these already."""
+        if [id(weight) for weight in weights] == [id(weight) for weight in self._weights]:
+            return
+        self._weights = list(weights)
+        self.gradients = [
+            keras.Variable("zeros", w.shape, _dtype(w), trainable=False, name=f"kept_gradient_{i}")
+            for i, w in enumerate(weights)
+        ]
+        self.computed_at.assign(_NEVER)
+
+    def see_batch(self, examples: Any) -> None:
+        """Counts a batch of so many examples as a full one if it is the largest so far."""
+        full = ops.convert_to_tensor(self.full_size)
+        self.full_size.assign(ops.maximum(full, ops.cast(examples, full.dtype)))
+
+    def is_due(self) -> Any:
+        """Returns whether nothing was computed since the last scheduled step, a boolean scalar."""
+        step = ops.convert_to_tensor(self.step)
+        return ops.less(self.computed_at, step - step % self.update_freq)
+
+    def is_finite(self) -> Any:
+        """Returns whether there is a kept gradient, which is finite, a boolean scalar."""
+        return ops.greater(self.computed_at, _NEVER)
+
+    def keep(self, penalty: PenaltyGradients) -> None:
+        """Keeps a new gradient, which counts as computed only if it is finite, and its norm."""
+        gradients = penalty.penalty
+        for kept, gradient in zip(self.gradients, gradients, strict=True):
+            kept.assign(gradient)
+        # One pass over the gradients; a sum of squares that overflows is of no use either.
+        finite = ops.isfinite(backend.squared_norm(gradients))
+        self.computed_at.assign(ops.where(finite, ops.convert_to_tensor(self.step), _NEVER))
+        self.metric.update_state(penalty.squared_norm)
+
+    def forget(self) -> None:
+        """Leaves the gradient to be recomputed at the next step."""
+        self.computed_at.assign(_NEVER)
+
+    def count_step(self) -> None:
+        """Counts one training step."""
+        self.step.assign_add(1)
+
+    def save(self, store: Any, all_weights: Sequence[keras.Variable]) -> None:
+        """Writes the state, and of which of the model's weights it is, into a Keras store."""
+        store["weights"] = _positions(self._weights, all_weights)
+        for name in ("alpha", "step", "computed_at", "full_size"):
+            store[name] = ops.convert_to_numpy(getattr(self, name))
+        store["penalty"] = ops.convert_to_numpy(self.metric.latest)
+        for index, gradient in enumerate(self.gradients):
+            store[f"gradient_{index}"] = ops.convert_to_numpy(gradient)
+
+    def load(
+        self, store: Any, weights: Sequence[keras.Variable], all_weights: Sequence[keras.Variable]
+    ) -> None:
+        """Reads the state back; a gradient of other than `weights` is left to be recomputed."""
+        self.allocate(weights)
+        self.metric.update_state(store["penalty"][()])
+        for name in ("alpha", "step", "computed_at"):
+            getattr(self, name).assign(store[name][()])
+        if "full_size" in store.keys():  # noqa: SIM118  # not in files of version 0.1.0
+            self.full_size.assign(store["full_size"][()])
+        is_of_these = np.array_equal(store["weights"][()], _positions(weights, all_weights))
+        saved = [store[f"gradient_{i}"] for i in range(len(weights))] if is_of_these else []
+        if [tuple(g.shape) for g in saved] != [tuple(g.shape) for g in self.gradients]:
+            self.forget()
+            return
+        for gradient, value in zip(self.gradients, saved, strict=True):
+            gradient.assign(value)
+
+
+class LatestValue(keras.metrics.Metric):
+    """Reports the last value it was given; a new epoch does not reset it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, dtype="float32")
+        # Replicas all have the same.
+        self.latest = self.add_variable(
+            (), "zeros", "float32", aggregation="only_first_replica", name="latest"
+        )
+
+    def update_state(self, value: Any) -> None:
+        """Keeps `value`."""
+        self.latest.assign(value)
+
+    def result(self) -> Any:
+        """Returns the last value."""
+        return keras.ops.convert_to_tensor(self.latest)
+
+    def reset_state(self) -> None:
+        """Does nothing: between recomputations the last value stays the current one."""
+
+
+def _positions(
+    weights: Sequence[keras.Variable], all_weights: Sequence[keras.Variable]
+) -> np.ndarray:
+    position = {id(weight): index for index, weight in enumerate(all_weights)}
+    return np.array([position[id(weight)] for weight in weights], "int64")
+
+
+def _counter(name: str, value: int) -> keras.Variable:
+    return keras.Variable(value, dtype=backend.COUNTER_DTYPE, trainable=False, name=name)
+
+
+def _dtype(variable: keras.Variable) -> str:
+    return keras.backend.result_type(variable.dtype, "float32")

@@ -1,0 +1,371 @@
+"""One penalised optimisation step on eq. 3: from a batch to the gradients of loss and penalty.
+
+`PenalisedStep.take` chooses the kind of step; `_differentiate_loss` and `_differentiate_both` give
+the gradient of the loss and renew that of the penalty, which `_add_penalty` adds times alpha.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import keras
+from keras import ops
+
+from keras_fisher import backend
+from keras_fisher.backend.types import MicroBatch, PenaltyGradients, Replica, StepKind, Tensor
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.penalties import Penalty
+from keras_fisher.training.batch import (
+    ConnectedWeights,
+    FloatingInputs,
+    MeanNll,
+    MicroBatches,
+    count_share,
+    map_dense,
+    take_smaller,
+)
+from keras_fisher.training.health import StepHealth
+from keras_fisher.training.labels import (
+    BatchLabels,
+    LabelSeedGenerator,
+    MicroBatchSeedGenerator,
+    offset_seed,
+)
+from keras_fisher.training.state import PenaltyState
+from keras_fisher.utils.batches import count_examples
+from keras_fisher.utils.labels import only_labels
+from keras_fisher.utils.masks import find_data
+
+Values = Sequence[tuple[keras.Variable, Tensor]]
+
+
+class Trainee(Protocol):
+    """What a step needs of the model that it trains; the private members are of this package."""
+
+    optimizer: Any
+    likelihood: Likelihood
+    weights: list[keras.Variable]
+    trainable_weights: list[keras.Variable]
+
+    @property
+    def _replayed_variables(self) -> list[keras.Variable]:
+        """Variables that a further forward pass finds as the first one did, such as seeds."""
+
+    @property
+    def _statistics(self) -> list[keras.Variable]:
+        """Variables that a step without effect leaves alone: statistics of layers, metrics."""
+
+    def _compute_training_loss(
+        self, x: Any, y: Any, sample_weight: Any, replica: Replica
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the loss, as the optimizer scales it, and the outputs of a forward pass."""
+
+    def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
+        """Returns the outputs at other values of variables; none of them changes."""
+
+    def _apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        """Takes a step of the optimizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PenaltySettings:
+    """What is penalised, and how it is differentiated; as in `FisherPenaltyModel`."""
+
+    penalty: Penalty
+    penalty_batch_size: int | float | None
+    micro_batch_size: int | None
+    gradient: str
+    precision: str  # the dtype that the backbone computes in
+
+    @property
+    def shares_forward_pass(self) -> bool:
+        """Whether the penalty is taken on the forward pass of the loss."""
+        return self.penalty_batch_size is None and self.micro_batch_size is None
+
+
+class Batch(NamedTuple):
+    """A replica's part of a mini-batch."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    replica: Replica
+
+    @classmethod
+    def unpack(cls, data: Any, replica: Replica | None = None) -> Batch:
+        """Returns the batch that Keras's data adapters give."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return cls(x, y, sample_weight, replica or Replica(count_examples(x)))
+
+
+class PenalisedStep:
+    """Takes the steps of a model.
+
+    Args:
+        model: The model that is trained.
+        settings: What is penalised.
+        state: What is carried from step to step.
+        health: What records the steps that fail.
+        label_seed: The seeds of drawn labels.
+    """
+
+    def __init__(
+        self,
+        model: Trainee,
+        settings: PenaltySettings,
+        state: PenaltyState,
+        health: StepHealth,
+        label_seed: LabelSeedGenerator,
+    ) -> None:
+        self._model, self._settings, self._state, self._health = model, settings, state, health
+        self._label_seed = label_seed
+
+    # ---- The kind of step --------------------------------------------------------------------
+
+    def take(self, data: Any, kind: StepKind | None = None) -> None:
+        """Takes a step on a mini-batch; with alpha 0, the plain step of Keras.
+
+        Args:
+            data: The mini-batch.
+            kind: The kind of step; `None` for the one that the variables choose on the device.
+        """
+        self._state.follow_schedule()
+        statistics = self._model._statistics if self._health.skips else []
+        before = [(variable, ops.copy(variable)) for variable in statistics]
+        batch = Batch.unpack(data)
+        self._state.see_batch(batch.replica.total)
+        is_due = self._state.is_due() if kind is None else kind == StepKind.NEW_PENALTY
+        backend.cond(
+            self._state.alpha > 0.0 if kind is None else kind != StepKind.NO_PENALTY,
+            lambda: self._apply(self._differentiate_penalised(batch, is_due)),
+            lambda: self._apply(self._differentiate_loss(batch)),
+        )
+        is_finite = self._health.record_step(self._state, self._scales_dynamically)
+        for variable, value in before:
+            variable.assign(ops.where(is_finite, ops.convert_to_tensor(variable), value))
+        self._state.count_step()
+
+    def choose_kind(self) -> Tensor:
+        """Returns the `StepKind` of the next step, an integer scalar."""
+        self._state.follow_schedule()
+        none, kept, new = (kind.value for kind in StepKind)
+        penalised = ops.where(self._state.is_due(), new, kept)
+        return ops.where(self._state.alpha > 0.0, penalised, none)
+
+    def list_replica_steps(self) -> list[Callable[[Replica, Any], None]]:
+        """Returns for each `StepKind` a function of a replica and its part of a mini-batch."""
+        return [functools.partial(self._take_on_replica, kind) for kind in StepKind]
+
+    def _take_on_replica(self, kind: StepKind, replica: Replica, data: Any) -> None:
+        """Takes one replica's part of a step; the optimizer adds up what the replicas give it."""
+        batch = Batch.unpack(data, replica)
+        self._state.see_batch(replica.total)
+        is_new = kind == StepKind.NEW_PENALTY
+        differentiate = self._differentiate_both if is_new else self._differentiate_loss
+        gradients = replica.zero_without_examples(differentiate(batch))
+        if kind != StepKind.NO_PENALTY:
+            connected = ConnectedWeights()
+            gradients = connected.restore(
+                self._add_penalty(connected.select(gradients), connected.indices, replica.count)
+            )
+        if self._scales_dynamically:
+            gradients = replica.align_non_finite(gradients)
+        self._model._apply_gradients(gradients)
+        self._health.record_step(self._state, self._scales_dynamically)
+        self._state.count_step()
+
+    # ---- Gradients ---------------------------------------------------------------------------
+
+    def _differentiate_penalised(self, batch: Batch, is_due: Tensor | bool) -> list[Any]:
+        """Returns the gradient of eq. 3, whose second term is renewed where that is due."""
+        connected = ConnectedWeights()
+        gradients = backend.cond(
+            is_due,
+            lambda: connected.select(self._differentiate_both(batch)),
+            lambda: connected.select(self._differentiate_loss(batch)),
+        )
+        return connected.restore(self._add_penalty(gradients, connected.indices))
+
+    def _differentiate_loss(self, batch: Batch) -> Any:
+        """Returns the gradient of the plain loss."""
+        return backend.gradients(
+            lambda: self._model._compute_training_loss(*batch)[0], self._model.trainable_weights
+        )
+
+    def _differentiate_both(self, batch: Batch) -> Any:
+        """Returns the gradient of the plain loss, and keeps that of the penalty."""
+        model, settings = self._model, self._settings
+        # Read before the forward pass changes them: seeds for the same dropout mask, statistics.
+        replayed = [(v, ops.copy(v)) for v in model._replayed_variables]
+        where = find_data(model.likelihood, only_labels(batch.y), batch.sample_weight)
+        if settings.shares_forward_pass:
+            found = self._differentiate_at_once(
+                batch.x,
+                self._make_labels(batch.y, where, self._label_seed),
+                replayed,
+                lambda _, x: model._compute_training_loss(x, *batch[1:]),
+                model.trainable_weights,
+                batch.replica,
+            )
+            self._state.keep(found)
+            return found.loss
+        gradients = self._differentiate_loss(batch)
+        self._state.keep(self._differentiate_part(batch, where, replayed))
+        return gradients
+
+    def _differentiate_part(self, batch: Batch, where: Any, replayed: Values) -> PenaltyGradients:
+        """Differentiates the penalty on the first examples, in a forward pass of their own."""
+        size, replica = self._take_first(batch.replica, count_examples(batch.x))
+        x, y, where = map_dense(lambda t: t[:size], (batch.x, only_labels(batch.y), where))
+        weights = [ops.copy(variable) for variable in self._model.trainable_weights]
+        if self._settings.micro_batch_size is not None:
+            return self._differentiate_in_parts((x, y, where), replayed, weights, replica)
+        return self._differentiate_at_once(
+            x,
+            self._make_labels(y, where, self._label_seed),
+            replayed,
+            lambda at, inputs: (None, self._model._call_at(at, replayed, inputs)),
+            weights,
+            replica,
+        )
+
+    def _take_first(self, replica: Replica, examples: Any) -> tuple[Any, Replica]:
+        """Returns how many examples the penalty is taken on here, and a replica of those."""
+        size = self._settings.penalty_batch_size
+        if size is None:
+            return examples, replica
+        # Of this batch and not of a full one, whose size XLA does not know: `MeanNll` makes up.
+        if isinstance(size, float):
+            return replica.take_first(count_share(replica.total, size))
+        return replica.take_first(take_smaller(size, replica.total))
+
+    def _differentiate_at_once(
+        self,
+        x: Any,
+        labels: BatchLabels,
+        replayed: Values,
+        evaluate: Callable[[Sequence[Tensor], Any], tuple[Tensor | None, Tensor]],
+        weights: Sequence[Any],
+        replica: Replica,
+    ) -> PenaltyGradients:
+        """Differentiates the penalty on all of `x`; `evaluate` gives the loss and the outputs."""
+        inputs, mean = FloatingInputs(x), self._make_mean(replica)
+        is_by_inputs = self._settings.penalty.wrt == "inputs"
+        arguments = (
+            weights,
+            inputs.list_tensors() if is_by_inputs else None,
+            self._find_loss_scale(),
+        )
+
+        def objective(at: Sequence[Tensor], at_inputs: Sequence[Tensor]) -> tuple[Any, Tensor]:
+            loss, outputs = evaluate(at, inputs.replace(at_inputs))
+            return loss, mean(*labels.nll(outputs))
+
+        def shifted_nll(at: Sequence[Tensor], at_inputs: Sequence[Tensor]) -> Tensor:
+            outputs = self._model._call_at(at, replayed, inputs.replace(at_inputs))
+            return mean(*labels.nll(outputs))
+
+        if self._settings.gradient == "exact":
+            return backend.penalty_gradients(objective, *arguments, replica)
+        return backend.penalty_gradients_by_difference(
+            objective, shifted_nll, *arguments, self._settings.precision, replica
+        )
+
+    def _differentiate_in_parts(
+        self,
+        examples: tuple[Any, Any, Any],
+        replayed: Values,
+        weights: Sequence[Tensor],
+        replica: Replica,
+    ) -> PenaltyGradients:
+        """Differentiates the penalty on (x, y, where there is data), one micro-batch at a time."""
+        assert self._settings.micro_batch_size is not None
+        parts = MicroBatches(count_examples(examples[0]), self._settings.micro_batch_size)
+        statistics = {id(weight) for weight in self._model.weights}
+        seed = self._label_seed.next()
+        is_by_inputs = self._settings.penalty.wrt == "inputs"
+
+        def make_part(index: Tensor) -> MicroBatch:
+            own = [
+                (v, value if id(v) in statistics else offset_seed(value, index))
+                for v, value in replayed
+            ]
+            x, y, where = parts.take(index, examples)
+            inputs = FloatingInputs(x)
+            labels = self._make_labels(y, where, MicroBatchSeedGenerator(seed, index))
+            fractions: Any = None
+
+            def nll(at: Sequence[Tensor], at_inputs: Sequence[Tensor]) -> Tensor:
+                nonlocal fractions
+                outputs = self._model._call_at(at, own, inputs.replace(at_inputs))
+                values, found = labels.nll(outputs)
+                if fractions is None:  # kept, as labels are
+                    fractions = ops.ones_like(values) if found is None else found
+                return replica.add_up(parts.mean(index, values))
+
+            def count_data() -> list[Tensor]:
+                with_data = ops.cast(fractions > 0, fractions.dtype)
+                return [parts.sum(index, fractions), parts.sum(index, with_data)]
+
+            return MicroBatch(nll, count_data, inputs.list_tensors() if is_by_inputs else None)
+
+        return backend.penalty_gradients_in_parts(
+            make_part,
+            parts.count,
+            weights,
+            self._make_mean(replica).scale,
+            wrt_inputs=is_by_inputs,
+            exact=self._settings.gradient == "exact",
+            scale=self._find_loss_scale(),
+            precision=self._settings.precision,
+            replica=replica,
+        )
+
+    def _make_labels(self, y: Any, where: Any, seed: keras.random.SeedGenerator) -> BatchLabels:
+        return BatchLabels(self._model.likelihood, self._settings.penalty, y, seed, where)
+
+    def _make_mean(self, replica: Replica) -> MeanNll:
+        """Returns a mean over these examples whose penalty is that of a full batch."""
+        full = ops.convert_to_tensor(self._state.full_size)
+        if isinstance(self._settings.penalty_batch_size, int):
+            full = take_smaller(self._settings.penalty_batch_size, full)
+        return MeanNll(full, replica)
+
+    # ---- The optimizer -----------------------------------------------------------------------
+
+    def _add_penalty(
+        self, gradients: Sequence[Tensor], indices: Sequence[int], replicas: int = 1
+    ) -> list[Tensor]:
+        """Adds alpha times a replica's share of the kept gradient, as the optimizer scales it."""
+        scale = self._find_loss_scale()
+        factor = self._state.alpha * (1.0 if scale is None else scale)
+        kept = [ops.convert_to_tensor(self._state.gradients[index]) for index in indices]
+        return [
+            g + ops.cast((ops.cast(factor, k.dtype) / replicas) * k, g.dtype)
+            for g, k in zip(gradients, kept, strict=True)
+        ]
+
+    def _apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Gives the gradients to the optimizer, unless the step is skipped."""
+
+        def apply() -> None:
+            self._model._apply_gradients(gradients)
+
+        # A dynamic loss scale skips steps itself, and has to see those that overflow.
+        if self._health.skips and not self._scales_dynamically:
+            is_finite = self._health.check_gradients(gradients, self._state)
+            backend.cond(is_finite, apply, lambda: None)
+        else:
+            apply()
+
+    def _find_loss_scale(self) -> Tensor | None:
+        """Returns the factor that the optimizer expects gradients to carry; `None` for 1."""
+        scale = self._model.optimizer.scale_loss(1.0)
+        return None if isinstance(scale, float) and scale == 1.0 else ops.convert_to_tensor(scale)
+
+    @property
+    def _scales_dynamically(self) -> bool:
+        return isinstance(self._model.optimizer, keras.optimizers.LossScaleOptimizer)

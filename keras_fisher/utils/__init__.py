@@ -1,0 +1,1 @@
+"""What every room may use: argument checks, labels, masks, messages, stateless variables."""

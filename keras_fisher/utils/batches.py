@@ -1,0 +1,19 @@
+"""The examples of a mini-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def count_examples(x: Any) -> Any:
+    """Returns the number of examples in a batch of inputs: an integer where shapes are static."""
+    return ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+
+
+def map_tensors(function: Callable[[Any], Any], tensors: Any) -> Any:
+    """Applies a function to each tensor of a structure; an optional input left out stays `None`."""
+    return keras.tree.map_structure(lambda t: None if t is None else function(t), tensors)

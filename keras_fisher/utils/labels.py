@@ -1,0 +1,74 @@
+"""The labels of a batch: where they are, and whether they are classes of the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+if TYPE_CHECKING:
+    from keras_fisher.likelihoods import Likelihood
+
+
+def only_labels(y: Any) -> Any:
+    """The labels of the one output, which Keras accepts in a list or dictionary too."""
+    return next(iter(keras.tree.flatten(y)), None)
+
+
+def counted_labels(likelihood: Likelihood, labels: Any) -> Any:
+    """Returns labels with a class, 0, in the place of those that the likelihood ignores."""
+    counted = likelihood.counted(labels)
+    return labels if counted is None else ops.where(counted, labels, ops.zeros_like(labels))
+
+
+def known_outputs(model: keras.Model) -> Any:
+    """The symbolic output of a functional model; `None` for others, whose is not known."""
+    outputs = getattr(model, "outputs", None)
+    return outputs[0] if outputs else None
+
+
+def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
+    """Refuses labels that are no classes of outputs, or of symbols of them."""
+    labels = only_labels(y)
+    check_numbers(labels)
+    bound = None if outputs is None else likelihood.class_bound(labels, outputs)
+    if bound is None:
+        return
+    array = ops.convert_to_numpy(counted_labels(likelihood, labels))
+    if array.size and not (array.min() >= 0 and array.max() < bound):
+        raise ValueError(
+            f"{describe_classes(bound)} Received: labels from {array.min()} to {array.max()}"
+        )
+    fractions = array[array != np.rint(array)]
+    if fractions.size:
+        raise ValueError(f"{describe_classes(bound)} Received: a label of {fractions[0]}")
+
+
+def check_numbers(labels: Any) -> None:
+    """Refuses labels that are strings or other objects."""
+    if is_text(labels):
+        dtype = getattr(labels, "dtype", None) or np.asarray(labels).dtype
+        raise ValueError(
+            "`y` must hold numbers, such as an integer from 0 for each class. "
+            f"Received: labels of dtype {dtype}"
+        )
+
+
+def is_text(data: Any) -> bool:
+    """Whether an array, a tensor or a value holds strings or other objects instead of numbers."""
+    dtype = getattr(data, "dtype", None)
+    is_frame = dtype is None and hasattr(data, "__array__")
+    if is_frame or getattr(dtype, "kind", None) == "O":  # a column of a frame may hold numbers
+        dtype = np.asarray(data).dtype
+    is_value = isinstance(data, str | bytes)
+    return is_value or dtype == "string" or getattr(dtype, "kind", None) in ("U", "S", "O")
+
+
+def describe_classes(bound: int) -> str:
+    """Returns what labels must be."""
+    return (
+        f"`y` must hold labels from 0 to {bound - 1}, whole numbers, one for each of the {bound} "
+        "outputs."
+    )

@@ -1,0 +1,52 @@
+"""Which observations are data, and which are padding.
+
+Padding is marked in three ways: by Keras's mask on a tensor, by a sample weight of 0, or by a label
+that the loss ignores. Padded observations belong neither to the likelihood nor to its mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def find_data(likelihood: Any, y: Any, sample_weight: Any) -> Any:
+    """Returns where labels and sample weights say that a batch holds data.
+
+    Args:
+        likelihood: What knows which labels are ignored.
+        y: The labels, or `None`.
+        sample_weight: Weights of examples or of observations, or `None`.
+
+    Returns:
+        Booleans of shape `(batch, ...)`; `None` if everything is data.
+    """
+    weight = next(iter(keras.tree.flatten(sample_weight)), None)
+    by_weight = None if weight is None else ops.not_equal(weight, 0)
+    return combine_masks(None if y is None else likelihood.counted(y), by_weight)
+
+
+def combine_masks(first: Any, second: Any) -> Any:
+    """Returns where two masks of shape `(batch, ...)`, each of which may be `None`, are true."""
+    if first is None or second is None:
+        return second if first is None else first
+    first, second = ops.cast(first, "bool"), ops.cast(second, "bool")
+    if len(first.shape) < len(second.shape):
+        first, second = second, first
+    return ops.logical_and(first, align_mask(second, len(first.shape)))
+
+
+def align_mask(mask: Any, rank: int) -> Any:
+    """Drops or appends axes of length 1 until a mask has `rank` axes."""
+    while len(mask.shape) > rank and mask.shape[-1] == 1:
+        mask = ops.squeeze(mask, axis=-1)
+    while len(mask.shape) < rank:
+        mask = ops.expand_dims(mask, -1)
+    return mask
+
+
+def examples_with_data(mask: Any) -> Any:
+    """Returns which examples have any data, shape `(batch,)`."""
+    return ops.any(ops.reshape(mask, (ops.shape(mask)[0], -1)), axis=-1)

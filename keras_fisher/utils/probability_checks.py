@@ -1,0 +1,60 @@
+"""Outputs that a loss takes for probabilities: a warning where they are plainly none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import activations, layers, ops
+
+from keras_fisher.utils.messages import warn_once
+
+if TYPE_CHECKING:
+    from keras_fisher.likelihoods import Likelihood
+
+_TOLERANCE = 1e-3  # half precision rounds
+_MESSAGE = (
+    "The loss or likelihood of {name!r} takes outputs for probabilities, and {why}. Compile with "
+    "from_logits=True (keras.losses.SparseCategoricalCrossentropy(from_logits=True), say) if they "
+    "are logits, or end the model with an activation."
+)
+
+
+def find_unverified(likelihood: Likelihood | None, model: keras.Model) -> str | None:
+    """Returns the name of a model if only its outputs can show that they are probabilities.
+
+    `None` if its last layer tells, after a warning where they are none; or if they need not be.
+    """
+    if getattr(likelihood, "from_logits", True):
+        return None
+    last = _last_layer(model)
+    # A linear `Activation` is how mixed precision turns the outputs of another into float32.
+    activation = None if type(last) is layers.Activation else getattr(last, "activation", None)
+    if activation is activations.linear:
+        warn_once(_MESSAGE.format(name=model.name, why=f"its last layer, {last.name!r}, is linear"))
+    known = (activations.linear, activations.sigmoid, activations.softmax)
+    return None if activation in known else model.name
+
+
+def find_outside(outputs: Any) -> Any:
+    """Returns whether any number of a tensor is outside [0, 1]; NaN is not."""
+    low, high = ops.min(outputs, initial=0.0), ops.max(outputs, initial=1.0)
+    return ops.logical_or(low < -_TOLERANCE, high > 1.0 + _TOLERANCE)
+
+
+def warn_of_values(model_name: str) -> None:
+    """Warns once that the outputs of a model have been found outside [0, 1]."""
+    warn_once(_MESSAGE.format(name=model_name, why="they are not all from 0 to 1"))
+
+
+def _last_layer(model: Any) -> Any:
+    """The layer or operation that gives a model's output; `None` where it is not known."""
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1] if model.layers else None
+    elif getattr(model, "outputs", None):
+        last = model.operations[-1]  # sorted: nothing but the output comes after it
+    elif isinstance(model, layers.Wrapper):
+        last = model.layer
+    else:
+        return None if isinstance(model, keras.Model) else model
+    return _last_layer(last)
