@@ -21,7 +21,7 @@ from keras import ops
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import get_mask
 from keras_fisher.utils import arguments
-from keras_fisher.utils.loss_advice import likelihood_for
+from keras_fisher.utils.loss_advice import advise_likelihood
 from keras_fisher.utils.masks import align_mask, combine_masks
 
 _PACKAGE = "keras_fisher"
@@ -425,7 +425,7 @@ def from_loss(loss: Any) -> Likelihood:
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "
         "sparse categorical, categorical or binary cross-entropy or mean squared error, or give "
-        f"likelihood= of keras_fisher.likelihoods. For this loss: {likelihood_for(loss)}."
+        f"likelihood= of keras_fisher.likelihoods. For this loss: {advise_likelihood(loss)}."
     )
 
 

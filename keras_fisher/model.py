@@ -23,7 +23,12 @@ from keras_fisher.training.state import PenaltyState
 from keras_fisher.training.step import PenalisedStep, PenaltySettings, Values
 from keras_fisher.utils import arguments, probability_checks
 from keras_fisher.utils.batches import count_examples
-from keras_fisher.utils.labels import check_classes, counted_labels, known_outputs, only_labels
+from keras_fisher.utils.labels import (
+    check_classes,
+    fill_ignored_labels,
+    get_labels,
+    get_symbolic_output,
+)
 from keras_fisher.utils.messages import warn
 from keras_fisher.utils.stateless import Stateless
 
@@ -338,8 +343,8 @@ class FisherPenaltyModel(backend.Trainer):
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
-        if self.likelihood is not None and hasattr(only_labels(y), "__array__"):
-            check_classes(self.likelihood, y, known_outputs(self.backbone))
+        if self.likelihood is not None and hasattr(get_labels(y), "__array__"):
+            check_classes(self.likelihood, y, get_symbolic_output(self.backbone))
         model_checks.check_preprocessed(self.backbone, given.get("x"))
         given["callbacks"] = add_health_warning(given.get("callbacks"), self._health)
         backend.synchronise(self)
@@ -363,12 +368,12 @@ class FisherPenaltyModel(backend.Trainer):
         """
         if y is None:
             raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
-        bound = self.likelihood.class_bound(only_labels(y), y_pred)
+        bound = self.likelihood.class_bound(get_labels(y), y_pred)
         labels = check_labels_in_graph(self.likelihood, y, y_pred)
         loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
         if bound is None:
             return loss
-        values = counted_labels(self.likelihood, only_labels(y))
+        values = fill_ignored_labels(self.likelihood, get_labels(y))
         return backend.nan_unless_below(loss, values, bound)
 
     def compile_from_config(self, config: Any) -> None:

@@ -12,11 +12,11 @@ from keras_fisher.backend.private_api.tensorflow import list_gradients, look_up_
 from keras_fisher.backend.tensorflow import ops as tensorflow_ops
 from keras_fisher.backend.tensorflow.autodiff import Line
 from keras_fisher.backend.tensorflow.ops import (
-    exact_gradients,
-    exact_moments,
-    quick_convolutions,
+    replace_convolutions,
+    replace_gradients,
+    replace_moments,
 )
-from keras_fisher.backend.tensorflow.tapes import exactly, second_gradient
+from keras_fisher.backend.tensorflow.tapes import differentiate_again, use_exact_gradients
 
 SIZES = [
     ((3, 3), "SAME"),
@@ -57,7 +57,7 @@ def derivatives(kernel_size, padding):
 @pytest.mark.parametrize(("kernel_size", "padding"), SIZES)
 def test_quick_convolutions_have_the_derivatives_of_tensorflows_own(kernel_size, padding):
     expected = derivatives(kernel_size, padding)
-    with quick_convolutions():
+    with replace_convolutions():
         found = derivatives(kernel_size, padding)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -76,7 +76,7 @@ def operations(padding, **options):
             norm = tf.add_n([tf.reduce_sum(g**2) for g in first.gradient(y, [x, kernel])])
         return second.gradient(norm, [x, kernel])
 
-    with quick_convolutions():
+    with replace_convolutions():
         graph = twice.get_concrete_function(tf.ones((2, 8, 8, 4)), tf.ones((3, 3, 4, 4))).graph
     return {operation.type for operation in graph.get_operations()}
 
@@ -92,9 +92,9 @@ def test_strided_convolutions_stay_tensorflows_own():
 
 
 REPLACED = {
-    exact_moments: lambda: tf.nn.moments,
-    exact_gradients: lambda: look_up_gradient("MaxPoolGrad"),
-    quick_convolutions: lambda: look_up_gradient("Conv2D"),
+    replace_moments: lambda: tf.nn.moments,
+    replace_gradients: lambda: look_up_gradient("MaxPoolGrad"),
+    replace_convolutions: lambda: look_up_gradient("Conv2D"),
 }
 
 
@@ -183,7 +183,7 @@ def max_pool(x, ksize, strides, padding):
 def test_pooling_is_right_when_differentiated_twice(size, ksize, strides, padding):
     ksize = ksize if padding == "SAME" else tuple(np.minimum(size, ksize))
     expected = pooled_form(largest, size, ksize, strides, padding, "float64")
-    with exact_gradients():
+    with replace_gradients():
         found = pooled_form(max_pool, size, ksize, strides, padding)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -201,13 +201,13 @@ def second_derivative(function, x, z):
 
     @tf.function
     def product():
-        with tf.GradientTape() as outer, exactly():
+        with tf.GradientTape() as outer, use_exact_gradients():
             outer.watch(x)
             with tf.GradientTape() as inner:
                 inner.watch(x)
                 value = function(x)
             gradient = inner.gradient(value, x)
-        return second_gradient(outer, gradient, [x], [z])[0]
+        return differentiate_again(outer, gradient, [x], [z])[0]
 
     return product()
 

@@ -22,7 +22,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from keras_fisher.data import NAMES, saved
-from keras_fisher.data.sources import IMAGENET, damaged, damaged_files, from_tfds, prepare
+from keras_fisher.data.sources import (
+    IMAGENET,
+    damaged_files,
+    from_tfds,
+    make_damaged_error,
+    prepare,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +78,7 @@ def prepared(name: str, given: argparse.Namespace) -> str:
 def check_records(name: str, builder: Any) -> None:
     files = [str(file) for split in builder.info.splits for file in damaged_files(builder, split)]
     if files:
-        raise damaged(name, builder, f"{', '.join(files)} cannot be read")
+        raise make_damaged_error(name, builder, f"{', '.join(files)} cannot be read")
 
 
 if __name__ == "__main__":

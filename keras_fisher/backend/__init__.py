@@ -1,19 +1,19 @@
 """The only room that asks for the Keras backend: one folder for each, with the same functions.
 
-- `gradients(objective, weights)`: a plain first-order gradient.
-- `penalty_gradients(objective, ...)`: the gradient of a squared gradient norm, exactly.
-- `penalty_gradients_by_difference(objective, ...)`: the same from two first-order gradients.
-- `penalty_gradients_in_parts(part, ...)`: either, from one part of the batch after another.
-- `tapped_gradients(objective)`: the gradient with respect to tensors inside the model.
+- `differentiate(objective, weights)`: a plain first-order gradient.
+- `differentiate_penalty(objective, ...)`: the gradient of a squared gradient norm, exactly.
+- `differentiate_penalty_by_difference(objective, ...)`: the same from two first-order gradients.
+- `differentiate_penalty_in_parts(part, ...)`: either, from one part of the batch after another.
+- `differentiate_by_taps(objective)`: the gradient with respect to tensors inside the model.
 - `map_examples(function, examples)`: a function of one example after another.
-- `quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
+- `compute_quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
 - `map_probes(function, weights, ...)`: a function of one random probe after another.
 - `Line`: the first two derivatives along a line, forward; `None` without them.
-- `compiled(function)`: the function, compiled for batches of any size.
+- `compile_function(function)`: the function, compiled for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond`: a branch inside a compiled step.
-- `checked_below`, `nan_unless_below`: checks inside a compiled step; each backend has one of them.
-- `replica_index()`: which of several replicas takes a step.
+- `assert_below`, `nan_unless_below`: checks inside a compiled step; each backend has one of them.
+- `get_replica_index()`: which of several replicas takes a step.
 - `synchronise(model)`: writes the values that training has reached into a model's variables.
 - `Trainer`: the base class of models, with the steps that the backend's `fit` calls.
 - `COUNTER_DTYPE`: the dtype of variables that count.
@@ -52,4 +52,6 @@ else:
         "Set the environment variable KERAS_BACKEND to one of them before importing keras."
     )
 
-penalty_gradients_in_parts = functools.partial(microbatches.penalty_gradients_in_parts, _penalty)
+differentiate_penalty_in_parts = functools.partial(
+    microbatches.differentiate_penalty_in_parts, _penalty
+)

@@ -19,7 +19,7 @@ def step_length(squared_norm_of_point: Any, squared_norm_of_g: Any, precision: s
     return _SHIFT[precision] * size / (ops.sqrt(squared_norm_of_g) + 1e-30)
 
 
-def shifted(point: Sequence[Any], g: Sequence[Any], step: Any) -> list[Any]:
+def shift(point: Sequence[Any], g: Sequence[Any], step: Any) -> list[Any]:
     """The point moved by h g."""
     return [v + ops.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
 
@@ -34,7 +34,7 @@ def may_be_on_kink(point: Sequence[Any], g: Sequence[Any]) -> Any:
     return ops.any(ops.stack(moves))
 
 
-def slope(
+def compute_slope(
     here: Sequence[Any],
     gradient_at: Callable[[Any], list[Any]],
     step: Any,

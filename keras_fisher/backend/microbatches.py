@@ -20,10 +20,10 @@ class Backend(Protocol):
     def squared_norm(self, tensors: Sequence[Any]) -> Any:
         """The sum of squares, at least float32."""
 
-    def gradient(self, nll: Nll, at: Sequence[Any], scale: Any) -> list[Any]:
+    def differentiate(self, nll: Nll, at: Sequence[Any], scale: Any) -> list[Any]:
         """D nll / d at, at least float32."""
 
-    def gradient_along(
+    def differentiate_along(
         self, nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any
     ) -> list[Any]:
         """D <2 d nll / d at, direction> / d at, at least float32."""
@@ -36,12 +36,12 @@ class Backend(Protocol):
     ) -> list[Any]:
         """The sum of `terms(index, at)`, in a loop that frees what each of them needed."""
 
-    def penalty_gradients(
+    def differentiate_penalty(
         self, objective: Any, weights: Any, inputs: Any, scale: Any
     ) -> PenaltyGradients:
         """That of all examples at once."""
 
-    def penalty_gradients_by_difference(
+    def differentiate_penalty_by_difference(
         self,
         objective: Any,
         shifted_nll: Any,
@@ -53,7 +53,7 @@ class Backend(Protocol):
         """That of all examples at once, from two first-order gradients."""
 
 
-def penalty_gradients_in_parts(
+def differentiate_penalty_in_parts(
     backend: Backend,
     part: Callable[[Any], MicroBatch],
     count: Any,
@@ -81,7 +81,7 @@ def penalty_gradients_in_parts(
         factor: From the two sums of `count_data` over all parts, what g is multiplied by.
         wrt_inputs: Whether g is taken with respect to inputs.
         exact: Whether to backpropagate twice, or to take a difference.
-        scale: A loss scale, as in `penalty_gradients`.
+        scale: A loss scale, as in `differentiate_penalty`.
         precision: The dtype that the model computes in.
         replica: This replica, whose parts add to the mean over all replicas.
 
@@ -108,15 +108,15 @@ def penalty_gradients_in_parts(
             return None, one.nll(weights, inputs)
 
         if exact:
-            result = backend.penalty_gradients(objective, at, inputs, scale)
+            result = backend.differentiate_penalty(objective, at, inputs, scale)
         else:
-            result = backend.penalty_gradients_by_difference(
+            result = backend.differentiate_penalty_by_difference(
                 objective, one.nll, at, inputs, scale, precision
             )
         return [*result.penalty, result.squared_norm, *counts(one)]
 
     def gradient(one: MicroBatch, at: list[Any]) -> list[Any]:
-        return backend.gradient(lambda weights: one.nll(weights, []), at, scale)
+        return backend.differentiate(lambda weights: one.nll(weights, []), at, scale)
 
     def gradient_and_counts(one: MicroBatch, at: list[Any]) -> list[Any]:
         return [*gradient(one, at), *counts(one)]
@@ -126,7 +126,7 @@ def penalty_gradients_in_parts(
         return gradient(one, at)
 
     def along_g(one: MicroBatch, at: list[Any]) -> list[Any]:
-        return backend.gradient_along(lambda weights: one.nll(weights, []), at, g, scale)
+        return backend.differentiate_along(lambda weights: one.nll(weights, []), at, g, scale)
 
     def multiplied(tensors: Sequence[Any], number: Any) -> list[Any]:
         return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
@@ -144,9 +144,9 @@ def penalty_gradients_in_parts(
         penalty = total(along_g, weights, zeros)
     else:
         step = finite_difference.step_length(backend.squared_norm(weights), norm, precision)
-        penalty = finite_difference.slope(
+        penalty = finite_difference.compute_slope(
             here[:-2],
-            lambda h: total(gradient_there, finite_difference.shifted(weights, g, h), zeros),
+            lambda h: total(gradient_there, finite_difference.shift(weights, g, h), zeros),
             step,
             finite_difference.may_be_on_kink(weights, g),
             backend.cond,

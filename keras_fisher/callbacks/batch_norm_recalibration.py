@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.callbacks._copying import CopyableCallback
+from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.callbacks._base import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import minibatches
 from keras_fisher.utils import arguments
@@ -101,7 +102,7 @@ def _batch_norms(model: keras.Model) -> list[Any]:
     # `model.layers` does not list what is inside of layers and backbones.
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in list_all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.built and layer.trainable
     ]
 
@@ -112,7 +113,7 @@ class _TrainingPass:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._variables = model.non_trainable_variables
-        self._compiled = backend.compiled(self._step)
+        self._compiled = backend.compile_function(self._step)
 
     def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
         """Yields what each pass leaves in the variables, by their id; the next goes on from it."""

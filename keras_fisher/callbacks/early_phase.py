@@ -8,15 +8,13 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._checks import Frequency
-from keras_fisher.callbacks._measuring import Measuring
-from keras_fisher.callbacks._state import from_json, to_json
+from keras_fisher.callbacks._base import Frequency, MeasuringCallback, from_json, to_json
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import Estimate, FisherTraceMeter
 from keras_fisher.utils import arguments
 
 
-class EarlyPhase(Measuring):
+class EarlyPhase(MeasuringCallback):
     """Measures Tr(F_i): Tr(F) where the training loss first reaches a threshold (section 3).
 
     It logs `early_fisher_trace`: NaN until the loss is at or below `loss_threshold`, and from then

@@ -8,16 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher.callbacks._checks import Frequency
-from keras_fisher.callbacks._curve import Curve
-from keras_fisher.callbacks._state import number_to_json
+from keras_fisher.callbacks._base import CurveCallback, Frequency, number_to_json
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import FisherTraceMeter
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
 
 
-class FisherTrace(Curve):
+class FisherTrace(CurveCallback):
     """Follows Tr(F), the mean squared norm of the per-example gradient, through training.
 
         Tr(F) = (1/n) sum_i ||g(x_i, y^_i)||^2

@@ -6,13 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._checks import Frequency
-from keras_fisher.callbacks._curve import Curve
+from keras_fisher.callbacks._base import CurveCallback, Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import GradientNormMeter
 
 
-class GradientNorm(Curve):
+class GradientNorm(CurveCallback):
     """Follows the norm of the mini-batch gradient through training (figure 1).
 
         ||(1/B) sum_i g(x_i, y_i)||,

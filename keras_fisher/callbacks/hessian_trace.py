@@ -6,14 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._checks import Frequency
-from keras_fisher.callbacks._curve import Curve
+from keras_fisher.callbacks._base import CurveCallback, Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import HessianTraceMeter
 from keras_fisher.utils import arguments
 
 
-class HessianTrace(Curve):
+class HessianTrace(CurveCallback):
     """Follows Tr(H), the trace of the Hessian of the mean loss, through training (figure 18).
 
         Tr(H) = E_z z^T H z,

@@ -6,14 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._checks import Frequency
-from keras_fisher.callbacks._curve import Curve
+from keras_fisher.callbacks._base import CurveCallback, Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import MinibatchFisherTraceMeter
 from keras_fisher.utils import arguments
 
 
-class MinibatchFisherTrace(Curve):
+class MinibatchFisherTrace(CurveCallback):
     """Follows Tr(F^B), the squared norm of the mini-batch gradient of eq. 3, through training.
 
         Tr(F^B) = ||(1/B) sum_i g(x_i, y^_i)||^2,

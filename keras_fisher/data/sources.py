@@ -86,7 +86,7 @@ def damaged_files(builder: Any, split: str) -> Iterator[Path]:
             yield Path(path)
 
 
-def damaged(name: str, builder: Any, what: str) -> DatasetDamagedError:
+def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedError:
     """The error that says what of a data set cannot be read, and what to do."""
     return DatasetDamagedError(
         f"The data set {name!r} is damaged: {what}. Delete {builder.data_dir} and prepare it "
@@ -138,7 +138,7 @@ def _read(name: str, builder: Any, split: str) -> Examples:
         tf.errors.NotFoundError,
     ) as error:
         files = ", ".join(map(str, damaged_files(builder, split))) or f"an image of split {split!r}"
-        raise damaged(name, builder, f"{files} cannot be read") from error
+        raise make_damaged_error(name, builder, f"{files} cannot be read") from error
     return Examples(x.numpy(), y.numpy())
 
 

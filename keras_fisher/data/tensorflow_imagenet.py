@@ -30,7 +30,7 @@ from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import check_sizes
 from keras_fisher.data.pipelines import Pipelines
 from keras_fisher.data.sources import IMAGENET as NAME
-from keras_fisher.data.sources import SOURCES, damaged, import_package, prepare
+from keras_fisher.data.sources import SOURCES, import_package, make_damaged_error, prepare
 from keras_fisher.data.tensorflow_mixup import mixup
 from keras_fisher.data.tensorflow_pipeline import (
     batched,
@@ -202,7 +202,7 @@ class _Records:
 def _check_files(builder: Any) -> None:
     for split in ("train", SOURCES[NAME].test_split):
         if split not in builder.info.splits:
-            raise damaged(NAME, builder, f"it has no split {split!r}")
+            raise make_damaged_error(NAME, builder, f"it has no split {split!r}")
         for path in map(Path, builder.info.splits[split].filepaths):
             if not path.exists():
-                raise damaged(NAME, builder, f"{path} is missing")
+                raise make_damaged_error(NAME, builder, f"{path} is missing")

@@ -11,7 +11,7 @@ import numpy as np
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import batches
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled, chosen
+from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled, choose_labels
 from keras_fisher.traces.meter import Meter
 from keras_fisher.traces.per_example import SquaredGradientNorms
 
@@ -118,7 +118,7 @@ class FisherTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._labels = chosen(labels, _LABELS, self._likelihood, seed)
+        self._labels = choose_labels(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
         self._generator = self._labels.generator
         self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}

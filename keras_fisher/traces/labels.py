@@ -104,7 +104,7 @@ class Expected(Given):
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
 
 
-def chosen(
+def choose_labels(
     labels: str, kinds: Mapping[str, type[Given]], likelihood: Likelihood, seed: int | None
 ) -> Given:
     """Returns the kind of labels of that name, or an error that lists those accepted."""

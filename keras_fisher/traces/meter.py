@@ -16,10 +16,10 @@ from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import Labels
-from keras_fisher.traces.per_example import forward
-from keras_fisher.traces.progress import shown
+from keras_fisher.traces.per_example import call_unchanged
+from keras_fisher.traces.progress import show_progress
 from keras_fisher.utils import arguments, probability_checks
-from keras_fisher.utils.labels import check_classes, check_numbers, known_outputs, only_labels
+from keras_fisher.utils.labels import check_classes, check_numbers, get_labels, get_symbolic_output
 from keras_fisher.utils.masks import combine_masks, examples_with_data, find_data
 
 _ONE_OUTPUT = (
@@ -56,10 +56,10 @@ class Meter(abc.ABC):
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
         self._known_outputs = outputs_of(model)
-        self._unverified = probability_checks.find_unverified(self._likelihood, backbone_of(model))
+        self._unverified = probability_checks.find_unverified(self._likelihood, get_backbone(model))
         self._compiled_for: list[int] = []
         self._is_masked: bool | None = None
-        self._any_data = backend.compiled(self._batch_any_data)
+        self._any_data = backend.compile_function(self._batch_any_data)
 
     def __call__(
         self,
@@ -72,7 +72,7 @@ class Meter(abc.ABC):
     ) -> Estimate:
         """Measures over `data`; see the function of the same name for the arguments.
 
-        With `verbose` a progress bar is shown once it has taken some seconds.
+        With `verbose` a progress bar is shown after some seconds.
         """
         check_data(data, num_examples, batch_size, self.needs_labels)
         arguments.check_bool("by_layer", by_layer)
@@ -82,7 +82,7 @@ class Meter(abc.ABC):
         read = self._read(data, num_examples, batch_size)
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
-            read = shown(read, num_examples or total)
+            read = show_progress(read, num_examples or total)
         are_finite: list[Any] = []
 
         def prepared() -> Iterator[tuple[Any, Labels]]:
@@ -135,7 +135,7 @@ class Meter(abc.ABC):
         """
 
     def _outputs(self, x: Any, values: Sequence[tuple[keras.Variable, Any]] = ()) -> Any:
-        outputs = forward(self._model, x, training=False, values=values)
+        outputs = call_unchanged(self._model, x, training=False, values=values)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
                 f"`model` must have one output, a tensor. Received: {self._model.name!r}, "
@@ -145,7 +145,7 @@ class Meter(abc.ABC):
 
     def _prepared(self, batch: Batch) -> tuple[Any, Labels]:
         """Tensors; a model that is built."""
-        x, y = batch[0], only_labels(batch[1])
+        x, y = batch[0], get_labels(batch[1])
         if y is None and self.needs_labels:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
         if self.needs_labels:
@@ -205,10 +205,10 @@ class Meter(abc.ABC):
 
 def outputs_of(model: keras.Model) -> Any:
     """The symbolic output of a model, wrapped or not; `None` where it is not known beforehand."""
-    return known_outputs(backbone_of(model))
+    return get_symbolic_output(get_backbone(model))
 
 
-def backbone_of(model: keras.Model) -> keras.Model:
+def get_backbone(model: keras.Model) -> keras.Model:
     """The model itself, or the one that it wraps."""
     return model.backbone if isinstance(model, backend.Trainer) else model
 

@@ -12,7 +12,7 @@ from keras import ops
 from keras_fisher import backend
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Given, Labels, Sampled, chosen
+from keras_fisher.traces.labels import Given, Labels, Sampled, choose_labels
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "given": Given}
@@ -93,12 +93,12 @@ class MinibatchFisherTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._labels = chosen(labels, _LABELS, self._likelihood, seed)
+        self._labels = choose_labels(labels, _LABELS, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
         self._generator = self._labels.generator
 
     def _compile(self) -> None:
-        self._squares = backend.compiled(self._batch_squares)
+        self._squares = backend.compile_function(self._batch_squares)
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         measured = [
@@ -114,7 +114,7 @@ class MinibatchFisherTraceMeter(Meter):
             drawn = self._labels.draw(outputs, labels)
             return self._likelihood.mean_nll(drawn.y, outputs, **drawn.padding)
 
-        return squares(backend.gradients(value, self._model.trainable_weights))
+        return squares(backend.differentiate(value, self._model.trainable_weights))
 
 
 def squares(gradients: list[Any]) -> Any:

@@ -12,7 +12,7 @@ from keras_fisher.traces.data import Batch, length
 _SECONDS_BEFORE_IT_SHOWS = 5.0
 
 
-def shown(batches: Iterable[Batch], total: int | None) -> Iterator[Batch]:
+def show_progress(batches: Iterable[Batch], total: int | None) -> Iterator[Batch]:
     """Yields the batches, and shows how many examples are done once it has taken a while."""
     started, done, bar = time.monotonic(), 0, None
     for batch in batches:

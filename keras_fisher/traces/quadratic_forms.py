@@ -13,7 +13,8 @@ import numpy as np
 from keras import activations, layers, ops
 
 from keras_fisher import backend
-from keras_fisher.traces.per_example.forward import replaced
+from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.traces.per_example.forward import replace_attribute
 from keras_fisher.utils.messages import warn_once
 from keras_fisher.utils.stateless import Stateless
 
@@ -77,11 +78,11 @@ class QuadraticForms:
         self._model, self._loss, self._gaussian = model, loss, gaussian
         self._weights = model.trainable_weights
         self._ids = [id(weight) for weight in self._weights]
-        inside = model._flatten_layers()
+        inside = list_all_layers(model)
         self._products = [layer for layer in inside if self._is_product(layer)]
         self._straight = [layer for layer in inside if type(layer) in _STRAIGHT]
-        self._by_weight = backend.compiled(self._twice_differentiated)
-        self._summed = backend.compiled(self._along_lines, any_batch=False)
+        self._by_weight = backend.compile_function(self._twice_differentiated)
+        self._summed = backend.compile_function(self._along_lines, any_batch=False)
         self._calls_made = 0
         self._is_proven = False
         half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
@@ -145,7 +146,7 @@ class QuadraticForms:
         self._summed = self._by_weight
 
     def _twice_differentiated(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
-        return backend.quadratic_forms(
+        return backend.compute_quadratic_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
@@ -185,7 +186,7 @@ class QuadraticForms:
             with _called_by(call, self._products):
                 return self._loss(x, y, ()), outputs
 
-        by_tap, outputs = backend.tapped_gradients(objective)
+        by_tap, outputs = backend.differentiate_by_taps(objective)
         return [_Node(*node) for node in zip(outputs, by_tap[::2], by_tap[1::2], strict=True)]
 
 
@@ -264,10 +265,10 @@ def _product(layer: Any, call: Any, inputs: Any, kernel: Any, bias: Any = None) 
     values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stateless(values))
-        stack.enter_context(replaced(layer, "activation", None))
+        stack.enter_context(replace_attribute(layer, "activation", None))
         if bias is None:
-            stack.enter_context(replaced(layer, "bias", None))
-            stack.enter_context(replaced(layer, "use_bias", False))
+            stack.enter_context(replace_attribute(layer, "bias", None))
+            stack.enter_context(replace_attribute(layer, "use_bias", False))
         return call(inputs)
 
 
@@ -281,5 +282,5 @@ def _called_by(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[Non
     with contextlib.ExitStack() as stack:
         for layer in those:
             call = functools.partial(caller, layer, layer.call)
-            stack.enter_context(replaced(layer, "call", call))
+            stack.enter_context(replace_attribute(layer, "call", call))
         yield

@@ -13,9 +13,9 @@ from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.utils.labels import (
     check_numbers,
-    counted_labels,
     describe_classes,
-    only_labels,
+    fill_ignored_labels,
+    get_labels,
 )
 
 _SEED_OFFSET = 1_000_003
@@ -23,13 +23,13 @@ _SEED_OFFSET = 1_000_003
 
 def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
     """Returns `y`, in a graph that fails where a label lies outside the classes."""
-    labels = only_labels(y)
+    labels = get_labels(y)
     check_numbers(labels)
     bound = likelihood.class_bound(labels, outputs)
     if bound is None:
         return y
-    values = counted_labels(likelihood, labels)
-    checked = backend.checked_below(labels, values, bound, describe_classes(bound))
+    values = fill_ignored_labels(likelihood, labels)
+    checked = backend.assert_below(labels, values, bound, describe_classes(bound))
     return keras.tree.pack_sequence_as(y, [checked])
 
 
@@ -48,7 +48,7 @@ class BatchLabels:
         self, likelihood: Any, penalty: Penalty, y: Any, seed: Any, present: Any = None
     ) -> None:
         self.likelihood, self.penalty, self.seed, self.present = likelihood, penalty, seed, present
-        self.y = only_labels(y)
+        self.y = get_labels(y)
         self.labels: Any = None
 
     def draw(self, outputs: Any) -> Any:
@@ -69,7 +69,7 @@ class LabelSeedGenerator(keras.random.SeedGenerator):
 
     def next(self, ordered: bool = True) -> Any:
         seed = super().next(ordered)
-        index = backend.replica_index()
+        index = backend.get_replica_index()
         return seed if index is None else offset_seed(seed, index)
 
 

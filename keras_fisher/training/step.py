@@ -36,7 +36,7 @@ from keras_fisher.training.labels import (
 )
 from keras_fisher.training.state import PenaltyState
 from keras_fisher.utils.batches import count_examples
-from keras_fisher.utils.labels import only_labels
+from keras_fisher.utils.labels import get_labels
 from keras_fisher.utils.masks import find_data
 
 Values = Sequence[tuple[keras.Variable, Tensor]]
@@ -191,7 +191,7 @@ class PenalisedStep:
 
     def _differentiate_loss(self, batch: Batch) -> Any:
         """Returns the gradient of the plain loss."""
-        return backend.gradients(
+        return backend.differentiate(
             lambda: self._model._compute_training_loss(*batch)[0], self._model.trainable_weights
         )
 
@@ -200,7 +200,7 @@ class PenalisedStep:
         model, settings = self._model, self._settings
         # Read before the forward pass changes them: seeds for the same dropout mask, statistics.
         replayed = [(v, ops.copy(v)) for v in model._replayed_variables]
-        where = find_data(model.likelihood, only_labels(batch.y), batch.sample_weight)
+        where = find_data(model.likelihood, get_labels(batch.y), batch.sample_weight)
         if settings.shares_forward_pass:
             found = self._differentiate_at_once(
                 batch.x,
@@ -219,7 +219,7 @@ class PenalisedStep:
     def _differentiate_part(self, batch: Batch, where: Any, replayed: Values) -> PenaltyGradients:
         """Differentiates the penalty on the first examples, in a forward pass of their own."""
         size, replica = self._take_first(batch.replica, count_examples(batch.x))
-        x, y, where = map_dense(lambda t: t[:size], (batch.x, only_labels(batch.y), where))
+        x, y, where = map_dense(lambda t: t[:size], (batch.x, get_labels(batch.y), where))
         weights = [ops.copy(variable) for variable in self._model.trainable_weights]
         if self._settings.micro_batch_size is not None:
             return self._differentiate_in_parts((x, y, where), replayed, weights, replica)
@@ -269,8 +269,8 @@ class PenalisedStep:
             return mean(*labels.nll(outputs))
 
         if self._settings.gradient == "exact":
-            return backend.penalty_gradients(objective, *arguments, replica)
-        return backend.penalty_gradients_by_difference(
+            return backend.differentiate_penalty(objective, *arguments, replica)
+        return backend.differentiate_penalty_by_difference(
             objective, shifted_nll, *arguments, self._settings.precision, replica
         )
 
@@ -312,7 +312,7 @@ class PenalisedStep:
 
             return MicroBatch(nll, count_data, inputs.list_tensors() if is_by_inputs else None)
 
-        return backend.penalty_gradients_in_parts(
+        return backend.differentiate_penalty_in_parts(
             make_part,
             parts.count,
             weights,

@@ -151,7 +151,7 @@ class BalanceMeter(Meter):
         self._generator = keras.random.SeedGenerator(arguments.check_seed(seed))
 
     def _compile(self) -> None:
-        self._balance = backend.compiled(self._batch_balance)
+        self._balance = backend.compile_function(self._batch_balance)
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         return np.stack([ops.convert_to_numpy(self._balance(*batch))[None] for batch in batches])
@@ -170,6 +170,6 @@ class BalanceMeter(Meter):
 
         weights = self._model.trainable_weights
         wrt = inputs.list_tensors() if self._penalty.wrt == "inputs" else None
-        found = backend.penalty_gradients(objective, weights, wrt)
+        found = backend.differentiate_penalty(objective, weights, wrt)
         assert found.loss is not None
         return ops.sqrt(backend.squared_norm(found.loss) / backend.squared_norm(found.penalty))

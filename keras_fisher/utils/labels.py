@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from keras_fisher.likelihoods import Likelihood
 
 
-def only_labels(y: Any) -> Any:
+def get_labels(y: Any) -> Any:
     """The labels of the one output, which Keras accepts in a list or dictionary too."""
     return next(iter(keras.tree.flatten(y)), None)
 
 
-def counted_labels(likelihood: Likelihood, labels: Any) -> Any:
+def fill_ignored_labels(likelihood: Likelihood, labels: Any) -> Any:
     """Returns labels with a class, 0, in the place of those that the likelihood ignores."""
     counted = likelihood.counted(labels)
     return labels if counted is None else ops.where(counted, labels, ops.zeros_like(labels))
 
 
-def known_outputs(model: keras.Model) -> Any:
+def get_symbolic_output(model: keras.Model) -> Any:
     """The symbolic output of a functional model; `None` for others, whose is not known."""
     outputs = getattr(model, "outputs", None)
     return outputs[0] if outputs else None
@@ -31,12 +31,12 @@ def known_outputs(model: keras.Model) -> Any:
 
 def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
     """Refuses labels that are no classes of outputs, or of symbols of them."""
-    labels = only_labels(y)
+    labels = get_labels(y)
     check_numbers(labels)
     bound = None if outputs is None else likelihood.class_bound(labels, outputs)
     if bound is None:
         return
-    array = ops.convert_to_numpy(counted_labels(likelihood, labels))
+    array = ops.convert_to_numpy(fill_ignored_labels(likelihood, labels))
     if array.size and not (array.min() >= 0 and array.max() < bound):
         raise ValueError(
             f"{describe_classes(bound)} Received: labels from {array.min()} to {array.max()}"

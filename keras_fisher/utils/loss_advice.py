@@ -43,7 +43,7 @@ _OTHERS = (
 )
 
 
-def likelihood_for(loss: Any) -> str:
+def advise_likelihood(loss: Any) -> str:
     """Returns what to give as `likelihood=` for a loss, by its name."""
     names = " ".join(_names(loss)).lower().replace("_", "")
     for parts, advice in _ADVICE:

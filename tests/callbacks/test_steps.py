@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_fisher.callbacks._steps import StepCounter
+from keras_fisher.callbacks._base import StepCounter
 from tests import nets
 
 

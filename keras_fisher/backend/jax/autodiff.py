@@ -31,7 +31,7 @@ Line: Any = None
 SPARSE_LOSS_CLIPS_FIRST = False
 
 
-def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+def differentiate(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
     """Returns d objective() / d weights, zeros where a weight is unconnected."""
     pure = Pure(objective, weights)
     found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
@@ -39,7 +39,7 @@ def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]
     return found
 
 
-def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
 
     Args:
@@ -91,7 +91,7 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
     return jax.lax.map(one, keras.tree.flatten(examples))
 
 
-def quadratic_forms(
+def compute_quadratic_forms(
     objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
@@ -118,7 +118,7 @@ def quadratic_forms(
 
     def form(z: list[Any]) -> Any:
         pairs = zip(z, product(z), strict=True)
-        return jnp.stack([jnp.vdot(promoted(a), promoted(b)) for a, b in pairs])
+        return jnp.stack([jnp.vdot(promote(a), promote(b)) for a, b in pairs])
 
     return map_probes(form, weights, probes, gaussian, seed)
 
@@ -153,7 +153,7 @@ def map_probes(
     return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
 
 
-def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
     """Returns the function compiled, once for each kind of its arguments, arrays in structures.
 
     It reads the values that variables have when it is called, and assigns to them.
@@ -171,7 +171,7 @@ def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[.
     return call
 
 
-def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+def assert_below(result: Any, values: Any, bound: int, message: str) -> Any:
     """Returns `result`: a compiled step cannot fail; see `nan_unless_below`."""
     del values, bound, message
     return result
@@ -187,10 +187,10 @@ def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
 
 def squared_norm(tensors: Sequence[Any]) -> Any:
     """Returns the sum of squares over all `tensors`, at least float32."""
-    return sum(jnp.sum(jnp.square(promoted(tensor))) for tensor in tensors)
+    return sum(jnp.sum(jnp.square(promote(tensor))) for tensor in tensors)
 
 
-def promoted(tensor: Any) -> Any:
+def promote(tensor: Any) -> Any:
     """A tensor as float32, or wider if it was."""
     return tensor.astype(keras.backend.result_type(tensor.dtype, "float32"))
 
@@ -200,7 +200,7 @@ def synchronise(model: keras.Model) -> None:
     model.jax_state_sync()
 
 
-def replica_index() -> Any:
+def get_replica_index() -> Any:
     """`None`: a step is written for the whole batch, however many devices share it."""
     return None
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import keras
 
 from keras_fisher.backend import finite_difference
-from keras_fisher.backend.jax.autodiff import promoted, squared_norm
+from keras_fisher.backend.jax.autodiff import promote, squared_norm
 from keras_fisher.backend.jax.stateless import Pure, cond
 from keras_fisher.backend.microbatches import Terms
 from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
 
 
-def penalty_gradients(
+def differentiate_penalty(
     objective: Objective,
     weights: Sequence[Any],
     inputs: Sequence[Any] | None = None,
@@ -50,7 +50,7 @@ def penalty_gradients(
     return PenaltyGradients(of_loss, _unscaled(penalty, scale), norm)
 
 
-def penalty_gradients_by_difference(
+def differentiate_penalty_by_difference(
     objective: Objective,
     shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
     weights: Sequence[Any],
@@ -65,11 +65,11 @@ def penalty_gradients_by_difference(
     takes a third gradient where v may be on a kink.
 
     Args:
-        objective: As in `penalty_gradients`.
+        objective: As in `differentiate_penalty`.
         shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
-        weights: As in `penalty_gradients`.
-        inputs: As in `penalty_gradients`.
-        scale: A loss scale, as in `penalty_gradients`.
+        weights: As in `differentiate_penalty`.
+        inputs: As in `differentiate_penalty`.
+        scale: A loss scale, as in `differentiate_penalty`.
         precision: The dtype that the model computes in; the coarser, the longer the step.
         replica: Ignored: a step is written for the whole batch.
 
@@ -85,27 +85,27 @@ def penalty_gradients_by_difference(
     step = finite_difference.step_length(squared_norm(point), norm, precision)
 
     def gradient_at(distance: Any) -> list[Any]:
-        shifted = finite_difference.shifted(point, g, distance)
+        shifted = finite_difference.shift(point, g, distance)
         at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
-        return gradient(lambda values: shifted_nll(values, at_inputs), at, scale)
+        return differentiate(lambda values: shifted_nll(values, at_inputs), at, scale)
 
     is_on_kink = finite_difference.may_be_on_kink(point, g)
-    penalty = finite_difference.slope(here, gradient_at, step, is_on_kink, cond)
+    penalty = finite_difference.compute_slope(here, gradient_at, step, is_on_kink, cond)
     return PenaltyGradients(first.of_loss(), penalty, norm)
 
 
-def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+def differentiate(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
     """Returns d nll / d at, at least float32."""
     return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
 
 
-def gradient_along(
+def differentiate_along(
     nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
 ) -> list[Any]:
     """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
 
     def slope(values: Sequence[Any]) -> Any:
-        pairs = zip(gradient(nll, values, scale), direction, strict=True)
+        pairs = zip(differentiate(nll, values, scale), direction, strict=True)
         return _scaled(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
 
     return _unscaled(jax.grad(slope)(list(at)), scale)
@@ -152,7 +152,7 @@ class _Evaluation:
     """An objective at the values of weights and inputs.
 
     Args:
-        objective: As in `penalty_gradients`.
+        objective: As in `differentiate_penalty`.
         weights: Variables, whose values the objective reads; or tensors, which it is given.
         inputs: Tensors that the objective is given.
     """
@@ -182,5 +182,5 @@ def _scaled(scalar: Any, scale: Any) -> Any:
 
 def _unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
     """Tensors divided by a loss scale, at least float32."""
-    wide = [promoted(tensor) for tensor in tensors]
+    wide = [promote(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import keras
@@ -16,10 +18,12 @@ from keras.src.utils.python_utils import default as build_after_call
 
 __all__ = [
     "build_after_call",
+    "find_callback_list",
     "find_calling_layer",
     "find_unseeded_generator",
     "get_mask",
     "list_all_layers",
+    "list_inner_layers",
     "preserve_losses",
     "record_epoch_summaries",
     "record_summaries",
@@ -43,6 +47,23 @@ def find_calling_layer() -> keras.Layer | None:
     return None if context is None else context.entry_layer
 
 
+def find_callback_list(callback: keras.callbacks.Callback) -> keras.callbacks.CallbackList | None:
+    """Returns the list that is calling a callback: Keras gives callbacks their model alone.
+
+    Readers of `logs` that come before a writer miss its values without a word, and a TensorBoard's
+    file can be shared only by who finds it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList) and any(
+            each is callback for each in caller.callbacks
+        ):
+            return caller
+        frame = frame.f_back
+    return None
+
+
 def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
     """Returns the generator of draws without a seed, whose state a second forward pass resets.
 
@@ -56,6 +77,11 @@ def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
 def list_all_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Returns a layer and all that are inside of it; `Model.layers` stops at the first level."""
     return list(layer._flatten_layers())
+
+
+def list_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers directly inside of a layer, which only models list."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 @contextlib.contextmanager

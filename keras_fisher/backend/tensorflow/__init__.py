@@ -6,22 +6,22 @@ from keras_fisher.backend.tensorflow.autodiff import (
     SPARSE_LOSS_CLIPS_FIRST,
     Line,
     Tap,
-    checked_below,
-    compiled,
+    assert_below,
+    compile_function,
+    compute_quadratic_forms,
     cond,
-    gradients,
+    differentiate,
+    differentiate_by_taps,
     map_examples,
     map_probes,
     nan_unless_below,
-    quadratic_forms,
     synchronise,
-    tapped_gradients,
 )
 from keras_fisher.backend.tensorflow.penalty import (
-    penalty_gradients,
-    penalty_gradients_by_difference,
+    differentiate_penalty,
+    differentiate_penalty_by_difference,
 )
-from keras_fisher.backend.tensorflow.replicas import replica_index
+from keras_fisher.backend.tensorflow.replicas import get_replica_index
 from keras_fisher.backend.tensorflow.tapes import squared_norm
 from keras_fisher.backend.tensorflow.trainer import Trainer
 
@@ -32,18 +32,18 @@ __all__ = [
     "Line",
     "Tap",
     "Trainer",
-    "checked_below",
-    "compiled",
+    "assert_below",
+    "compile_function",
+    "compute_quadratic_forms",
     "cond",
-    "gradients",
+    "differentiate",
+    "differentiate_by_taps",
+    "differentiate_penalty",
+    "differentiate_penalty_by_difference",
+    "get_replica_index",
     "map_examples",
     "map_probes",
     "nan_unless_below",
-    "penalty_gradients",
-    "penalty_gradients_by_difference",
-    "quadratic_forms",
-    "replica_index",
     "squared_norm",
     "synchronise",
-    "tapped_gradients",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fisher.backend.tensorflow import tapes as tapes
-from keras_fisher.backend.tensorflow.ops import quick_convolutions
+from keras_fisher.backend.tensorflow.ops import replace_convolutions
 from keras_fisher.backend.tensorflow.registry import free_with_graphs
 from keras_fisher.backend.types import InnerGraphError
 
@@ -34,14 +34,14 @@ PROBES_AT_ONCE: int | None = None
 SPARSE_LOSS_CLIPS_FIRST = True
 
 
-def gradients(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+def differentiate(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
     """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
     with tf.GradientTape() as tape:
         value = objective()
-    return tapes.dense(tape.gradient(value, list(weights)))
+    return tapes.densify(tape.gradient(value, list(weights)))
 
 
-def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
 
     Args:
@@ -64,10 +64,10 @@ def tapped_gradients(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[
         tapped.append(tensor)
         return tensor
 
-    with quick_convolutions():
+    with replace_convolutions():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             value, others = objective(tap)
-        return tapes.dense(tape.gradient(value, tapped)), others
+        return tapes.densify(tape.gradient(value, tapped)), others
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
@@ -89,7 +89,7 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
     return tf.map_fn(one, examples, fn_output_signature=dtype)
 
 
-def quadratic_forms(
+def compute_quadratic_forms(
     objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
@@ -110,20 +110,23 @@ def quadratic_forms(
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
-    sources = tapes.sources(weights)
-    with tf.GradientTape(persistent=True) as outer, tapes.exactly(), quick_convolutions():
+    sources = tapes.list_sources(weights)
+    with (
+        tf.GradientTape(persistent=True) as outer,
+        tapes.use_exact_gradients(),
+        replace_convolutions(),
+    ):
         outer.watch(sources)
         with tf.GradientTape() as inner:
             inner.watch(sources)
             value = objective()
-        g = tapes.zeros_for_none(tapes.dense(inner.gradient(value, sources)), sources)
+        g = tapes.fill_unconnected(tapes.densify(inner.gradient(value, sources)), sources)
 
     def form(z: Sequence[Any]) -> Any:
-        with quick_convolutions():
-            h_z = tapes.second_gradient(outer, g, sources, z)
+        with replace_convolutions():
+            h_z = tapes.differentiate_again(outer, g, sources, z)
         sums = [
-            tf.reduce_sum(tapes.promoted(a) * tapes.promoted(b))
-            for a, b in zip(z, h_z, strict=True)
+            tf.reduce_sum(tapes.promote(a) * tapes.promote(b)) for a, b in zip(z, h_z, strict=True)
         ]
         return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
 
@@ -170,7 +173,7 @@ class Line:
         self._second = tf.autodiff.ForwardAccumulator([], [])
         self._first = tf.autodiff.ForwardAccumulator([], [])
         with contextlib.ExitStack() as stack:
-            for context in (tapes.exactly(), self._second, self._first):
+            for context in (tapes.use_exact_gradients(), self._second, self._first):
                 stack.enter_context(context)
             self._stack = stack.pop_all()
         return self
@@ -196,7 +199,7 @@ class Line:
         return None if velocity is None else self._second.jvp(velocity)
 
 
-def compiled(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
     """Returns the function as a graph, traced once for batches of any size or once for each.
 
     Arguments are structures of arrays. All but the first axis of each is fixed when it is traced;
@@ -229,7 +232,7 @@ def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]
     return tf.cond(condition, if_true, if_false)
 
 
-def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
+def assert_below(result: Any, values: Any, bound: int, message: str) -> Any:
     """Returns `result`; fails the step, with `message`, unless `values` are whole in [0, bound)."""
     values = tf.convert_to_tensor(values)
     integers = tf.cast(values, tf.int64)
@@ -245,7 +248,7 @@ def checked_below(result: Any, values: Any, bound: int, message: str) -> Any:
 def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
     """Returns `result`; NaN if one of `values` is a fraction.
 
-    `checked_below` has failed the step where it has to, but under XLA, which has no assertions and
+    `assert_below` has failed the step where it has to, but under XLA, which has no assertions and
     whose losses are NaN outside the bound.
     """
     del bound

@@ -1,7 +1,8 @@
 """TensorFlow operations with other derivatives than TensorFlow's own, for the time of a trace.
 
-`exact_moments` and `exact_gradients` are right where TensorFlow is wrong; `quick_convolutions` is
-quick where it is slow. A `tf.function` that was traced outside keeps TensorFlow's own.
+`replace_moments` and `replace_gradients` put right derivatives in place of wrong ones,
+`replace_convolutions` quick ones in place of slow ones. A `tf.function` traced outside keeps
+TensorFlow's own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from keras_fisher.backend.private_api.tensorflow import (
 from keras_fisher.backend.tensorflow.registry import Replacement, name_gradient
 
 
-def exact_moments() -> contextlib.AbstractContextManager[None]:
+def replace_moments() -> contextlib.AbstractContextManager[None]:
     """Makes `tf.nn.moments`, and Keras's layers built on it, right when differentiated twice.
 
     TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
@@ -30,7 +31,7 @@ def exact_moments() -> contextlib.AbstractContextManager[None]:
     return _MOMENTS.replace()
 
 
-def exact_gradients() -> contextlib.AbstractContextManager[None]:
+def replace_gradients() -> contextlib.AbstractContextManager[None]:
     """Makes derivatives taken inside right where TensorFlow's second ones are silently wrong.
 
     - Max pooling whose input and output have the same shape: the operation that is TensorFlow's
@@ -44,7 +45,7 @@ def exact_gradients() -> contextlib.AbstractContextManager[None]:
     return _GRADIENTS.replace()
 
 
-def right_gradients() -> contextlib.AbstractContextManager[None]:
+def refuse_wrong_gradients() -> contextlib.AbstractContextManager[None]:
     """Refuses operations whose first derivative, taken inside, is wrong in TensorFlow.
 
     Projecting an image, as layers do that rotate, shear, shift or zoom it, has the inverse
@@ -54,7 +55,7 @@ def right_gradients() -> contextlib.AbstractContextManager[None]:
     return _WRONG.replace()
 
 
-def quick_convolutions() -> contextlib.AbstractContextManager[None]:
+def replace_convolutions() -> contextlib.AbstractContextManager[None]:
     """Makes derivatives of two-dimensional convolutions, taken inside, forward convolutions.
 
     On processors for which TensorFlow leaves oneDNN off, its gradient with respect to the input of
@@ -65,7 +66,7 @@ def quick_convolutions() -> contextlib.AbstractContextManager[None]:
     return _CONVOLUTIONS.replace()
 
 
-def no_second_derivative(reason: object) -> NotImplementedError:
+def make_derivative_error(reason: object) -> NotImplementedError:
     """The error for an operation that cannot be differentiated twice."""
     return NotImplementedError(
         "An operation of the model has no second derivative in TensorFlow: in training use "
@@ -161,7 +162,7 @@ def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[
 
 
 def _refuse(op: Any, *_: Any) -> Any:
-    raise no_second_derivative(f"operation {op.type!r} is registered as not differentiable")
+    raise make_derivative_error(f"operation {op.type!r} is registered as not differentiable")
 
 
 def _refuse_wrong(op: Any, *_: Any) -> Any:

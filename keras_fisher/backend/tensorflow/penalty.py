@@ -11,14 +11,14 @@ from keras_fisher.backend import finite_difference
 from keras_fisher.backend.microbatches import Terms
 from keras_fisher.backend.tensorflow import tapes
 from keras_fisher.backend.tensorflow.autodiff import cond
-from keras_fisher.backend.tensorflow.ops import right_gradients
+from keras_fisher.backend.tensorflow.ops import refuse_wrong_gradients
 from keras_fisher.backend.tensorflow.tapes import squared_norm
 from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
 
 _ALONE = Replica(0)
 
 
-def penalty_gradients(
+def differentiate_penalty(
     objective: Objective,
     weights: Sequence[Any],
     inputs: Sequence[Any] | None = None,
@@ -47,28 +47,28 @@ def penalty_gradients(
         NotImplementedError: if an operation has no second derivative.
     """
     has_parts = inputs is not None  # each replica has inputs of its own, but all the weights
-    at, weights = weights, tapes.sources(weights)
+    at, weights = weights, tapes.list_sources(weights)
     wrt = weights if inputs is None else list(inputs)
-    with tf.GradientTape(persistent=True) as outer, tapes.exactly():
+    with tf.GradientTape(persistent=True) as outer, tapes.use_exact_gradients():
         outer.watch(weights)
         with tf.GradientTape() as inner:
             inner.watch(wrt)
             loss, nll = objective(at, inputs or [])
-            scaled_nll = tapes.scaled(replica.add_up(nll), scale)
-        g = tapes.unscaled(tapes.dense(inner.gradient(scaled_nll, wrt)), scale)
+            scaled_nll = tapes.scale_by(replica.add_up(nll), scale)
+        g = tapes.unscale(tapes.densify(inner.gradient(scaled_nll, wrt)), scale)
         g = replica.zero_without_examples(g)
         norm = target = squared_norm(g)
         if replica.count > 1:
             with outer.stop_recording():
                 held, norm = _over_replicas(g, replica, has_parts)
             target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _present(g, held)])
-        scaled_target = tapes.scaled(target, scale)
-    penalty = tapes.unscaled(tapes.second_gradient(outer, scaled_target, weights), scale)
+        scaled_target = tapes.scale_by(target, scale)
+    penalty = tapes.unscale(tapes.differentiate_again(outer, scaled_target, weights), scale)
     penalty = replica.sum(replica.zero_without_examples(penalty))
     return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
 
 
-def penalty_gradients_by_difference(
+def differentiate_penalty_by_difference(
     objective: Objective,
     shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
     weights: Sequence[Any],
@@ -83,24 +83,24 @@ def penalty_gradients_by_difference(
     takes a third gradient where v may be on a kink.
 
     Args:
-        objective: As in `penalty_gradients`.
+        objective: As in `differentiate_penalty`.
         shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
-        weights: As in `penalty_gradients`.
-        inputs: As in `penalty_gradients`.
-        scale: A loss scale, as in `penalty_gradients`.
+        weights: As in `differentiate_penalty`.
+        inputs: As in `differentiate_penalty`.
+        scale: A loss scale, as in `differentiate_penalty`.
         precision: The dtype that the model computes in; the coarser, the longer the step.
-        replica: As in `penalty_gradients`.
+        replica: As in `differentiate_penalty`.
 
     Returns:
         The gradients of the loss (on this replica) and of the squared norm, and the squared norm.
     """
-    given, weights = weights, tapes.sources(weights)
+    given, weights = weights, tapes.list_sources(weights)
     shift_inputs = inputs is not None
     point = weights if inputs is None else list(inputs)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([*weights, *point])
         loss, nll = objective(given, inputs or [])
-        scaled_nll = tapes.scaled(replica.add_up(nll), scale)
+        scaled_nll = tapes.scale_by(replica.add_up(nll), scale)
     here = replica.zero_without_examples(_gradient(tape, scaled_nll, weights, scale))
     if shift_inputs:
         g = replica.zero_without_examples(_gradient(tape, scaled_nll, point, scale))
@@ -112,42 +112,42 @@ def penalty_gradients_by_difference(
         norm, size = replica.sum([norm, size])
 
     def gradient_at(distance: Any) -> list[Any]:
-        shifted = finite_difference.shifted(values, g, distance)
+        shifted = finite_difference.shift(values, g, distance)
         at = [tapes.value(w) for w in weights] if shift_inputs else shifted
 
         def nll_there(at: Sequence[Any]) -> Any:
             return replica.add_up(shifted_nll(at, shifted if shift_inputs else []))
 
-        return replica.zero_without_examples(gradient(nll_there, at, scale))
+        return replica.zero_without_examples(differentiate(nll_there, at, scale))
 
     step = finite_difference.step_length(size, norm, precision)
     is_on_kink = finite_difference.may_be_on_kink(values, g)
-    penalty = finite_difference.slope(here, gradient_at, step, is_on_kink, cond)
+    penalty = finite_difference.compute_slope(here, gradient_at, step, is_on_kink, cond)
     penalty = replica.sum(penalty)
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 
-def gradient(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+def differentiate(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
     """Returns d nll / d at, at least float32, zeros where it is unconnected."""
     with tf.GradientTape() as tape:
         tape.watch(at)
-        value = tapes.scaled(nll(at), scale)
+        value = tapes.scale_by(nll(at), scale)
     return _gradient(tape, value, at, scale)
 
 
-def gradient_along(
+def differentiate_along(
     nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
 ) -> list[Any]:
     """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
-    with tf.GradientTape() as outer, tapes.exactly():
+    with tf.GradientTape() as outer, tapes.use_exact_gradients():
         outer.watch(at)
         with tf.GradientTape() as inner:
             inner.watch(at)
-            value = tapes.scaled(nll(at), scale)
-        of_part = tapes.unscaled(tapes.dense(inner.gradient(value, at)), scale)
+            value = tapes.scale_by(nll(at), scale)
+        of_part = tapes.unscale(tapes.densify(inner.gradient(value, at)), scale)
         slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, direction)]
-        target = tapes.scaled(2.0 * tf.add_n(slopes), scale)
-    return tapes.unscaled(tapes.second_gradient(outer, target, list(at)), scale)
+        target = tapes.scale_by(2.0 * tf.add_n(slopes), scale)
+    return tapes.unscale(tapes.differentiate_again(outer, target, list(at)), scale)
 
 
 def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
@@ -163,9 +163,9 @@ def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
 
 def _gradient(tape: tf.GradientTape, value: Any, at: Sequence[Any], scale: Any) -> list[Any]:
     """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
-    with right_gradients():
-        gradient = tapes.zeros_for_none(tapes.dense(tape.gradient(value, at)), at)
-    return tapes.unscaled(gradient, scale)
+    with refuse_wrong_gradients():
+        gradient = tapes.fill_unconnected(tapes.densify(tape.gradient(value, at)), at)
+    return tapes.unscale(gradient, scale)
 
 
 def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
@@ -182,4 +182,4 @@ def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any
 
 
 def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
-    return None if loss is None else tapes.dense(tape.gradient(loss, weights))
+    return None if loss is None else tapes.densify(tape.gradient(loss, weights))

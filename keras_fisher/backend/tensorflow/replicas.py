@@ -83,7 +83,7 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
     return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
 
 
-def replica_index() -> Any:
+def get_replica_index() -> Any:
     """Which replica of several this is; `None` where there is one, or outside of a step."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -91,7 +91,7 @@ def replica_index() -> Any:
     return tf.convert_to_tensor(context.replica_id_in_sync_group)
 
 
-def on_replicas(
+def run_on_replicas(
     strategy: tf.distribute.Strategy,
     choose: Callable[[], Any],
     steps: Sequence[Callable[[Any], Any]],
@@ -129,7 +129,7 @@ def on_replicas(
     return function
 
 
-def first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
+def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
     """What the first replica is given of a batch: a specification or an example of it."""
     if not isinstance(dataset, tf.distribute.DistributedDataset):
         return dataset.element_spec

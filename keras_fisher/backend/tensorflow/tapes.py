@@ -10,16 +10,16 @@ import keras
 import tensorflow as tf
 
 from keras_fisher.backend.tensorflow.ops import (
-    exact_gradients,
-    exact_moments,
-    no_second_derivative,
-    right_gradients,
+    make_derivative_error,
+    refuse_wrong_gradients,
+    replace_gradients,
+    replace_moments,
 )
 
 
 def squared_norm(tensors: Sequence[Any]) -> Any:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
-    squares = [2.0 * tf.nn.l2_loss(promoted(t)) for t in tensors if t is not None]
+    squares = [2.0 * tf.nn.l2_loss(promote(t)) for t in tensors if t is not None]
     if not squares:
         raise ValueError(
             "A gradient norm needs outputs that depend on what the gradient is taken with respect "
@@ -29,48 +29,48 @@ def squared_norm(tensors: Sequence[Any]) -> Any:
 
 
 @contextlib.contextmanager
-def exactly() -> Iterator[None]:
+def use_exact_gradients() -> Iterator[None]:
     """Replaces what TensorFlow differentiates wrongly twice, and refuses it where it is once."""
-    with exact_moments(), exact_gradients(), right_gradients():
+    with replace_moments(), replace_gradients(), refuse_wrong_gradients():
         yield
 
 
-def second_gradient(
+def differentiate_again(
     tape: tf.GradientTape, target: Any, weights: list[Any], direction: Any = None
 ) -> list[Any]:
     """Differentiates a gradient; zeros where a weight is unconnected."""
     zero = tf.UnconnectedGradients.ZERO
     try:
-        with exact_gradients():
-            return dense(tape.gradient(target, weights, direction, unconnected_gradients=zero))
+        with replace_gradients():
+            return densify(tape.gradient(target, weights, direction, unconnected_gradients=zero))
     except LookupError as error:
-        raise no_second_derivative(error) from error
+        raise make_derivative_error(error) from error
 
 
-def dense(tensors: Sequence[Any]) -> list[Any]:
+def densify(tensors: Sequence[Any]) -> list[Any]:
     """Sums the duplicate rows of sparse gradients (of embeddings) into dense tensors."""
     return [tf.convert_to_tensor(t) if isinstance(t, tf.IndexedSlices) else t for t in tensors]
 
 
-def zeros_for_none(tensors: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+def fill_unconnected(tensors: Sequence[Any], like: Sequence[Any]) -> list[Any]:
     """The tensors; zeros shaped like a weight in the place of each `None`."""
     return [tf.zeros_like(value(v)) if t is None else t for t, v in zip(tensors, like, strict=True)]
 
 
-def scaled(scalar: Any, scale: Any) -> Any:
+def scale_by(scalar: Any, scale: Any) -> Any:
     """A scalar times a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * cast_like(scale, scalar)
 
 
-def unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
+def unscale(tensors: Sequence[Any], scale: Any) -> list[Any]:
     """Tensors divided by a loss scale, at least float32."""
-    wide = [None if t is None else promoted(t) for t in tensors]
+    wide = [None if t is None else promote(t) for t in tensors]
     if scale is None:
         return wide
     return [None if t is None else t / cast_like(scale, t) for t in wide]
 
 
-def promoted(tensor: Any) -> Any:
+def promote(tensor: Any) -> Any:
     """A tensor as float32, or wider if it was."""
     return tf.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
 
@@ -85,6 +85,6 @@ def value(variable: Any) -> Any:
     return tf.convert_to_tensor(variable)
 
 
-def sources(variables: Sequence[Any]) -> list[Any]:
+def list_sources(variables: Sequence[Any]) -> list[Any]:
     """What a tape can watch: the `tf.Variable` inside each Keras variable; tensors as they are."""
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]

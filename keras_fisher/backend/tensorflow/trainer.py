@@ -131,7 +131,7 @@ class Trainer(keras.Model, abc.ABC):
         if not self._is_distributed:
             return super().make_train_function(force)
         if self.train_function is None or force:
-            self.train_function = replicas.on_replicas(
+            self.train_function = replicas.run_on_replicas(
                 self.distribute_strategy,
                 self._choose_step_kind,
                 [functools.partial(_on_replica, step) for step in self._list_replica_steps()],
@@ -145,7 +145,7 @@ class Trainer(keras.Model, abc.ABC):
         if not self._is_distributed:
             return super().make_test_function(force)
         if self.test_function is None or force:
-            self.test_function = replicas.on_replicas(
+            self.test_function = replicas.run_on_replicas(
                 self.distribute_strategy,
                 lambda: 0,
                 [self.test_step],
@@ -172,7 +172,7 @@ class Trainer(keras.Model, abc.ABC):
             )
         elif iterator is not None:
             dataset = iterator.data_adapter.get_tf_dataset()
-            data_batch = replicas.first_part(self.distribute_strategy, dataset)
+            data_batch = replicas.take_first_part(self.distribute_strategy, dataset)
         with self.distribute_strategy.scope(), free_with_graphs():
             self._symbolic_build(data_batch=data_batch)
 

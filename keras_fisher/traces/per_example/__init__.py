@@ -7,7 +7,7 @@ Where a model cannot be taken apart like this, the whole of it is differentiated
 another. All give the same numbers.
 """
 
-from keras_fisher.traces.per_example.forward import forward
+from keras_fisher.traces.per_example.forward import call_unchanged
 from keras_fisher.traces.per_example.norms import SquaredGradientNorms
 
-__all__ = ["SquaredGradientNorms", "forward"]
+__all__ = ["SquaredGradientNorms", "call_unchanged"]

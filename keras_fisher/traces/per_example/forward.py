@@ -8,10 +8,11 @@ from typing import Any
 
 import keras
 
+from keras_fisher.backend.private_api.keras import list_all_layers
 from keras_fisher.utils.stateless import Stateless
 
 
-def forward(
+def call_unchanged(
     model: keras.layers.Layer,
     *arguments: Any,
     values: Sequence[tuple[keras.Variable, Any]] = (),
@@ -30,14 +31,14 @@ def forward(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stateless(values))
-        for layer in model._flatten_layers():
+        for layer in list_all_layers(model):
             if layer._remat_mode is not None:
-                stack.enter_context(replaced(layer, "_remat_mode", None))
+                stack.enter_context(replace_attribute(layer, "_remat_mode", None))
         return model(*arguments, **options)
 
 
 @contextlib.contextmanager
-def replaced(layer: Any, name: str, value: Any) -> Iterator[None]:
+def replace_attribute(layer: Any, name: str, value: Any) -> Iterator[None]:
     """Gives a layer another attribute for a while, past Keras's tracking of attributes."""
     attributes = vars(layer)
     had, before = name in attributes, attributes.get(name)

@@ -14,15 +14,15 @@ from keras import ops
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import set_mask
 from keras_fisher.rules import gradients
-from keras_fisher.traces.per_example.forward import forward
+from keras_fisher.traces.per_example.forward import call_unchanged
 from keras_fisher.traces.per_example.recording import (
     Call,
     Unit,
     is_differentiable,
-    recording,
-    units_of,
+    list_units,
+    record_calls,
 )
-from keras_fisher.traces.per_example.suspects import suspects
+from keras_fisher.traces.per_example.suspects import find_suspects
 from keras_fisher.utils.messages import warn_once
 
 # How many numbers a batch may take: all that is kept for the backward pass, and the largest
@@ -106,8 +106,8 @@ class SquaredGradientNorms:
 
     def _take_apart(self, x: Any) -> None:
         self._survey(_rows(x, [0]), _rows(x, [0, -1]))
-        self._measure = backend.compiled(self._by_rules)
-        self._plain = backend.compiled(self._one_by_one)
+        self._measure = backend.compile_function(self._by_rules)
+        self._plain = backend.compile_function(self._one_by_one)
 
     def _take_as_one(self, error: Exception) -> None:
         # Keras gives errors inside a layer's call another text.
@@ -118,11 +118,11 @@ class SquaredGradientNorms:
             f"Model {self._model.name!r} is differentiated one example after another, which is "
             f"slower: {reason}.{late}"
         )
-        self._is_apart, self._measure = False, backend.compiled(self._by_examples)
+        self._is_apart, self._measure = False, backend.compile_function(self._by_examples)
 
     def _survey(self, one: Any, two: Any) -> None:
         """Finds the units, and how large a batch may be."""
-        self._units = units_of(self._model)
+        self._units = list_units(self._model)
         for x, batch in ((one, 1), (two, 2)):
             calls = self._calls(x)
             if not calls:
@@ -172,11 +172,11 @@ class SquaredGradientNorms:
         """Records one run of the model; calls inside a loop or a branch are an error."""
 
         def run(tap: backend.Tap) -> tuple[Any, list[Call]]:
-            with recording(self._units, tap) as calls:
-                forward(self._model, x, training=False)
+            with record_calls(self._units, tap) as calls:
+                call_unchanged(self._model, x, training=False)
             return ops.zeros(()), calls  # nothing is to be differentiated
 
-        return backend.tapped_gradients(run)[1]
+        return backend.differentiate_by_taps(run)[1]
 
     def _covers(self, call: Call, zeros: Sequence[Any]) -> bool:
         """Whether the unit's rule gives all its trainable weights, in this configuration."""
@@ -191,7 +191,7 @@ class SquaredGradientNorms:
 
     def _compare(self, found: np.ndarray, x: Any, labels: Sequence[Any]) -> None:
         """Compares what was found with plain gradients, of the examples that may show an error."""
-        rows = suspects(x, found, seed=self._calls_made)
+        rows = find_suspects(x, found, seed=self._calls_made)
         labels = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), *labels)
         expected = ops.convert_to_numpy(self._plain(*_rows((x, labels), rows)))
         is_finite = np.isfinite(expected).all(axis=1)
@@ -216,12 +216,12 @@ class SquaredGradientNorms:
 
     def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
         def objective(tap: backend.Tap) -> tuple[Any, tuple[list[Call], Any]]:
-            with recording(self._units, tap) as calls:
-                outputs = forward(self._model, x, training=False)
+            with record_calls(self._units, tap) as calls:
+                outputs = call_unchanged(self._model, x, training=False)
             labels = self._labels(outputs, y, *arguments)
             return ops.sum(self._values(labels, outputs)), (calls, labels)
 
-        found, (calls, labels) = backend.tapped_gradients(objective)
+        found, (calls, labels) = backend.differentiate_by_taps(objective)
         by_output = iter(found)
         by_weight: list[list[Any]] = [[] for _ in self._weights]
         for call in calls:
@@ -231,7 +231,7 @@ class SquaredGradientNorms:
         return self._squares(by_weight, x), labels
 
     def _by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
-        labels = self._labels(forward(self._model, x, training=False), y, *arguments)
+        labels = self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
         return self._one_by_one(x, labels), labels
 
     def _one_by_one(self, x: Any, labels: Any) -> Any:
@@ -239,10 +239,10 @@ class SquaredGradientNorms:
             x, labels = example
 
             def value() -> Any:
-                outputs = forward(self._model, x, training=False)
+                outputs = call_unchanged(self._model, x, training=False)
                 return ops.sum(self._values(labels, outputs))
 
-            found = backend.gradients(value, self._weights)
+            found = backend.differentiate(value, self._weights)
             return ops.stack([self._square(gradient) for gradient in found])
 
         return backend.map_examples(squares, (x, labels), self._dtype)
@@ -284,11 +284,11 @@ class SquaredGradientNorms:
             )
 
             def value() -> Any:
-                outputs = keras.tree.flatten(forward(layer, *args, **kwargs))
+                outputs = keras.tree.flatten(call_unchanged(layer, *args, **kwargs))
                 pairs = zip(filter(is_differentiable, outputs), cotangents, strict=True)
                 return sum(ops.sum(ops.cast(o, self._dtype) * c) for o, c in pairs)
 
-            found = zip(backend.gradients(value, weights), weights, strict=True)
+            found = zip(backend.differentiate(value, weights), weights, strict=True)
             flat = [ops.zeros(w.shape) if g is None else g for g, w in found]
             return ops.concatenate([ops.cast(ops.ravel(g), self._dtype) for g in flat])
 

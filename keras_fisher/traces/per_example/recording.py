@@ -11,9 +11,9 @@ import keras
 from keras import ops
 
 from keras_fisher.backend import Tap
-from keras_fisher.backend.private_api.keras import get_mask
+from keras_fisher.backend.private_api.keras import get_mask, list_inner_layers
 from keras_fisher.rules import Rule, find
-from keras_fisher.traces.per_example.forward import replaced
+from keras_fisher.traces.per_example.forward import replace_attribute
 
 # Layers that run the layers inside them in a loop, where these cannot be recorded.
 _WHOLE = (keras.layers.RNN, keras.layers.SpectralNormalization, keras.layers.TimeDistributed)
@@ -72,7 +72,7 @@ def is_differentiable(output: Any) -> bool:
     return dtype is not None and keras.backend.is_float_dtype(dtype)
 
 
-def units_of(model: keras.layers.Layer) -> list[Unit]:
+def list_units(model: keras.layers.Layer) -> list[Unit]:
     """Returns the units that hold the trainable weights of a model, each once."""
     found: dict[int, Unit] = {}
     _collect(model, {id(weight) for weight in model.trainable_weights}, found)
@@ -85,7 +85,7 @@ def _collect(layer: keras.layers.Layer, trained: set[int], found: dict[int, Unit
     if not weights:
         return
     rule = find(layer) if layer.quantization_mode is None else None
-    inner = layer._flatten_layers(include_self=False, recursive=False)
+    inner = list_inner_layers(layer)
     held = {id(weight) for sublayer in inner for weight in sublayer.weights}
     owns = any(id(weight) not in held for weight in weights)
     if rule is not None or owns or isinstance(layer, _WHOLE):
@@ -96,12 +96,12 @@ def _collect(layer: keras.layers.Layer, trained: set[int], found: dict[int, Unit
 
 
 @contextlib.contextmanager
-def recording(units: Sequence[Unit], tap: Tap) -> Iterator[list[Call]]:
+def record_calls(units: Sequence[Unit], tap: Tap) -> Iterator[list[Call]]:
     """Records the calls of the units' layers, in the order in which they end."""
     calls: list[Call] = []
     with contextlib.ExitStack() as stack:
         for unit in units:
-            stack.enter_context(replaced(unit.layer, "call", _recorder(unit, tap, calls)))
+            stack.enter_context(replace_attribute(unit.layer, "call", _recorder(unit, tap, calls)))
         yield calls
 
 
@@ -138,7 +138,7 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
     activation = getattr(layer, "activation", None)
     if not callable(activation):
         return record_shaped(original(*call.args, **call.kwargs))
-    with replaced(layer, "activation", lambda tensor: activation(record_shaped(tensor))):
+    with replace_attribute(layer, "activation", lambda tensor: activation(record_shaped(tensor))):
         return original(*call.args, **call.kwargs)
 
 

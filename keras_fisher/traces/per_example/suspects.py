@@ -12,7 +12,7 @@ from keras import ops
 _SIZE = 8
 
 
-def suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
+def find_suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
     """Returns 8 examples in which an error of a rule would show; some may be the same.
 
     These are the one with the largest gradient, those with the smallest and the largest number in

@@ -1,0 +1,334 @@
+"""The base classes of callbacks that measure and write into `logs`."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+from keras import ops
+from keras.callbacks import Callback, TensorBoard
+
+from keras_fisher.backend.private_api.keras import (
+    find_callback_list,
+    record_epoch_summaries,
+    record_summaries,
+)
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.traces import Estimate, check_data
+
+Frequency = int | Literal["epoch"]
+
+
+class CopyableCallback(Callback):
+    """A callback whose copies share its data, and start without a model."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along."""
+        return {**self.__dict__, "_model": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # A tf.data.Dataset has no deep copy, and arrays need none.
+        return copy.copy(self)
+
+
+class LogWriter(CopyableCallback):
+    """A callback that writes into `logs`, for every other to read, wherever it is listed.
+
+    Keras hands one `logs` from callback to callback in the order of their list, made anew for
+    each event. What comes later is missed by `History`, `CSVLogger` and `EarlyStopping` alike, so
+    writers move to the front of the list that calls them when training begins.
+
+    TensorBoard reads them too, but with `update_freq=n` it drops each epoch whose last step is no
+    n-th one. Writers let it write every epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._peers: list[Callback] = []
+        self._has_warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_peers": []}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._has_warned = False
+        self._peers = []
+        calling = find_callback_list(self)
+        if calling is not None:
+            # A new list, since Keras is iterating over the old one. The sort is stable.
+            self._peers = sorted(calling.callbacks, key=lambda c: not isinstance(c, LogWriter))
+            calling.callbacks = self._peers
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        for board in self._boards:
+            record_epoch_summaries(board)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._peers = []
+
+    @property
+    def _boards(self) -> list[TensorBoard]:
+        """The TensorBoards of this training."""
+        return [peer for peer in self._peers if isinstance(peer, TensorBoard)]
+
+    def _warn_of_nan(self, value: float, when: str) -> None:
+        """Warns, once in a training, if what was measured is NaN."""
+        if math.isnan(value) and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"{type(self).__name__} measured NaN {when}", stacklevel=2)
+
+
+class MeasuringCallback(LogWriter, abc.ABC):
+    """A callback that looks at the model in training, every `freq`.
+
+    Every so many steps it looks where the next batch begins, or the epoch ends. So the end of an
+    epoch is known to be one; and Keras, where its backend allows, may call the end of a batch from
+    another thread while training goes on, but never these.
+
+    What it remembers is of one training. A fit whose optimizer has taken no step yet is a new one,
+    unless `set_state` was called before it.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        freq: Frequency,
+        num_examples: int | None,
+        batch_size: int,
+        likelihood: Likelihood | None,
+        *,
+        needs_labels: bool,
+    ) -> None:
+        super().__init__()
+        check_data(data, num_examples, batch_size, needs_labels)
+        check_rereadable(data)
+        self.freq = check_freq(freq)
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.likelihood = check_likelihood(likelihood)
+        self._data = data
+        self._meter: Any = None
+        self._counter: Any = None
+        self._epochs = 0
+        self._is_restored = False
+        self._random_state: list[int] | None = None
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_meter": None, "_counter": None}
+
+    @abc.abstractmethod
+    def _make_meter(self, model: keras.Model) -> Any:
+        """Returns what measures the model."""
+
+    @abc.abstractmethod
+    def _look(self, logs: dict[str, Any] | None) -> None:
+        """Does what is due; `logs` are those of the epoch at its end, and `None` within it."""
+
+    @abc.abstractmethod
+    def _values(self) -> dict[str, float]:
+        """Returns what goes into the logs of the epoch."""
+
+    @abc.abstractmethod
+    def _forget(self) -> None:
+        """Starts with nothing remembered."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        # A meter with no seed draws one from Python's generator, and so may the training data.
+        state = random.getstate()
+        self._meter = self._make_meter(self.model)
+        random.setstate(state)
+        self._counter = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epochs = epoch
+        if self._counter is None:  # No earlier: BackupAndRestore acts when training begins.
+            self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
+            if not (self._counter.taken or self._is_restored):
+                self._forget()
+                self._random_state = None
+            if self._random_state is not None:
+                self._meter.random_state = self._random_state
+            self._is_restored = False
+        self._counter.begin_epoch()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._counter.begin_batch(batch):
+            self._look(None)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._counter.end_batch(batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        logs = {} if logs is None else logs
+        self._epochs = epoch + 1
+        if self._counter.end_epoch():
+            self._look(logs)
+        logs.update(self._values())
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_end(logs)
+        self._random_state = self._meter.random_state
+        self._meter = None
+
+    def _measure(self) -> tuple[int, Estimate]:
+        """Returns the step and the measurement."""
+        step = self._counter.taken
+        estimate = self._meter(
+            self._data, num_examples=self.num_examples, batch_size=self.batch_size
+        )
+        self._warn_of_nan(estimate.value, f"at step {step} (after {self._epochs} epochs)")
+        return step, estimate
+
+
+class CurveCallback(MeasuringCallback, abc.ABC):
+    """Follows one measure: in `logs`, in `history` and, by steps, in TensorBoard.
+
+    Attributes:
+        key: The name of the measure in `logs` and in TensorBoard.
+        history: All measurements of the training, a list of `(step, Estimate)`.
+    """
+
+    key: ClassVar[str]
+    history: list[tuple[int, Estimate]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"history": list(self.history)}
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what the callback remembers of the training, in values that JSON has."""
+        drawn = self._random_state if self._meter is None else self._meter.random_state
+        return {"history": [to_json(*measured) for measured in self.history], "random_state": drawn}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `get_state` returned; the next fit goes on from there."""
+        self.history = [from_json(measured) for measured in state["history"]]
+        self._random_state = state["random_state"]
+        self._is_restored = True
+
+    def _look(self, logs: dict[str, Any] | None) -> None:
+        self.history.append(self._measure())
+        if self.freq != "epoch":
+            self._write_summaries(*self.history[-1])
+
+    def _values(self) -> dict[str, float]:
+        return {self.key: self.history[-1][1].value if self.history else math.nan}
+
+    def _forget(self) -> None:
+        self.history = []
+
+    def _write_summaries(self, step: int, estimate: Estimate) -> None:
+        for board in self._boards:
+            with record_summaries(board) as summary:
+                summary.scalar(self.key, estimate.value, step=step)
+
+
+class StepCounter:
+    """Counts the steps of a training, and tells when `freq` more have passed.
+
+    It starts from the optimizer's count and goes on by itself: the optimizer counts neither steps
+    over which it accumulates gradients nor those that a loss scale skips.
+
+    Args:
+        model: The model that is trained.
+        freq: "epoch", or every how many steps of the training, from its first on.
+        steps_per_epoch: How many steps an epoch has; `None` if that is not known (an epoch is then
+            counted in whole executions of `steps_per_execution`).
+
+    Attributes:
+        taken: How many steps the training has taken.
+    """
+
+    def __init__(
+        self, model: keras.Model, freq: Frequency, steps_per_epoch: int | None = None
+    ) -> None:
+        self.taken = count_steps_taken(model)
+        self._freq = freq
+        self._steps_per_epoch = steps_per_epoch or math.inf
+        self._epoch_began_at = self.taken
+        self._executed = 0
+
+    def begin_epoch(self) -> None:
+        """Starts on the batches of an epoch."""
+        self._epoch_began_at = self.taken
+        self._executed = 0
+
+    def begin_batch(self, batch: int) -> bool:
+        """Counts the batches before number `batch` of the epoch; returns whether it is time."""
+        return self._advance(batch)
+
+    def end_batch(self, batch: int) -> None:
+        """Notes that the epoch got as far as `batch`, or to its end."""
+        # With steps_per_execution, Keras may name a batch behind the last.
+        self._executed = int(min(batch + 1, self._steps_per_epoch))
+
+    def end_epoch(self) -> bool:
+        """Counts the epoch's remaining batches; returns whether it is time."""
+        return self._advance(self._executed) or self._freq == "epoch"
+
+    def _advance(self, in_epoch: int) -> bool:
+        before, self.taken = self.taken, self._epoch_began_at + in_epoch
+        return self._freq != "epoch" and self.taken // self._freq > before // self._freq
+
+
+def count_steps_taken(model: keras.Model) -> int:
+    """Returns how many steps the optimizer of a model has taken, 0 if it does not count."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    iterations = int(ops.convert_to_numpy(getattr(optimizer, "iterations", 0)))
+    return iterations * (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
+
+
+def number_to_json(number: float) -> float | str:
+    """The number, or its name ("nan", "inf") where JSON has none such."""
+    return number if math.isfinite(number) else str(number)
+
+
+def to_json(step: int, estimate: Estimate) -> list[float | str]:
+    """`[step, value, stderr, count]`."""
+    return [number_to_json(number) for number in (step, *estimate)]
+
+
+def from_json(numbers: Sequence[float | str]) -> tuple[int, Estimate]:
+    """The step and the estimate that `to_json` wrote."""
+    step, value, stderr, count = map(float, numbers)
+    return int(step), Estimate(value, stderr, int(count))
+
+
+def check_freq(freq: Any) -> Frequency:
+    """`freq`, or an error unless it is "epoch" or a number of steps."""
+    message = f"`freq` must be 'epoch' or an integer >= 1 (of steps). Received: freq={freq!r}"
+    if isinstance(freq, bool) or not isinstance(freq, str | int | np.integer):
+        raise TypeError(message)
+    if freq == "epoch":
+        return "epoch"
+    if isinstance(freq, str) or freq < 1:
+        raise ValueError(message)
+    return int(freq)
+
+
+def check_likelihood(likelihood: Any) -> Likelihood | None:
+    """`likelihood`, or an error unless it is one or `None`."""
+    if likelihood is None or isinstance(likelihood, Likelihood):
+        return likelihood
+    raise TypeError(
+        "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
+        f"Received: likelihood={likelihood!r} ({type(likelihood).__name__})"
+    )
+
+
+def check_rereadable(data: Any) -> None:
+    """Raises if `data` can be read only once, as a generator can."""
+    if iter(data) is data:
+        raise TypeError(
+            "`data` must be `(x, y)` or a tf.data.Dataset, which can be read again and again. "
+            f"Received: a {type(data).__name__}"
+        )
