@@ -20,6 +20,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import get_mask
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils import arguments
 from keras_fisher.utils.loss_advice import advise_likelihood
 from keras_fisher.utils.masks import align_mask, combine_masks
@@ -37,7 +38,7 @@ class Likelihood(abc.ABC):
     """
 
     @abc.abstractmethod
-    def observation_nll(self, labels: Any, outputs: Any) -> Any:
+    def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p(label | outputs) of every observation, up to a constant.
 
         Args:
@@ -49,10 +50,10 @@ class Likelihood(abc.ABC):
         """
 
     @abc.abstractmethod
-    def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws one label per observation from p(y | outputs)."""
 
-    def sample_uniform(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample_uniform(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws one label per observation uniformly from the label set (GP_r, section 4).
 
         Raises:
@@ -63,7 +64,7 @@ class Likelihood(abc.ABC):
             "has no finite one. Use 'fp', 'gp' or 'gp_x'."
         )
 
-    def nll(self, labels: Any, outputs: Any, present: Any = None) -> Any:
+    def nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
         """Returns the negative log-likelihood of each example: the mean over its observations.
 
         Padded observations do not count. As in Keras's losses with a mask, the others are weighted
@@ -83,7 +84,7 @@ class Likelihood(abc.ABC):
             return values
         return values * ops.divide_no_nan(1.0, ops.mean(fractions))
 
-    def counted_nll(self, labels: Any, outputs: Any, present: Any = None) -> tuple[Any, Any]:
+    def counted_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> tuple[Any, Any]:
         """Returns what `nll` is made of, for a mean that is taken over several parts of a batch.
 
         The mean over the observations that count is the mean of the first over all examples,
@@ -106,7 +107,7 @@ class Likelihood(abc.ABC):
         values, weights = _weighted(values, counted)
         return ops.mean(values, axis=-1), ops.mean(weights, axis=-1)
 
-    def nll_terms(self, labels: Any, outputs: Any, present: Any = None) -> Any:
+    def nll_terms(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Any:
         """Returns what each observation adds to the negative log-likelihood of its own example.
 
         An example is taken by itself: its observations that count have equal weights, whatever else
@@ -129,13 +130,13 @@ class Likelihood(abc.ABC):
         values, weights = _weighted(values, counted)
         return values * ops.divide_no_nan(1.0, ops.sum(weights, axis=-1, keepdims=True))
 
-    def mean_nll(self, labels: Any, outputs: Any, present: Any = None) -> Any:
+    def mean_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
         """Returns the mean of `nll` over the batch, a scalar."""
         if present is None:  # a likelihood of one's own may know of labels and outputs alone
             return ops.mean(self.nll(labels, outputs))
         return ops.mean(self.nll(labels, outputs, present))
 
-    def counted(self, labels: Any) -> Any:
+    def counted(self, labels: Tensor) -> Any:
         """Returns which observations given `labels` do not leave out, or `None` for all.
 
         Args:
@@ -146,7 +147,7 @@ class Likelihood(abc.ABC):
         """
         return None
 
-    def num_outcomes(self, outputs: Any) -> int:
+    def num_outcomes(self, outputs: Tensor) -> int:
         """Returns how many outcomes stand for all labels that one observation can have.
 
         Raises:
@@ -158,7 +159,7 @@ class Likelihood(abc.ABC):
             "Use labels='sampled' or 'given'."
         )
 
-    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns an outcome and its probability, so that they give the Fisher information.
 
         Over all outcomes, sum_k p_k s_k s_k^T is the expectation of s s^T over labels, where s is
@@ -174,7 +175,7 @@ class Likelihood(abc.ABC):
         """
         raise NotImplementedError
 
-    def class_bound(self, labels: Any, outputs: Any) -> int | None:
+    def class_bound(self, labels: Tensor, outputs: Tensor) -> int | None:
         """Returns the bound that integer `labels` must stay below, or `None` to accept any."""
         return None
 
@@ -216,7 +217,7 @@ class Categorical(Likelihood):
         self.from_logits = from_logits
         self.ignore_class = ignore_class
 
-    def observation_nll(self, labels: Any, outputs: Any) -> Any:
+    def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
         is_dense = _is_dense(labels, outputs)
         log_p = self._log_probabilities(outputs, is_dense or self._is_one_hot)
@@ -227,7 +228,7 @@ class Categorical(Likelihood):
         # A logit of minus infinity (a class that is ruled out) counts only where it is the label.
         return -ops.sum(ops.where(weights > 0, weights * log_p, 0.0), axis=-1)
 
-    def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""
         log_p = self._log_probabilities(outputs, self._is_one_hot)
         # The Gumbel-max trick: unlike a categorical draw it takes any number of axes and XLA.
@@ -236,26 +237,26 @@ class Categorical(Likelihood):
         )
         return ops.argmax(log_p - ops.log(-ops.log(uniform)), axis=-1)
 
-    def sample_uniform(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample_uniform(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a class per position uniformly, int32 of shape `(batch, ...)`."""
         classes = outputs.shape[-1]
         return keras.random.randint(ops.shape(outputs)[:-1], 0, classes, seed=seed)
 
-    def num_outcomes(self, outputs: Any) -> int:
+    def num_outcomes(self, outputs: Tensor) -> int:
         """Returns the number of classes."""
         return outputs.shape[-1]
 
-    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns the class `index` at every position, and its probability."""
         p = ops.exp(self._log_probabilities(outputs, self._is_one_hot))
         p = ops.take(p, index, axis=-1)
         return ops.zeros_like(p, dtype="int32") + ops.cast(index, "int32"), p
 
-    def class_bound(self, labels: Any, outputs: Any) -> int | None:
+    def class_bound(self, labels: Tensor, outputs: Tensor) -> int | None:
         """Returns the number of classes if `labels` are integer classes."""
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
 
-    def counted(self, labels: Any) -> Any:
+    def counted(self, labels: Tensor) -> Any:
         """Returns where `labels` are not `ignore_class`; `None` without one."""
         if self.ignore_class is None:
             return None
@@ -268,7 +269,7 @@ class Categorical(Likelihood):
             config["ignore_class"] = self.ignore_class
         return config
 
-    def _log_probabilities(self, outputs: Any, is_one_hot: bool) -> Any:
+    def _log_probabilities(self, outputs: Tensor, is_one_hot: bool) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
         if from_logits:
             return ops.log_softmax(outputs, axis=-1)
@@ -297,7 +298,7 @@ class Bernoulli(Likelihood):
     def __init__(self, from_logits: bool = True) -> None:
         self.from_logits = from_logits
 
-    def observation_nll(self, labels: Any, outputs: Any) -> Any:
+    def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each component, of the outputs' shape."""
         outputs, from_logits = _logits(outputs, self.from_logits)
         labels = _like(labels, outputs)
@@ -306,25 +307,25 @@ class Bernoulli(Likelihood):
         p = _clipped(outputs)
         return -labels * ops.log(p) - (1.0 - labels) * ops.log(1.0 - p)
 
-    def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a bit per component from the prediction, of the outputs' shape."""
         return _bits(self._probabilities(outputs), seed)
 
-    def sample_uniform(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample_uniform(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a fair bit per component, of the outputs' shape."""
         return _bits(0.5 * ops.ones_like(_at_least_float32(outputs)), seed)
 
-    def num_outcomes(self, outputs: Any) -> int:
+    def num_outcomes(self, outputs: Tensor) -> int:
         """Returns 2: a bit is 0 or 1."""
         return 2
 
-    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns the bit `index` for every component, and its probability."""
         p = self._probabilities(outputs)
         bits = ops.zeros_like(p) + ops.cast(index, p.dtype)
         return bits, bits * p + (1.0 - bits) * (1.0 - p)
 
-    def _probabilities(self, outputs: Any) -> Any:
+    def _probabilities(self, outputs: Tensor) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
         return ops.sigmoid(outputs) if from_logits else _clipped(outputs)
 
@@ -356,22 +357,22 @@ class Gaussian(Likelihood):
     def __init__(self, variance: float = 0.5) -> None:
         self.variance = arguments.check_positive("variance", variance)
 
-    def observation_nll(self, labels: Any, outputs: Any) -> Any:
+    def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the scaled squared error of each component, of the outputs' shape."""
         outputs = _at_least_float32(outputs)
         return ops.square(_like(labels, outputs) - outputs) / (2.0 * self.variance)
 
-    def sample(self, outputs: Any, seed: keras.random.SeedGenerator) -> Any:
+    def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a number per component around the prediction, of the outputs' shape."""
         outputs = _at_least_float32(outputs)
         noise = keras.random.normal(ops.shape(outputs), dtype=outputs.dtype, seed=seed)
         return outputs + self.variance**0.5 * noise
 
-    def num_outcomes(self, outputs: Any) -> int:
+    def num_outcomes(self, outputs: Tensor) -> int:
         """Returns 1: the gradient is linear in the label, so its mean square is enough."""
         return 1
 
-    def outcome(self, index: Any, outputs: Any) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns labels one standard deviation away, which have the mean squared gradient."""
         outputs = _at_least_float32(outputs)
         return outputs + self.variance**0.5, ops.ones_like(outputs)
@@ -381,7 +382,7 @@ class Gaussian(Likelihood):
         return {"variance": self.variance}
 
 
-def from_loss(loss: Any) -> Likelihood:
+def from_loss(loss: Tensor) -> Likelihood:
     """Returns the likelihood whose negative logarithm is the compiled `loss`.
 
     Label smoothing, class and sample weights and regularisers are no part of it.
@@ -429,7 +430,7 @@ def from_loss(loss: Any) -> Likelihood:
     )
 
 
-def _function_of(loss: Any) -> tuple[Any, dict[str, Any]]:
+def _function_of(loss: Tensor) -> tuple[Any, dict[str, Any]]:
     """Returns the function that a loss computes, and its arguments; `None` where it has its own."""
     if isinstance(loss, str) and loss.lower() not in _CHOSEN_BY_LABELS:
         loss = keras.losses.get(loss)
@@ -445,7 +446,7 @@ def _function_of(loss: Any) -> tuple[Any, dict[str, Any]]:
     return loss.fn, loss._fn_kwargs
 
 
-def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
+def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
     """Refuses the options of a cross-entropy that change which observations there are."""
     if config.get("axis", -1) != -1:
         raise ValueError(
@@ -455,7 +456,7 @@ def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
         )
 
 
-def _weighted(values: Any, counted: Any) -> tuple[Any, Any]:
+def _weighted(values: Tensor, counted: Any) -> tuple[Any, Any]:
     """Returns the observations, 0 where they do not count, and 1 or 0; two of one shape.
 
     It is `(batch, observations)`.
@@ -465,18 +466,18 @@ def _weighted(values: Any, counted: Any) -> tuple[Any, Any]:
     return _by_example(ops.where(counted, values, ops.zeros_like(values))), _by_example(weights)
 
 
-def _by_example(values: Any) -> Any:
+def _by_example(values: Tensor) -> Any:
     """Shape `(batch, observations)`."""
     return ops.reshape(values, (ops.shape(values)[0], -1))
 
 
-def _at_least_float32(outputs: Any) -> Any:
+def _at_least_float32(outputs: Tensor) -> Any:
     outputs = ops.convert_to_tensor(outputs)
     half = keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16")
     return ops.cast(outputs, "float32") if half else outputs
 
 
-def _logits(outputs: Any, from_logits: bool) -> tuple[Any, bool]:
+def _logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     """Returns the outputs as Keras's losses see them, and whether they are logits.
 
     A softmax or sigmoid activation leaves its logits on the tensor. Without them the logarithm is
@@ -490,21 +491,21 @@ def _logits(outputs: Any, from_logits: bool) -> tuple[Any, bool]:
     return _at_least_float32(outputs), from_logits
 
 
-def _clipped(p: Any) -> Any:
+def _clipped(p: Tensor) -> Any:
     epsilon = keras.config.epsilon()
     return ops.clip(p, epsilon, 1.0 - epsilon)
 
 
-def _normalised(p: Any) -> Any:
+def _normalised(p: Tensor) -> Any:
     return p / ops.sum(p, axis=-1, keepdims=True)
 
 
-def _is_dense(labels: Any, outputs: Any) -> bool:
+def _is_dense(labels: Tensor, outputs: Tensor) -> bool:
     """Whether `labels` hold a number per class (one-hot or soft) and not a class."""
     return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]
 
 
-def _sparse(labels: Any, outputs: Any) -> Any:
+def _sparse(labels: Tensor, outputs: Tensor) -> Any:
     classes = labels
     if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == 1:
         classes = ops.squeeze(labels, axis=-1)
@@ -516,7 +517,7 @@ def _sparse(labels: Any, outputs: Any) -> Any:
     return ops.cast(classes, "int32")
 
 
-def _like(labels: Any, outputs: Any) -> Any:
+def _like(labels: Tensor, outputs: Tensor) -> Any:
     labels = ops.cast(labels, outputs.dtype)
     if len(labels.shape) == len(outputs.shape) - 1:
         return ops.expand_dims(labels, -1)
@@ -525,7 +526,7 @@ def _like(labels: Any, outputs: Any) -> Any:
     return labels
 
 
-def _bits(p: Any, seed: keras.random.SeedGenerator) -> Any:
+def _bits(p: Tensor, seed: keras.random.SeedGenerator) -> Any:
     uniform = keras.random.uniform(ops.shape(p), dtype=p.dtype, seed=seed)
     return ops.cast(uniform < p, p.dtype)
 

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.utils import arguments
 
@@ -55,7 +56,7 @@ class Penalty:
         arguments.check_choice("wrt", self.wrt, _WRT)
 
     def draw_labels(
-        self, likelihood: Likelihood, y: Any, outputs: Any, seed: keras.random.SeedGenerator
+        self, likelihood: Likelihood, y: Any, outputs: Tensor, seed: keras.random.SeedGenerator
     ) -> Any:
         """Returns the labels at which the gradient is taken; they carry no gradient.
 

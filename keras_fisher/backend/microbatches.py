@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_fisher.backend import finite_difference
-from keras_fisher.backend.types import MicroBatch, Nll, PenaltyGradients, Replica
+from keras_fisher.backend.types import MicroBatch, Nll, PenaltyGradients, Replica, Tensor
 
 Terms = Callable[[Any, list[Any]], list[Any]]
 
@@ -17,27 +17,27 @@ Terms = Callable[[Any, list[Any]], list[Any]]
 class Backend(Protocol):
     """What a backend differentiates: `tensorflow_penalty.py` and `jax_penalty.py`."""
 
-    def squared_norm(self, tensors: Sequence[Any]) -> Any:
+    def squared_norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum of squares, at least float32."""
 
-    def differentiate(self, nll: Nll, at: Sequence[Any], scale: Any) -> list[Any]:
+    def differentiate(self, nll: Nll, at: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
         """D nll / d at, at least float32."""
 
     def differentiate_along(
-        self, nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any
-    ) -> list[Any]:
+        self, nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor
+    ) -> list[Tensor]:
         """D <2 d nll / d at, direction> / d at, at least float32."""
 
-    def cond(self, condition: Any, if_true: Any, if_false: Any) -> Any:
+    def cond(self, condition: Tensor, if_true: Any, if_false: Any) -> Any:
         """Runs one of two functions."""
 
     def sum_over_parts(
-        self, terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
-    ) -> list[Any]:
+        self, terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
+    ) -> list[Tensor]:
         """The sum of `terms(index, at)`, in a loop that frees what each of them needed."""
 
     def differentiate_penalty(
-        self, objective: Any, weights: Any, inputs: Any, scale: Any
+        self, objective: Any, weights: Any, inputs: Any, scale: Tensor
     ) -> PenaltyGradients:
         """That of all examples at once."""
 
@@ -47,7 +47,7 @@ class Backend(Protocol):
         shifted_nll: Any,
         weights: Any,
         inputs: Any,
-        scale: Any,
+        scale: Tensor,
         precision: str,
     ) -> PenaltyGradients:
         """That of all examples at once, from two first-order gradients."""
@@ -56,13 +56,13 @@ class Backend(Protocol):
 def differentiate_penalty_in_parts(
     backend: Backend,
     part: Callable[[Any], MicroBatch],
-    count: Any,
-    weights: Sequence[Any],
+    count: Tensor,
+    weights: Sequence[Tensor],
     factor: Callable[[Any, Any], Any],
     *,
     wrt_inputs: bool,
     exact: bool,
-    scale: Any = None,
+    scale: Tensor | None = None,
     precision: str = "float32",
     replica: Replica,
 ) -> PenaltyGradients:
@@ -92,19 +92,21 @@ def differentiate_penalty_in_parts(
     zeros = [_zeros(weight) for weight in weights]
 
     def total(
-        terms: Callable[[MicroBatch, list[Any]], list[Any]], at: Sequence[Any], zeros: list[Any]
-    ) -> list[Any]:
+        terms: Callable[[MicroBatch, list[Any]], list[Any]],
+        at: Sequence[Tensor],
+        zeros: list[Tensor],
+    ) -> list[Tensor]:
         """The sum over the parts of this replica."""
         return backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
 
-    def counts(one: MicroBatch) -> list[Any]:
+    def counts(one: MicroBatch) -> list[Tensor]:
         return [ops.cast(number, none.dtype) for number in one.count_data()]
 
-    def of_inputs(one: MicroBatch, at: list[Any]) -> list[Any]:
+    def of_inputs(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         assert one.inputs is not None
         inputs = [ops.copy(tensor) for tensor in one.inputs]
 
-        def objective(weights: Sequence[Any], inputs: Sequence[Any]) -> tuple[None, Any]:
+        def objective(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[None, Any]:
             return None, one.nll(weights, inputs)
 
         if exact:
@@ -115,20 +117,20 @@ def differentiate_penalty_in_parts(
             )
         return [*result.penalty, result.squared_norm, *counts(one)]
 
-    def gradient(one: MicroBatch, at: list[Any]) -> list[Any]:
+    def gradient(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         return backend.differentiate(lambda weights: one.nll(weights, []), at, scale)
 
-    def gradient_and_counts(one: MicroBatch, at: list[Any]) -> list[Any]:
+    def gradient_and_counts(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         return [*gradient(one, at), *counts(one)]
 
-    def gradient_there(one: MicroBatch, at: list[Any]) -> list[Any]:
+    def gradient_there(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         one.nll(weights, [])  # which draws the labels
         return gradient(one, at)
 
-    def along_g(one: MicroBatch, at: list[Any]) -> list[Any]:
+    def along_g(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         return backend.differentiate_along(lambda weights: one.nll(weights, []), at, g, scale)
 
-    def multiplied(tensors: Sequence[Any], number: Any) -> list[Any]:
+    def multiplied(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
         return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
 
     if wrt_inputs:

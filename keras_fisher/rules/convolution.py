@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules.gradients import Outer
 from keras_fisher.rules.registry import register
 
@@ -47,7 +48,7 @@ class _Window(NamedTuple):
 
 
 @register(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-def convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """At offset k of the kernel, d l / d kernel[k] = sum_t x[stride t + dilation k] g[t]^T."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
@@ -55,7 +56,7 @@ def convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]
 
 
 @register(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-def transposed_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def transposed_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A convolution from output gradient to input: the two change places."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     window = _Window.of(layer, g.shape[1:-1], x.shape[1:-1])
@@ -63,14 +64,14 @@ def transposed_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple
 
 
 @register(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-def depthwise_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def depthwise_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A convolution with as many groups as input channels."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     return [(layer.kernel, _depthwise_gradient(layer, x, g)), *_bias(layer, g)]
 
 
 @register(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A depthwise convolution and a dense layer over channels, one after the other."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     pointwise = ops.cast(ops.squeeze(layer.pointwise_kernel, tuple(range(layer.rank))), g.dtype)
@@ -92,7 +93,7 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[
     ]
 
 
-def _kernel_gradient(x: Any, g: Any, window: _Window, groups: int) -> Outer | _OfPositions:
+def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer | _OfPositions:
     """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
     if groups > 1:
         shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
@@ -117,7 +118,7 @@ class _OfPositions:
         window: How the kernel moves.
     """
 
-    def __init__(self, x: Any, g: Any, window: _Window) -> None:
+    def __init__(self, x: Any, g: Tensor, window: _Window) -> None:
         self._x, self._g, self._window = x, g, window
         self._size, self._steps = x.shape[1:-1], g.shape[1:-1]
         self._paddings = _paddings(window, self._size, self._steps)
@@ -162,7 +163,7 @@ def _between_positions(x: Any) -> Any:
 
 
 def _grouped_gradient(
-    x: Any, g: Any, window: _Window, groups: int, shape: tuple[int, ...]
+    x: Any, g: Tensor, window: _Window, groups: int, shape: tuple[int, ...]
 ) -> Outer:
     """The input shifted, against the output gradient; `shape` is that of the kernel."""
     patches = _patches(x, window, g.shape[1:-1])
@@ -176,17 +177,17 @@ def _grouped_gradient(
     return Outer(left, right, assemble)
 
 
-def _positions(x: Any, g: Any, is_of_g: Sequence[bool]) -> list[int]:
+def _positions(x: Any, g: Tensor, is_of_g: Sequence[bool]) -> list[int]:
     """How many there are along each axis, where that of the output gradient is shifted or not."""
     return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
 
 
-def _num_copied(x: Any, g: Any, window: _Window, is_of_g: Sequence[bool]) -> int:
+def _num_copied(x: Any, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> int:
     of_x, of_g = (math.prod(_along(window, is_of_g, which).kernel) for which in (False, True))
     return math.prod(_positions(x, g, is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
 
 
-def _what_to_shift(x: Any, g: Any, window: _Window) -> tuple[bool, ...]:
+def _what_to_shift(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
     """Whether to shift the output gradient along each axis; with strides the input has to be."""
     choices = (False,) if max(window.strides) > 1 else (False, True)
     return min(
@@ -195,7 +196,7 @@ def _what_to_shift(x: Any, g: Any, window: _Window) -> tuple[bool, ...]:
     )
 
 
-def _shifted_gradient(x: Any, g: Any, window: _Window) -> Outer:
+def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
     """Along each axis either the input is shifted or, the other way, the output gradient."""
     rank = len(window.kernel)
     is_of_g = _what_to_shift(x, g, window)
@@ -223,7 +224,7 @@ def _along(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
     return _Window(*zip(*(own if yes == which else still for own, yes in axes), strict=True))
 
 
-def _depthwise_gradient(layer: Any, x: Any, g: Any) -> Outer:
+def _depthwise_gradient(layer: Any, x: Any, g: Tensor) -> Outer:
     """The gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
     window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
     shape = (*window.kernel, x.shape[-1], layer.depth_multiplier)
@@ -268,7 +269,7 @@ def _strided(offset: int, stride: int, dilation: int, steps: int) -> slice:
     return slice(start, start + (steps - 1) * stride + 1, stride)
 
 
-def _grouped(patches: Any, groups: int) -> Any:
+def _grouped(patches: Tensor, groups: int) -> Any:
     """Shape (batch, groups, T, offsets * channels / groups)."""
     t, (offsets, channels) = math.prod(patches.shape[1:-2]), patches.shape[-2:]
     if groups == 1:
@@ -292,7 +293,7 @@ def _channels_last(layer: Any, x: Any) -> Any:
     return x if layer.data_format == "channels_last" else ops.moveaxis(x, 1, -1)
 
 
-def _bias(layer: Any, g: Any) -> list[tuple[Any, Any]]:
+def _bias(layer: Any, g: Tensor) -> list[tuple[Any, Any]]:
     if layer.bias is None:
         return []
     return [(layer.bias, ops.sum(g, axis=tuple(range(1, len(g.shape) - 1))))]

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import lora
 from keras_fisher.rules.gradients import Outer, sum_to
 from keras_fisher.rules.registry import register
 
 
 @register(keras.layers.Dense)
-def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
     x, g = _flattened(ops.cast(inputs, gradient.dtype)), _flattened(gradient)
     if layer.lora_enabled:
@@ -29,7 +30,7 @@ def dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
 
 
 @register(keras.layers.EinsumDense)
-def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def einsum_dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The same for an equation: x and g are summed over the labels t that the kernel lacks."""
     x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
     x = _Labelled(ops.cast(inputs, gradient.dtype), x_labels)
@@ -46,7 +47,7 @@ def einsum_dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]
 class _Labelled(NamedTuple):
     """A tensor, and a letter for each of its axes."""
 
-    tensor: Any
+    tensor: Tensor
     labels: str
 
 
@@ -105,7 +106,7 @@ def _flattened(x: Any) -> Any:
     return ops.reshape(x, (-1, math.prod(x.shape[1:-1]), x.shape[-1]))
 
 
-def _labels(equation: str, inputs: Any, gradient: Any) -> tuple[str, str, str]:
+def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str]:
     """The labels of input, kernel and output, an ellipsis spelt out."""
     left, g_labels = equation.replace(" ", "").split("->")
     x_labels, kernel_labels = left.split(",")

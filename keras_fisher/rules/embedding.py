@@ -8,13 +8,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import lora
 from keras_fisher.rules.gradients import Outer
 from keras_fisher.rules.registry import register
 
 
 @register(keras.layers.Embedding)
-def embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The table gets sum_t e_{id_t} g_t^T, where e is a unit vector."""
     t = math.prod(inputs.shape[1:])
     ids = rows_read(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
@@ -28,7 +29,7 @@ def embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
 
 @register(keras.layers.ReversibleEmbedding)
 def reversible_embedding(
-    layer: Any, inputs: Any, gradient: Any, reverse: bool = False
+    layer: Any, inputs: Any, gradient: Tensor, reverse: bool = False
 ) -> list[tuple[Any, Any]]:
     """In reverse, the tied table gets sum_t g_t x_t^T; one of its own sum_t x_t g_t^T."""
     if not reverse:
@@ -71,7 +72,7 @@ class Rows:
         rows: How many the table has.
     """
 
-    def __init__(self, ids: Any, g: Any, rows: int) -> None:
+    def __init__(self, ids: Any, g: Tensor, rows: int) -> None:
         self.ids, self.g, self._rows = ids, g, rows
         self.size = g.shape[1] * (g.shape[1] + g.shape[2])
 
@@ -84,7 +85,7 @@ class Rows:
         units = ops.one_hot(self.ids, self._rows, dtype=self.g.dtype)
         return Outer(units, self.g).gradient()
 
-    def joined(self, other: Any) -> Any:
+    def joined(self, other: Tensor) -> Any:
         """Returns the sum with an outer product by the same table; `None` for anything else."""
         return _Tied(self, other) if isinstance(other, Outer) else None
 

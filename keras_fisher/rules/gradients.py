@@ -8,6 +8,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
+
 
 class Outer:
     """Per-example gradients sum_t left[b, t] right[b, t]^T, kept as their factors.
@@ -57,14 +59,14 @@ class Outer:
         return self._assemble(ops.matmul(ops.swapaxes(self.left, -1, -2), self.right))
 
 
-def squared_norms(gradient: Any) -> Any:
+def squared_norms(gradient: Tensor) -> Any:
     """Returns the squared norm of each example's gradient, shape `(batch,)`."""
     if hasattr(gradient, "squared_norms"):
         return gradient.squared_norms()
     return ops.sum(ops.square(gradient), axis=tuple(range(1, len(gradient.shape))))
 
 
-def total(gradients: Sequence[Any]) -> Any:
+def total(gradients: Sequence[Tensor]) -> Any:
     """Returns the sum of the gradients that a weight gets from each of its uses."""
     closed = joined(gradients)
     if closed is not None:
@@ -72,7 +74,7 @@ def total(gradients: Sequence[Any]) -> Any:
     return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
 
 
-def joined(gradients: Sequence[Any]) -> Any:
+def joined(gradients: Sequence[Tensor]) -> Any:
     """Returns a closed form of the same, `None` if there is none but the sum itself."""
     if len(gradients) == 1:
         return gradients[0]
@@ -83,12 +85,12 @@ def joined(gradients: Sequence[Any]) -> Any:
     return None
 
 
-def size(gradient: Any) -> int:
+def size(gradient: Tensor) -> int:
     """Returns how many numbers a gradient takes for each example."""
     return gradient.size if hasattr(gradient, "squared_norms") else math.prod(gradient.shape[1:])
 
 
-def sum_to(values: Any, shape: Sequence[int]) -> Any:
+def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
     """Sums `values` of each example to the shape that was broadcast against it.
 
     It gives the per-example gradient of a weight that a layer adds to its input (of the output
@@ -113,7 +115,7 @@ def sum_to(values: Any, shape: Sequence[int]) -> Any:
     return ops.sum(summed, axis=ones, keepdims=True) if ones else summed
 
 
-def sum_over_others(values: Any, axes: Sequence[int]) -> Any:
+def sum_over_others(values: Tensor, axes: Sequence[int]) -> Any:
     """Sums `values` of each example over all axes but the first and `axes`."""
     rank = len(values.shape)
     kept = {0, *(axis % rank for axis in axes)}

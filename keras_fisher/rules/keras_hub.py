@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules.convolution import convolution
 from keras_fisher.rules.embedding import Rows, embedding, rows_read
 from keras_fisher.rules.gradients import sum_to
@@ -15,7 +16,7 @@ from keras_fisher.rules.registry import register_by_name
 
 @register_by_name("keras_hub", "PositionEmbedding")
 def position_embedding(
-    layer: Any, inputs: Any, gradient: Any, start_index: Any = 0, positions: Any = None
+    layer: Any, inputs: Any, gradient: Tensor, start_index: Any = 0, positions: Any = None
 ) -> list[tuple[Any, Any]]:
     """Every example gets the same rows, from `start_index` on, or those at given positions."""
     table = layer.position_embeddings
@@ -27,7 +28,7 @@ def position_embedding(
 
 
 @register_by_name("keras_hub", "ViTPatchingAndEmbedding")
-def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A convolution, a token in front of its patches, and a table of positions that is added."""
     g, weights = gradient, []
     if layer.use_class_token:
@@ -51,7 +52,7 @@ class _Slice:
         rows: How many the table has.
     """
 
-    def __init__(self, g: Any, start: Any, rows: int) -> None:
+    def __init__(self, g: Tensor, start: Any, rows: int) -> None:
         self._g, self._start, self._rows = g, start, rows
         self.size = math.prod(g.shape[1:])
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules.gradients import sum_over_others
 from keras_fisher.rules.registry import register
 from keras_fisher.utils.stateless import Stateless
@@ -18,7 +19,7 @@ from keras_fisher.utils.stateless import Stateless
     keras.layers.GroupNormalization,
     keras.layers.LayerNormalization,
 )
-def normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The weights get sum g x^ (gamma) and sum g (beta), over all axes but their own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     weights = []
@@ -31,19 +32,19 @@ def normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any
 
 
 @register(keras.layers.RMSNormalization)
-def rms_normalization(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def rms_normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The scale gets sum g x^, over all axes but its own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     normalized = _normalized(layer, inputs, layer.scale, None, gradient.dtype)
     return [(layer.scale, _summed(gradient * normalized, axes, layer.scale))]
 
 
-def _summed(values: Any, axes: Sequence[int], weight: Any) -> Any:
+def _summed(values: Tensor, axes: Sequence[int], weight: Any) -> Any:
     """The sum over all other axes; with axes [-1, 1] the weight is shaped (channels, height)."""
     return ops.reshape(sum_over_others(values, axes), (-1, *weight.shape))
 
 
-def _normalized(layer: Any, inputs: Any, scale: Any, offset: Any, dtype: str) -> Any:
+def _normalized(layer: Any, inputs: Any, scale: Tensor, offset: Any, dtype: str) -> Any:
     """What the layer itself returns with scale 1 and offset 0."""
     at = [(scale, ops.ones(scale.shape, scale.dtype))]
     if offset is not None:

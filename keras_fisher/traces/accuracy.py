@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils import arguments
 
 
@@ -45,7 +44,7 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
     return float(np.mean(np.argmax(outputs, axis=-1) == y))
 
 
-def check_outputs(model: keras.Model, outputs: Any) -> None:
+def check_outputs(model: keras.Model, outputs: Tensor) -> None:
     """Raises unless a model's outputs, or symbols of them, are one for each class."""
     if len(outputs.shape) != 2 or outputs.shape[1] < 2:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils import arguments
 
 Batch = tuple[Any, Any, Any]
@@ -212,7 +213,7 @@ def _common_length(batch: Batch) -> int:
     return lengths[0]
 
 
-def _shapes(structure: Any) -> list[Any]:
+def _shapes(structure: Any) -> list[Tensor]:
     """The shapes in a structure of arrays or specifications, some of which may be `None`."""
     leaves = keras.tree.flatten(structure)
     return [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]

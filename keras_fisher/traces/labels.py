@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.utils import arguments
 
@@ -51,13 +52,13 @@ class Given:
     def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
         self._likelihood = likelihood
 
-    def passes(self, outputs: Any) -> Passes:
+    def passes(self, outputs: Tensor) -> Passes:
         return [()]
 
-    def draw(self, outputs: Any, labels: Labels) -> Labels:
+    def draw(self, outputs: Tensor, labels: Labels) -> Labels:
         return labels
 
-    def values(self, labels: Labels, outputs: Any) -> Any:
+    def values(self, labels: Labels, outputs: Tensor) -> Any:
         return ops.sum(self._likelihood.nll_terms(labels.y, outputs, **labels.padding), axis=-1)
 
 
@@ -70,7 +71,7 @@ class Sampled(Given):
         super().__init__(likelihood, seed)
         self.generator = keras.random.SeedGenerator(seed)
 
-    def draw(self, outputs: Any, labels: Labels) -> Labels:
+    def draw(self, outputs: Tensor, labels: Labels) -> Labels:
         drawn = self._likelihood.sample(outputs, self.generator)
         return labels._replace(y=ops.stop_gradient(drawn))
 
@@ -85,20 +86,20 @@ class Expected(Given):
 
     needs_labels = False
 
-    def passes(self, outputs: Any) -> Passes:
+    def passes(self, outputs: Tensor) -> Passes:
         outcomes = self._likelihood.num_outcomes(outputs)
         labels, _ = self._likelihood.outcome(0, outputs)
         observations = self._likelihood.nll_terms(labels, outputs).shape[-1]
         return [(t, k) for t in range(observations) for k in range(outcomes)]
 
-    def draw(self, outputs: Any, labels: Labels, *arguments: Any) -> Any:
+    def draw(self, outputs: Tensor, labels: Labels, *arguments: Any) -> Any:
         observation, outcome = arguments
         y, p = self._likelihood.outcome(outcome, outputs)
         p = ops.reshape(p, (-1, math.prod(p.shape[1:])))
         factors = ops.sqrt(p) * ops.one_hot(observation, p.shape[-1], dtype=p.dtype)
         return labels._replace(y=ops.stop_gradient(y)), ops.stop_gradient(factors)
 
-    def values(self, labels: Any, outputs: Any) -> Any:
+    def values(self, labels: Tensor, outputs: Tensor) -> Any:
         labels, factors = labels
         terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)

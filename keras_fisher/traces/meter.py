@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_fisher import backend, likelihoods
 from keras_fisher.backend.private_api.keras import get_mask, preserve_losses
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
@@ -213,7 +214,7 @@ def get_backbone(model: keras.Model) -> keras.Model:
     return model.backbone if isinstance(model, backend.Trainer) else model
 
 
-def _are_finite(x: Any) -> list[Any]:
+def _are_finite(x: Any) -> list[Tensor]:
     """Whether all numbers are finite in each dense tensor of floating-point inputs."""
     return [
         ops.all(ops.isfinite(leaf))

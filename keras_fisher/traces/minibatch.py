@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.labels import Given, Labels, Sampled, choose_labels
@@ -117,6 +118,6 @@ class MinibatchFisherTraceMeter(Meter):
         return squares(backend.differentiate(value, self._model.trainable_weights))
 
 
-def squares(gradients: list[Any]) -> Any:
+def squares(gradients: list[Tensor]) -> Any:
     """Returns the squared norm of each gradient, 0 for `None`."""
     return ops.stack([ops.zeros(()) if g is None else backend.squared_norm([g]) for g in gradients])

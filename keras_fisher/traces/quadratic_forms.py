@@ -14,6 +14,7 @@ from keras import activations, layers, ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.types import Tensor
 from keras_fisher.traces.per_example.forward import replace_attribute
 from keras_fisher.utils.messages import warn_once
 from keras_fisher.utils.stateless import Stateless
@@ -145,12 +146,12 @@ class QuadraticForms:
         )
         self._summed = self._by_weight
 
-    def _twice_differentiated(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
+    def _twice_differentiated(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
         return backend.compute_quadratic_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
-    def _along_lines(self, x: Any, y: Any, probes: Any, seed: Any) -> Any:
+    def _along_lines(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
         nodes = self._nodes(x, y)
         values = [ops.convert_to_tensor(weight) for weight in self._weights]
 
@@ -199,7 +200,7 @@ class _Node(NamedTuple):
         by_output: That by its output.
     """
 
-    output: Any
+    output: Tensor
     by_input: Any
     by_output: Any
 
@@ -219,7 +220,7 @@ class _Along:
         self.terms: list[Any] = []
         self._line, self._nodes, self._weights = line, iter(nodes), weights
 
-    def add(self, gradient: Any, second_derivative: Any, times: int = 1) -> None:
+    def add(self, gradient: Tensor, second_derivative: Any, times: int = 1) -> None:
         if gradient is not None and second_derivative is not None:
             # To TensorFlow `ops.vdot` is a matrix product, which is slow for two long vectors.
             self.terms.append(times * ops.sum(gradient * second_derivative))
@@ -260,7 +261,7 @@ def _weights(layer: Any) -> tuple[keras.Variable, keras.Variable | None]:
     return kernel, layer.bias
 
 
-def _product(layer: Any, call: Any, inputs: Any, kernel: Any, bias: Any = None) -> Any:
+def _product(layer: Any, call: Any, inputs: Any, kernel: Tensor, bias: Tensor | None = None) -> Any:
     """What a layer gives before its activation, with another kernel and bias."""
     values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher.backend.types import Replica
+from keras_fisher.backend.types import Replica, Tensor
 from keras_fisher.utils.arguments import is_sparse
 from keras_fisher.utils.batches import map_tensors
 
@@ -31,12 +31,12 @@ def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
     return map_tensors(function, tensors)
 
 
-def at_least_one(number: Any) -> Any:
+def at_least_one(number: Tensor) -> Any:
     """Returns a number or 1, the larger: an integer of an integer, as JAX needs for shapes."""
     return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
 
 
-def count_share(examples: Any, share: float) -> Any:
+def count_share(examples: Tensor, share: float) -> Any:
     """Returns how many examples a share of some makes: rounded, at least 1."""
     if isinstance(examples, int):
         return max(int(np.round(np.float32(share) * np.float32(examples))), 1)
@@ -44,14 +44,14 @@ def count_share(examples: Any, share: float) -> Any:
     return ops.cast(size, "int32")
 
 
-def take_smaller(number: Any, other: Any) -> Any:
+def take_smaller(number: Tensor, other: Tensor) -> Any:
     """Returns the smaller of two numbers: an integer of integers, as JAX needs for shapes."""
     if isinstance(number, int) and isinstance(other, int):
         return min(number, other)
     return ops.minimum(ops.cast(number, "int32"), ops.cast(other, "int32"))
 
 
-def sqrt_ratio(part: Any, whole: Any, dtype: Any) -> Any:
+def sqrt_ratio(part: Tensor, whole: Tensor, dtype: Any) -> Tensor:
     """Returns the square root of part / whole."""
     return ops.sqrt(ops.cast(part, dtype) / ops.cast(whole, dtype))
 
@@ -71,7 +71,7 @@ class MeanNll:
         self._full, self._replica = full, replica
         self._factor: Any = None
 
-    def __call__(self, values: Any, fractions: Any) -> Any:
+    def __call__(self, values: Tensor, fractions: Tensor) -> Any:
         """Returns the mean over the examples of this replica, a scalar.
 
         Args:
@@ -82,13 +82,13 @@ class MeanNll:
             self._factor = self._compute_factor(fractions, values.dtype)
         return ops.mean(values) * self._factor
 
-    def _compute_factor(self, fractions: Any, dtype: Any) -> Any:
+    def _compute_factor(self, fractions: Tensor, dtype: Any) -> Any:
         if fractions is None:
             return sqrt_ratio(self._replica.total, self._full, dtype)
         sums = [ops.sum(fractions), ops.sum(ops.cast(fractions > 0, dtype))]
         return self.scale(*self._replica.sum(sums))
 
-    def scale(self, fractions: Any, with_data: Any) -> Any:
+    def scale(self, fractions: Tensor, with_data: Tensor) -> Any:
         """Returns what a mean over examples, in which padding counts as 0, is multiplied by.
 
         Args:
@@ -111,7 +111,7 @@ class FloatingInputs:
             if leaf is not None and keras.backend.is_float_dtype(leaf.dtype)
         ]
 
-    def list_tensors(self) -> list[Any]:
+    def list_tensors(self) -> list[Tensor]:
         if not self.indices:
             dtypes = map_tensors(lambda leaf: str(leaf.dtype), self.leaves)
             raise ValueError(
@@ -134,12 +134,12 @@ class ConnectedWeights:
         self.indices: list[int] = []
         self.length = 0
 
-    def select(self, gradients: Sequence[Any]) -> list[Any]:
+    def select(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         self.length = len(gradients)
         self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
         return [gradients[i] for i in self.indices]
 
-    def restore(self, gradients: Sequence[Any]) -> list[Any]:
+    def restore(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         restored: list[Any] = [None] * self.length
         for index, gradient in zip(self.indices, gradients, strict=True):
             restored[index] = gradient
@@ -154,7 +154,7 @@ class MicroBatches:
         size: How many a part may have.
     """
 
-    def __init__(self, examples: Any, size: int) -> None:
+    def __init__(self, examples: Tensor, size: int) -> None:
         self.count = -(-examples // size)
         each = -(-examples // at_least_one(self.count))
         places = ops.arange(self.count * each)
@@ -162,15 +162,15 @@ class MicroBatches:
         self._counts = ops.reshape(places < examples, (self.count, each))
         self._examples = examples
 
-    def take(self, index: Any, tensors: Any) -> Any:
+    def take(self, index: Tensor, tensors: Any) -> Any:
         """Returns a part of tensors of shape `(batch, ...)`."""
         rows = self._rows[index]
         return map_dense(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
-    def mean(self, index: Any, values: Any) -> Any:
+    def mean(self, index: Tensor, values: Tensor) -> Any:
         """Returns what the values of a part's examples add to the mean over the batch."""
         return self.sum(index, values) / ops.cast(self._examples, values.dtype)
 
-    def sum(self, index: Any, values: Any) -> Any:
+    def sum(self, index: Tensor, values: Tensor) -> Any:
         """Returns what the values of a part's examples add to the sum over the batch."""
         return ops.sum(ops.where(self._counts[index], values, 0.0))

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.backend.types import Replica
+from keras_fisher.backend.types import Replica, Tensor
 from keras_fisher.training.state import PenaltyState
 from keras_fisher.utils import probability_checks
 from keras_fisher.utils.messages import warn
@@ -89,7 +89,7 @@ class StepHealth:
         self._is_outside.assign(False)
         self._warned_of = 0
 
-    def observe(self, loss: Any, outputs: Any, replica: Replica) -> None:
+    def observe(self, loss: Tensor, outputs: Tensor, replica: Replica) -> None:
         """Records the loss of a forward pass, summed over replicas, and how its outputs differ."""
         outputs = ops.stop_gradient(ops.cast(outputs, "float32"))
         outputs = outputs[(slice(None), *[slice(_LOOKED_AT)] * (len(outputs.shape) - 1))]
@@ -225,7 +225,7 @@ def _is_penalty_finite(state: PenaltyState) -> Any:
     return ops.logical_or(state.alpha <= 0.0, state.is_finite())
 
 
-def _variable(name: str, value: Any, dtype: str = "float32") -> keras.Variable:
+def _variable(name: str, value: Tensor, dtype: str = "float32") -> keras.Variable:
     # Replicas all have the same.
     return keras.Variable(
         value, dtype=dtype, trainable=False, aggregation="only_first_replica", name=f"watch_{name}"

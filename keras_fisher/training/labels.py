@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import get_mask
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.utils.labels import (
@@ -21,7 +22,7 @@ from keras_fisher.utils.labels import (
 _SEED_OFFSET = 1_000_003
 
 
-def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Any) -> Any:
+def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Tensor) -> Any:
     """Returns `y`, in a graph that fails where a label lies outside the classes."""
     labels = get_labels(y)
     check_numbers(labels)
@@ -51,13 +52,13 @@ class BatchLabels:
         self.y = get_labels(y)
         self.labels: Any = None
 
-    def draw(self, outputs: Any) -> Any:
+    def draw(self, outputs: Tensor) -> Any:
         """Returns the labels."""
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
         return self.labels
 
-    def nll(self, outputs: Any) -> tuple[Any, Any]:
+    def nll(self, outputs: Tensor) -> tuple[Any, Any]:
         """Returns what each example adds to a mean over all, as `Likelihood.counted_nll`."""
         if self.present is None and get_mask(outputs) is None:
             return self.likelihood.nll(self.draw(outputs), outputs), None
@@ -73,7 +74,7 @@ class LabelSeedGenerator(keras.random.SeedGenerator):
         return seed if index is None else offset_seed(seed, index)
 
 
-def offset_seed(seed: Any, index: Any) -> Any:
+def offset_seed(seed: Any, index: Tensor) -> Any:
     """Returns a seed for each index, far from the next ones of a generator, which count up."""
     return seed + ops.cast(ops.stack([_SEED_OFFSET * index, 0]), seed.dtype)
 
@@ -85,7 +86,7 @@ class MicroBatchSeedGenerator(keras.random.SeedGenerator):
     their first.
     """
 
-    def __init__(self, seed: Any, index: Any) -> None:
+    def __init__(self, seed: Any, index: Tensor) -> None:
         self._seed, self._index, self._drawn = seed, index, 0
 
     def next(self, ordered: bool = True) -> Any:

@@ -57,7 +57,7 @@ def check_trainable(backbone: keras.Model) -> None:
         )
 
 
-def check_output(outputs: Any, backbone: keras.Model) -> Tensor:
+def check_output(outputs: Tensor, backbone: keras.Model) -> Tensor:
     """Returns the output of a model, or an error if it has several."""
     if isinstance(outputs, list | tuple | dict):
         raise ValueError(

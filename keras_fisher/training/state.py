@@ -11,7 +11,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend
-from keras_fisher.backend.types import PenaltyGradients
+from keras_fisher.backend.types import PenaltyGradients, Tensor
 from keras_fisher.utils import arguments
 
 _NEVER = -1
@@ -49,7 +49,7 @@ class PenaltyState:
             self.schedule = None
         return had_schedule or self.schedule is not None
 
-    def read_alpha(self) -> Any:
+    def read_alpha(self) -> Tensor:
         """Returns the alpha of the next step, a scalar."""
         if self.schedule is None:
             return self.alpha
@@ -76,17 +76,17 @@ class PenaltyState:
         ]
         self.computed_at.assign(_NEVER)
 
-    def see_batch(self, examples: Any) -> None:
+    def see_batch(self, examples: Tensor) -> None:
         """Counts a batch of so many examples as a full one if it is the largest so far."""
         full = ops.convert_to_tensor(self.full_size)
         self.full_size.assign(ops.maximum(full, ops.cast(examples, full.dtype)))
 
-    def is_due(self) -> Any:
+    def is_due(self) -> Tensor:
         """Returns whether nothing was computed since the last scheduled step, a boolean scalar."""
         step = ops.convert_to_tensor(self.step)
         return ops.less(self.computed_at, step - step % self.update_freq)
 
-    def is_finite(self) -> Any:
+    def is_finite(self) -> Tensor:
         """Returns whether there is a kept gradient, which is finite, a boolean scalar."""
         return ops.greater(self.computed_at, _NEVER)
 
@@ -146,7 +146,7 @@ class LatestValue(keras.metrics.Metric):
             (), "zeros", "float32", aggregation="only_first_replica", name="latest"
         )
 
-    def update_state(self, value: Any) -> None:
+    def update_state(self, value: Tensor) -> None:
         """Keeps `value`."""
         self.latest.assign(value)
 

@@ -179,7 +179,7 @@ class PenalisedStep:
 
     # ---- Gradients ---------------------------------------------------------------------------
 
-    def _differentiate_penalised(self, batch: Batch, is_due: Tensor | bool) -> list[Any]:
+    def _differentiate_penalised(self, batch: Batch, is_due: Tensor | bool) -> list[Tensor]:
         """Returns the gradient of eq. 3, whose second term is renewed where that is due."""
         connected = ConnectedWeights()
         gradients = backend.cond(
@@ -232,7 +232,7 @@ class PenalisedStep:
             replica,
         )
 
-    def _take_first(self, replica: Replica, examples: Any) -> tuple[Any, Replica]:
+    def _take_first(self, replica: Replica, examples: Tensor) -> tuple[Any, Replica]:
         """Returns how many examples the penalty is taken on here, and a replica of those."""
         size = self._settings.penalty_batch_size
         if size is None:
@@ -248,7 +248,7 @@ class PenalisedStep:
         labels: BatchLabels,
         replayed: Values,
         evaluate: Callable[[Sequence[Tensor], Any], tuple[Tensor | None, Tensor]],
-        weights: Sequence[Any],
+        weights: Sequence[Tensor],
         replica: Replica,
     ) -> PenaltyGradients:
         """Differentiates the penalty on all of `x`; `evaluate` gives the loss and the outputs."""

@@ -11,7 +11,7 @@ import keras
 from jax.extend.core import get_opaque_trace_state
 
 from keras_fisher.backend.jax.stateless import Compiled, Pure
-from keras_fisher.backend.types import InnerGraphError
+from keras_fisher.backend.types import InnerGraphError, Tensor
 
 Tap = Callable[[Any], Any]
 
@@ -31,7 +31,7 @@ Line: Any = None
 SPARSE_LOSS_CLIPS_FIRST = False
 
 
-def differentiate(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
     """Returns d objective() / d weights, zeros where a weight is unconnected."""
     pure = Pure(objective, weights)
     found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
@@ -56,7 +56,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     tapped = jax.eval_shape(lambda: pure([], None)[0][1])
     static: list[Any] = []
 
-    def perturbed(zeros: Sequence[Any]) -> tuple[Any, Any]:
+    def perturbed(zeros: Sequence[Tensor]) -> tuple[Any, Any]:
         (value, _, others), assigned = pure([], iter(zeros))
         leaves = keras.tree.flatten(others)
         static[:] = [others, leaves]
@@ -92,7 +92,11 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def compute_quadratic_forms(
-    objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
+    objective: Callable[[], Any],
+    weights: Sequence[Tensor],
+    probes: Tensor,
+    gaussian: bool,
+    seed: Any,
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
@@ -111,7 +115,7 @@ def compute_quadratic_forms(
     """
     pure = Pure(objective, weights)
 
-    def gradient(values: Sequence[Any]) -> list[Any]:
+    def gradient(values: Sequence[Any]) -> list[Tensor]:
         return jax.grad(lambda at: pure(at)[0])(values)
 
     _, product = jax.linearize(gradient, [w.value for w in weights])
@@ -125,8 +129,8 @@ def compute_quadratic_forms(
 
 def map_probes(
     function: Callable[[list[Any]], Any],
-    weights: Sequence[Any],
-    probes: Any,
+    weights: Sequence[Tensor],
+    probes: Tensor,
     gaussian: bool,
     seed: Any,
 ) -> Any:
@@ -145,7 +149,7 @@ def map_probes(
     draw = jax.random.normal if gaussian else jax.random.rademacher
     key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
 
-    def one(index: Any) -> Any:
+    def one(index: Tensor) -> Any:
         own = jax.random.fold_in(key, index)
         keys = [jax.random.fold_in(own, i) for i in range(len(weights))]
         return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
@@ -171,13 +175,13 @@ def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Ca
     return call
 
 
-def assert_below(result: Any, values: Any, bound: int, message: str) -> Any:
+def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Tensor:
     """Returns `result`: a compiled step cannot fail; see `nan_unless_below`."""
     del values, bound, message
     return result
 
 
-def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
+def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
     """Returns `result`; NaN unless every one of `values` is a whole number in [0, bound)."""
     values = jnp.asarray(values)
     integers = values.astype("int32")
@@ -185,12 +189,12 @@ def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
     return jnp.where(jnp.all(fine), result, jnp.nan)
 
 
-def squared_norm(tensors: Sequence[Any]) -> Any:
+def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32."""
     return sum(jnp.sum(jnp.square(promote(tensor))) for tensor in tensors)
 
 
-def promote(tensor: Any) -> Any:
+def promote(tensor: Tensor) -> Tensor:
     """A tensor as float32, or wider if it was."""
     return tensor.astype(keras.backend.result_type(tensor.dtype, "float32"))
 
@@ -200,7 +204,7 @@ def synchronise(model: keras.Model) -> None:
     model.jax_state_sync()
 
 
-def get_replica_index() -> Any:
+def get_replica_index() -> Tensor:
     """`None`: a step is written for the whole batch, however many devices share it."""
     return None
 
@@ -210,7 +214,7 @@ def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[An
     context = _context()
     tapped: list[Any] = []
 
-    def tap(tensor: Any) -> Any:
+    def tap(tensor: Tensor) -> Any:
         if _context() != context:
             raise InnerGraphError
         tapped.append(tensor)

@@ -14,14 +14,14 @@ from keras_fisher.backend import finite_difference
 from keras_fisher.backend.jax.autodiff import promote, squared_norm
 from keras_fisher.backend.jax.stateless import Pure, cond
 from keras_fisher.backend.microbatches import Terms
-from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
+from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica, Tensor
 
 
 def differentiate_penalty(
     objective: Objective,
-    weights: Sequence[Any],
-    inputs: Sequence[Any] | None = None,
-    scale: Any = None,
+    weights: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None = None,
+    scale: Tensor | None = None,
     replica: Replica | None = None,
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
@@ -40,7 +40,7 @@ def differentiate_penalty(
     """
     evaluation = _Evaluation(objective, weights, inputs)
 
-    def scaled_norm(at: Sequence[Any]) -> tuple[Any, Any]:
+    def scaled_norm(at: Sequence[Tensor]) -> tuple[Any, Any]:
         first = evaluation.differentiated(at, scale)
         norm = squared_norm(first.by_inputs if inputs else first.by_weights)
         return _scaled(norm, scale), (norm, first.of_loss(), first.assigned)
@@ -53,9 +53,9 @@ def differentiate_penalty(
 def differentiate_penalty_by_difference(
     objective: Objective,
     shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
-    weights: Sequence[Any],
-    inputs: Sequence[Any] | None = None,
-    scale: Any = None,
+    weights: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None = None,
+    scale: Tensor | None = None,
     precision: str = "float32",
     replica: Replica | None = None,
 ) -> PenaltyGradients:
@@ -84,7 +84,7 @@ def differentiate_penalty_by_difference(
     norm = squared_norm(g)
     step = finite_difference.step_length(squared_norm(point), norm, precision)
 
-    def gradient_at(distance: Any) -> list[Any]:
+    def gradient_at(distance: Tensor) -> list[Tensor]:
         shifted = finite_difference.shift(point, g, distance)
         at, at_inputs = (evaluation.values, shifted) if inputs else (shifted, [])
         return differentiate(lambda values: shifted_nll(values, at_inputs), at, scale)
@@ -94,14 +94,14 @@ def differentiate_penalty_by_difference(
     return PenaltyGradients(first.of_loss(), penalty, norm)
 
 
-def differentiate(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+def differentiate(nll: Nll, at: Sequence[Tensor], scale: Tensor | None = None) -> list[Tensor]:
     """Returns d nll / d at, at least float32."""
     return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
 
 
 def differentiate_along(
-    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
-) -> list[Any]:
+    nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor | None = None
+) -> list[Tensor]:
     """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
 
     def slope(values: Sequence[Any]) -> Any:
@@ -111,10 +111,12 @@ def differentiate_along(
     return _unscaled(jax.grad(slope)(list(at)), scale)
 
 
-def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
+def sum_over_parts(
+    terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
+) -> list[Tensor]:
     """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
 
-    def add(index: Any, sums: list[Any]) -> list[Any]:
+    def add(index: Tensor, sums: list[Tensor]) -> list[Tensor]:
         return [a + b for a, b in zip(sums, terms(index, list(at)), strict=True)]
 
     # In a step that is not compiled: some layers, such as RandomCrop, cannot be.
@@ -132,7 +134,7 @@ class _First:
         assigned: What variables were assigned.
     """
 
-    def __init__(self, outcome: Any, pull: Any, assigned: list[Any], scale: Any) -> None:
+    def __init__(self, outcome: Any, pull: Any, assigned: list[Any], scale: Tensor) -> None:
         self.assigned = assigned
         self._loss, self._pull = outcome[0], pull
         nll = outcome[1]
@@ -141,7 +143,7 @@ class _First:
         gradients = pull((zero, _scaled(jnp.ones_like(nll), scale)))
         self.by_weights, self.by_inputs = (_unscaled(some, scale) for some in gradients)
 
-    def of_loss(self) -> list[Any] | None:
+    def of_loss(self) -> list[Tensor] | None:
         """D loss / d weights, if there is a loss."""
         if self._loss is None:
             return None
@@ -158,29 +160,29 @@ class _Evaluation:
     """
 
     def __init__(
-        self, objective: Objective, weights: Sequence[Any], inputs: Sequence[Any] | None
+        self, objective: Objective, weights: Sequence[Tensor], inputs: Sequence[Tensor] | None
     ) -> None:
         self.inputs = list(inputs or [])
         self.are_variables = isinstance(weights[0], keras.Variable)
         self.values = [w.value for w in weights] if self.are_variables else list(weights)
         self.pure = Pure(objective, weights if self.are_variables else [])
 
-    def differentiated(self, at: Sequence[Any], scale: Any) -> _First:
+    def differentiated(self, at: Sequence[Tensor], scale: Tensor) -> _First:
         """The derivatives at other values of the weights."""
 
-        def evaluate(values: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, Any]:
+        def evaluate(values: Sequence[Any], inputs: Sequence[Tensor]) -> tuple[Any, Any]:
             return self.pure(values if self.are_variables else [], values, inputs)
 
         outcome, pull, assigned = jax.vjp(evaluate, list(at), self.inputs, has_aux=True)
         return _First(outcome, pull, assigned, scale)
 
 
-def _scaled(scalar: Any, scale: Any) -> Any:
+def _scaled(scalar: Tensor, scale: Tensor) -> Tensor:
     """A scalar times a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * scale.astype(scalar.dtype)
 
 
-def _unscaled(tensors: Sequence[Any], scale: Any) -> list[Any]:
+def _unscaled(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
     """Tensors divided by a loss scale, at least float32."""
     wide = [promote(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

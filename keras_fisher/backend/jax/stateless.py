@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import keras
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.stateless import Stateless
 
 
@@ -63,7 +64,7 @@ class ReadVariables(Stateless):
         return super().get_current_value(variable)
 
 
-def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """Runs one of two functions; what either assigns is assigned."""
     if not isinstance(condition, jax.core.Tracer):
         return if_true() if condition else if_false()

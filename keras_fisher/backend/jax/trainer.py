@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher.backend.jax.stateless import Pure
-from keras_fisher.backend.types import StepKind
+from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.stateless import Stateless
 
 Groups = tuple[list[keras.Variable], ...]
@@ -199,7 +199,7 @@ class Trainer(keras.Model, abc.ABC):
             self.metrics_variables,
         )
 
-    def _apply_gradients(self, gradients: Sequence[Any]) -> None:
+    def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Takes a step of the optimizer."""
         weights, own = self.trainable_variables, self.optimizer.variables
         values = [[ops.convert_to_tensor(v) for v in group] for group in (own, weights)]

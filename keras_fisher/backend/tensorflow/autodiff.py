@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_fisher.backend.tensorflow import tapes as tapes
 from keras_fisher.backend.tensorflow.ops import replace_convolutions
 from keras_fisher.backend.tensorflow.registry import free_with_graphs
-from keras_fisher.backend.types import InnerGraphError
+from keras_fisher.backend.types import InnerGraphError, Tensor
 
 Tap = Callable[[Any], Any]
 
@@ -34,7 +34,7 @@ PROBES_AT_ONCE: int | None = None
 SPARSE_LOSS_CLIPS_FIRST = True
 
 
-def differentiate(objective: Callable[[], Any], weights: Sequence[Any]) -> list[Any]:
+def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
     """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
     with tf.GradientTape() as tape:
         value = objective()
@@ -57,7 +57,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     tapped: list[Any] = []
     context = _context()
 
-    def tap(tensor: Any) -> Any:
+    def tap(tensor: Tensor) -> Any:
         if _context() is not context:
             raise InnerGraphError
         tape.watch(tensor)
@@ -90,7 +90,11 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def compute_quadratic_forms(
-    objective: Callable[[], Any], weights: Sequence[Any], probes: Any, gaussian: bool, seed: Any
+    objective: Callable[[], Any],
+    weights: Sequence[Tensor],
+    probes: Tensor,
+    gaussian: bool,
+    seed: Any,
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
@@ -135,8 +139,8 @@ def compute_quadratic_forms(
 
 def map_probes(
     function: Callable[[list[Any]], Any],
-    weights: Sequence[Any],
-    probes: Any,
+    weights: Sequence[Tensor],
+    probes: Tensor,
     gaussian: bool,
     seed: Any,
 ) -> Any:
@@ -154,7 +158,7 @@ def map_probes(
     """
     fold_in = tf.random.experimental.stateless_fold_in
 
-    def one(index: Any) -> Any:
+    def one(index: Tensor) -> Any:
         own = fold_in(seed, index)
         return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
 
@@ -181,7 +185,7 @@ class Line:
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
 
-    def moving(self, value: Any, velocity: Any) -> Any:
+    def moving(self, value: Tensor, velocity: Any) -> Any:
         """Returns `value`, moving; neither argument's own motion counts."""
         tensor = tf.identity(tf.stop_gradient(value))
         # To compute value + t * velocity instead takes a third more time for z^T H z.
@@ -189,11 +193,11 @@ class Line:
             accumulator._watch(tensor, tf.stop_gradient(velocity))
         return tensor
 
-    def velocity(self, tensor: Any) -> Any:
+    def velocity(self, tensor: Tensor) -> Any:
         """Returns d tensor / dt; `None` where it does not depend on t."""
         return self._first.jvp(tensor)
 
-    def acceleration(self, tensor: Any) -> Any:
+    def acceleration(self, tensor: Tensor) -> Any:
         """Returns d^2 tensor / dt^2; `None` where its velocity does not depend on t."""
         velocity = self._first.jvp(tensor)
         return None if velocity is None else self._second.jvp(velocity)
@@ -222,17 +226,17 @@ def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Ca
     return call
 
 
-def _any_batch(tensor: Any) -> tf.TensorSpec:
+def _any_batch(tensor: Tensor) -> tf.TensorSpec:
     shape = tensor.shape.as_list()
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
 
-def cond(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """Runs one of two functions; errors in them keep their own message, unlike `ops.cond`'s."""
     return tf.cond(condition, if_true, if_false)
 
 
-def assert_below(result: Any, values: Any, bound: int, message: str) -> Any:
+def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Tensor:
     """Returns `result`; fails the step, with `message`, unless `values` are whole in [0, bound)."""
     values = tf.convert_to_tensor(values)
     integers = tf.cast(values, tf.int64)
@@ -245,7 +249,7 @@ def assert_below(result: Any, values: Any, bound: int, message: str) -> Any:
         return tf.identity(result)
 
 
-def nan_unless_below(result: Any, values: Any, bound: int) -> Any:
+def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
     """Returns `result`; NaN if one of `values` is a fraction.
 
     `assert_below` has failed the step where it has to, but under XLA, which has no assertions and
@@ -262,7 +266,7 @@ def synchronise(model: keras.Model) -> None:
     """Does nothing: variables have the values that training has come to."""
 
 
-def _form_dtype(weights: Sequence[Any]) -> str:
+def _form_dtype(weights: Sequence[Tensor]) -> str:
     return keras.backend.result_type(*(w.dtype for w in weights), "float32")
 
 

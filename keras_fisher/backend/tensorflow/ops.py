@@ -19,6 +19,7 @@ from keras_fisher.backend.private_api.tensorflow import (
     stop_recording,
 )
 from keras_fisher.backend.tensorflow.registry import Replacement, name_gradient
+from keras_fisher.backend.types import Tensor
 
 
 def replace_moments() -> contextlib.AbstractContextManager[None]:
@@ -89,7 +90,7 @@ def _moments(
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-def _resize_bilinear_gradient(op: Any, g: Any) -> list[Any]:
+def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
     """The gradient of a bilinear resize, whose own is a resize to the size of g.
 
     It is recorded here: of an operation that is registered as not differentiable TensorFlow's tapes
@@ -102,14 +103,14 @@ def _resize_bilinear_gradient(op: Any, g: Any) -> list[Any]:
     return [by_image, None]
 
 
-def _resize_bilinear_grad_gradient(op: Any, z: Any) -> list[Any]:
+def _resize_bilinear_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     """The gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
     if op.inputs is None:
         _refuse(op)
     return [_resized(op, z, tf.shape(op.inputs[0])[1:3]), None]
 
 
-def _resized(op: Any, image: Any, size: Any) -> Any:
+def _resized(op: Any, image: Tensor, size: Any) -> Any:
     return tf.raw_ops.ResizeBilinear(
         images=image,
         size=size,
@@ -118,15 +119,15 @@ def _resized(op: Any, image: Any, size: Any) -> Any:
     )
 
 
-def _max_pool_grad_gradient(op: Any, z: Any) -> list[Any]:
+def _max_pool_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     return _pooled_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
 
 
-def _max_pool_3d_grad_gradient(op: Any, z: Any) -> list[Any]:
+def _max_pool_3d_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     return _pooled_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
 
 
-def _pooled_gradients(op: Any, z: Any, pooled: Any) -> list[Any]:
+def _pooled_gradients(op: Any, z: Tensor, pooled: Any) -> list[Tensor]:
     """The gradients of a max pooling's gradient: z where the largest inputs are.
 
     Padding beforehand makes shapes differ that are the same.
@@ -173,7 +174,7 @@ def _refuse_wrong(op: Any, *_: Any) -> Any:
     )
 
 
-def _convolution_gradient(op: Any, g: Any) -> list[Any]:
+def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
     x, kernel = op.inputs
     around = _around_images(op, kernel.shape)
     if around is None:
@@ -189,7 +190,7 @@ def _convolution_gradient(op: Any, g: Any) -> list[Any]:
     return [_convolved_back(g, kernel, around), by_kernel]
 
 
-def _by_kernel_gradient(op: Any, z: Any) -> list[Any]:
+def _by_kernel_gradient(op: Any, z: Tensor) -> list[Tensor]:
     """The gradients of a convolution's gradient by its kernel, linear in its input and in g."""
     x, _, g = op.inputs
     around = _around_images(op, z.shape)
@@ -224,7 +225,7 @@ def _same(high: int, wide: int) -> list[int]:
     return [(high - 1) // 2, high // 2, (wide - 1) // 2, wide // 2]
 
 
-def _convolved_back(g: Any, kernel: Any, around: list[int]) -> Any:
+def _convolved_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
     """The transpose of a convolution: that of g with the kernel turned round."""
     high, wide = kernel.shape[:2]
     turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
@@ -232,7 +233,7 @@ def _convolved_back(g: Any, kernel: Any, around: list[int]) -> Any:
     return _convolved(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
 
 
-def _convolved(x: Any, kernel: Any, around: list[int]) -> Any:
+def _convolved(x: Any, kernel: Tensor, around: list[int]) -> Any:
     padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
     # By their names they are quicker.
     if not any(around):

@@ -13,16 +13,16 @@ from keras_fisher.backend.tensorflow import tapes
 from keras_fisher.backend.tensorflow.autodiff import cond
 from keras_fisher.backend.tensorflow.ops import refuse_wrong_gradients
 from keras_fisher.backend.tensorflow.tapes import squared_norm
-from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica
+from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica, Tensor
 
 _ALONE = Replica(0)
 
 
 def differentiate_penalty(
     objective: Objective,
-    weights: Sequence[Any],
-    inputs: Sequence[Any] | None = None,
-    scale: Any = None,
+    weights: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None = None,
+    scale: Tensor | None = None,
     replica: Replica = _ALONE,
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
@@ -71,9 +71,9 @@ def differentiate_penalty(
 def differentiate_penalty_by_difference(
     objective: Objective,
     shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
-    weights: Sequence[Any],
-    inputs: Sequence[Any] | None = None,
-    scale: Any = None,
+    weights: Sequence[Tensor],
+    inputs: Sequence[Tensor] | None = None,
+    scale: Tensor | None = None,
     precision: str = "float32",
     replica: Replica = _ALONE,
 ) -> PenaltyGradients:
@@ -111,11 +111,11 @@ def differentiate_penalty_by_difference(
     if shift_inputs:  # each replica has inputs of its own
         norm, size = replica.sum([norm, size])
 
-    def gradient_at(distance: Any) -> list[Any]:
+    def gradient_at(distance: Tensor) -> list[Tensor]:
         shifted = finite_difference.shift(values, g, distance)
         at = [tapes.value(w) for w in weights] if shift_inputs else shifted
 
-        def nll_there(at: Sequence[Any]) -> Any:
+        def nll_there(at: Sequence[Tensor]) -> Any:
             return replica.add_up(shifted_nll(at, shifted if shift_inputs else []))
 
         return replica.zero_without_examples(differentiate(nll_there, at, scale))
@@ -127,7 +127,7 @@ def differentiate_penalty_by_difference(
     return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
 
 
-def differentiate(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
+def differentiate(nll: Nll, at: Sequence[Tensor], scale: Tensor | None = None) -> list[Tensor]:
     """Returns d nll / d at, at least float32, zeros where it is unconnected."""
     with tf.GradientTape() as tape:
         tape.watch(at)
@@ -136,8 +136,8 @@ def differentiate(nll: Nll, at: Sequence[Any], scale: Any = None) -> list[Any]:
 
 
 def differentiate_along(
-    nll: Nll, at: Sequence[Any], direction: Sequence[Any], scale: Any = None
-) -> list[Any]:
+    nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor | None = None
+) -> list[Tensor]:
     """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
     with tf.GradientTape() as outer, tapes.use_exact_gradients():
         outer.watch(at)
@@ -150,10 +150,12 @@ def differentiate_along(
     return tapes.unscale(tapes.differentiate_again(outer, target, list(at)), scale)
 
 
-def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]) -> list[Any]:
+def sum_over_parts(
+    terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
+) -> list[Tensor]:
     """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
 
-    def add(index: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
+    def add(index: Tensor, sums: list[Tensor]) -> tuple[Any, list[Any]]:
         new = terms(index, [tf.identity(tensor) for tensor in at])
         return index + 1, [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
 
@@ -161,14 +163,16 @@ def sum_over_parts(terms: Terms, count: Any, at: Sequence[Any], zeros: list[Any]
     return tf.while_loop(lambda index, _: index < count, add, start, parallel_iterations=1)[1]
 
 
-def _gradient(tape: tf.GradientTape, value: Any, at: Sequence[Any], scale: Any) -> list[Any]:
+def _gradient(
+    tape: tf.GradientTape, value: Tensor, at: Sequence[Tensor], scale: Tensor
+) -> list[Tensor]:
     """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
     with refuse_wrong_gradients():
         gradient = tapes.fill_unconnected(tapes.densify(tape.gradient(value, at)), at)
     return tapes.unscale(gradient, scale)
 
 
-def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+def _over_replicas(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
     """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
     if has_parts:
         held = [None if t is None else tf.stop_gradient(t) for t in g]
@@ -177,9 +181,11 @@ def _over_replicas(g: list[Any], replica: Replica, has_parts: bool) -> tuple[lis
     return held, squared_norm(held)
 
 
-def _present(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _present(first: Sequence[Tensor], second: Sequence[Any]) -> list[tuple[Any, Any]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
 
 
-def _loss_gradients(tape: tf.GradientTape, loss: Any, weights: list[Any]) -> list[Any] | None:
+def _loss_gradients(
+    tape: tf.GradientTape, loss: Tensor, weights: list[Tensor]
+) -> list[Tensor] | None:
     return None if loss is None else tapes.densify(tape.gradient(loss, weights))

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_fisher.backend.tensorflow.registry import free_with_graphs
-from keras_fisher.backend.types import Replica
+from keras_fisher.backend.types import Replica, Tensor
 
 
 class SyncReplica(Replica):
@@ -19,7 +19,7 @@ class SyncReplica(Replica):
         examples: How many examples this replica has.
     """
 
-    def __init__(self, examples: Any) -> None:
+    def __init__(self, examples: Tensor) -> None:
         self._context = tf.distribute.get_replica_context()
         self.count = self._context.num_replicas_in_sync
         self._index = tf.convert_to_tensor(self._context.replica_id_in_sync_group)
@@ -30,7 +30,7 @@ class SyncReplica(Replica):
         self.total = tf.cast(total, tf.int32)
         self._share = tf.math.divide_no_nan(self._examples, total)
 
-    def take_first(self, examples: Any) -> tuple[Any, Replica]:
+    def take_first(self, examples: Tensor) -> tuple[Any, Replica]:
         """Returns how many of the first `examples` are here, and a replica of those.
 
         Its parts go to the first replica of each worker, then to the second of each, and so on.
@@ -44,15 +44,15 @@ class SyncReplica(Replica):
         here = tf.cast(here, tf.int32)
         return here, SyncReplica(here)
 
-    def add_up(self, mean: Any) -> Any:
+    def add_up(self, mean: Tensor) -> Any:
         """Returns what a mean over this replica's examples adds to that over all, 0 of none."""
         return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
 
-    def restore_mean(self, loss: Any) -> Any:
+    def restore_mean(self, loss: Tensor) -> Any:
         """Returns the loss without Keras's factor, 1/count in single precision."""
         return loss / tf.cast(1.0 / self.count, loss.dtype)
 
-    def zero_without_examples(self, gradients: Sequence[Any]) -> list[Any]:
+    def zero_without_examples(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Returns the gradients, 0 where there are no examples: normalisation makes those NaN."""
         is_any = self._examples > 0
         return [
@@ -60,7 +60,7 @@ class SyncReplica(Replica):
             for g in gradients
         ]
 
-    def align_non_finite(self, gradients: Sequence[Any]) -> list[Any]:
+    def align_non_finite(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Returns the gradients, NaN on every replica where one has a non-finite gradient.
 
         A loss scale looks at one replica's alone, and all have to skip the same steps.
@@ -70,7 +70,7 @@ class SyncReplica(Replica):
         is_finite = others == self.count
         return [None if g is None else tf.where(is_finite, g, float("nan")) for g in gradients]
 
-    def sum(self, tensors: Sequence[Any]) -> list[Any]:
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Returns the sum over replicas of each tensor; `None` stays `None`."""
         present = [t for t in tensors if t is not None]
         reduced = iter(self._context.all_reduce(tf.distribute.ReduceOp.SUM, present))
@@ -83,7 +83,7 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
     return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
 
 
-def get_replica_index() -> Any:
+def get_replica_index() -> Tensor:
     """Which replica of several this is; `None` where there is one, or outside of a step."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:

@@ -15,9 +15,10 @@ from keras_fisher.backend.tensorflow.ops import (
     replace_gradients,
     replace_moments,
 )
+from keras_fisher.backend.types import Tensor
 
 
-def squared_norm(tensors: Sequence[Any]) -> Any:
+def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
     squares = [2.0 * tf.nn.l2_loss(promote(t)) for t in tensors if t is not None]
     if not squares:
@@ -36,8 +37,8 @@ def use_exact_gradients() -> Iterator[None]:
 
 
 def differentiate_again(
-    tape: tf.GradientTape, target: Any, weights: list[Any], direction: Any = None
-) -> list[Any]:
+    tape: tf.GradientTape, target: Tensor, weights: list[Tensor], direction: Tensor | None = None
+) -> list[Tensor]:
     """Differentiates a gradient; zeros where a weight is unconnected."""
     zero = tf.UnconnectedGradients.ZERO
     try:
@@ -47,22 +48,22 @@ def differentiate_again(
         raise make_derivative_error(error) from error
 
 
-def densify(tensors: Sequence[Any]) -> list[Any]:
+def densify(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Sums the duplicate rows of sparse gradients (of embeddings) into dense tensors."""
     return [tf.convert_to_tensor(t) if isinstance(t, tf.IndexedSlices) else t for t in tensors]
 
 
-def fill_unconnected(tensors: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+def fill_unconnected(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
     """The tensors; zeros shaped like a weight in the place of each `None`."""
     return [tf.zeros_like(value(v)) if t is None else t for t, v in zip(tensors, like, strict=True)]
 
 
-def scale_by(scalar: Any, scale: Any) -> Any:
+def scale_by(scalar: Tensor, scale: Tensor) -> Tensor:
     """A scalar times a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * cast_like(scale, scalar)
 
 
-def unscale(tensors: Sequence[Any], scale: Any) -> list[Any]:
+def unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
     """Tensors divided by a loss scale, at least float32."""
     wide = [None if t is None else promote(t) for t in tensors]
     if scale is None:
@@ -70,21 +71,21 @@ def unscale(tensors: Sequence[Any], scale: Any) -> list[Any]:
     return [None if t is None else t / cast_like(scale, t) for t in wide]
 
 
-def promote(tensor: Any) -> Any:
+def promote(tensor: Tensor) -> Tensor:
     """A tensor as float32, or wider if it was."""
     return tf.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
 
 
-def cast_like(scale: Any, tensor: Any) -> Any:
+def cast_like(scale: Tensor, tensor: Tensor) -> Tensor:
     """A scalar in the dtype of a tensor."""
     return tf.cast(scale, tensor.dtype)
 
 
-def value(variable: Any) -> Any:
+def value(variable: Any) -> Tensor:
     """A variable's value; a tensor as it is."""
     return tf.convert_to_tensor(variable)
 
 
-def list_sources(variables: Sequence[Any]) -> list[Any]:
+def list_sources(variables: Sequence[Any]) -> list[Tensor]:
     """What a tape can watch: the `tf.Variable` inside each Keras variable; tensors as they are."""
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]

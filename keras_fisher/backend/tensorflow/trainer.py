@@ -14,7 +14,7 @@ from keras import ops
 from keras_fisher.backend.private_api.keras import find_unseeded_generator
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
-from keras_fisher.backend.types import Replica
+from keras_fisher.backend.types import Replica, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
 
@@ -94,7 +94,7 @@ class Trainer(keras.Model, abc.ABC):
         with free_with_graphs():
             return super().predict_step(data)
 
-    def _apply_gradients(self, gradients: Sequence[Any]) -> None:
+    def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Takes a step of the optimizer."""
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.stateless import Stateless
 
 
@@ -38,7 +39,7 @@ def call_unchanged(
 
 
 @contextlib.contextmanager
-def replace_attribute(layer: Any, name: str, value: Any) -> Iterator[None]:
+def replace_attribute(layer: Any, name: str, value: Tensor) -> Iterator[None]:
     """Gives a layer another attribute for a while, past Keras's tracking of attributes."""
     attributes = vars(layer)
     had, before = name in attributes, attributes.get(name)

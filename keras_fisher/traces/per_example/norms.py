@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import set_mask
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import gradients
 from keras_fisher.traces.per_example.forward import call_unchanged
 from keras_fisher.traces.per_example.recording import (
@@ -158,7 +159,7 @@ class SquaredGradientNorms:
             return 2 * math.prod(self._weights[index].shape)
         return gradients.size(closed)
 
-    def _size(self, call: Call, weight: Any, gradient: Any) -> int:
+    def _size(self, call: Call, weight: Any, gradient: Tensor) -> int:
         """How many numbers a gradient takes for each example; checks the shape of a rule's own."""
         shape = getattr(gradient, "shape", (2, *weight.shape))
         if tuple(shape) != (2, *weight.shape):
@@ -178,7 +179,7 @@ class SquaredGradientNorms:
 
         return backend.differentiate_by_taps(run)[1]
 
-    def _covers(self, call: Call, zeros: Sequence[Any]) -> bool:
+    def _covers(self, call: Call, zeros: Sequence[Tensor]) -> bool:
         """Whether the unit's rule gives all its trainable weights, in this configuration."""
         if call.unit.rule is None:
             return True
@@ -234,7 +235,7 @@ class SquaredGradientNorms:
         labels = self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
         return self._one_by_one(x, labels), labels
 
-    def _one_by_one(self, x: Any, labels: Any) -> Any:
+    def _one_by_one(self, x: Any, labels: Tensor) -> Any:
         def squares(example: Any) -> Any:
             x, labels = example
 
@@ -262,7 +263,7 @@ class SquaredGradientNorms:
         inputs = keras.tree.map_structure(self._promoted, call.inputs)
         return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.further())
 
-    def _promoted(self, tensor: Any) -> Any:
+    def _promoted(self, tensor: Tensor) -> Any:
         is_float = keras.backend.is_float_dtype(tensor.dtype)
         return ops.cast(tensor, self._dtype) if is_float else tensor
 
@@ -311,7 +312,7 @@ class SquaredGradientNorms:
             axis=1,
         )
 
-    def _square(self, gradient: Any) -> Any:
+    def _square(self, gradient: Tensor) -> Any:
         if gradient is None:
             return ops.zeros((), dtype=self._dtype)
         return ops.sum(ops.square(ops.cast(gradient, self._dtype)))
@@ -330,13 +331,13 @@ def _set_state(generator: keras.random.SeedGenerator | None, state: Any) -> None
         generator.state.assign(state)
 
 
-def _rows(structure: Any, rows: Any) -> Any:
+def _rows(structure: Any, rows: Tensor) -> Any:
     if isinstance(rows, slice):
         return keras.tree.map_structure(lambda tensor: tensor[rows], structure)
     return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), structure)
 
 
-def _tensors(call: Call) -> list[Any]:
+def _tensors(call: Call) -> list[Tensor]:
     arguments = keras.tree.flatten((call.args, call.kwargs))
     return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
 

@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_fisher.backend import Tap
 from keras_fisher.backend.private_api.keras import get_mask, list_inner_layers
+from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import Rule, find
 from keras_fisher.traces.per_example.forward import replace_attribute
 
@@ -66,7 +67,7 @@ def _further_parameters(rule: Rule | None) -> list[str]:
     return [p.name for p in parameters[3:] if p.kind not in any_number]
 
 
-def is_differentiable(output: Any) -> bool:
+def is_differentiable(output: Tensor) -> bool:
     """Whether an output of a layer is a floating-point tensor: no mask, and not `None`."""
     dtype = getattr(output, "dtype", None)
     return dtype is not None and keras.backend.is_float_dtype(dtype)
@@ -111,7 +112,7 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         tapped: list[Any] = []
 
-        def record(output: Any) -> Any:
+        def record(output: Tensor) -> Any:
             if not is_differentiable(output):
                 return output
             tapped.append(tap(output))
@@ -132,7 +133,7 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
 def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> Any:
     layer = call.unit.layer
 
-    def record_shaped(tensor: Any) -> Any:
+    def record_shaped(tensor: Tensor) -> Any:
         return record(_with_static_shape(tensor, layer, call.inputs))
 
     activation = getattr(layer, "activation", None)
@@ -142,7 +143,7 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
         return original(*call.args, **call.kwargs)
 
 
-def _with_static_shape(output: Any, layer: Any, inputs: Any) -> Any:
+def _with_static_shape(output: Tensor, layer: Any, inputs: Any) -> Any:
     """Restores the shape of an output that TensorFlow has lost in a graph, if Keras knows it.
 
     Depthwise convolutions with strides and dilation lose theirs.
