@@ -12,7 +12,6 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend, likelihoods, penalties
-from keras_fisher.backend.private_api.keras import build_after_call
 from keras_fisher.backend.types import Replica, StepKind, Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -21,6 +20,7 @@ from keras_fisher.training.health import StepHealth, add_health_warning
 from keras_fisher.training.labels import LabelSeedGenerator, check_labels_in_graph
 from keras_fisher.training.state import PenaltyState
 from keras_fisher.training.step import PenalisedStep, PenaltySettings, Values
+from keras_fisher.training.wrapper import BackboneWrapper
 from keras_fisher.utils import arguments, probability_checks
 from keras_fisher.utils.batches import count_examples
 from keras_fisher.utils.labels import (
@@ -43,7 +43,7 @@ _GRADIENTS = ("exact", "finite_difference")
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
-class FisherPenaltyModel(backend.Trainer):
+class FisherPenaltyModel(BackboneWrapper):
     """Trains `backbone` with a penalty on the squared norm of the mini-batch gradient.
 
     It minimises eq. 3 of Jastrzebski et al., "Catastrophic Fisher Explosion" (ICML 2021),
@@ -51,19 +51,13 @@ class FisherPenaltyModel(backend.Trainer):
         (1/B) sum_i l(x_i, y_i) + alpha ||(1/B) sum_i g(x_i, y^_i)||^2,
 
     where l is the compiled loss, g the gradient of the negative log-likelihood with respect to the
-    weights and y^_i a label drawn from the model's own prediction ("fp"). The cousins of section 4
-    take the given labels ("gp"), uniform ones ("gp_r"), or the given ones and the gradient with
+    weights and y^_i a label drawn from the model's own prediction ("fp"). The penalties of section 4
+    take the given labels ("gp"), uniform labels ("gp_r"), or the given labels and the gradient with
     respect to the inputs ("gp_x"). As in section 2, the gradient of the second term is recomputed
     every `update_freq` steps and reused in between.
 
-    Made and compiled in the scope of a `tf.distribute.MirroredStrategy` or
-    `MultiWorkerMirroredStrategy`, it trains on many devices what one device would train on the same
-    batches: gradients are those of the whole batch before they are squared. Each device draws its
-    own labels.
-
-    Everything else is the backbone's: `compile`, `fit`, `evaluate`, `predict` and `save` behave as
-    on any Keras model. Logs hold the plain `loss` and, during training, `penalty`, the latest
-    squared norm (without alpha).
+    `compile`, `fit`, `evaluate`, `predict` and `save` behave as on any Keras model. The logs hold
+    the plain `loss` and, in training, `penalty`: the latest squared norm, without alpha.
 
     Example:
     >>> import keras, numpy as np, keras_fisher as kf
@@ -83,23 +77,21 @@ class FisherPenaltyModel(backend.Trainer):
         backbone: The model to train, in place: functional, sequential or subclassed, with one
             output. `model.backbone` is the same object.
         alpha: The weight of the penalty: a number of at least 0, or a
-            `keras.optimizers.schedules.LearningRateSchedule` of the training step.
+            `keras.optimizers.schedules.LearningRateSchedule` of the training step, whose negative
+            values count as 0.
         penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
-        update_freq: Every how many steps the penalty's gradient is recomputed; `None` for 10, as in
-            the paper, and for 1 where `penalty_batch_size` is a share of the batch.
-        penalty_batch_size: How many examples, the first of the batch, the penalty is taken on;
-            `None` for all. All examples share the step's forward pass (unless they are taken in
-            micro-batches). Fewer get a forward pass of their own, in which dropout draws the same
-            numbers and batch normalisation uses the statistics of those examples and moves none.
-            (`penalty_batch_size=1, update_freq=1` is eq. 6, `penalty_batch_size=128,
-            update_freq=1` is appendix E.) A share of the batch costs as much less, and alpha keeps
-            its meaning (see Scaling): 1/32 is what docs/performance.md recommends where time
-            counts.
-        micro_batch_size: On how many examples at a time the penalty is differentiated, which
-            bounds the memory that it takes; `None` for all at once. See Memory.
+        update_freq: The number of steps between two computations of the penalty's gradient. `None`
+            means 10, as in the paper, or 1 if `penalty_batch_size` is a share of the batch.
+        penalty_batch_size: The number of examples, the first of the batch, to penalise, or their
+            share of the batch, a number below 1; `None` for the whole batch. Fewer examples cost
+            proportionally less. They have a forward pass of their own, which draws the same dropout
+            masks, normalises by their own statistics and changes none.
+        micro_batch_size: The number of examples to differentiate the penalty on at a time, which
+            bounds its memory; `None` for all at once. Each micro-batch has a forward pass of its
+            own: its labels, dropout masks and batch statistics.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
-            gradients: cheaper, and for operations that have no second derivative, but rough in half
-            precision).
+            gradients: cheaper, and for operations that have no second derivative, but inaccurate in
+            half precision).
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
@@ -108,51 +100,34 @@ class FisherPenaltyModel(backend.Trainer):
 
     Raises:
         TypeError: if `backbone` is no Keras model, or a number has another type.
-        ValueError: if `alpha` is negative or not finite, `penalty` or `gradient` is unknown,
-            `update_freq` or `micro_batch_size` is below 1, `penalty_batch_size` is below 1 and no
-            share of the batch, or `backbone` has no trainable weights or several outputs, or is or
-            holds a `FisherPenaltyModel`; in
-            `compile`, if the loss has no known likelihood or, without a given one, is no mean; or,
-            under a strategy that mirrors variables, for `steps_per_execution`, `jit_compile`,
-            gradient accumulation, losses that are no mean, and micro-batches with synchronized
-            batch normalisation; in training, if "gp_x" finds no floating-point input or "gp_r" no
-            finite label set.
+        ValueError: if an argument is out of range, or `backbone` has no trainable weights, several
+            outputs, or another `FisherPenaltyModel` in it. In `compile`: if the loss has no known
+            likelihood, or is no mean and no likelihood is given. In training: if "gp_x" finds no
+            floating-point input, or "gp_r" no finite set of labels.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 
-    Scaling: losses and likelihoods are means over the batch (and over the positions of an example,
-    as in Keras's losses). With one label per example the penalty of one batch under sampled labels
-    has the mean Tr(F)/B; "gp_x" carries 1/B against the per-example mean. A negative value of a
-    schedule counts as 0. All squares are summed in float32 or better. With an integer
-    `penalty_batch_size` n that mean is Tr(F)/n, so that alpha n/B in the place of alpha penalises
-    as much as the whole batch does. With a share, the penalty (in the logs too) is the squared norm
-    times n/B, n = share * B: the same alpha penalises as much. (Not so under "gp" and "gp_r", where
-    the gradients of examples have another mean than 0.)
+    Scaling: Losses and likelihoods are means over the batch, and over the positions of an example.
+    With one label per example and sampled labels, the penalty of a batch of B has the mean Tr(F)/B.
+    On n examples the mean is Tr(F)/n: multiply alpha by n/B to penalise as much. On a share of the
+    batch the package does so itself (the penalty in the logs includes n/B), and the same alpha
+    penalises as much. "gp_x" carries 1/B against the per-example mean.
 
-    Smaller batches: the expected penalty is that of a full batch, whose size B is the largest of
-    this `fit` so far. A last batch of b < B examples has the squared norm times b/B; with a share,
-    the penalty is taken on that share of the b examples and multiplied by their number over B; with
-    an integer n > b, it is multiplied by b/n. The model saves B, for steps of `train_on_batch`.
+    Smaller batches: The expected penalty is that of a full batch, whose size B is the largest of
+    this `fit` so far (saved with the model). A last batch of b < B examples has the squared norm
+    times b/B.
 
-    Padding is no data. Positions that Keras masks, whose sample weight is 0, or whose label the
-    loss ignores (`ignore_class`) belong neither to the likelihood nor to its mean: the penalty is
-    that of the other positions alone, and an example without any is no example. Other sample
-    weights, class weights and loss weights act on the plain loss alone.
+    Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores
+    (`ignore_class`) belong neither to the likelihood nor to its mean. Other sample weights, class
+    weights and loss weights act on the plain loss alone.
 
-    A finite difference needs a third gradient where weights (for "gp_x", inputs) are exactly 0 and
-    have a gradient, as biases at the first step: inputs of 0 may then put a ReLU on its kink, and
-    both gradients are taken on one side of it.
+    Several devices: In the scope of a `tf.distribute.MirroredStrategy` or
+    `MultiWorkerMirroredStrategy`, gradients are averaged over the whole batch before they are
+    squared. Each device draws its own labels. `compile` refuses `steps_per_execution`,
+    `jit_compile`, gradient accumulation and losses that are no mean.
 
-    Memory: with a `micro_batch_size` a computation of the penalty takes no more memory than one of
-    as many examples, beside a plain step and two copies of the weights, and up to one and a half
-    times as long. Each micro-batch has a forward pass of its own: its labels, its numbers in
-    dropout and its statistics in batch normalisation, of which it moves none.
-
-    Loading weights also brings back alpha, the step counter, the kept gradient and the states of
-    random generators; set `model.alpha` afterwards to go on with another one.
-
-    A layer that wraps its own `call` in a `tf.function` and was traced before training keeps
-    TensorFlow's moments there: call such a model for the first time in `fit`.
+    Resuming: Loading weights restores alpha, the step counter, the kept gradient and the states of
+    random generators.
     """
 
     def __init__(
@@ -268,58 +243,6 @@ class FisherPenaltyModel(backend.Trainer):
             if self.train_function is not None:
                 self.make_train_function(force=True)
 
-    @property
-    def inputs(self) -> Any:
-        """The backbone's symbolic inputs, if it is functional or a built `keras.Sequential`."""
-        return self.backbone.inputs
-
-    @property
-    def input_shape(self) -> Any:
-        """The shape of the backbone's input."""
-        return self.backbone.input_shape
-
-    @property
-    def outputs(self) -> Any:
-        """The backbone's symbolic outputs: a list of one."""
-        return self.backbone.outputs
-
-    @property
-    def output_shape(self) -> Any:
-        """The shape of the backbone's output."""
-        return self.backbone.output_shape
-
-    @property
-    def output_names(self) -> list[str]:
-        """The name of a functional backbone's output, by which `compile` takes losses."""
-        return self.backbone.output_names
-
-    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
-        """Returns a layer of the backbone, or by its own name the backbone itself."""
-        if index is None and name == self.backbone.name:
-            return self.backbone
-        return self.backbone.get_layer(name, index)
-
-    @build_after_call
-    def build(self, input_shape: Any) -> None:
-        """Builds the backbone for inputs of a shape, or of a structure of shapes."""
-        if not self.backbone.built:
-            inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
-            with self._variables_scope():
-                self.compute_output_spec(inputs)
-
-    def build_from_config(self, config: Any) -> None:
-        """Builds the backbone as `get_build_config` described."""
-        super().build_from_config(config)
-        self.built = self.backbone.built
-
-    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
-        """Returns the backbone's output."""
-        if training:
-            model_checks.warn_if_inner(self)
-        model_checks.check_preprocessed(self.backbone, inputs)
-        outputs = self.backbone(inputs, training=training)
-        return model_checks.check_output(outputs, self.backbone)
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training as `keras.Model.compile` does, and infers the likelihood."""
         try:
@@ -415,10 +338,6 @@ class FisherPenaltyModel(backend.Trainer):
         if self._evaluating:
             return [metric for metric in metrics if metric is not self._penalty_metric]
         return metrics
-
-    def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Exports the backbone, which is all that inference needs."""
-        return self.backbone.export(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import activations, layers, ops
 
-from tests import backend
+from tests import reference
 
 BATCH, CLASSES = 3, 3
 
@@ -117,7 +117,7 @@ def _image(make, **options):
     return Case(make, IMAGE, before="sigmoid", **options)
 
 
-_ON_TENSORFLOW, _ON_JAX = not backend.IS_JAX, backend.IS_JAX
+_ON_TENSORFLOW, _ON_JAX = not reference.IS_JAX, reference.IS_JAX
 _UNIT = {"value_range": (0.0, 1.0)}
 
 CASES = {
@@ -355,14 +355,14 @@ REFUSED_BY_TENSORFLOW = {
     "RandomZoom": "ImageProjectiveTransformV3",
     "activations.softsign": "SoftsignGrad",
 }
-REFUSED = {} if backend.IS_JAX else REFUSED_BY_TENSORFLOW
+REFUSED = {} if reference.IS_JAX else REFUSED_BY_TENSORFLOW
 
 # What JAX cannot compile, as the differences here are, with the reason.
 _NOT_COMPILED_BY_JAX = {
     "RandomCrop": "its slices have bounds that are drawn",
     "RandomElasticTransform": "fails in a plain `fit` too",
 }
-NOT_COMPILED = _NOT_COMPILED_BY_JAX if backend.IS_JAX else {}
+NOT_COMPILED = _NOT_COMPILED_BY_JAX if reference.IS_JAX else {}
 
 # A `Lambda`, as the output of some is smaller than their input.
 ACTIVATIONS = {

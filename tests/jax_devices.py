@@ -1,4 +1,4 @@
-"""Trains on virtual CPU devices and on one, and prints what differs; run by test_jax.py."""
+"""Trains on virtual CPU devices and on one, and prints what differs; run by test_agreement.py."""
 
 import contextlib
 import json

@@ -8,7 +8,7 @@ from keras import layers
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Categorical
-from tests import backend
+from tests import reference
 
 BATCH, CLASSES = 6, 3
 
@@ -117,7 +117,7 @@ NETS = {
     "subclassed": Subclassed,
     "dropout": dropout,
 }
-if not backend.IS_JAX:
+if not reference.IS_JAX:
     NETS["synchronized_cnn"] = functools.partial(batch_norm_cnn, synchronized=True)
 
 
@@ -219,7 +219,7 @@ def penalty_and_gradient(name, optimizer=None, **arguments):
     plain.compile(keras.optimizers.SGD(1.0), loss())
     batch = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs(name))
     for model in (plain, penalised):
-        model.run_eagerly = not backend.IS_JAX  # a single step: quicker than to trace it
+        model.run_eagerly = not reference.IS_JAX  # a single step: quicker than to trace it
         logs = model.train_on_batch(batch, labels(), return_dict=True)
     weights, weights_penalised = flat(plain.trainable_weights), flat(penalised.trainable_weights)
     return float(logs["penalty"]), weights - weights_penalised

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 from tests.every_layer import (
     ACTIVATIONS,
     BATCH,
@@ -34,7 +34,7 @@ def slow_unless_quick(name, penalty):
     """JAX compiles each case, for seconds; augmentation and loops over time take long anywhere."""
     case = ALL[name]
     is_long = case.before == "sigmoid" or any(part in name for part in LOOPS)
-    is_quick = penalty == "gp" and not is_long and not backend.IS_JAX
+    is_quick = penalty == "gp" and not is_long and not reference.IS_JAX
     return () if is_quick else pytest.mark.slow
 
 
@@ -53,9 +53,9 @@ def differences(case, penalty):
         return compiled_loss()(LABELS, model(inputs, training=True))
 
     if penalty == "gp_x":
-        gradient = backend.differentiated_at(loss, [x], model.variables)
+        gradient = reference.differentiated_at(loss, [x], model.variables)
     else:
-        gradient = backend.differentiated(lambda: loss(x), model.trainable_weights)
+        gradient = reference.differentiated(lambda: loss(x), model.trainable_weights)
 
     def at(shift):
         for variable, value in state:  # the same draws
@@ -81,7 +81,7 @@ def slope(function, step):
 def penalty_and_gradient(case, penalty):
     """The penalty and its kept gradient, of a step that goes nowhere."""
     model = kf.FisherPenaltyModel(case.model(), 1.0, penalty=penalty)
-    eager = not backend.IS_JAX and not case.in_graph
+    eager = not reference.IS_JAX and not case.in_graph
     model.compile(keras.optimizers.SGD(0.0), compiled_loss(), run_eagerly=eager)
     logs = model.train_on_batch(case.inputs(), LABELS, return_dict=True)
     return logs["penalty"], nets.flat(model._state.gradients)
@@ -111,7 +111,7 @@ def test_exact_gradient_agrees_with_central_differences(name, penalty):
         with pytest.raises(NotImplementedError, match=REFUSED[name]):
             penalty_and_gradient(case, penalty)
         return
-    if case.is_opaque and penalty == "gp_x" and not backend.IS_JAX:
+    if case.is_opaque and penalty == "gp_x" and not reference.IS_JAX:
         with pytest.raises(ValueError, match=r"outputs that depend on .* inputs for 'gp_x'"):
             penalty_and_gradient(case, penalty)
         return
@@ -130,7 +130,7 @@ def test_augmentation_that_is_refused_behind_weights_is_exact_before_them(name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_fisher_trace_of_given_labels_is_that_of_the_loop(name, request):
     case = ALL[name]
-    if not backend.IS_JAX and not case.in_graph:
+    if not reference.IS_JAX and not case.in_graph:
         request.getfixturevalue("eagerly")
     model, x = case.model(), case.inputs()
     model.compile("sgd", compiled_loss())

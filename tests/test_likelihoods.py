@@ -8,7 +8,7 @@ from keras import losses, ops
 
 from keras_fisher import likelihoods
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
-from tests import backend
+from tests import reference
 
 DRAWS = 20_000
 # Chi-square's 99.9th percentile, by degrees of freedom.
@@ -106,7 +106,7 @@ def test_probabilities_that_do_not_sum_to_one_are_divided_as_in_kerass_loss(loss
     kerass = loss.call(ops.convert_to_tensor(labels), ops.convert_to_tensor(outputs))
     np.testing.assert_allclose(nll, kerass, rtol=1e-5)
     by_nll, by_loss = (
-        backend.gradients_at(lambda at, f=f: ops.sum(f(labels, at)), [outputs])[0]
+        reference.gradients_at(lambda at, f=f: ops.sum(f(labels, at)), [outputs])[0]
         for f in (likelihoods.from_loss(loss).observation_nll, loss.call)
     )
     np.testing.assert_allclose(by_nll, by_loss, rtol=1e-5, atol=1e-6)
@@ -190,7 +190,7 @@ def test_half_precision_outputs_give_float32_nll(likelihood, dtype):
 
 def scores(likelihood, labels, outputs):
     """Gradients of the negative log-likelihoods by the outputs; shape of the outputs."""
-    [found] = backend.gradients_at(
+    [found] = reference.gradients_at(
         lambda at: ops.sum(likelihood.observation_nll(labels, at)), [outputs]
     )
     return found
@@ -268,7 +268,7 @@ def test_the_outcomes_of_bits_have_probabilities_where_the_outputs_are_none():
 
 @pytest.mark.parametrize("likelihood", [Categorical(), Bernoulli(), Gaussian()])
 def test_an_outcome_may_be_chosen_by_a_tensor(likelihood):
-    chosen = backend.compiled(lambda k: likelihood.outcome(k, TIMED_LOGITS))
+    chosen = reference.compiled(lambda k: likelihood.outcome(k, TIMED_LOGITS))
     last = likelihood.num_outcomes(TIMED_LOGITS) - 1
     for found, exact in zip(
         chosen(ops.convert_to_tensor(last)), likelihood.outcome(last, TIMED_LOGITS), strict=True
@@ -383,7 +383,7 @@ def test_labels_are_drawn_afresh_by_each_call_and_again_by_the_same_seed(likelih
     np.testing.assert_array_equal(first, likelihood.sample(outputs, same))
 
 
-@pytest.mark.parametrize("compile_function", [lambda f: f, backend.compiled])
+@pytest.mark.parametrize("compile_function", [lambda f: f, reference.compiled])
 def test_a_certain_prediction_is_always_drawn(compile_function):
     outputs = np.array([[-1e4, 1e4, -1e4]] * 1000, "float32")
     seed = keras.random.SeedGenerator(0)

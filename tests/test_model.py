@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from keras_fisher import FisherPenaltyModel
-from tests import backend, nets
+from tests import nets, reference
 
 MODES = [
     {"gradient": "exact"},
@@ -236,7 +236,7 @@ def test_steps_in_between_use_the_kept_gradient():
     net, x, y = model.backbone, nets.inputs("dense"), nets.labels()
     kept = []
     for _ in range(12):
-        gradient = nets.flat(backend.gradients(lambda: nets.loss()(y, net(x)), net.weights))
+        gradient = nets.flat(reference.gradients(lambda: nets.loss()(y, net(x)), net.weights))
         before = nets.flat(net.weights)
         step(model)
         kept.append(((before - nets.flat(net.weights)) / 0.1 - gradient) / 0.5)
@@ -307,7 +307,7 @@ def test_forward_passes_of_a_step(arguments, calls):
         before = layer.count
         step(model)
         counted.append(layer.count - before)
-    is_traced = backend.IS_JAX and "micro_batch_size" in arguments  # once for all parts
+    is_traced = reference.IS_JAX and "micro_batch_size" in arguments  # once for all parts
     assert counted == ([3, 1, 3] if is_traced else calls)
 
 
@@ -382,7 +382,7 @@ def test_frozen_layers_neither_move_nor_count():
     x, y = nets.inputs("dense"), nets.labels()
 
     def squared_norm(weights):
-        found = backend.gradients(lambda: nets.loss()(y, net(x)), weights)
+        found = reference.gradients(lambda: nets.loss()(y, net(x)), weights)
         return np.sum(nets.flat(found) ** 2)
 
     model = FisherPenaltyModel(net, alpha=0.5, penalty="gp")
@@ -564,7 +564,7 @@ def test_an_optional_input_may_be_left_out():
         assert logs["penalty"][0] > 0
 
 
-@backend.tensorflow_only  # JAX always compiles
+@reference.tensorflow_only  # JAX always compiles
 def test_eager_steps_may_use_python_on_their_numbers():
     class InPython(keras.Model):
         def __init__(self):
@@ -592,7 +592,7 @@ def test_options_that_a_traced_step_would_ignore_cannot_be_set():
             setattr(model, option, "other")
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_export_gives_the_backbone(tmp_path):
     model = nets.compiled("dense")
     x = nets.inputs("dense")

@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
-from tests import backend, nets
+from tests import nets, reference
 
 tf = pytest.importorskip("tensorflow")
 
@@ -202,7 +202,7 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_before_the_first_s
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
 
-@backend.tensorflow_only  # with JAX the loss is NaN: test_non_finite_guard.py
+@reference.tensorflow_only  # with JAX the loss is NaN: test_non_finite_guard.py
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize("label", [-1, nets.CLASSES])
 def test_a_data_set_with_a_label_outside_the_classes_is_refused(label, alpha):
@@ -250,7 +250,7 @@ def test_labels_of_any_type_of_number_train_the_same(dtype):
 def test_a_batch_with_a_fractional_label_is_refused_or_gives_no_finite_loss():
     model = nets.compiled("dense")
     y = nets.labels() + np.float32(0.5)
-    if not backend.IS_JAX:
+    if not reference.IS_JAX:
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"`y` must .*whole numbers"):
             model.train_on_batch(DATA[0], y)
     else:
@@ -274,7 +274,7 @@ def test_labels_that_are_strings_are_refused_by_name(kind, name):
             model.fit(x, y, verbose=0)
 
 
-@backend.tensorflow_only  # JAX has no strings
+@reference.tensorflow_only  # JAX has no strings
 def test_a_data_set_of_labels_that_are_strings_is_refused_by_name():
     data = tf.data.Dataset.from_tensors((DATA[0], nets.labels().astype(str)))
     with pytest.raises(ValueError, match=r"`y` must hold numbers.*Received: .*string"):
@@ -316,7 +316,7 @@ def test_strings_for_a_task_with_a_preprocessor_are_refused(kind):
         model.fit(RAW[kind], *y, verbose=0)
     data = model.backbone.preprocessor(TEXTS, nets.labels())
     assert np.isfinite(model.fit(*data, verbose=0).history["loss"][0])
-    assert np.isfinite(model.fit(backend.batches(*data, 3), verbose=0).history["loss"][0])
+    assert np.isfinite(model.fit(reference.batches(*data, 3), verbose=0).history["loss"][0])
 
 
 def test_a_preprocessor_that_is_not_applied_is_reported(caplog):
@@ -328,7 +328,7 @@ def test_a_preprocessor_that_is_not_applied_is_reported(caplog):
     assert "is not applied" in caplog.text
 
 
-@backend.tensorflow_only  # JAX has no strings
+@reference.tensorflow_only  # JAX has no strings
 def test_a_model_that_takes_strings_trains_on_them():
     vectorize = layers.TextVectorization(vocabulary=["a", "bc", "def"], output_sequence_length=2)
     inputs = keras.Input((1,), dtype="string")
@@ -398,7 +398,7 @@ def test_a_likelihood_may_accept_labels_outside_the_classes():
     assert np.isfinite(model.fit(nets.inputs("dense"), y, verbose=0).history["loss"][0])
 
 
-@backend.tensorflow_only  # with JAX it is 0
+@reference.tensorflow_only  # with JAX it is 0
 def test_inputs_that_the_output_does_not_depend_on_have_no_gradient_norm():
     net = keras.Sequential([keras.Input((3,)), layers.Embedding(4, 2), layers.Flatten()])
     net.add(layers.Dense(nets.CLASSES))
@@ -424,7 +424,7 @@ CHANGES = {
 }
 
 
-@backend.jax_only  # with TensorFlow, as in Keras, training takes the weights of the last `compile`
+@reference.jax_only  # with TensorFlow, as in Keras, the weights of the last `compile` are trained
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("train", ["fit", "train_on_batch"])
 def test_changing_what_is_trained_asks_for_another_compile(change, train):
@@ -441,7 +441,7 @@ def test_changing_what_is_trained_asks_for_another_compile(change, train):
     getattr(model, train)(*DATA)
 
 
-@backend.jax_only
+@reference.jax_only
 def test_adapting_a_frozen_layer_asks_for_none():
     def trained(adapted):
         model = nets.compiled("dense", alpha=0.0)

@@ -1,5 +1,7 @@
 """Saving, loading and resuming a `FisherPenaltyModel`."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import keras_fisher
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Gaussian
 from keras_fisher.penalties import Penalty
-from tests import backend, nets
+from tests import nets, reference
 
 OPTIMIZERS = {
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
@@ -269,7 +271,7 @@ def test_a_kept_gradient_of_other_weights_of_the_same_shape_is_recomputed(tmp_pa
     assert kept != train(model, 3, 4)
 
 
-@backend.tensorflow_only  # with JAX, Keras refuses that
+@reference.tensorflow_only  # with JAX, Keras refuses that
 def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_path):
     model = new_model("momentum")
     x, y = nets.inputs("dense"), nets.labels()
@@ -316,7 +318,7 @@ def test_weights_loaded_in_part_leave_no_gradient_of_the_model_that_was_saved(
 
     net, x, y = model.backbone, nets.inputs("dense", seed=3), nets.labels(seed=103)
     weights = net.trainable_weights
-    gradients = backend.differentiated(lambda: nets.loss()(y, net(x)), weights)
+    gradients = reference.differentiated(lambda: nets.loss()(y, net(x)), weights)
     at, gradient = [nets.array(w) for w in weights], gradients()
 
     def gradient_along(step):
@@ -330,3 +332,18 @@ def test_weights_loaded_in_part_leave_no_gradient_of_the_model_that_was_saved(
     train(model, 3, 4)
     kept = (nets.flat(at) - nets.flat(weights) - nets.flat(gradient)) / 0.5
     np.testing.assert_allclose(kept, expected, rtol=1e-6, atol=1e-8)
+
+
+SAVED = pathlib.Path(__file__).parent / "saved_models"
+
+
+@reference.tensorflow_only  # whose random numbers they were trained with
+@pytest.mark.parametrize("name", ["batch_norm_cnn", "scheduled_share"])
+def test_a_model_saved_by_version_0_1_0_loads_and_resumes(name):
+    """The file was saved after one epoch; the arrays hold the weights after a second one."""
+    model = keras.models.load_model(SAVED / f"{name}.keras")
+    after = np.load(SAVED / f"{name}.npz")
+    model.fit(after["x"], after["y"], batch_size=5, shuffle=False, verbose=0)
+    for index, weight in enumerate(model.get_weights()):
+        np.testing.assert_allclose(weight, after[f"weight_{index}"], rtol=1e-4, atol=1e-6)
+    assert float(model.get_metrics_result()["penalty"]) == pytest.approx(after["penalty"], rel=1e-4)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import keras_fisher as kf
 from keras_fisher import tuning
-from tests import backend, nets
+from tests import nets, reference
 from tests.bad_input.cases import cases
 
 CASES_OF_EACH = 10
@@ -76,7 +76,7 @@ CALLS = {
     kf.data.load: {"name": "digits"},
     kf.data.load_arrays: {"name": "digits", "validation_size": 10, "num_train": 10, "seed": 0},
     kf.data.mixup: {
-        "dataset": backend.batches(X, Y, 4),
+        "dataset": reference.batches(X, Y, 4),
         "beta": 1.0,
         "seed": 0,
         "num_classes": 3,

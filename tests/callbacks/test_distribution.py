@@ -1,6 +1,6 @@
 """Measuring under a strategy of several replicas."""
 
-from tests import backend
+from tests import reference
 from tests.processes import printed, start
 
 # Two strategies in one process disturb each other, and devices can be split only at the start.
@@ -38,7 +38,7 @@ print(fit.history["fisher_trace"][-1], fit.history["early_fisher_trace"][-1], ag
 """
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_two_replicas_measure_what_one_device_does():
     output = printed(start("-c", SCRIPT))
     trace, early, alone = map(float, output.split()[-3:])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 
 X, Y = nets.inputs("dense", batch=24), nets.labels(batch=24)
 
@@ -117,7 +117,7 @@ def test_refuses_a_training_that_reports_no_loss():
     class Silent(keras.Sequential):
         def train_step(self, *given):
             logs = {"score": 0.0}
-            return (logs, given[0]) if backend.IS_JAX else logs
+            return (logs, given[0]) if reference.IS_JAX else logs
 
     model = Silent(nets.build("dense").layers)
     model.compile("sgd", nets.loss(), run_eagerly=True)

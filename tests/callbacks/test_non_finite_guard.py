@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_fisher as kf
 from keras_fisher.callbacks import NonFiniteGuard
-from tests import backend, nets
+from tests import nets, reference
 
 BATCH = 8
 WHAT = {
@@ -88,7 +88,7 @@ def test_a_penalty_that_becomes_infinite_is_told_while_the_loss_is_finite(caplog
     assert message.endswith("gradient='finite_difference' takes none.")
 
 
-@backend.jax_only  # TensorFlow's function has a second derivative there
+@reference.jax_only  # TensorFlow's function has a second derivative there
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
 def test_a_difference_is_finite_where_a_second_derivative_is_nan(caplog, gradient):
     hidden = keras.layers.Dense(4, activation="relu"), keras.layers.UnitNormalization()
@@ -161,13 +161,13 @@ def test_an_interrupted_skipping_fit_does_not_skip_on():
     assert np.isnan(model.get_weights()[0]).all()
 
 
-@backend.jax_only  # whose steps cannot fail
+@reference.jax_only  # whose steps cannot fail
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_outside_the_classes_makes_the_loss_nan(caplog, label, alpha):
     x, y = examples(BATCH)
     y[4] = label
-    model_of(alpha=alpha).fit(backend.batches(x, y, BATCH), verbose=0)
+    model_of(alpha=alpha).fit(reference.batches(x, y, BATCH), verbose=0)
     assert WHAT["loss"] in warnings_of(caplog)[0]
 
 

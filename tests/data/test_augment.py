@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from keras_fisher.data import flip_and_crop
-from tests import backend
+from tests import reference
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 # Every pixel has its own value and none is zero, so a result tells where it was cut.
 IMAGE = np.arange(1, 1 + 6 * 5 * 2, dtype="float32").reshape(6, 5, 2)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_fisher.data import load, load_arrays
-from tests import backend
+from tests import reference
 from tests.processes import printed, start
 
 STEPS = 5
@@ -125,7 +125,7 @@ class Witness(keras.Model):
         return {"loss": 0.0}
 
 
-@backend.tensorflow_only  # a step of its own, as the witness has, is JAX's in another form
+@reference.tensorflow_only  # a step of its own, as the witness has, is JAX's in another form
 def test_fit_trains_on_the_batches_from_the_first_on():
     data = digits()
     model = Witness()

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, load, sources
 from keras_fisher.data import tensorflow_imagenet as imagenet
-from tests import backend
+from tests import reference
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from keras_fisher.data import mixup
-from tests import backend
+from tests import reference
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 NUM_CLASSES = 5
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_fisher.data import Normalisation, training_batches
-from tests import backend
+from tests import reference
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 N, BATCH_SIZE, STEPS = 22, 4, 6
 X = np.random.default_rng(0).normal(size=(N, 8, 8, 3)).astype("float32")

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from keras_fisher.data import arrays, load, load_arrays, sources
-from tests import backend
+from tests import reference
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 # Images, classes, images held out, and those that training and test images are known to share.
 SETS = {

@@ -9,10 +9,10 @@ import urllib.request
 import pytest
 
 from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, load, load_arrays
-from tests import backend
+from tests import reference
 from tests.data.fakes import change, unreachable, write_cifar10
 
-pytestmark = backend.tensorflow_only  # with JAX sets are read from arrays: test_saved.py
+pytestmark = reference.tensorflow_only  # with JAX sets are read from arrays: test_saved.py
 
 
 @pytest.mark.parametrize("name", ["cifar100", "tiny_imagenet32"])

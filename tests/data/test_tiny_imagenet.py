@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_fisher.data import load, load_arrays, sources
-from tests import backend
+from tests import reference
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -97,7 +97,7 @@ def test_pixels_are_means_of_four():
     assert abs(small - expected).max() <= 3
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_it_loads_with_nothing_held_out_and_tests_on_the_validation_images(folder, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     data = load("tiny_imagenet32", batch_size=100)

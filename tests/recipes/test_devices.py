@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from experiment import command
 
-from tests import backend
+from tests import reference
 from tests.processes import configurations, printed, start
 from tests.recipes.tiny import OPTIONS
 
@@ -19,7 +19,7 @@ def finished(out):
     return json.loads(path.read_text())
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_two_workers_write_once_what_one_device_would(tmp_path):
     command.main(noisy_cifar100.RECIPE, [*ARGUMENTS, "--out", str(tmp_path / "one")])
     options = [*ARGUMENTS, "--distribute", "multiworker", "--out", tmp_path / "two"]
@@ -35,7 +35,7 @@ def test_two_workers_write_once_what_one_device_would(tmp_path):
     assert found["final"]["test_accuracy"] == expected["final"]["test_accuracy"]
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 @pytest.mark.parametrize("config", [None, "{}", "host0:12345"])
 def test_workers_need_to_know_each_other(config, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)

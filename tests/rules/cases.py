@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from keras_fisher.zoo.skip_init import SkipInitScale
-from tests.per_example.loop import normal, randomise
+from tests.traces.per_example.loop import normal, randomise
 
 
 class Case(NamedTuple):

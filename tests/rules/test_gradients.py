@@ -8,9 +8,9 @@ from keras import layers
 from keras_fisher import rules
 from keras_fisher.rules import gradients
 from keras_fisher.traces.per_example import SquaredGradientNorms
-from tests import backend
-from tests.per_example.loop import half_squares, normal, randomise
+from tests import reference
 from tests.rules import portable
+from tests.traces.per_example.loop import half_squares, normal, randomise
 
 # Of left and right: one number of positions and few, as many, and many; in groups and not.
 FACTORS = [
@@ -88,7 +88,7 @@ def test_rules_give_gradients_in_the_layout_of_the_weight(name):
         found = rules.find(layer)(layer, x, keras.ops.convert_to_tensor(g))
         assert {weight.path for weight, _ in found} == {w.path for w in layer.trainable_weights}
         for i in range(2):
-            expected = backend.gradients(
+            expected = reference.gradients(
                 lambda i=i: keras.ops.sum(layer(x[i : i + 1]) * g[i]), [w for w, _ in found]
             )
             for (_, gradient), one in zip(found, expected, strict=True):

@@ -9,7 +9,7 @@ from keras import layers, ops
 
 from keras_fisher import rules
 from keras_fisher.rules import registry
-from tests.per_example import loop
+from tests.traces.per_example import loop
 
 pytestmark = pytest.mark.usefixtures("float64", "own_registry")
 

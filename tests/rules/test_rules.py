@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.per_example import loop
 from tests.rules import cases, portable
+from tests.traces.per_example import loop
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend
+from tests import reference
 
 MODELS, SETTLED, ALLOWED = 100, 10, 50  # the last in MiB
 STATM = pathlib.Path("/proc/self/statm")  # Linux alone has it
@@ -35,7 +35,7 @@ def train_one():
     model.fit(x, y, validation_data=(x, y), verbose=0)
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 @pytest.mark.slow
 @pytest.mark.skipif(not STATM.exists(), reason="a measurement of Linux")
 def test_a_hundred_models_take_no_more_memory_than_ten():

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
-from tests import backend, nets
+from tests import nets, reference
 
 
 class Head:
@@ -117,7 +117,7 @@ def gradient(net, x, y, loss=None):
     def value():
         return (loss or nets.loss())(y, net(x, training=False))
 
-    return [np.ravel(g) for g in backend.gradients(value, net.trainable_weights)]
+    return [np.ravel(g) for g in reference.gradients(value, net.trainable_weights)]
 
 
 def squares(net, x, y, batch_size=1, loss=None):
@@ -150,7 +150,7 @@ def full_hessian(net, x, y):
     def gradient_at(values):
         for weight, part in zip(weights, np.split(values, ends[:-1]), strict=True):
             weight.assign(part.reshape(weight.shape))
-        return nets.flat(backend.gradients(lambda: loss(y, net(x, training=False)), weights))
+        return nets.flat(reference.gradients(lambda: loss(y, net(x, training=False)), weights))
 
     h = 1e-5
     rows = [(gradient_at(start + h * e) - gradient_at(start - h * e)) for e in np.eye(len(start))]

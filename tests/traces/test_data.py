@@ -6,7 +6,7 @@ import pytest
 
 import keras_fisher as kf
 from keras_fisher.traces import FisherTraceMeter, GradientNormMeter
-from tests import backend, nets
+from tests import nets, reference
 from tests.traces.measures import LABELLED, MEASURES
 
 tf = pytest.importorskip("tensorflow")
@@ -237,7 +237,7 @@ def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
 def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
     x = X.copy()
     x[7, 1] = value
-    for data in ((x, Y), backend.batches(x, Y, 5)):
+    for data in ((x, Y), reference.batches(x, Y, 5)):
         with pytest.raises(ValueError, match=r"`data` must hold finite inputs. Received: .*NaN"):
             measure(dense(), data)
 
@@ -278,7 +278,7 @@ def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):
     net, y = nets.build(name), nets.labels()
     net.compile("sgd", nets.loss())
     y[-1] = nets.CLASSES
-    data = backend.batches(nets.inputs(name), y, size=len(y) // 2)
+    data = reference.batches(nets.inputs(name), y, size=len(y) // 2)
     with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2.*Received: .*3"):
         measure(net, data)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 from tests.traces import oracles
 
 
@@ -24,7 +24,7 @@ def test_it_is_the_mean_over_full_mini_batches_of_the_first_examples(
     measured, as_dataset, num_examples, batch_size, count
 ):
     net, x, y = measured
-    data = backend.batches(x, y, 4) if as_dataset else (x, y)
+    data = reference.batches(x, y, 4) if as_dataset else (x, y)
     norm = kf.gradient_norm(net, data, batch_size=4, num_examples=num_examples)
     first = slice(0, num_examples)
     exact = oracles.squares(net, x[first], y[first], batch_size).sum(1) ** 0.5

@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import HessianTraceMeter
-from tests import backend, nets
+from tests import nets, reference
 from tests.traces import oracles
 
 tf = pytest.importorskip("tensorflow")
@@ -133,7 +133,7 @@ def same_probe(monkeypatch, net):
     return [np.ravel(part) for part in z]
 
 
-@backend.tensorflow_only  # whose draws the test takes the place of
+@reference.tensorflow_only  # whose draws the test takes the place of
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "name", ["dense", "subclassed", "group_norm_cnn", "attention", "small, layer_norm"]
@@ -260,7 +260,7 @@ def test_regularisers_are_no_part_of_the_hessian():
     assert values[0] == values[1]
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_an_operation_without_a_second_derivative_is_named():
     net = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softsign")])
     net.compile("sgd", nets.loss())

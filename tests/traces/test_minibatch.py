@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import MinibatchFisherTraceMeter
-from tests import backend, nets
+from tests import nets, reference
 from tests.traces import oracles
 
 
@@ -20,7 +20,7 @@ def problem(batch):
 @pytest.mark.parametrize("as_dataset", [False, True])
 def test_given_labels_give_the_mean_over_full_mini_batches(as_dataset):
     net, x, y = problem(batch=22)
-    data = backend.batches(x, y, 4) if as_dataset else (x, y)
+    data = reference.batches(x, y, 4) if as_dataset else (x, y)
     trace = kf.minibatch_fisher_trace(net, data, labels="given", batch_size=4, by_layer=True)
     exact = oracles.squares(net, x, y, batch_size=4)
     assert trace.count == len(exact) == 5

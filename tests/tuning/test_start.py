@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend
+from tests import reference
 
 X = np.array([[1.0], [2.0], [-1.0], [0.5]], "float32")
 Y = np.array([[3.0], [1.0], [0.0], [2.0]], "float32")
@@ -57,7 +57,7 @@ def test_the_model_is_left_as_it_was():
 def test_a_dataset_is_measured_on_its_own_mini_batches():
     arguments = {"penalty": "gp", "num_batches": 2}
     expected = kf.tuning.alpha_range(line(), (X, Y), batch_size=2, **arguments)
-    assert kf.tuning.alpha_range(line(), backend.batches(X, Y, 2), **arguments) == expected
+    assert kf.tuning.alpha_range(line(), reference.batches(X, Y, 2), **arguments) == expected
 
 
 def test_a_loss_without_a_gradient_is_no_place_to_begin():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_fisher import zoo
-from tests import backend
+from tests import reference
 
 # Each is called with what differs from the default: `FULL["resnet-56"](seed=0)`.
 FULL = {
@@ -60,7 +60,7 @@ def gradient_norms(model, x):
     """The norm of the gradient of cross-entropy by each trainable weight, by the weight's path."""
     labels = np.arange(len(x)) % model.output_shape[-1]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    found = backend.gradients(
+    found = reference.gradients(
         lambda: loss(labels, model(x, training=True)), model.trainable_weights
     )
     paths = [weight.path for weight in model.trainable_weights]

@@ -4,7 +4,7 @@ import pytest
 from keras import layers
 
 from keras_fisher.zoo.fixup import FixupBias, FixupScale, fixup_normal
-from tests.per_example import loop
+from tests.traces.per_example import loop
 
 
 # L^(-1 / (2m - 2)) for L branches of m layers: m = 2 gives L^(-1/2), m = 3 gives L^(-1/4).

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_fisher.zoo.weight_norm import WeightNormConv2D, WeightNormDense, norm_preserving_gain
-from tests.per_example import loop
+from tests.traces.per_example import loop
 
 
 def scattered(low=0.5, high=2.0):

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from keras_fisher import rules
 from keras_fisher.traces.per_example import SquaredGradientNorms
-from tests.per_example.loop import half_squares, logged, loop, measured, relative_error
+from tests.traces.per_example.loop import half_squares, logged, loop, measured, relative_error
 
 X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 

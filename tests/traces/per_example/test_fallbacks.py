@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tests import backend
-from tests.per_example import loop
+from tests import reference
 from tests.rules import cases
+from tests.traces.per_example import loop
 
 tf = pytest.importorskip("tensorflow")
 
@@ -190,7 +190,7 @@ MODELS = {
     "map-over-time": (InMapOverTime, "layers with weights are called inside a loop or a branch"),
     "map-over-examples": (InMapOverExamples, "layer 'dense' has outputs whose first axis|a loop"),
 }
-if not backend.IS_JAX:  # which knows every size, and has no functions of TensorFlow
+if not reference.IS_JAX:  # which knows every size, and has no functions of TensorFlow
     LAYERS["unknown-sizes"] = (Unshaped, ["Dense"])
     MODELS["function"] = (InFunction, MODELS["loop"][1])
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 
 BATCH, TIME = 4, 5
 LENGTHS = np.array([5, 2, 0, 3])  # the third example is padding altogether
@@ -71,8 +71,8 @@ def gradient_of_data(form, rows, wrt):
         return nets.loss()(y[:rows][kept], outputs[kept])
 
     if wrt == "inputs":
-        return nets.flat(backend.gradients_at(value, [x[:rows]]))
-    return nets.flat(backend.gradients(lambda: value(x[:rows]), model.trainable_weights))
+        return nets.flat(reference.gradients_at(value, [x[:rows]]))
+    return nets.flat(reference.gradients(lambda: value(x[:rows]), model.trainable_weights))
 
 
 WAYS = {
@@ -103,7 +103,7 @@ def test_the_penalty_is_that_of_the_data_alone(form, penalty, way, gradient):
     model = kf.FisherPenaltyModel(
         net(form == "mask"), penalty=penalty, gradient=gradient, **WAYS[way]
     )
-    model.compile(keras.optimizers.SGD(0.0), loss(form), run_eagerly=not backend.IS_JAX)
+    model.compile(keras.optimizers.SGD(0.0), loss(form), run_eagerly=not reference.IS_JAX)
     logs = model.train_on_batch(x, y, weight, return_dict=True)
     assert logs["penalty"] == pytest.approx(expected, rel=1e-6)
 
@@ -112,7 +112,7 @@ def kept_gradient(form, labels, **arguments):
     x, y, weight = examples(form)
     y = np.where(PRESENT, y, labels)
     model = kf.FisherPenaltyModel(net(form == "mask"), penalty="gp", **arguments)
-    model.compile(keras.optimizers.SGD(0.0), loss(form), run_eagerly=not backend.IS_JAX)
+    model.compile(keras.optimizers.SGD(0.0), loss(form), run_eagerly=not reference.IS_JAX)
     model.train_on_batch(x, y, weight)
     return nets.flat(model._state.gradients)
 
@@ -127,7 +127,7 @@ def test_fractional_weights_leave_the_penalty_alone():
     def penalty(weight):
         x, y, _ = examples("weight")
         model = kf.FisherPenaltyModel(net(), penalty="gp")
-        model.compile(keras.optimizers.SGD(0.0), loss("weight"), run_eagerly=not backend.IS_JAX)
+        model.compile(keras.optimizers.SGD(0.0), loss("weight"), run_eagerly=not reference.IS_JAX)
         return model.train_on_batch(x, y, weight, return_dict=True)["penalty"]
 
     assert penalty(np.full((BATCH, TIME), 0.3)) == pytest.approx(penalty(None), rel=1e-6)
@@ -173,7 +173,7 @@ def test_traces_are_those_of_the_data_alone(form, trace):
         parts = [PRESENT & (np.arange(BATCH) // 2 == i)[:, None] for i in range(2)]
         values = []
         for part in parts:
-            gradients = backend.gradients(
+            gradients = reference.gradients(
                 lambda part=part: nets.loss()(y[part], model(x)[part]), model.trainable_weights
             )
             values.append(np.linalg.norm(nets.flat(gradients)))

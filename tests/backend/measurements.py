@@ -1,6 +1,6 @@
 """Penalties, their gradients and traces of the same weights, batch and labels, as JSON.
 
-Run with each backend by test_jax.py.
+Run with each backend by test_agreement.py.
 """
 
 import json
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 
 CASES = {
     f"{penalty}, {name}": (name, penalty)
@@ -44,7 +44,7 @@ def step(name, penalty):
     net = with_same_weights(nets.build(name))
     model = kf.FisherPenaltyModel(net, 1.0, penalty=penalty, likelihood=nets.HeldLabels())
     # A single step: TensorFlow takes it quicker than it traces it.
-    model.compile(keras.optimizers.SGD(1.0), nets.loss(), run_eagerly=not backend.IS_JAX)
+    model.compile(keras.optimizers.SGD(1.0), nets.loss(), run_eagerly=not reference.IS_JAX)
     logs = model.train_on_batch(nets.inputs(name), nets.labels(), return_dict=True)
     return [*nets.flat(net.weights).tolist(), float(logs["penalty"])]
 

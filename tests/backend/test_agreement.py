@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests import both_backends, jax_devices
+from tests import jax_devices
+from tests.backend import measurements
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("jax", "tensorflow"))), reason="needs both backends"
@@ -33,10 +34,10 @@ def printed(module, **environment):
 
 @functools.cache
 def results_of(backend):
-    return printed("tests.both_backends", KERAS_BACKEND=backend, XLA_FLAGS=QUICKLY)
+    return printed("tests.backend.measurements", KERAS_BACKEND=backend, XLA_FLAGS=QUICKLY)
 
 
-@pytest.mark.parametrize("what", both_backends.NAMES)
+@pytest.mark.parametrize("what", measurements.NAMES)
 def test_both_backends_compute_the_same(what):
     ours, expected = (np.array(results_of(backend)[what]) for backend in ("jax", "tensorflow"))
     assert ours.shape == expected.shape

@@ -7,8 +7,8 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher import zoo
-from tests import backend
-from tests.per_example import loop
+from tests import reference
+from tests.traces.per_example import loop
 
 CLASSES, EXAMPLES = 3, 3
 
@@ -82,7 +82,7 @@ def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
     assert trace.layers == pytest.approx(by_layer, rel=1e-10)
 
 
-@backend.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
+@reference.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
 @pytest.mark.usefixtures("float64")
 def test_probabilities_have_the_trace_of_their_logits():
     traces = []

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from keras_fisher.traces.per_example import SquaredGradientNorms, norms
-from tests.per_example import loop
+from tests.traces.per_example import loop
 
 BATCH = 11
 

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces.per_example import SquaredGradientNorms
-from tests.per_example import loop
+from tests.traces.per_example import loop
 
 
 class Restless(layers.Layer):

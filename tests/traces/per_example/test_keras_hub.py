@@ -11,15 +11,15 @@ import pytest
 from keras import ops
 
 import keras_fisher as kf
-from tests import backend, nets
-from tests.per_example import loop
+from tests import nets, reference
+from tests.traces.per_example import loop
 
 hub = pytest.importorskip("keras_hub")
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXAMPLES, TIME, VOCABULARY = 5, 6, 7
 # JAX computes the softmax of attention in float32: a difference over less would be of its rounding.
-STEP, TOLERANCE = (1e-3, 1e-3) if backend.IS_JAX else (1e-5, 1e-5)
+STEP, TOLERANCE = (1e-3, 1e-3) if reference.IS_JAX else (1e-5, 1e-5)
 SIZES = {"num_layers": 1, "num_heads": 2, "hidden_dim": 4, "dropout": 0.0}
 TEXT = {**SIZES, "vocabulary_size": VOCABULARY, "intermediate_dim": 5, "max_sequence_length": 8}
 
@@ -99,7 +99,7 @@ def flat_gradient(model, x, y):
     def mean():
         return nets.loss()(y, model(x, training=True))
 
-    gradient = backend.differentiated(mean, model.trainable_weights)
+    gradient = reference.differentiated(mean, model.trainable_weights)
     return lambda: nets.flat(gradient())
 
 
@@ -121,7 +121,7 @@ def test_a_step_with_the_fisher_penalty_goes_down_its_gradient(name):
     by_drawn = flat_gradient(net, x, drawn)
     gradient, squared_norm = by_loss(), np.sum(by_drawn() ** 2)
     model = kf.FisherPenaltyModel(net, 1.0, likelihood=HeldLabels(drawn))
-    model.compile(keras.optimizers.SGD(1e-3), nets.loss(), run_eagerly=not backend.IS_JAX)
+    model.compile(keras.optimizers.SGD(1e-3), nets.loss(), run_eagerly=not reference.IS_JAX)
     before = nets.flat(weights)
     logs = model.train_on_batch(x, y, return_dict=True)
     assert float(logs["penalty"]) == pytest.approx(squared_norm, rel=1e-6)  # a float32 metric

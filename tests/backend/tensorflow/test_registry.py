@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 
 tf = pytest.importorskip("tensorflow")
 from tensorflow.python.framework.func_graph import FuncGraph  # noqa: E402
@@ -18,7 +18,7 @@ from keras_fisher.backend.private_api.tensorflow import (  # noqa: E402
 )
 from keras_fisher.backend.tensorflow.registry import free_with_graphs  # noqa: E402
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 
 
 def kept():

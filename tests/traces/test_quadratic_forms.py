@@ -11,7 +11,7 @@ import keras_fisher as kf
 from keras_fisher import curvature
 from keras_fisher.traces import HessianTraceMeter
 from keras_fisher.utils.messages import warn_once
-from tests import backend, nets
+from tests import nets, reference
 
 tf = pytest.importorskip("tensorflow")
 
@@ -159,7 +159,7 @@ def test_batches_may_be_of_several_sizes():
     assert_same(CASES["conv2d"](), batch_size=3)
 
 
-@backend.tensorflow_only  # JAX has one way
+@reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
     assert_same(chain((2, 3), layers.SimpleRNN(2)))
@@ -197,7 +197,7 @@ def test_bilinear_resizing_bends_as_a_product_with_its_matrix(by_layer):
     assert measured(lambda layer: layer) == pytest.approx(measured(nets.Product), rel=1e-5)
 
 
-@backend.tensorflow_only  # JAX has one way
+@reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_wrong_form_is_noticed(warnings, monkeypatch):
     monkeypatch.setattr(curvature, "_PRODUCTS", (*curvature._PRODUCTS, Squared))
@@ -219,7 +219,7 @@ class Hidden(layers.Layer):
         return inputs + self.scale * self.graph(inputs)
 
 
-@backend.tensorflow_only  # JAX has one way
+@reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_what_shows_only_after_training_is_noticed_then(warnings):
     keras.utils.set_random_seed(1)
@@ -237,7 +237,7 @@ def test_what_shows_only_after_training_is_noticed_then(warnings):
     assert len(warnings.messages) == 1
 
 
-@backend.tensorflow_only  # JAX has one way
+@reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_nan_weights_give_nan_and_cost_no_check_at_every_batch(monkeypatch):
     net = chain((4,), layers.Dense(4))

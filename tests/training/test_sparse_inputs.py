@@ -6,13 +6,13 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from tests import backend, nets
+from tests import nets, reference
 from tests.traces.measures import MEASURES
 
 tf = pytest.importorskip("tensorflow")
 sparse = pytest.importorskip("scipy.sparse")
 
-pytestmark = backend.tensorflow_only
+pytestmark = reference.tensorflow_only
 DENSE = np.random.default_rng(0).binomial(1, 0.4, (6, 5)).astype("float32")
 X, Y = tf.sparse.from_dense(DENSE), nets.labels(6)
 PARTS = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_fisher import FisherPenaltyModel, hessian_trace
-from tests import backend, nets
+from tests import nets, reference
 
 PENALTIES = ("fp", "gp", "gp_x", "gp_r")
 # "gp_r" differs from "fp" in how labels are drawn alone, whatever the net.
@@ -35,9 +35,9 @@ def central_differences(name, labels_seed, wrt, examples):
 
     leaves = keras.tree.flatten(x)
     if wrt == "inputs":
-        gradient = backend.differentiated_at(value_at, leaves, net.variables)
+        gradient = reference.differentiated_at(value_at, leaves, net.variables)
     else:
-        gradient = backend.differentiated(lambda: value_at(*leaves), net.trainable_weights)
+        gradient = reference.differentiated(lambda: value_at(*leaves), net.trainable_weights)
 
     def squared_norm():
         for variable, value in state:  # the same dropout mask
@@ -88,7 +88,7 @@ def test_penalty_batch_size_takes_the_first_examples_alone(name, penalty, gradie
     assert max(errors(name, penalty, examples=3, gradient=gradient)) < 1e-5
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", NORMALISED)
 def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
@@ -111,7 +111,7 @@ def test_finite_difference_agrees_with_exact_in_float32(name, penalty):
     )
     assert value_by_difference == pytest.approx(value, rel=1e-5)
     # Batch normalisation of 6 examples is rougher where XLA joins its operations.
-    bound = 2e-2 if backend.IS_JAX and name == "batch_norm_cnn" else 1e-2
+    bound = 2e-2 if reference.IS_JAX and name == "batch_norm_cnn" else 1e-2
     assert nets.relative_error(by_difference, exact) < bound
 
 
@@ -124,7 +124,7 @@ def test_gp_is_the_squared_norm_of_the_masked_losss_gradient():
     x[0, 2:] = x[3] = 0.0
     y = generator.integers(0, 3, (5, 4))
     loss = nets.loss()(y, net(x, training=True))
-    found = backend.gradients(lambda: nets.loss()(y, net(x, training=True)), net.weights)
+    found = reference.gradients(lambda: nets.loss()(y, net(x, training=True)), net.weights)
     # The fourth of the five examples holds no data: the penalty of a smaller batch.
     expected = np.sum(nets.flat(found) ** 2) * 4 / 5
     model = FisherPenaltyModel(net, penalty="gp")
@@ -146,7 +146,7 @@ def slope_along_gradient(net, x, y):
     """Twice the derivative of the plain gradient along itself, from its values at two points."""
 
     def gradient():
-        return backend.gradients(
+        return reference.gradients(
             lambda: nets.loss()(y, net(x, training=True)), net.trainable_weights
         )
 
@@ -176,7 +176,7 @@ def self_normalising():
 def test_every_forward_pass_sees_the_weights_that_a_layer_assigned_in_the_first(arguments):
     x, y = nets.inputs("dense"), nets.labels()
     # With JAX a difference follows the layer's singular vectors, where it stops the gradient.
-    is_other = backend.IS_JAX and "gradient" in arguments
+    is_other = reference.IS_JAX and "gradient" in arguments
     expected = (slope_along_gradient if is_other else kept_gradient)(self_normalising(), x, y)
     found = kept_gradient(self_normalising(), x, y, **arguments)
     assert nets.relative_error(found, expected) < (1e-5 if is_other else 1e-6)
@@ -216,8 +216,8 @@ def test_a_difference_that_begins_on_a_kink_takes_one_side_of_it(penalty, parts)
     net, x, y = with_units_on_their_kink()
     found = kept_gradient(net, x, y, penalty, gradient="finite_difference", micro_batch_size=parts)
     # The oracle is beside the kink, where the difference takes both of its gradients.
-    by_weights = backend.gradients(lambda: nets.loss()(y, net(x)), net.trainable_weights)
-    by_inputs = backend.gradients_at(lambda x: nets.loss()(y, net(x)), [x])[0]
+    by_weights = reference.gradients(lambda: nets.loss()(y, net(x)), net.trainable_weights)
+    by_inputs = reference.gradients_at(lambda x: nets.loss()(y, net(x)), [x])[0]
     if penalty == "gp":
         for weight, g in zip(net.trainable_weights, by_weights, strict=True):
             weight.assign(weight + 1e-3 * g)
@@ -233,7 +233,7 @@ def test_gp_x_takes_numpy_batches_when_run_eagerly():
     assert logs["penalty"] > 0
 
 
-@backend.tensorflow_only  # with JAX, Keras refuses such a draw
+@reference.tensorflow_only  # with JAX, Keras refuses such a draw
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("parts", [None, nets.BATCH])
@@ -257,7 +257,7 @@ def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(part
     assert nets.relative_error(kept("finite_difference"), kept("exact")) < 1e-5
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_stock_moments_are_back_after_training():
     import tensorflow as tf
 
@@ -267,7 +267,7 @@ def test_stock_moments_are_back_after_training():
     assert tf.nn.moments is stock
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_stock_moments_are_back_after_an_error():
     import tensorflow as tf
 
@@ -296,13 +296,13 @@ def penalty_and_norm_of_loss(net, loss, x, y):
     def value():
         return keras.ops.mean(keras.losses.get(loss)(y, net(x)))
 
-    expected = np.sum(nets.flat(backend.gradients(value, net.weights)) ** 2)
+    expected = np.sum(nets.flat(reference.gradients(value, net.weights)) ** 2)
     model = FisherPenaltyModel(net, penalty="gp")
     model.compile("sgd", loss)
     return model.train_on_batch(x, y, return_dict=True)["penalty"], expected
 
 
-@backend.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
+@reference.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("activation", "loss"),
@@ -376,7 +376,7 @@ class Quantised(keras.layers.Layer):
         return keras.quantizers.fake_quant_with_min_max_vars(inputs, -0.5, 0.7)
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 @pytest.mark.parametrize("parts", [None, 3])
 @pytest.mark.parametrize(
     ("layer", "operation"),
@@ -408,7 +408,7 @@ def rotating(*before):
     )
 
 
-@backend.tensorflow_only  # JAX's gradient is right
+@reference.tensorflow_only  # JAX's gradient is right
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
 @pytest.mark.parametrize("penalty", ["gp", "gp_x"])
 def test_an_operation_whose_first_derivative_is_wrong_is_named(penalty, gradient):
@@ -448,7 +448,7 @@ def test_operations_that_carry_no_gradient_are_not_refused(monkeypatch):
     assert max(errors("switched", "fp")) < 1e-5
 
 
-@backend.tensorflow_only
+@reference.tensorflow_only
 def test_an_operation_without_a_second_derivative_is_named():
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softsign")])
     x, y = nets.inputs("dense"), nets.labels()

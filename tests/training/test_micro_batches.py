@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Categorical
-from tests import backend, nets
+from tests import nets, reference
 
 GRADIENTS = {"exact": 1e-12, "finite_difference": 1e-6}
 
@@ -50,7 +50,7 @@ def test_parts_train_what_the_whole_does_however_they_run(gradient, compile_args
     np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
 
 
-@backend.jax_only
+@reference.jax_only
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_parts_may_hold_layers_that_jax_cannot_compile(gradient):
     x, y = np.random.default_rng(0).normal(size=(nets.BATCH, 4, 4, 2)), nets.labels()
@@ -78,7 +78,7 @@ class Watching(layers.Layer):
         return inputs
 
 
-@backend.tensorflow_only  # JAX runs the parts compiled
+@reference.tensorflow_only  # JAX runs the parts compiled
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -118,7 +118,7 @@ def test_parts_have_their_own_statistics_and_move_none():
         def value(net=net, rows=rows):
             return nets.loss()(y[rows], net(x[rows], training=True))
 
-        gradients.append(nets.flat(backend.gradients(value, net.trainable_weights)))
+        gradients.append(nets.flat(reference.gradients(value, net.trainable_weights)))
     plain.train_on_batch(x, y)
     logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["penalty"] == pytest.approx(np.sum(np.mean(gradients, axis=0) ** 2), rel=1e-4)
@@ -126,7 +126,7 @@ def test_parts_have_their_own_statistics_and_move_none():
     np.testing.assert_array_equal(statistics, nets.flat(plain.non_trainable_weights))
 
 
-@backend.tensorflow_only  # JAX runs the parts compiled
+@reference.tensorflow_only  # JAX runs the parts compiled
 def test_parts_have_their_own_dropout():
     seen = []
 
@@ -183,7 +183,7 @@ def test_a_difference_in_parts_holds_its_labels():
 def test_inputs_may_be_of_another_dtype_than_weights():
     x = {key: value.astype("float64") for key, value in nets.inputs("two_inputs").items()}
     model = nets.compiled("two_inputs", penalty="gp_x", micro_batch_size=2)
-    data = backend.batches(x, nets.labels(), nets.BATCH)
+    data = reference.batches(x, nets.labels(), nets.BATCH)
     assert model.fit(data, verbose=0).history["penalty"][0] > 0
 
 

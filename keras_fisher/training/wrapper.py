@@ -1,0 +1,74 @@
+"""A Keras model that shows the model it wraps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_fisher import backend
+from keras_fisher.backend.private_api.keras import build_after_call
+from keras_fisher.backend.types import Tensor
+from keras_fisher.training import model_checks
+
+
+class BackboneWrapper(backend.Trainer):
+    """Has the inputs, outputs, layers and calls of its `backbone`."""
+
+    backbone: keras.Model
+
+    @property
+    def inputs(self) -> Any:
+        """The backbone's symbolic inputs, if it is functional or a built `keras.Sequential`."""
+        return self.backbone.inputs
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the backbone's input."""
+        return self.backbone.input_shape
+
+    @property
+    def outputs(self) -> Any:
+        """The backbone's symbolic outputs: a list of one."""
+        return self.backbone.outputs
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the backbone's output."""
+        return self.backbone.output_shape
+
+    @property
+    def output_names(self) -> list[str]:
+        """The name of a functional backbone's output, by which `compile` takes losses."""
+        return self.backbone.output_names
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
+        """Returns a layer of the backbone, or by its own name the backbone itself."""
+        if index is None and name == self.backbone.name:
+            return self.backbone
+        return self.backbone.get_layer(name, index)
+
+    @build_after_call
+    def build(self, input_shape: Any) -> None:
+        """Builds the backbone for inputs of a shape, or of a structure of shapes."""
+        if not self.backbone.built:
+            inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+            with self._variables_scope():
+                self.compute_output_spec(inputs)
+
+    def build_from_config(self, config: Any) -> None:
+        """Builds the backbone as `get_build_config` described."""
+        super().build_from_config(config)
+        self.built = self.backbone.built
+
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
+        """Returns the backbone's output."""
+        if training:
+            model_checks.warn_if_inner(self)
+        model_checks.check_preprocessed(self.backbone, inputs)
+        outputs = self.backbone(inputs, training=training)
+        return model_checks.check_output(outputs, self.backbone)
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the backbone, which is all that inference needs."""
+        return self.backbone.export(*args, **kwargs)
