@@ -51,7 +51,7 @@ class FisherPenaltyModel(BackboneWrapper):
         (1/B) sum_i l(x_i, y_i) + alpha ||(1/B) sum_i g(x_i, y^_i)||^2,
 
     where l is the compiled loss, g the gradient of the negative log-likelihood with respect to the
-    weights and y^_i a label drawn from the model's own prediction ("fp"). The penalties of section 4
+    weights and y^_i a label drawn from the model's own prediction ("fp"). Those of section 4
     take the given labels ("gp"), uniform labels ("gp_r"), or the given labels and the gradient with
     respect to the inputs ("gp_x"). As in section 2, the gradient of the second term is recomputed
     every `update_freq` steps and reused in between.

@@ -79,6 +79,14 @@ else:
         return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
 
 
+def count_batches(dataset):
+    """The number of batches in a data set, `None` if it has no end."""
+    if IS_JAX:
+        return dataset.num_batches
+    count = int(dataset.cardinality())
+    return None if count == tf.data.INFINITE_CARDINALITY else count
+
+
 def gradients(function, variables):
     """d function() / d each variable, arrays."""
     return differentiated(function, variables)()

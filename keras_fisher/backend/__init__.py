@@ -16,6 +16,7 @@
 - `get_replica_index()`: which of several replicas takes a step.
 - `synchronise(model)`: writes the values that training has reached into a model's variables.
 - `Trainer`: the base class of models, with the steps that the backend's `fit` calls.
+- `random`: numbers for training data, pure functions of a seed.
 - `COUNTER_DTYPE`: the dtype of variables that count.
 - `PROBES_AT_ONCE`: how many probes one call may follow.
 - `SPARSE_LOSS_CLIPS_FIRST`: how Keras's sparse cross-entropy treats probabilities.
@@ -42,9 +43,11 @@ NAME = keras.backend.backend()
 if NAME == "tensorflow":
     from keras_fisher.backend.tensorflow import *
     from keras_fisher.backend.tensorflow import penalty as _penalty
+    from keras_fisher.backend.tensorflow import random
 elif NAME == "jax":
     from keras_fisher.backend.jax import *
     from keras_fisher.backend.jax import penalty as _penalty  # type: ignore[no-redef]
+    from keras_fisher.backend.jax import random  # type: ignore[no-redef]
 else:
     raise ImportError(
         f"keras_fisher supports the Keras backends {' and '.join(SUPPORTED)}. "

@@ -1,9 +1,11 @@
 """Data sets, label noise, mixup, augmentation and resumable batches."""
 
 from keras_fisher.data.arrays import Splits, load_arrays
-from keras_fisher.data.batches import flip_and_crop, mixup, training_batches
+from keras_fisher.data.augmentation import flip_and_crop
+from keras_fisher.data.batches import training_batches
 from keras_fisher.data.datasets import load
 from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
+from keras_fisher.data.mixing import mixup
 from keras_fisher.data.noise import uniform_label_noise
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.pipelines import Pipelines

@@ -1,27 +1,129 @@
-"""Batches for the Keras backend that is to train on them."""
+"""Batches that an interrupted training run can resume, and batches for evaluation."""
 
-import keras
+from __future__ import annotations
 
-if keras.backend.backend() == "tensorflow":
-    from keras_fisher.data.tensorflow_augment import flip_and_crop
-    from keras_fisher.data.tensorflow_imagenet import stream as stream_imagenet
-    from keras_fisher.data.tensorflow_mixup import mixup
-    from keras_fisher.data.tensorflow_pipeline import evaluation_batches, one_hot, training_batches
-else:
-    from keras_fisher.data.jax_augment import flip_and_crop
-    from keras_fisher.data.jax_mixup import mixup
-    from keras_fisher.data.jax_pipeline import (
-        evaluation_batches,
-        one_hot,
-        stream_imagenet,
-        training_batches,
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_fisher.backend import random
+from keras_fisher.backend.types import Tensor
+from keras_fisher.data import containers
+from keras_fisher.data.augmentation import AUGMENTATIONS
+from keras_fisher.data.containers import Batches
+from keras_fisher.data.mixing import mix_batch
+from keras_fisher.data.normalisation import Normalisation
+from keras_fisher.data.pipelines import check_classes_to_mix, check_examples, check_training
+
+
+def training_batches(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 0,
+    augment: str | None = None,
+    mixup_beta: float | None = None,
+    num_classes: int | None = None,
+    normalisation: Normalisation | None = None,
+) -> Batches:
+    """Shuffled batches, epoch after epoch without end.
+
+    Each epoch is a fresh permutation of the examples in `ceil(n / batch_size)` batches, the last
+    one smaller where `batch_size` does not divide `n`. Order, augmentation and mixup are pure
+    functions of the seed, the epoch and the position in the epoch: a dataset made with
+    `first_epoch=k` yields exactly what one made with `first_epoch=0` yields from epoch `k` on.
+    That holds on every machine. Backends, and versions of a backend, may draw different numbers.
+
+    Give `fit` the number of batches in an epoch, which an endless dataset cannot tell:
+    `model.fit(batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=steps)`. (A
+    `steps_per_execution` that does not divide it makes Keras take more batches than that.)
+
+    Example:
+    >>> from keras_fisher.data import training_batches
+    >>> import numpy as np
+    >>> x, y = np.arange(5.0, dtype="float32"), np.arange(5)
+    >>> batches = training_batches(x, y, batch_size=2, seed=0)
+    >>> [len(y) for _, y in batches.take(6)]
+    [2, 2, 1, 2, 2, 1]
+    >>> resumed = training_batches(x, y, batch_size=2, seed=0, first_epoch=2)
+    >>> third_epoch = [int(label) for _, y in batches.skip(6).take(3) for label in y]
+    >>> third_epoch == [int(label) for _, y in resumed.take(3) for label in y]
+    True
+
+    Args:
+        x: Array of shape `(n, ...)`; `(n, height, width, channels)` to augment or normalise.
+        y: Array of shape `(n, ...)`, the labels.
+        batch_size: Positive integer, at most `n`.
+        seed: Non-negative integer.
+        first_epoch: Non-negative integer, the epoch to begin with.
+        augment: `None`, or what to do to the images at random: "flip" mirrors left to right,
+            "flip_and_crop" is `flip_and_crop`.
+        mixup_beta: Positive float to apply `mixup` with, or `None` for no mixup.
+        num_classes: Number of classes. Needed for mixup of integer labels only.
+        normalisation: What to do to the images before they are augmented, so that the arrays
+            can be uint8; `None` if they are normalised.
+
+    Returns:
+        Endless batches `(x, y)`, a `tf.data.Dataset` with the TensorFlow backend and, with JAX, a
+        `keras.utils.PyDataset` whose arrays are on the device. Shapes are `(batch, ...)`, dtypes
+        those of the arrays; with a normalisation, `x` is float32; with mixup, labels are as
+        `mixup` returns them.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, `x` and `y` differ in length, or a label lies
+            outside the classes.
+
+    Reference:
+        Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
+    """
+    check_training(batch_size, seed, first_epoch, augment, mixup_beta)
+    x, y = check_examples(x, y, batch_size, augment, num_classes)
+    has_integers = y.ndim == 1
+    if mixup_beta is not None and has_integers:
+        num_classes = check_classes_to_mix(num_classes)
+
+    def make_batch(arrays: Any, rows: Tensor, position: Tensor, seeds: list[Tensor]) -> Any:
+        images, labels = (ops.take(array, rows, axis=0) for array in arrays)
+        _, augmentation_seed, mixup_seed = seeds
+        if normalisation is not None:
+            images = _normalise(images, normalisation)
+        if augment is not None:
+            images = AUGMENTATIONS[augment](images, random.fold_in(augmentation_seed, position))
+        if mixup_beta is None:
+            return images, labels
+        classes = num_classes if has_integers else None
+        seed = random.fold_in(mixup_seed, position)
+        return mix_batch(images, labels, classes, mixup_beta, seed)
+
+    return containers.make_epochs(make_batch, (x, y), batch_size, seed, first_epoch)
+
+
+def evaluation_batches(
+    x: np.ndarray, y: np.ndarray, *, batch_size: int, normalisation: Normalisation
+) -> Batches:
+    """Returns the batches of uint8 images and their labels, in their order, once."""
+    return containers.make_evaluation(
+        lambda images, labels: (_normalise(images, normalisation), labels), (x, y), batch_size
     )
 
-__all__ = [
-    "evaluation_batches",
-    "flip_and_crop",
-    "mixup",
-    "one_hot",
-    "stream_imagenet",
-    "training_batches",
-]
+
+def normalise_batches(batches: Batches, normalisation: Normalisation) -> Batches:
+    """Returns the same batches with normalised images."""
+    return containers.map_batches(
+        lambda _, batch: (_normalise(batch[0], normalisation), batch[1]), batches
+    )
+
+
+def encode_labels(batches: Batches, num_classes: int) -> Batches:
+    """Returns the same batches with one-hot labels, as mixup yields them."""
+    return containers.map_batches(
+        lambda _, batch: (batch[0], ops.one_hot(batch[1], num_classes)), batches
+    )
+
+
+def _normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    return (ops.cast(images, "float32") - normalisation.mean) / normalisation.std

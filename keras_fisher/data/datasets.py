@@ -2,11 +2,11 @@
 
 import math
 
+from keras_fisher import backend
 from keras_fisher.data.arrays import read_splits
 from keras_fisher.data.batches import (
+    encode_labels,
     evaluation_batches,
-    one_hot,
-    stream_imagenet,
     training_batches,
 )
 from keras_fisher.data.pipelines import Pipelines, check_training
@@ -55,8 +55,8 @@ def load(
     >>> digits.steps_per_epoch, digits.input_shape, digits.num_classes
     (11, (8, 8, 1), 10)
     >>> x, y = next(iter(digits.train))
-    >>> x.shape, y.shape
-    (TensorShape([100, 8, 8, 1]), TensorShape([100]))
+    >>> tuple(x.shape), tuple(y.shape)
+    ((100, 8, 8, 1), (100,))
     >>> import keras
     >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
     >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -106,7 +106,10 @@ def load(
     check_choice("name", name, NAMES)
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     if name == IMAGENET:
-        return stream_imagenet(
+        _check_streams()
+        from keras_fisher.data.tensorflow_imagenet import stream
+
+        return stream(
             batch_size=batch_size,
             augment=augment,
             mixup_beta=mixup_beta,
@@ -139,7 +142,7 @@ def load(
         for part in (splits.validation, splits.test)
     )
     if mixup_beta is not None:
-        validation, test = (one_hot(part, splits.num_classes) for part in (validation, test))
+        validation, test = (encode_labels(part, splits.num_classes) for part in (validation, test))
     return Pipelines(
         train=train,
         validation=validation if len(splits.validation.y) else None,
@@ -148,3 +151,13 @@ def load(
         input_shape=x.shape[1:],
         steps_per_epoch=math.ceil(len(y) / batch_size),
     )
+
+
+def _check_streams() -> None:
+    """Refuses ImageNet, whose images do not fit in memory, without TensorFlow to read them."""
+    if backend.NAME != "tensorflow":
+        raise ValueError(
+            f"`name` must not be {IMAGENET!r} with the {backend.NAME} backend: its images do not "
+            "fit in memory, and are streamed by TensorFlow. "
+            f"Received: name={IMAGENET!r}. Set KERAS_BACKEND=tensorflow"
+        )

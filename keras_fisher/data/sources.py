@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
+from keras_fisher import backend
 from keras_fisher.data import saved
 from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
 from keras_fisher.data.labels import check_labels
@@ -114,7 +114,7 @@ def _digits() -> tuple[Examples, Examples]:
 
 def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Examples]:
     """The training and the test images of a data set, as TFDS has them."""
-    if keras.backend.backend() != "tensorflow":
+    if backend.NAME != "tensorflow":
         raise DatasetNotFoundError(
             f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
             f"there is no {saved.path_of(name)}. Save it where TensorFlow is installed: "

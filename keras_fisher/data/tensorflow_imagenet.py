@@ -26,20 +26,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_fisher.backend import random
+from keras_fisher.data.batches import encode_labels, normalise_batches
+from keras_fisher.data.mixing import mixup
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import check_sizes
 from keras_fisher.data.pipelines import Pipelines
 from keras_fisher.data.sources import IMAGENET as NAME
 from keras_fisher.data.sources import SOURCES, import_package, make_damaged_error, prepare
-from keras_fisher.data.tensorflow_mixup import mixup
-from keras_fisher.data.tensorflow_pipeline import (
-    batched,
-    endless,
-    finished,
-    normalised,
-    one_hot,
-    stream_seeds,
-)
+from keras_fisher.data.tensorflow_containers import batch_examples, chain_epochs, fix_order
 from keras_fisher.utils.arguments import check_integer
 
 FILES_AT_A_TIME = 16
@@ -77,7 +72,7 @@ def stream(
     records = _Records(builder, f"train[:{num_train}]")
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        order_seed, augment_seed, mixup_seed = stream_seeds(seed, epoch)
+        order_seed, augment_seed, mixup_seed = random.make_stream_seeds(seed, epoch)
 
         def example(position: tf.Tensor, record: tf.Tensor) -> Example:
             jpeg, label = records.parse(record)
@@ -86,7 +81,7 @@ def stream(
 
         examples = records.shuffled(order_seed).enumerate()
         examples = examples.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = normalised(batched(examples, batch_size, num_train), NORMALISATION)
+        batches = normalise_batches(batch_examples(examples, batch_size, num_train), NORMALISATION)
         if mixup_beta is not None:
             batches = mixup(batches, mixup_beta, mixup_seed, source.num_classes)
         return batches
@@ -99,14 +94,14 @@ def stream(
             return central_image(jpeg, image_size), label
 
         examples = records.in_order().map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = batched(examples, batch_size, splits[split].num_examples)
-        batches = normalised(batches, NORMALISATION)
+        batches = batch_examples(examples, batch_size, splits[split].num_examples)
+        batches = normalise_batches(batches, NORMALISATION)
         if mixup_beta is not None:
-            batches = one_hot(batches, source.num_classes)
-        return finished(batches)
+            batches = encode_labels(batches, source.num_classes)
+        return fix_order(batches)
 
     return Pipelines(
-        train=endless(epoch_batches, first_epoch),
+        train=chain_epochs(epoch_batches, first_epoch),
         validation=evaluation(f"train[-{validation_size}:]") if validation_size else None,
         test=evaluation(source.test_split),
         num_classes=source.num_classes,

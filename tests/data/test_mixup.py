@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
-from keras_fisher.data import mixup
+from keras_fisher.data import containers, mixup
 from tests import reference
-
-pytestmark = reference.tensorflow_only
 
 NUM_CLASSES = 5
 
@@ -14,11 +12,20 @@ def batches(num_batches=6, batch_size=8):
     """Each example is a distinct unit vector, so a mixed one tells what it was mixed from."""
     n = num_batches * batch_size
     x, y = np.eye(n, dtype="float32"), np.arange(n) % NUM_CLASSES
-    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+    return made(x, y, batch_size)
+
+
+def made(x, y, batch_size):
+    """Batches as the backend's `fit` takes them."""
+    return containers.make_evaluation(lambda *batch: batch, (x, y), batch_size)
+
+
+def changed_by(function, dataset):
+    return containers.map_batches(lambda _, batch: function(*batch), dataset)
 
 
 def arrays(dataset):
-    return [(x.numpy(), y.numpy()) for x, y in dataset]
+    return [(np.asarray(x), np.asarray(y)) for x, y in dataset]
 
 
 def test_each_example_is_a_convex_combination_with_one_of_its_own_batch():
@@ -39,19 +46,19 @@ def test_each_example_is_a_convex_combination_with_one_of_its_own_batch():
 
 @pytest.mark.parametrize("beta", [0.2, 1.0, 6.4])
 def test_lambda_has_the_moments_of_the_beta_distribution(beta):
-    ones_and_twos = tf.data.Dataset.from_tensors((np.array([[1.0], [2.0]]), np.array([0, 1])))
-    mixed = mixup(ones_and_twos.repeat(4000), beta, seed=0, num_classes=2)
-    x = np.stack([x for x, _ in mixed])[:, 0, 0]
+    ones_and_twos = np.tile([[1.0], [2.0]], (2000, 1)), np.tile([0, 1], 2000)
+    mixed = mixup(made(*ones_and_twos, 2), beta, seed=0, num_classes=2)
+    x = np.stack([x for x, _ in arrays(mixed)])[:, 0, 0]
     lam = 2 - x[x != 1]  # the others were paired with themselves
-    assert abs(len(lam) / 4000 - 0.5) < 0.04
+    assert abs(len(lam) / 2000 - 0.5) < 0.05
     variance = 1 / (4 * (2 * beta + 1))
     assert abs(lam.mean() - 0.5) < 4 * np.sqrt(variance / len(lam))
-    assert lam.var() == pytest.approx(variance, rel=0.08)
+    assert lam.var() == pytest.approx(variance, rel=0.12)
 
 
 def mixed_label_weights(beta):
     mixed = mixup(batches(num_batches=20), beta, seed=0, num_classes=NUM_CLASSES)
-    weights = np.concatenate([y for _, y in mixed])
+    weights = np.concatenate([y for _, y in arrays(mixed)])
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
     return weights.max(axis=1)
 
@@ -76,12 +83,15 @@ def test_it_is_a_pure_function_of_the_seed_and_the_batch_index():
 
 
 def test_batches_are_mixed_differently():
-    same = tf.data.Dataset.from_tensors((np.eye(8, dtype="float32"), np.arange(8))).repeat(2)
+    same = made(np.tile(np.eye(8, dtype="float32"), (2, 1)), np.tile(np.arange(8), 2), 8)
     (first, _), (second, _) = arrays(mixup(same, 0.8, seed=0, num_classes=8))
     assert np.any(first != second)
 
 
+@reference.tensorflow_only
 def test_a_tensor_seed_works_inside_flat_map_and_equals_the_integer():
+    import tensorflow as tf
+
     by_tensor = tf.data.Dataset.range(3, 4).flat_map(
         lambda seed: mixup(batches(), 0.8, seed, NUM_CLASSES)
     )
@@ -92,17 +102,17 @@ def test_a_tensor_seed_works_inside_flat_map_and_equals_the_integer():
 
 
 def test_one_hot_labels_give_what_integer_labels_give():
-    one_hot = batches().map(lambda x, y: (x, tf.one_hot(y, NUM_CLASSES)))
+    one_hot = changed_by(lambda x, y: (x, ops.one_hot(y, NUM_CLASSES)), batches())
     expected = arrays(mixup(batches(), 0.8, 0, NUM_CLASSES))
     for (_, y), (_, y_expected) in zip(arrays(mixup(one_hot, 0.8, 0)), expected, strict=True):
         np.testing.assert_array_equal(y, y_expected)
 
 
 def test_dtype_of_images_and_cardinality_are_kept():
-    half = batches().map(lambda x, y: (tf.cast(x, tf.float16), y))
+    half = changed_by(lambda x, y: (ops.cast(x, "float16"), y), batches())
     mixed = mixup(half, 0.8, 0, NUM_CLASSES)
-    assert [spec.dtype for spec in mixed.element_spec] == [tf.float16, tf.float32]
-    assert len(mixed) == len(half)
+    assert [part.dtype for part in arrays(mixed)[0]] == ["float16", "float32"]
+    assert reference.count_batches(mixed) == reference.count_batches(half)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +126,24 @@ def test_dtype_of_images_and_cardinality_are_kept():
         ({"seed": -1}, ValueError, "`seed`.*-1"),
         ({"seed": 0.5}, TypeError, "`seed`.*0.5"),
         ({"num_classes": None}, ValueError, "`num_classes`.*None"),
-        ({"dataset": batches().map(lambda x, y: x)}, ValueError, "pairs"),
-        ({"dataset": batches().unbatch()}, ValueError, r"batches.*\(\)"),
-        ({"dataset": batches().map(lambda x, y: (x, y[:, None]))}, ValueError, r"\(None, 1\)"),
-        ({"dataset": batches().map(lambda x, y: (y, y))}, TypeError, "floating.*int64"),
+        ({"dataset": changed_by(lambda x, y: (y, y), batches())}, TypeError, "floating.*int"),
     ],
 )
 def test_errors_name_the_argument_and_what_was_given(changed, error, message):
     arguments = {"dataset": batches(), "beta": 0.8, "seed": 0, "num_classes": NUM_CLASSES}
     with pytest.raises(error, match=message):
         mixup(**(arguments | changed))
+
+
+@reference.tensorflow_only
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.map(lambda x, y: x), "pairs"),
+        (lambda data: data.unbatch(), r"batches.*\(\)"),
+        (lambda data: data.map(lambda x, y: (x, y[:, None])), r"\(8, 1\)"),
+    ],
+)
+def test_a_dataset_of_something_else_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        mixup(change(batches()), 0.8, 0, NUM_CLASSES)

@@ -1,0 +1,31 @@
+"""What holds batches for each Keras backend: `tf.data.Dataset` or `keras.utils.PyDataset`."""
+
+from keras_fisher import backend
+
+if backend.NAME == "tensorflow":
+    from keras_fisher.data.tensorflow_containers import (
+        Batches,
+        check_batches,
+        has_integer_labels,
+        make_epochs,
+        make_evaluation,
+        map_batches,
+    )
+else:
+    from keras_fisher.data.jax_containers import (
+        Batches,
+        check_batches,
+        has_integer_labels,
+        make_epochs,
+        make_evaluation,
+        map_batches,
+    )
+
+__all__ = [
+    "Batches",
+    "check_batches",
+    "has_integer_labels",
+    "make_epochs",
+    "make_evaluation",
+    "map_batches",
+]

@@ -1,0 +1,128 @@
+"""Batches as a `keras.utils.PyDataset`, made on the device when asked for by their position."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from keras_fisher.backend import random
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches `(x, y)`, each made when it is asked for by its position.
+
+    Args:
+        batch: From a position, the batch.
+        num_batches: How many there are; `None` for no end.
+    """
+
+    def __init__(self, batch: Callable[[int], tuple[Any, Any]], num_batches: int | None) -> None:
+        super().__init__()
+        self._batch, self._num_batches = batch, num_batches
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches there are; `None` for no end."""
+        return self._num_batches
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self._batch(index)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        index = 0
+        while self._num_batches is None or index < self._num_batches:
+            yield self[index]
+            index += 1
+
+    def skip(self, count: int) -> Batches:
+        """Returns the batches after the first `count`."""
+        rest = None if self._num_batches is None else max(self._num_batches - count, 0)
+        return Batches(lambda index: self._batch(index + count), rest)
+
+    def take(self, count: int) -> Batches:
+        """Returns the first `count` batches."""
+        few = count if self._num_batches is None else min(count, self._num_batches)
+        return Batches(self._batch, few)
+
+
+def make_epochs(
+    make_batch: Callable[..., tuple[Any, Any]],
+    arrays: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+    seed: int,
+    first_epoch: int,
+) -> Batches:
+    """Returns endless batches, each epoch in an order of its own.
+
+    Args:
+        make_batch: From the arrays, the rows of the batch, its position in the epoch and the three
+            seeds of the epoch to the batch.
+        arrays: Images and labels, put on the device once.
+        batch_size: The number of examples in a batch.
+        seed: The seed of all epochs.
+        first_epoch: The epoch to begin with.
+    """
+    on_device, num_examples = tuple(map(jnp.asarray, arrays)), len(arrays[0])
+    steps = math.ceil(num_examples / batch_size)
+
+    @functools.lru_cache(maxsize=1)
+    def draw_order(epoch: int) -> Any:
+        return random.draw_order(random.make_stream_seeds(seed, epoch)[0], num_examples)
+
+    @functools.partial(jax.jit, static_argnames="size")
+    def take(arrays: Any, order: Any, epoch: Any, position: Any, size: int) -> tuple[Any, Any]:
+        rows = jax.lax.dynamic_slice(order, (position * batch_size,), (size,))
+        return make_batch(arrays, rows, position, random.make_stream_seeds(seed, epoch))
+
+    def batch(index: int) -> tuple[Any, Any]:
+        epoch, position = divmod(index, steps)
+        epoch += first_epoch
+        size = min(batch_size, num_examples - position * batch_size)
+        return take(on_device, draw_order(epoch), epoch, position, size=size)
+
+    return Batches(batch, None)
+
+
+def make_evaluation(
+    function: Callable[[Any, Any], tuple[Any, Any]],
+    arrays: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+) -> Batches:
+    """Returns a function of each batch of the arrays, in their order, once."""
+    images, labels = map(jnp.asarray, arrays)
+
+    def batch(index: int) -> tuple[Any, Any]:
+        rows = slice(index * batch_size, (index + 1) * batch_size)
+        return function(images[rows], labels[rows])
+
+    return Batches(batch, math.ceil(len(labels) / batch_size))
+
+
+def map_batches(
+    function: Callable[[Any, Any], tuple[Any, Any]], batches: keras.utils.PyDataset
+) -> Batches:
+    """Applies a function of position and batch."""
+    return Batches(lambda index: function(index, batches[index]), batches.num_batches)
+
+
+def check_batches(dataset: Any) -> None:
+    """Refuses what yields no batches `(x, y)` of floating-point x."""
+    if not isinstance(dataset, keras.utils.PyDataset):
+        raise TypeError(
+            f"`dataset` must be a keras.utils.PyDataset. Received: {type(dataset).__name__}"
+        )
+    x, _ = dataset[0]
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
+
+
+def has_integer_labels(dataset: keras.utils.PyDataset) -> bool:
+    """Returns whether labels are integers, or one-hot."""
+    return dataset[0][1].ndim == 1

@@ -1,0 +1,119 @@
+"""Batches as a `tf.data.Dataset`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from keras_fisher.backend import random
+
+Batches: TypeAlias = tf.data.Dataset
+
+
+def make_epochs(
+    make_batch: Callable[..., tuple[Any, Any]],
+    arrays: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+    seed: int,
+    first_epoch: int,
+) -> Batches:
+    """Returns endless batches, each epoch in an order of its own.
+
+    Args:
+        make_batch: From the arrays, the rows of the batch, its position in the epoch and the three
+            seeds of the epoch to the batch.
+        arrays: Images and labels.
+        batch_size: The number of examples in a batch.
+        seed: The seed of all epochs.
+        first_epoch: The epoch to begin with.
+    """
+    num_examples = len(arrays[0])
+
+    def epoch_batches(epoch: tf.Tensor, arrays: tuple[tf.Tensor, tf.Tensor]) -> Batches:
+        seeds = random.make_stream_seeds(seed, epoch)
+        order = random.draw_order(seeds[0], num_examples)
+        rows = batch_examples(
+            tf.data.Dataset.from_tensor_slices(order), batch_size, num_examples
+        ).enumerate()
+        return rows.map(
+            lambda position, rows: make_batch(arrays, rows, position, seeds),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    # One element, the whole arrays, which all epochs share: they are in memory once.
+    shared = tf.data.Dataset.from_tensors(arrays).repeat()
+    return chain_epochs(epoch_batches, first_epoch, shared)
+
+
+def make_evaluation(
+    function: Callable[[Any, Any], tuple[Any, Any]],
+    arrays: tuple[np.ndarray, np.ndarray],
+    batch_size: int,
+) -> Batches:
+    """Returns a function of each batch of the arrays, in their order, once."""
+    examples = tf.data.Dataset.from_tensor_slices(arrays)
+    batches = batch_examples(examples, batch_size, len(arrays[0]))
+    return fix_order(map_batches(lambda _, batch: function(*batch), batches))
+
+
+def map_batches(function: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> Batches:
+    """Applies a function of position and batch."""
+    function = tf.autograph.experimental.do_not_convert(function)
+    return batches.enumerate().map(function, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def check_batches(dataset: Any) -> None:
+    """Refuses what yields no batches `(x, y)` of floating-point x."""
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {type(dataset).__name__}")
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(f"`dataset` must yield pairs (x, y). Received: elements {spec}")
+    if not spec[0].dtype.is_floating:
+        raise TypeError(
+            f"`dataset` must yield floating-point x. Received: x of dtype {spec[0].dtype}"
+        )
+
+
+def has_integer_labels(dataset: Batches) -> bool:
+    """Returns whether labels are integers, or one-hot."""
+    _, y = dataset.element_spec
+    if y.shape.rank == 1 and y.dtype.is_integer:
+        return True
+    if y.shape.rank == 2 and y.shape[-1] != 1:
+        return False
+    raise ValueError(
+        "`dataset` must yield batches with integer labels of shape (batch,) or one-hot labels of "
+        f"shape (batch, num_classes). Received: y of shape {y.shape} and dtype {y.dtype.name}"
+    )
+
+
+def chain_epochs(
+    epoch_batches: Callable[..., Batches], first_epoch: int, shared: Batches | None = None
+) -> Batches:
+    """Returns the batches of each epoch after those of the last; `shared` is a second argument."""
+    epochs = tf.data.Dataset.range(first_epoch, sys.maxsize)
+    if shared is not None:
+        epochs = tf.data.Dataset.zip(epochs, shared)
+    batches = epochs.flat_map(tf.autograph.experimental.do_not_convert(epoch_batches))
+    infinite = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return fix_order(batches.apply(infinite))
+
+
+def batch_examples(examples: Batches, batch_size: int, num_examples: int) -> Batches:
+    """Returns batches, of a size that is known to the graph where all are equally large."""
+    return examples.batch(batch_size, drop_remainder=num_examples % batch_size == 0)
+
+
+def fix_order(batches: Batches) -> Batches:
+    """Adds the last stage of every pipeline: a fixed order, and batches shared by replicas."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # TensorFlow 2.21 may take as long to end an iterator that it tunes as the iterator lived.
+    options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
