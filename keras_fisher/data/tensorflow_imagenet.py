@@ -79,7 +79,7 @@ def stream(
             example_seed = tf.stack([augment_seed, position])
             return training_image(jpeg, example_seed, augment, image_size), label
 
-        examples = records.shuffled(order_seed).enumerate()
+        examples = records.shuffle(order_seed).enumerate()
         examples = examples.map(example, num_parallel_calls=tf.data.AUTOTUNE)
         batches = normalise_batches(batch_examples(examples, batch_size, num_train), NORMALISATION)
         if mixup_beta is not None:
@@ -93,7 +93,7 @@ def stream(
             jpeg, label = records.parse(record)
             return central_image(jpeg, image_size), label
 
-        examples = records.in_order().map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        examples = records.read_in_order().map(example, num_parallel_calls=tf.data.AUTOTUNE)
         batches = batch_examples(examples, batch_size, splits[split].num_examples)
         batches = normalise_batches(batches, NORMALISATION)
         if mixup_beta is not None:
@@ -172,10 +172,10 @@ class _Records:
         with tf.control_dependencies([is_class]):
             return example["image"], tf.identity(label)
 
-    def in_order(self) -> tf.data.Dataset:
+    def read_in_order(self) -> tf.data.Dataset:
         return self._read(self._files, at_a_time=1)
 
-    def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+    def shuffle(self, seed: tf.Tensor) -> tf.data.Dataset:
         """A pure function of the seed, unlike `Dataset.shuffle`, which mixes in the global one."""
         shuffle = tf.random.experimental.stateless_shuffle
         order = shuffle(tf.range(len(self._files[0])), tf.stack([seed, -1]))

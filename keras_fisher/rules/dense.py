@@ -21,7 +21,7 @@ def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
     x, g = _flattened(ops.cast(inputs, gradient.dtype)), _flattened(gradient)
     if layer.lora_enabled:
-        weights = lora.adapted(layer, layer.lora_kernel_a, layer.lora_kernel_b, x, g)
+        weights = lora.list_adapter_gradients(layer, layer.lora_kernel_a, layer.lora_kernel_b, x, g)
     else:
         weights = [(layer.kernel, Outer(x, g))]
     if layer.bias is not None:

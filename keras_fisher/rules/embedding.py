@@ -18,7 +18,7 @@ from keras_fisher.rules.registry import register
 def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The table gets sum_t e_{id_t} g_t^T, where e is a unit vector."""
     t = math.prod(inputs.shape[1:])
-    ids = rows_read(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
+    ids = wrap_ids(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
     g = ops.reshape(gradient, (-1, t, gradient.shape[-1]))
     if not layer.lora_enabled:
         return [(layer.embeddings, Rows(ids, g, layer.input_dim))]
@@ -44,7 +44,9 @@ def reversible_embedding(
         others = [weight for weight in layer.weights if weight is not layer.reverse_embeddings]
         return [(layer.reverse_embeddings, Outer(x, g)), *((weight, None) for weight in others)]
     if layer.lora_enabled:
-        return lora.adapted(layer, layer.lora_embeddings_a, layer.lora_embeddings_b, g, x)
+        return lora.list_adapter_gradients(
+            layer, layer.lora_embeddings_a, layer.lora_embeddings_b, g, x
+        )
     return [(layer.embeddings, Outer(g, x))]
 
 
@@ -55,7 +57,7 @@ def _slope_of_cap(layer: Any, x: Any) -> Any:
     return 1 - ops.square(ops.tanh(logits / layer.logit_soft_cap))
 
 
-def rows_read(ids: Any, rows: int) -> Any:
+def wrap_ids(ids: Any, rows: int) -> Any:
     """Returns the rows that Keras reads for ids: negative ones count from the end of the table.
 
     TensorFlow on a CPU refuses other ids, JAX returns NaN for them.
@@ -85,7 +87,7 @@ class Rows:
         units = ops.one_hot(self.ids, self._rows, dtype=self.g.dtype)
         return Outer(units, self.g).gradient()
 
-    def joined(self, other: Tensor) -> Any:
+    def join(self, other: Tensor) -> Any:
         """Returns the sum with an outer product by the same table; `None` for anything else."""
         return _Tied(self, other) if isinstance(other, Outer) else None
 

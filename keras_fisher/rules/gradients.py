@@ -68,20 +68,20 @@ def squared_norms(gradient: Tensor) -> Any:
 
 def total(gradients: Sequence[Tensor]) -> Any:
     """Returns the sum of the gradients that a weight gets from each of its uses."""
-    closed = joined(gradients)
+    closed = join(gradients)
     if closed is not None:
         return closed
     return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
 
 
-def joined(gradients: Sequence[Tensor]) -> Any:
+def join(gradients: Sequence[Tensor]) -> Any:
     """Returns a closed form of the same, `None` if there is none but the sum itself."""
     if len(gradients) == 1:
         return gradients[0]
     if len(gradients) == 2:
         for one, other in (gradients, reversed(gradients)):
-            if hasattr(one, "joined"):
-                return one.joined(other)
+            if hasattr(one, "join"):
+                return one.join(other)
     return None
 
 

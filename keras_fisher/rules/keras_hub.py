@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_fisher.backend.types import Tensor
 from keras_fisher.rules.convolution import convolution
-from keras_fisher.rules.embedding import Rows, embedding, rows_read
+from keras_fisher.rules.embedding import Rows, embedding, wrap_ids
 from keras_fisher.rules.gradients import sum_to
 from keras_fisher.rules.registry import register_by_name
 
@@ -24,7 +24,7 @@ def position_embedding(
     if positions is None:
         return [(table, _Slice(g, start_index, layer.sequence_length))]
     ids = ops.broadcast_to(ops.cast(positions, "int32"), ops.shape(g)[:2])
-    return [(table, Rows(rows_read(ids, layer.sequence_length), g, layer.sequence_length))]
+    return [(table, Rows(wrap_ids(ids, layer.sequence_length), g, layer.sequence_length))]
 
 
 @register_by_name("keras_hub", "ViTPatchingAndEmbedding")

@@ -16,7 +16,9 @@ from keras import ops
 from keras_fisher.rules.gradients import Outer
 
 
-def adapted(layer: Any, a: Any, b: Any, left: Any, right: Any) -> list[tuple[Any, Any]]:
+def list_adapter_gradients(
+    layer: Any, a: Any, b: Any, left: Any, right: Any
+) -> list[tuple[Any, Any]]:
     """Returns what the adapter of a matrix gets, given the factors of the matrix's gradient.
 
     Args:

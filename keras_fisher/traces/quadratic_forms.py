@@ -35,7 +35,7 @@ _PRODUCTS = (
     layers.EinsumDense,
 )
 # Linear wherever they have a derivative.
-_STRAIGHT = (
+_PIECEWISE_LINEAR = (
     layers.LeakyReLU,
     layers.MaxPooling1D,
     layers.MaxPooling2D,
@@ -81,7 +81,7 @@ class QuadraticForms:
         self._ids = [id(weight) for weight in self._weights]
         inside = list_all_layers(model)
         self._products = [layer for layer in inside if self._is_product(layer)]
-        self._straight = [layer for layer in inside if type(layer) in _STRAIGHT]
+        self._piecewise_linear = [layer for layer in inside if type(layer) in _PIECEWISE_LINEAR]
         self._by_weight = backend.compile_function(self._twice_differentiated)
         self._summed = backend.compile_function(self._along_lines, any_batch=False)
         self._calls_made = 0
@@ -157,11 +157,11 @@ class QuadraticForms:
 
         def form(z: Sequence[Any]) -> Any:
             with backend.Line() as line:
-                moving = [line.moving(w, part) for w, part in zip(values, z, strict=True)]
+                moving = [line.attach_velocity(w, part) for w, part in zip(values, z, strict=True)]
                 along = _Along(line, nodes, self._by_id(values, z))
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(_called_by(along.product, self._products))
-                    stack.enter_context(_called_by(along.straight, self._straight))
+                    stack.enter_context(_called_by(along.call_piecewise_linear, self._piecewise_linear))
                     loss = self._loss(x, y, list(zip(self._weights, moving, strict=True)))
                 along.add(1.0, line.acceleration(loss))
             dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
@@ -241,18 +241,20 @@ class _Along:
             velocity = velocity + _product(layer, call, moving, value)
             self.add(node.by_output, _product(layer, call, moving, moves), times=2)
             self.add(node.by_input, self._line.acceleration(inputs))
-        output = self._line.moving(node.output, velocity)
+        output = self._line.attach_velocity(node.output, velocity)
         if layer.activation in _STRAIGHT_ACTIVATIONS:
-            return self.straight(layer, layer.activation, output)
+            return self.call_piecewise_linear(layer, layer.activation, output)
         return _activated(layer, output)
 
-    def straight(self, _: Any, function: Callable[[Any], Any], inputs: Any, **__: Any) -> Any:
-        """Spares what computes that a function linear almost everywhere has no curvature."""
+    def call_piecewise_linear(
+        self, _: Any, function: Callable[[Any], Any], inputs: Any, **__: Any
+    ) -> Any:
+        """Skips the second derivatives of piecewise-linear functions, which are zero."""
         outputs = function(inputs)
         velocity = self._line.velocity(outputs)
         if velocity is None or self._line.acceleration(inputs) is not None:
             return outputs
-        return self._line.moving(outputs, velocity)
+        return self._line.attach_velocity(outputs, velocity)
 
 
 def _weights(layer: Any) -> tuple[keras.Variable, keras.Variable | None]:

@@ -185,7 +185,7 @@ class Line:
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
 
-    def moving(self, value: Tensor, velocity: Any) -> Any:
+    def attach_velocity(self, value: Tensor, velocity: Any) -> Any:
         """Returns `value`, moving; neither argument's own motion counts."""
         tensor = tf.identity(tf.stop_gradient(value))
         # To compute value + t * velocity instead takes a third more time for z^T H z.

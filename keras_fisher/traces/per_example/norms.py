@@ -63,7 +63,7 @@ class SquaredGradientNorms:
         self._slow: dict[str, None] = {}  # classes of layers differentiated one by one, in order
         self._measure: Callable[..., Any] | None = None
         self._batch_limit = 0
-        self._is_apart = True
+        self._uses_rules = True
         self._calls_made = 0
 
     def __call__(self, x: Any, y: Any, *arguments: Any) -> np.ndarray:
@@ -74,12 +74,12 @@ class SquaredGradientNorms:
         branch that starts at 0, nor of inputs of a kind that is yet to come.
         """
         self._calls_made += 1
-        if not self._is_apart or self._calls_made & (self._calls_made - 1):
+        if not self._uses_rules or self._calls_made & (self._calls_made - 1):
             return self._in_parts(x, y, arguments)[0]
         drawn_before = _state(self._generator)
         try:
             if self._measure is None:
-                self._take_apart(x)
+                self._split_by_rules(x)
             found, labels = self._in_parts(x, y, arguments)
             self._compare(found, x, labels)
         except (_WholeError, backend.InnerGraphError) as error:
@@ -105,7 +105,7 @@ class SquaredGradientNorms:
         found, labels = zip(*(self._measure(*piece, *arguments) for piece in pieces), strict=True)
         return np.concatenate([ops.convert_to_numpy(part) for part in found]), list(labels)
 
-    def _take_apart(self, x: Any) -> None:
+    def _split_by_rules(self, x: Any) -> None:
         self._survey(_rows(x, [0]), _rows(x, [0, -1]))
         self._measure = backend.compile_function(self._by_rules)
         self._plain = backend.compile_function(self._one_by_one)
@@ -119,7 +119,7 @@ class SquaredGradientNorms:
             f"Model {self._model.name!r} is differentiated one example after another, which is "
             f"slower: {reason}.{late}"
         )
-        self._is_apart, self._measure = False, backend.compile_function(self._by_examples)
+        self._uses_rules, self._measure = False, backend.compile_function(self._by_examples)
 
     def _survey(self, one: Any, two: Any) -> None:
         """Finds the units, and how large a batch may be."""
@@ -154,7 +154,7 @@ class SquaredGradientNorms:
 
     def _size_of_all(self, index: int, uses: Sequence[Any]) -> int:
         """How many numbers it takes for each example to add up the gradients by a weight."""
-        closed = gradients.joined(uses)
+        closed = gradients.join(uses)
         if closed is None:
             return 2 * math.prod(self._weights[index].shape)
         return gradients.size(closed)

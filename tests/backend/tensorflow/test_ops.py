@@ -218,7 +218,7 @@ def form_along_a_line(function, x, z):
     @tf.function
     def form():
         with Line() as line:
-            return line.acceleration(function(line.moving(x, z)))
+            return line.acceleration(function(line.attach_velocity(x, z)))
 
     return form()
 
