@@ -8,8 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_fisher as kf
-from keras_fisher import curvature
-from keras_fisher.traces import HessianTraceMeter
+from keras_fisher.traces import HessianTraceMeter, quadratic_forms
 from keras_fisher.utils.messages import warn_once
 from tests import nets, reference
 
@@ -200,7 +199,7 @@ def test_bilinear_resizing_bends_as_a_product_with_its_matrix(by_layer):
 @reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_wrong_form_is_noticed(warnings, monkeypatch):
-    monkeypatch.setattr(curvature, "_PRODUCTS", (*curvature._PRODUCTS, Squared))
+    monkeypatch.setattr(quadratic_forms, "_PRODUCTS", (*quadratic_forms._PRODUCTS, Squared))
     assert_same(chain((5,), Squared(4, "relu")))
     assert len(warnings.messages) == 1
     assert "cannot be followed" in warnings.messages[0]
@@ -243,9 +242,9 @@ def test_nan_weights_give_nan_and_cost_no_check_at_every_batch(monkeypatch):
     net = chain((4,), layers.Dense(4))
     net.layers[0].kernel.assign(np.full((4, 4), np.nan))
     checks = []
-    check = curvature.QuadraticForms._check
+    check = quadratic_forms.QuadraticForms._check
     monkeypatch.setattr(
-        curvature.QuadraticForms, "_check", lambda *args: (checks.append(1), check(*args))
+        quadratic_forms.QuadraticForms, "_check", lambda *args: (checks.append(1), check(*args))
     )
     x, y = np.ones((16, 4)), np.zeros(16, int)
     categorical = kf.likelihoods.Categorical()
@@ -274,7 +273,7 @@ def test_a_layer_that_is_never_called_does_no_harm():
 
 
 def test_half_precision_takes_the_way_that_needs_no_comparison(warnings, monkeypatch):
-    monkeypatch.setattr(curvature.autodiff, "Line", None)
+    monkeypatch.setattr(quadratic_forms.autodiff, "Line", None)
     keras.utils.set_random_seed(1)
     net = chain((5,), layers.Dense(4, "tanh", dtype="mixed_bfloat16"))
     found = [forms(net, by_layer=way, batch_size=5).value for way in (False, True)]
