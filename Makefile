@@ -34,8 +34,9 @@ test-jax: $(STAMP)  ## Run the tests that are run with the JAX backend
 	KERAS_BACKEND=jax XLA_FLAGS="$(JAX_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 \
 		--max-worker-restart=0 --dist=loadfile --no-loadscope-reorder -k '$(JAX_CHOICE)' $(JAX_TESTS)
 
-test-slow: $(STAMP)  ## Run the tests that take minutes, such as README's examples after its own installation
-	$(BIN)/python -m pytest -m slow tests
+# With the backend that KERAS_BACKEND says, TensorFlow by default.
+test-slow: $(STAMP)  ## Run the tests that take minutes: kill and resume, long trainings, every network and paper preset
+	XLA_FLAGS="$(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))" $(BIN)/python -m pytest -m slow tests
 
 # In environments of their own. Linters are left out: they change their minds between versions.
 test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares

@@ -1,127 +1,118 @@
-"""What training and measuring cost: measures it, prints one table and writes one JSON file.
+"""Measures what training and measuring cost; prints a table and writes a JSON file.
 
-    python tools/benchmark.py                            # all sections but the comparisons
-    python tools/benchmark.py --compare                  # those too
-    python tools/benchmark.py --only fisher --repeats 21
-    python tools/benchmark.py --quick                    # does everything still run? two minutes
+    python tools/benchmark.py                            # all sections
+    python tools/benchmark.py fisher pytorch --repeats 21
+    python tools/benchmark.py --quick                    # tiny sizes: does everything still run?
+    KERAS_BACKEND=jax python tools/benchmark.py training --networks SimpleCNN
 
 Sections:
-    training     every way to compute the penalty, in epochs of plain `fit`, for five networks
-    fisher       the exact per-example Fisher trace against a plain forward and backward pass
-    hessian      a probe of the Hessian trace against a plain forward and backward pass
-    torch        the penalised step in PyTorch; both traces against BackPACK, torch.func, PyHessian
-                 and curvlinops, on the same network and data (a comparison)
-    memory       the Fisher trace of 5,000 CIFAR-10 images: wall time and peak memory
-    step_memory  peak memory of a step with the penalty against that of a plain one
-    precision    the penalty and its gradient in mixed_bfloat16 against float32
-    input        the batches of each data set against plain training of SimpleCNN, which eats them
-    replicas     a step of 128 examples on 2 and 4 virtual devices of this machine against one
+    training   every way to compute the penalty, in epochs of plain `fit`, for five networks
+    fisher     the exact per-example Fisher trace over a plain forward and backward pass
+    hessian    a probe of the Hessian trace over a plain forward and backward pass
+    pytorch    the step in PyTorch, and both traces in BackPACK, torch.func, PyHessian and
+               curvlinops, on the same network and data (pip install -e '.[benchmark]')
+    memory     peak memory of a step with the penalty over that of a plain one
+    pipelines  the batches of each data set over plain training of SimpleCNN, which takes them
 
-Times are compared as ratios of things that take turns in one run: the median over the rounds, with
-the smallest and the largest. "passes" is the ratio of the numbers of passes through the network.
-All networks run on the CPU, with two threads, at their initial weights. The file is written anew
-after every row, so that a run that is cut off keeps what it measured.
+Times are ratios of things that take turns in one process: the median over the rounds, the smallest
+and the largest. "passes" is the ratio of the numbers of passes through the network. Networks are
+random and run on the device that the backend finds; on a CPU TensorFlow takes two threads. A
+section that cannot run on the backend or the device says so. The file is written anew after every
+row, so that an interrupted benchmark keeps what it measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Sections start processes that share the device.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from benchmarks.rows import Row, SectionSkipped, table
-from benchmarks.sections import COMPARISONS, SECTIONS
-from benchmarks.subjects import NETWORKS, only
-from benchmarks.timing import THREADS, use_cpu
-from benchmarks.torch_process import PACKAGES
+from benchmarks.backend import BACKEND, THREADS, limit_threads
+from benchmarks.measurement import Row, SectionSkipped, Settings
+from benchmarks.networks import NETWORKS
+from benchmarks.pipelines import pipelines
+from benchmarks.pytorch import PACKAGES, pytorch
+from benchmarks.traces import fisher, hessian
+from benchmarks.training import memory, training
 
-QUICK_NETWORKS = ["SimpleCNN"]
+SECTIONS = {
+    section.__name__: section for section in (training, fisher, hessian, pytorch, memory, pipelines)
+}
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    use_cpu()
-    only(arguments.networks)
-    rows: list[Row] = []
-    for row in measured(arguments.only, arguments.repeats, arguments.quick):
-        rows.append(row)
-        write(arguments, rows)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    given = parse_arguments(arguments)
+    is_quick = given.quick
+    settings = Settings(
+        networks=given.networks or (["SimpleCNN"] if is_quick else list(NETWORKS)),
+        repeats=given.repeats or (1 if is_quick else 9),
+        is_quick=is_quick,
+        examples=given.examples,
+        steps_per_execution=given.steps_per_execution,
+    )
+    limit_threads()
+    rows: list[dict[str, Any]] = []
+    for name in given.sections or SECTIONS:
+        try:
+            for row in SECTIONS[name](settings):
+                rows.append({"section": name, **row._asdict()})
+                write(given.output, settings, rows)
+        except SectionSkipped as reason:
+            rows.append({"section": name, **Row("", "skipped", str(reason))._asdict()})
+            write(given.output, settings, rows)
     print(table(rows))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="sections to run")
-    parser.add_argument(
-        "--networks",
-        nargs="+",
-        choices=NETWORKS,
-        help="networks, where a section has several (default: all; SimpleCNN if quick)",
-    )
-    parser.add_argument(
-        "--compare", action="store_true", help="run the comparisons with other packages too"
-    )
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        help="rounds in which each thing is timed once (default: 9; 1 if quick)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="take one network, few examples and few ways"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/benchmark.json"), help="where the JSON file goes"
-    )
-    arguments = parser.parse_args()
-    if arguments.repeats is None:
-        arguments.repeats = 1 if arguments.quick else 9
-    if arguments.networks is None:
-        arguments.networks = QUICK_NETWORKS if arguments.quick else list(NETWORKS)
-    if arguments.repeats < 1:
-        parser.error(f"`--repeats` must be at least 1. Received: {arguments.repeats}")
-    if arguments.only is None:
-        arguments.only = [name for name in SECTIONS if arguments.compare or name not in COMPARISONS]
-    return arguments
+    add = parser.add_argument
+    add("sections", nargs="*", metavar="SECTION", help="default: all")
+    add("--networks", nargs="+", choices=NETWORKS, help="default: all; SimpleCNN if quick")
+    add("--repeats", type=int, help="rounds in which each is timed once; default: 9; 1 if quick")
+    add("--examples", type=int, default=128, help="examples of the section fisher; default: 128")
+    add("--steps-per-execution", type=int, default=1, help="in the section training; default: 1")
+    add("--quick", action="store_true", help="take few examples and few ways")
+    add("--output", type=Path, default=Path("runs/benchmark.json"), help="the JSON file")
+    given = parser.parse_args(arguments)
+    if unknown := sorted({*given.sections} - {*SECTIONS}):
+        parser.error(f"`SECTION` must be one of {', '.join(SECTIONS)}. Received: {unknown}")
+    for name in ("repeats", "examples", "steps_per_execution"):
+        number = getattr(given, name)
+        if number is not None and number < 1:
+            parser.error(f"`--{name.replace('_', '-')}` must be at least 1. Received: {number}")
+    return given
 
 
-def measured(sections: Iterable[str], repeats: int, quick: bool) -> Iterator[Row]:
-    for section in sections:
-        try:
-            yield from SECTIONS[section](repeats, quick)
-        except SectionSkipped as reason:
-            yield Row(section, "", "skipped", str(reason))
-
-
-def write(arguments: argparse.Namespace, rows: list[Row]) -> None:
-    report = {
-        "environment": environment(),
-        "repeats": arguments.repeats,
-        "quick": arguments.quick,
-        "rows": [dataclasses.asdict(row) for row in rows],
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    part = arguments.output.with_suffix(".part")
+def write(path: Path, settings: Settings, rows: Sequence[dict[str, Any]]) -> None:
+    """Replaces the JSON file."""
+    report = {"environment": environment(), "settings": settings._asdict(), "rows": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
     part.write_text(json.dumps(report, indent=2) + "\n")
-    part.replace(arguments.output)
+    part.replace(path)
 
 
 def environment() -> dict[str, Any]:
     versions = {}
-    for package in ("keras-fisher", "keras", "tensorflow", *PACKAGES):
+    for package in ("keras-fisher", "keras", "tensorflow", "jax", *PACKAGES.values()):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
+        "backend": BACKEND,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -129,6 +120,13 @@ def environment() -> dict[str, Any]:
         "threads": THREADS,
         "versions": versions,
     }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown."""
+    keys = ("section", "network", "quantity", "result")
+    lines = [f"| {' | '.join(('section', 'network', 'measured', 'result'))} |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row[key] for key in keys)} |" for row in rows)])
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ class QuadraticForms:
                 along = _Along(line, nodes, self._by_id(values, z))
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(_called_by(along.product, self._products))
-                    stack.enter_context(_called_by(along.call_piecewise_linear, self._piecewise_linear))
+                    stack.enter_context(
+                        _called_by(along.call_piecewise_linear, self._piecewise_linear)
+                    )
                     loss = self._loss(x, y, list(zip(self._weights, moving, strict=True)))
                 along.add(1.0, line.acceleration(loss))
             dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")

@@ -24,8 +24,8 @@ from experiment.running import claim
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS, Killed, tiny, trained
+from tests.run_folders import differences
 from tools import report
-from tools.torture import compared
 
 ARGUMENTS = [*OPTIONS, "--seeds", "0", "--methods", "baseline"]
 
@@ -390,7 +390,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(interrupted, copied, monkeypatch
     run(out)
     whole = out.parent / "whole"
     run(whole)
-    assert compared(out, whole) == []
+    assert differences(out, whole) == []
 
 
 # ---- Nothing that is read can run code -----------------------------------------------------------

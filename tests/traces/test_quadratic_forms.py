@@ -273,7 +273,7 @@ def test_a_layer_that_is_never_called_does_no_harm():
 
 
 def test_half_precision_takes_the_way_that_needs_no_comparison(warnings, monkeypatch):
-    monkeypatch.setattr(quadratic_forms.autodiff, "Line", None)
+    monkeypatch.setattr(quadratic_forms.backend, "Line", None)
     keras.utils.set_random_seed(1)
     net = chain((5,), layers.Dense(4, "tanh", dtype="mixed_bfloat16"))
     found = [forms(net, by_layer=way, batch_size=5).value for way in (False, True)]

@@ -1,1 +1,1 @@
-"""The sections of `tools/benchmark.py`, one module each, and what they share."""
+"""The sections of `tools/benchmark.py`, and what they share."""

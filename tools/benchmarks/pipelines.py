@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_fisher as kf
-from benchmarks.rows import Row, ratio_row
-from benchmarks.subjects import BATCH_SIZE, Subject, prepare
-from benchmarks.timing import Measurement, take_turns, timed
+from benchmarks.measurement import Measurement, Row, Settings, take_turns, timed
+from benchmarks.networks import compile_plain, prepare
 
+BATCH = 128
 PIPELINES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("digits", {}),
     ("digits", {"augment": "flip_and_crop"}),
@@ -28,46 +26,40 @@ PIPELINES: Sequence[tuple[str, Mapping[str, Any]]] = (
 )
 
 
-def input_pipelines(repeats: int, quick: bool) -> Iterator[Row]:
+def pipelines(settings: Settings) -> Iterator[Row]:
     """Each data set, plain and augmented."""
-    steps, count = (1, 20) if quick else (4, 100)
-    subject = prepare("SimpleCNN", BATCH_SIZE)
+    steps, count = (1, 20) if settings.is_quick else (4, 100)
+    subject = prepare("SimpleCNN", BATCH)
+    plain = compile_plain(subject.model)
+    fit = timed(partial(plain.fit, subject.batches(), steps_per_epoch=steps, verbose=0))
     for name, options in PIPELINES:
         try:
-            data = kf.data.load(name, batch_size=BATCH_SIZE, **options)
+            data = kf.data.load(name, batch_size=BATCH, **options)
         except (ImportError, kf.data.DatasetNotFoundError) as error:
-            yield Row("input", name, "skipped", str(error))
+            yield Row(name, "skipped", str(error))
             continue
         what = ", ".join(f"{key}={value}" for key, value in options.items()) or "plain"
-        measurements = [timed_batches(data.train, count), timed_fit(subject, steps)]
-        (batches, fit), _ = take_turns(measurements, repeats, f"input, {name}, {what}")
-        yielded, taken = count * BATCH_SIZE / batches, steps * BATCH_SIZE / fit
-        yield ratio_row(
-            "input",
+        measurements = [batches_measurement(data.train, count), fit]
+        seconds, _ = take_turns(measurements, settings.repeats, f"input, {name}, {what}")
+        yielded, taken = count * BATCH / seconds[0], steps * BATCH / seconds[1]
+        median, low, high = (part(yielded / taken) for part in (np.median, np.min, np.max))
+        yield Row(
             name,
-            f"{what}: {np.median(yielded):,.0f} examples/s / {np.median(taken):,.0f} that "
-            "SimpleCNN's `fit` takes",
-            yielded / taken,
-            target=5.0,
-            at_least=True,
-            seconds={"batches": batches, "fit": fit},
+            f"{what}: examples/s / those that SimpleCNN's `fit` takes",
+            f"{median:.0f} ({low:.0f} to {high:.0f}): {np.median(yielded):,.0f} / "
+            f"{np.median(taken):,.0f}",
+            {"yielded": yielded.tolist(), "taken": taken.tolist()},
         )
 
 
-def timed_batches(train: tf.data.Dataset, count: int) -> Measurement:
-    """The time of batches."""
-    batches = iter(train)
+def batches_measurement(data: Any, count: int) -> Measurement:
+    """The time of batches, after those fetched ahead while others had their turn."""
+    batches = iter(data)
+    take = timed(lambda: [next(batches)[1] for _ in range(count)])
 
     def measurement() -> tuple[float, Any]:
-        for _ in range(count // 4):  # those fetched ahead, while others had their turn
+        for _ in range(count // 4):
             next(batches)
-        return timed(lambda: [next(batches)[1] for _ in range(count)])()
+        return take()
 
     return measurement
-
-
-def timed_fit(subject: Subject, steps: int) -> Measurement:
-    """Plain training on one batch over and over, so that nothing waits for data."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    subject.model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss)
-    return timed(partial(subject.model.fit, subject.batches(), steps_per_epoch=steps, verbose=0))

@@ -1,24 +1,32 @@
-"""What the penalty costs in training: the steps of `fit`, and epochs put together from them."""
+"""What the penalty costs in training: time and memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
-import keras_fisher as kf
-from benchmarks.rows import Row, ratio_row
-from benchmarks.subjects import NETWORKS, Subject, prepare
-from benchmarks.timing import Measurement, in_fresh_process, take_turns, timed, use_cpu
+from benchmarks.backend import BACKEND
+from benchmarks.measurement import (
+    Measurement,
+    Row,
+    Settings,
+    call_in_process,
+    check_memory_is_measured,
+    growth_mib,
+    ratio_row,
+    take_turns,
+    timed,
+)
+from benchmarks.networks import NETWORKS, compile_penalised, compile_plain, prepare
 
 SECONDS = 1.0  # that a measurement takes at least
 NEVER = 10**6  # steps from one computation of the penalty to the next
-TARGETS = {"exact": 1.22, "finite_difference": 1.18}
-PENALTIES = ("gp", "gp_r", "gp_x")
-FREQUENCIES = (10, 5, 2, 1)
+FREQUENCIES = (10, 1)
 FORWARD, BACKWARD = 1, 2  # passes through the network
 PLAIN = FORWARD + BACKWARD
 
@@ -74,85 +82,91 @@ class Computation(NamedTuple):
 COMPUTATIONS = (
     *(Computation(one_in=one_in) for one_in in (1, 4, 8, 16, 32, 0)),
     *(Computation(gradient="finite_difference", one_in=one_in) for one_in in (1, 32)),
-    *(Computation(penalty) for penalty in PENALTIES),
-    *(Computation(gradient=gradient, parts=4) for gradient in TARGETS),
+    *(Computation(penalty) for penalty in ("gp", "gp_r", "gp_x")),
+    *(Computation(gradient=gradient, parts=4) for gradient in ("exact", "finite_difference")),
 )
 QUICK = (Computation(), Computation(gradient="finite_difference"), Computation(one_in=8))
 
 
-def training(repeats: int, quick: bool) -> Iterator[Row]:
-    """Every network, each in a process of its own."""
-    for name, network in NETWORKS.items():
-        batch = 16 if quick else network.batch
-        computations = QUICK if quick else COMPUTATIONS
-        seconds = in_fresh_process(time_steps, name, batch, computations, repeats, quick)
-        yield from step_rows(name, batch, computations, seconds)
+# ---- Time ----------------------------------------------------------------------------------------
 
 
-def step_rows(
-    name: str, batch: int, computations: tuple[Computation, ...], seconds: Mapping[Any, np.ndarray]
-) -> Iterator[Row]:
-    """What steps and epochs cost, in those of plain training."""
-    plain, between = seconds["plain"], seconds["between"]
-    row = partial(ratio_row, "training", name)
-    yield row(
-        f"step with a kept gradient / plain, {batch} examples",
-        between / plain,
-        seconds={"between": between, "plain": plain},
-        target=1.02,
-        floor=1.0,
-    )
-    for computation in computations:
-        computing, what = seconds[computation], computation.name(batch)
-        passes = computation.passes(batch) / PLAIN
-        is_papers = computation in (Computation(), Computation(gradient="finite_difference"))
-        for every in FREQUENCIES:
-            steps = "step" if every == 1 else f"{every} steps"
-            yield row(
-                f"{what}, every {steps}: epoch / plain",
-                ((every - 1) * between + computing) / (every * plain),
-                seconds={"computing": computing, "between": between, "plain": plain},
-                target=TARGETS[computation.gradient] if is_papers and every == 10 else None,
-                floor=(every - 1 + passes) / every,
-            )
+def training(settings: Settings) -> Iterator[Row]:
+    """Steps and epochs under the penalty over plain ones, each network in a process of its own."""
+    for name in settings.networks:
+        batch = 16 if settings.is_quick else NETWORKS[name].batch
+        computations = QUICK if settings.is_quick else COMPUTATIONS
+        plain, between, *computing = call_in_process(
+            time_steps, name, batch, computations, settings
+        )
+        yield ratio_row(name, f"kept gradient, {batch} examples: step / plain", between, plain, 1)
+        for computation, seconds in zip(computations, computing, strict=True):
+            what, passes = computation.name(batch), computation.passes(batch) / PLAIN
+            for every in FREQUENCIES:
+                yield ratio_row(
+                    name,
+                    f"{what}, every {'step' if every == 1 else f'{every} steps'}: epoch / plain",
+                    (every - 1) * between + seconds,
+                    every * plain,
+                    (every - 1 + passes) / every,
+                )
 
 
 def time_steps(
-    name: str,
-    batch: int,
-    computations: tuple[Computation, ...],
-    repeats: int,
-    quick: bool,
-) -> dict[Any, np.ndarray]:
-    """The seconds of a plain step, of one with a kept gradient, and of those that compute one."""
-    use_cpu()
-    subject = prepare(name, batch)
+    name: str, batch: int, computations: tuple[Computation, ...], settings: Settings
+) -> np.ndarray:
+    """Times plain steps, steps with a kept gradient, and those of each computation."""
+    subject, at_once = prepare(name, batch), settings.steps_per_execution
     data = subject.batches()
-    plain = compiled(subject.model)
+    plain = compile_plain(subject.model)
     plain.fit(data, steps_per_epoch=1, verbose=0)
     taken, _ = timed(partial(plain.fit, data, steps_per_epoch=1, verbose=0))()
-    steps = 1 if quick else max(2, round(SECONDS / taken))
+    steps = at_once * (1 if settings.is_quick else max(2, round(SECONDS / taken / at_once)))
+    compile_plain(plain, steps_per_execution=at_once)
 
     def fitted(model: keras.Model) -> Measurement:
-        return timed(partial(model.fit, data, steps_per_epoch=steps, verbose=0))
+        return timed(partial(model.fit, data, steps_per_epoch=steps, shuffle=False, verbose=0))
 
-    kept = penalised(subject, update_freq=NEVER)
-    kept.fit(data, steps_per_epoch=1, verbose=0)  # the one that computes
-    measurements = {"plain": fitted(plain), "between": fitted(kept)} | {
-        computation: fitted(penalised(subject, update_freq=1, **computation.arguments(batch)))
-        for computation in computations
+    penalised = partial(compile_penalised, subject.model, steps_per_execution=at_once)
+    kept = penalised(update_freq=NEVER)
+    kept.fit(data, steps_per_epoch=at_once, verbose=0)  # computes the gradient that is kept
+    models = [penalised(update_freq=1, **each.arguments(batch)) for each in computations]
+    measurements = [fitted(model) for model in (plain, kept, *models)]
+    return take_turns(measurements, settings.repeats, f"training, {name}")[0]
+
+
+# ---- Memory --------------------------------------------------------------------------------------
+
+
+def memory(settings: Settings) -> Iterator[Row]:
+    """The peak memory of a step that computes the penalty over that of a plain one."""
+    check_memory_is_measured()
+    ways = {
+        "FP": Computation(),
+        "FP by difference": Computation(gradient="finite_difference"),
+        "FP, an eighth at a time": Computation(parts=8),
     }
-    seconds, _ = take_turns(list(measurements.values()), repeats, f"training, {name}")
-    return dict(zip(measurements, seconds, strict=True))
+    for name in tqdm(settings.networks, desc="memory"):
+        batch = 16 if settings.is_quick else NETWORKS[name].batch
+        plain = call_in_process(measure_memory, name, batch, None)
+        for what, way in ways.items():
+            peak = call_in_process(measure_memory, name, batch, way)
+            yield Row(
+                name,
+                f"step with {what}, {batch} examples / plain",
+                f"{peak / plain:.2f} ({peak:,.0f} MiB / {plain:,.0f} MiB)",
+                {"peak_mib": peak, "plain_mib": plain},
+            )
 
 
-def penalised(subject: Subject, **arguments: Any) -> keras.Model:
-    """The subject's network under the penalty."""
-    return compiled(kf.FisherPenaltyModel(subject.model, alpha=1e-4, **arguments))
-
-
-def compiled(model: keras.Model) -> keras.Model:
-    """A model that hardly moves, so that no step meets other numbers than the one before."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(1e-6, momentum=0.9), loss)
-    return model
+def measure_memory(name: str, batch: int, computation: Computation | None) -> float:
+    """The memory in MiB that a step takes while it runs, without that of compiling it."""
+    subject = prepare(name, batch)
+    if computation is None:
+        model = compile_plain(subject.model)
+    else:
+        model = compile_penalised(subject.model, update_freq=1, **computation.arguments(batch))
+    # JAX compiles for one size; TensorFlow traces again at the second size, then for any.
+    for examples in (batch,) if BACKEND == "jax" else (2, 3):
+        model.train_on_batch(subject.x[:examples], subject.y[:examples])
+    return growth_mib(lambda: [model.train_on_batch(subject.x, subject.y) for _ in range(2)])
