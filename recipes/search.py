@@ -9,7 +9,7 @@ what is new.
 penalty will be used with (`--learning-rate 0.001`). The other recipes take what was found by its
 folder (`--tuned`; README.md says which takes what).
 
-Choices machines that share the folder share the work: start the same command on each, one of them
+Several machines that share the folder share the work: start the same command on each, one of them
 with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all
 with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief. A worker that was killed is
 started again under its own name, and goes on with its run.

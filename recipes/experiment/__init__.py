@@ -24,6 +24,7 @@
 """
 
 import multiprocessing
+import os
 import sys
 from types import TracebackType
 
@@ -44,3 +45,7 @@ def _show_interrupt(
 
 # Importing Keras takes seconds, before `command.main` can do it.
 sys.excepthook = _show_interrupt
+
+# Processes share the memory of a GPU. JAX reads this while Keras is imported.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -34,8 +34,6 @@ from experiment.setting import Run, Setting
 from experiment.training import train
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes train
-# So that processes share the memory of a GPU.
-SHARED_GPU = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fisher_trace": "Tr(F)"}
 
 
@@ -97,7 +95,7 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
     return read_run(folder)["best"]["validation_accuracy"]
 
 
-# ---- Choices processes ---------------------------------------------------------------------------
+# ---- Several processes ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -105,9 +103,6 @@ def start_helpers(
     number: int, recipe: Recipe, settings: Mapping[str, Setting], out: Path
 ) -> Iterator[None]:
     """Has some more processes train on the same device, which end with this one."""
-    if number:
-        for name, value in SHARED_GPU.items():
-            os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     helpers = [
         context.Process(target=help_train, args=(recipe, settings, out), daemon=True)
