@@ -150,7 +150,7 @@ class Progress:
     """Two bars over epochs, with the time left: of all runs, and of the present one."""
 
     def __init__(self, planned: Sequence[Run], is_shown: bool = True) -> None:
-        self.finished, self._planned = 0, len(planned)
+        self.finished, self._planned, self._awaited = 0, len(planned), ""
         epochs = sum(run.epochs for run in planned)
         bar = functools.partial(tqdm, unit="epoch", dynamic_ncols=True, disable=not is_shown)
         self._all = bar(total=epochs)
@@ -190,7 +190,9 @@ class Progress:
         )
 
     def show_wait(self, run: Run) -> None:
-        self._all.set_description(f"waits for {run.name}, which another process trains")
+        if run.name != self._awaited:  # once: a log would have a line a second
+            self._all.set_description(f"waits for {run.name}, which another process trains")
+        self._awaited = run.name
 
 
 class EpochBar(keras.callbacks.Callback):

@@ -150,21 +150,6 @@ def read(folders: Iterable[Path]) -> list[Result]:
     return list({run["name"]: run for run in runs}.values())
 
 
-def read_of(recipe: str, folders: Sequence[Path]) -> list[Result]:
-    """All finished runs of a recipe in some folders.
-
-    Raises:
-        SettingsError: if a folder is of another recipe or of none, if no run is finished in it, or
-            as `read`.
-    """
-    for folder in folders:
-        if (found := recipe_of(folder)) != recipe:
-            raise SettingsError(f"{folder} must hold runs of {recipe}. It holds runs of {found}")
-        if not any(folder.glob("*/results.json")):
-            raise SettingsError(f"No run is finished in {folder}")
-    return read(folders)
-
-
 def read_run(folder: Path) -> Result:
     """A finished run: its name, settings and versions, its figures, and the seconds it took.
 
