@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -25,19 +25,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
-from experiment.tables import (
-    FIGURES_NOTE,
-    NOTHING,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    correlate_logarithms,
-    name_value,
-    split_methods,
-    write_markdown,
-    write_seeds,
-)
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
@@ -86,7 +73,7 @@ def plan(part: str, setting: Sweep | ApproximationSetting, finished: Finished) -
 # Test accuracy in percent, and the largest Tr(F).
 PAPER = {
     "fp": ("80.02", "21.38"),
-    "every_step": ("about 80", NOTHING),
+    "every_step": ("about 80", tables.NOTHING),
     "one_example": ("79.7", "24.16"),
 }
 
@@ -94,25 +81,25 @@ PAPER = {
 def table(runs: pd.DataFrame) -> str:
     """How the traces of figure 12 correlate, and what the penalties of figures 13 and 14 reach."""
     penalised = runs["method"].isin(METHODS)
-    tables = [
+    texts = [
         write(some)
         for write, some in ((write_traces, runs[~penalised]), (write_methods, runs[penalised]))
         if not some.empty
     ]
-    return "\n".join([*tables, write_seeds(runs) + "\n"])
+    return "\n".join([*texts, tables.write_seeds(runs) + "\n"])
 
 
 def write_traces(runs: pd.DataFrame) -> str:
     cells = {
-        "first half of the epochs": MeanCell("first_half", digits=2),
-        "all epochs": MeanCell("all_epochs", digits=2),
+        "first half of the epochs": tables.MeanCell("first_half", digits=2),
+        "all epochs": tables.MeanCell("all_epochs", digits=2),
     }
     runs = runs.assign(
         first_half=[correlate_traces(runs.loc[[index]], 1 / 2) for index in runs.index],
         all_epochs=[correlate_traces(runs.loc[[index]]) for index in runs.index],
     )
     rows = [
-        [name_value(varied, value), *(cell(group) for cell in cells.values())]
+        [tables.name_value(varied, value), *(cell(group) for cell in cells.values())]
         for (varied, value), group in runs.groupby(["method", "value"])
     ]
     pooled = [correlate_traces(runs, share) for share in (1 / 2, 1)]
@@ -121,12 +108,12 @@ def write_traces(runs: pd.DataFrame) -> str:
         "Pearson's correlation of log Tr(F) with log Tr(F^B). The paper prints no coefficient: it "
         "sees a strong correlation but for the final phase.\n"
     )
-    return f"{write_markdown(['figure 12', *cells], rows)}\n{note}"
+    return f"{tables.write_markdown(['figure 12', *cells], rows)}\n{note}"
 
 
 def correlate_traces(runs: pd.DataFrame, share: float = 1) -> float:
     """The correlation of the two traces over the first epochs, a share of all, of some runs."""
-    return correlate_logarithms(*(pool_epochs(runs, key, share) for key in TRACES))
+    return tables.correlate_logarithms(*(pool_epochs(runs, key, share) for key in TRACES))
 
 
 def pool_epochs(runs: pd.DataFrame, key: str, share: float = 1) -> np.ndarray:
@@ -140,18 +127,18 @@ def write_methods(runs: pd.DataFrame) -> str:
         [
             part,
             TITLES[method],
-            SettingCell("alpha")(group),
-            PercentCell("test_accuracy")(group),
-            PAPER.get(method, (NOTHING, NOTHING))[0],
-            MeanCell("max_fisher_trace")(group),
-            PAPER.get(method, (NOTHING, NOTHING))[1],
+            tables.SettingCell("alpha")(group),
+            tables.PercentCell("test_accuracy")(group),
+            PAPER.get(method, (tables.NOTHING, tables.NOTHING))[0],
+            tables.MeanCell("max_fisher_trace")(group),
+            PAPER.get(method, (tables.NOTHING, tables.NOTHING))[1],
         ]
-        for part, methods in split_methods(choose_values(runs), METHODS).items()
+        for part, methods in tables.split_methods(tables.choose_values(runs), METHODS).items()
         for method, group in methods.items()
         if not group.empty
     ]
     header = ["part", "method", "alpha", "test accuracy, %", "paper", "largest Tr(F)", "paper"]
-    return f"{write_markdown(header, rows)}\n{FIGURES_NOTE}\n"
+    return f"{tables.write_markdown(header, rows)}\n{tables.FIGURES_NOTE}\n"
 
 
 # ---- Figure ----------------------------------------------------------------------------------
@@ -180,7 +167,7 @@ def draw_traces(row: Sequence[Axes], runs: pd.DataFrame) -> None:
         for axis, key in zip(row[:2], TRACES, strict=True):
             picture.draw_curve(axis, group, key, colour)
         points = [pool_epochs(group, key) for key in TRACES]
-        name = name_value(varied, value)
+        name = tables.name_value(varied, value)
         row[2].plot(*points, "o", ms=3, alpha=0.6, color=colour, label=name)
     labels = [picture.LABELS[key] for key in TRACES]
     for axis in row[:3]:

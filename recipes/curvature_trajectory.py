@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -24,16 +24,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amounts, Count, Range, Run, VariedSetting
-from experiment.tables import (
-    NOTHING,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    correlate,
-    fill_cells,
-    write_markdown,
-    write_seeds,
-)
 from matplotlib.axes import Axes
 
 HESSIAN = "hessian_trace"
@@ -74,12 +64,12 @@ def plan(part: str, setting: Trajectories, finished: Finished) -> list[Run]:
 
 
 CELLS = {
-    "learning rate": SettingCell("learning_rate"),
-    "batch size": SettingCell("batch_size"),
-    "least training loss": MeanCell("least_loss", digits=4),
-    "best test accuracy, %": PercentCell("test_accuracy"),
-    "Tr(H) at first": MeanCell("first_trace"),
-    "Tr(H) at last": MeanCell("last_trace"),
+    "learning rate": tables.SettingCell("learning_rate"),
+    "batch size": tables.SettingCell("batch_size"),
+    "least training loss": tables.MeanCell("least_loss", digits=4),
+    "best test accuracy, %": tables.PercentCell("test_accuracy"),
+    "Tr(H) at first": tables.MeanCell("first_trace"),
+    "Tr(H) at last": tables.MeanCell("last_trace"),
 }
 
 
@@ -92,7 +82,7 @@ def table(runs: pd.DataFrame) -> str:
         last_trace=[trace[-1] for trace in traces],
     )
     rows = [
-        [part, name, *fill_cells(group, CELLS)]
+        [part, name, *tables.fill_cells(group, CELLS)]
         for (part, name, _), group in runs.groupby(["part", "method", "value"])
     ]
     claims = [
@@ -104,9 +94,10 @@ def table(runs: pd.DataFrame) -> str:
         "training. Figure 11 prints losses and test accuracies in its legend; appendix A.4 says "
         "that no loss is above 0.01.\n"
     )
+    header = ["setting", "set", *CELLS]
     return (
-        f"{write_markdown(['setting', 'set', *CELLS], rows)}\n{write_seeds(runs)} {note}\n"
-        f"{write_markdown(['setting', 'observation', 'here', 'paper'], claims)}"
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
+        f"{tables.write_markdown(['setting', 'observation', 'here', 'paper'], claims)}"
     )
 
 
@@ -167,11 +158,13 @@ def compare_pairs(larger: np.ndarray, smaller: np.ndarray) -> float:
 
 def correlate_with_end(traces: np.ndarray) -> list[float]:
     """How Tr(H) correlates over runs with what it is at last, from the first measurement on."""
-    return [correlate(values, traces[:, -1], "spearman") for values in traces.T[1:-1]]
+    return [tables.correlate(values, traces[:, -1], "spearman") for values in traces.T[1:-1]]
 
 
 def write_mean(numbers: Sequence[float]) -> str:
-    return f"{np.mean(numbers):.2f}" if len(numbers) and np.isfinite(numbers).all() else NOTHING
+    return (
+        f"{np.mean(numbers):.2f}" if len(numbers) and np.isfinite(numbers).all() else tables.NOTHING
+    )
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -202,8 +195,9 @@ def count_epochs_between(runs: pd.DataFrame) -> int:
 
 def write_name(name: str, runs: pd.DataFrame) -> str:
     """As the legend of figure 11, where TA is the best test accuracy."""
+    rate, batch_size = (CELLS[column](runs) for column in ("learning rate", "batch size"))
     return (
-        f"{name}: η {SettingCell('learning_rate')(runs)}, S {SettingCell('batch_size')(runs)}, "
+        f"{name}: η {rate}, S {batch_size}, "
         f"loss {runs['history'].map(find_least_loss).mean():.2g}, "
         f"TA {runs['test_accuracy'].mean():.1%}"
     )

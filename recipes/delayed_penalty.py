@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import suboptimal_lr
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import pandas as pd
@@ -24,21 +24,13 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe, find_best
 from experiment.setting import Choices, Range, Run
-from experiment.tables import (
-    TITLES,
-    PercentCell,
-    choose_values,
-    fill_cells,
-    write_markdown,
-    write_seeds,
-)
 from suboptimal_lr import RateSetting
 
 Method = Literal["eta_star", "baseline", "fp"]
 METHODS = get_args(Method)
 CELLS = {
-    "test accuracy at the end, %": PercentCell("final_test_accuracy"),
-    "test accuracy at best validation, %": PercentCell("test_accuracy"),
+    "test accuracy at the end, %": tables.PercentCell("final_test_accuracy"),
+    "test accuracy at best validation, %": tables.PercentCell("test_accuracy"),
 }
 
 
@@ -78,8 +70,8 @@ def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
 def table(runs: pd.DataFrame) -> str:
     """A row for each way to train; the paper gives figure 4 without numbers."""
     rows = [
-        [part, name, *fill_cells(group, CELLS)]
-        for part, methods in choose_values(runs).groupby("part")
+        [part, name, *tables.fill_cells(group, CELLS)]
+        for part, methods in tables.choose_values(runs).groupby("part")
         for name, group in name_groups(methods).items()
     ]
     note = (
@@ -87,13 +79,13 @@ def table(runs: pd.DataFrame) -> str:
         "beginning reaches that of η*."
     )
     header = ["setting", "trained with", *CELLS]
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {note}\n"
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
 
 
 def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     """The runs at eta*, the baseline, and those under the penalty by its first epoch."""
     plain = {
-        TITLES[method]: runs[runs["method"] == method]
+        tables.TITLES[method]: runs[runs["method"] == method]
         for method in ("eta_star", "baseline")
         if (runs["method"] == method).any()
     }
@@ -112,7 +104,7 @@ def name_start(start: int) -> str:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 4, and Tr(F) beside it: a row for each setting."""
-    parts = choose_values(runs).groupby("part")
+    parts = tables.choose_values(runs).groupby("part")
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for (left, right), (part, group) in zip(axes, parts, strict=True):
         late = group_penalised(group)
@@ -124,7 +116,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
             plain, colour = group[group["method"] == method], picture.COLOURS[method]
             if not plain.empty:
                 accuracy = 100 * plain["final_test_accuracy"].mean()
-                left.axhline(accuracy, color=colour, ls="--", label=TITLES[method])
+                left.axhline(accuracy, color=colour, ls="--", label=tables.TITLES[method])
             picture.draw_curve(right, plain, "fisher_trace", colour)
         for colour, (start, some) in zip(picture.pick_shades(len(late))[::-1], late, strict=True):
             picture.draw_curve(right, some, "fisher_trace", colour, name_start(start))

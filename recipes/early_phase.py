@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -21,16 +21,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_3, SMALL_WATCHED
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Run, Sweep
-from experiment.tables import (
-    NOTHING,
-    MeanCell,
-    PercentCell,
-    correlate,
-    fill_cells,
-    name_value,
-    write_markdown,
-    write_seeds,
-)
 from matplotlib.axes import Axes
 
 
@@ -51,10 +41,11 @@ def plan(part: str, setting: EarlyPhase, finished: Finished) -> list[Run]:
 
 
 CELLS = {
-    "Tr(F_i)": MeanCell("early_fisher_trace"),
-    "in epoch": MeanCell("epoch_of_crossing"),
-    "best test accuracy, %": PercentCell("test_accuracy"),
+    "Tr(F_i)": tables.MeanCell("early_fisher_trace"),
+    "in epoch": tables.MeanCell("epoch_of_crossing"),
+    "best test accuracy, %": tables.PercentCell("test_accuracy"),
 }
+CORRELATIONS = ("setting", "runs", "Pearson", "Spearman", "paper")
 
 
 def table(runs: pd.DataFrame) -> str:
@@ -63,7 +54,9 @@ def table(runs: pd.DataFrame) -> str:
     for (part, varied, value), group in runs.groupby(["part", "method", "value"]):
         crossed = list_crossed(group)
         share = f"{len(crossed)} of {len(group)}"
-        points.append([part, name_value(varied, value), share, *fill_cells(crossed, CELLS)])
+        points.append(
+            [part, tables.name_value(varied, value), share, *tables.fill_cells(crossed, CELLS)]
+        )
     correlations = [[part, *write_correlation(group)] for part, group in runs.groupby("part")]
     header = ["setting", "varied", "runs that crossed", *CELLS]
     note = (
@@ -75,17 +68,16 @@ def table(runs: pd.DataFrame) -> str:
         "and 7 show test accuracy falling as Tr(F_i) rises.\n"
     )
     return (
-        f"{write_markdown(header, points)}\n{write_seeds(runs)} {note}\n"
-        f"{write_markdown(['setting', 'runs', 'Pearson', 'Spearman', 'paper'], correlations)}"
-        f"\n{claim}"
+        f"{tables.write_markdown(header, points)}\n{tables.write_seeds(runs)} {note}\n"
+        f"{tables.write_markdown(CORRELATIONS, correlations)}\n{claim}"
     )
 
 
 def write_correlation(runs: pd.DataFrame) -> list[str]:
     crossed = list_crossed(runs)
     figures = crossed["early_fisher_trace"], crossed["test_accuracy"]
-    coefficients = [correlate(*figures, method) for method in ("pearson", "spearman")]
-    texts = [NOTHING if math.isnan(number) else f"{number:.2f}" for number in coefficients]
+    coefficients = [tables.correlate(*figures, method) for method in ("pearson", "spearman")]
+    texts = [tables.NOTHING if math.isnan(number) else f"{number:.2f}" for number in coefficients]
     return [str(len(crossed)), *texts, "negative"]
 
 
@@ -109,7 +101,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     fig, axes = picture.make_panels(len(parts), 2, width=5)
     for (left, right), ((part, varied), of_part) in zip(axes, parts, strict=True):
         for colour, value, group in picture.shade(of_part.groupby("value")):
-            draw_points(left, list_crossed(group), colour, name_value(varied, value))
+            draw_points(left, list_crossed(group), colour, tables.name_value(varied, value))
             picture.draw_curve(right, group, "fisher_trace", colour)
         picture.label_axes(left, part, x=r"Tr(F$_i$)", y="best test accuracy")
         picture.label_axes(right, part, y=picture.LABELS["fisher_trace"])

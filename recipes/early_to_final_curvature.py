@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -27,13 +27,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Count, Listing, Range, Run, VariedSetting
-from experiment.tables import (
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    split_methods,
-    write_markdown,
-)
 from matplotlib.axes import Axes
 
 COLOURS = {"high": "#c51b1b", "low": "#1b6fb5"}  # levels of regularisation
@@ -95,14 +88,14 @@ def table(runs: pd.DataFrame) -> str:
         [
             part,
             level,
-            SettingCell("learning_rate")(methods[level]),
-            SettingCell("batch_size")(methods[level]),
-            MeanCell("fisher_trace")(methods[level]),
+            tables.SettingCell("learning_rate")(methods[level]),
+            tables.SettingCell("batch_size")(methods[level]),
+            tables.MeanCell("fisher_trace")(methods[level]),
             str(len(methods[f"after_{level}"])),
-            MeanCell("hessian_trace")(methods[f"after_{level}"]),
-            PercentCell("test_accuracy")(methods[f"after_{level}"]),
+            tables.MeanCell("hessian_trace")(methods[f"after_{level}"]),
+            tables.PercentCell("test_accuracy")(methods[f"after_{level}"]),
         ]
-        for part, methods in split_methods(add_traces(runs), METHODS).items()
+        for part, methods in tables.split_methods(add_traces(runs), METHODS).items()
         for level in COLOURS
     ]
     header = [
@@ -114,7 +107,7 @@ def table(runs: pd.DataFrame) -> str:
         "of smaller Tr(F_i) more likely to end with a small Tr(H_f), and after the other one "
         "sharper minima and a test accuracy that varies a lot.\n"
     )
-    return f"{write_markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
 def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +119,7 @@ def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 6 and 10, a row for each setting."""
-    parts = split_methods(add_traces(runs), METHODS)
+    parts = tables.split_methods(add_traces(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 3)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         draw_bars(row[0], methods)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -24,14 +24,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Run, Sweep
-from experiment.tables import (
-    MeanCell,
-    PercentCell,
-    fill_cells,
-    name_value,
-    write_markdown,
-    write_seeds,
-)
 
 SMOOTHING = 1 / 50  # of the iterations of a run
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}
@@ -44,10 +36,13 @@ def plan(part: str, setting: Sweep, finished: Finished) -> list[Run]:
 
 # ---- Table and figure ------------------------------------------------------------------------
 
-LARGEST = {"largest Tr(F)": MeanCell("largest"), "at iteration": MeanCell("iteration", digits=0)}
+LARGEST = {
+    "largest Tr(F)": tables.MeanCell("largest"),
+    "at iteration": tables.MeanCell("iteration", digits=0),
+}
 REACHED = {
-    "iterations at or above that": MeanCell("reached", digits=0),
-    "test accuracy, %": PercentCell("test_accuracy"),
+    "iterations at or above that": tables.MeanCell("reached", digits=0),
+    "test accuracy, %": tables.PercentCell("test_accuracy"),
 }
 
 
@@ -58,17 +53,21 @@ def table(runs: pd.DataFrame) -> str:
     for (part, varied), of_part in runs.groupby(["part", "method"]):
         reference, limit = find_reference(of_part)
         reached = of_part.assign(reached=[(trace >= limit).sum() for trace in of_part["trace"]])
-        comparison = f"{limit:.1f} ({name_value(varied, reference)})"
+        comparison = f"{limit:.1f} ({tables.name_value(varied, reference)})"
         for value, group in reached.groupby("value"):
-            cells = [*fill_cells(group, LARGEST), comparison, *fill_cells(group, REACHED)]
-            rows.append([part, name_value(varied, value), *cells])
+            cells = [
+                *tables.fill_cells(group, LARGEST),
+                comparison,
+                *tables.fill_cells(group, REACHED),
+            ]
+            rows.append([part, tables.name_value(varied, value), *cells])
     header = ["part", "varied", *LARGEST, "to compare with", *REACHED]
     note = (
         "The largest Tr(F) over all iterations, the first epoch included. The paper prints no "
         "numbers: its large learning rate is never at or above the largest Tr(F) of the small one, "
         "and its large batch reaches a much larger Tr(F) than its small one.\n"
     )
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {note}"
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}"
 
 
 def add_largest(runs: pd.DataFrame) -> pd.DataFrame:
@@ -98,13 +97,13 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for row, ((part, varied), of_part) in zip(axes, parts, strict=True):
         for colour, value, group in picture.shade(of_part.groupby("value")):
-            name, traces = name_value(varied, value), np.array(list(group["trace"]))
+            name, traces = tables.name_value(varied, value), np.array(list(group["trace"]))
             iterations = np.arange(1, traces.shape[1] + 1)
             picture.draw_band(row[0], iterations, traces, colour, name)
             accuracies = np.array([smooth_accuracy(curves) for curves in group["curves"]])
             picture.draw_band(row[1], iterations, accuracies, colour, name)
         reference, limit = find_reference(of_part)
-        name = f"largest with {name_value(varied, reference)}"
+        name = f"largest with {tables.name_value(varied, reference)}"
         row[0].axhline(limit, color="#333333", ls=":", lw=1, label=name)
         picture.label_axes(row[0], part, x="iteration", y=picture.LABELS["fisher_trace"])
         picture.label_axes(row[1], part, x="iteration", y="accuracy on the mini-batch, smoothed")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -25,14 +25,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_3, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Count, Run, Setting
-from experiment.tables import (
-    MeanCell,
-    correlate,
-    correlate_logarithms,
-    fill_cells,
-    write_markdown,
-    write_seeds,
-)
 
 HESSIAN = "hessian_trace"
 COLOURS = {
@@ -67,16 +59,16 @@ def plan(part: str, setting: Traces, finished: Finished) -> list[Run]:
 
 
 CELLS = {
-    "Pearson, of logarithms": MeanCell("pearson", digits=2),
-    "Spearman": MeanCell("spearman", digits=2),
-    "median ratio to Tr(H)": MeanCell("ratio", digits=3),
+    "Pearson, of logarithms": tables.MeanCell("pearson", digits=2),
+    "Spearman": tables.MeanCell("spearman", digits=2),
+    "median ratio to Tr(H)": tables.MeanCell("ratio", digits=3),
 }
 
 
 def table(runs: pd.DataFrame) -> str:
     """How each of Tr(F) and Tr(F^B) goes with Tr(H) over the epochs."""
     rows = [
-        [part, name, *fill_cells(compare_with_hessian(group, key), CELLS)]
+        [part, name, *tables.fill_cells(compare_with_hessian(group, key), CELLS)]
         for part, group in runs.groupby("part")
         for key, name in zip(FISHER, ("Tr(F)", "Tr(F^B)"), strict=True)
     ]
@@ -85,7 +77,7 @@ def table(runs: pd.DataFrame) -> str:
         "no coefficient: it finds Tr(F^B) smaller than Tr(H) and extremely well correlated.\n"
     )
     header = ["setting", "trace", *CELLS]
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {note}"
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}"
 
 
 def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -95,8 +87,8 @@ def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
         return runs["history"].map(lambda history: figure(*get_positive(history, key)))
 
     return runs.assign(
-        pearson=compute(correlate_logarithms),
-        spearman=compute(lambda trace, hessian: correlate(trace, hessian, "spearman")),
+        pearson=compute(tables.correlate_logarithms),
+        spearman=compute(lambda trace, hessian: tables.correlate(trace, hessian, "spearman")),
         ratio=compute(lambda trace, hessian: float(np.median(trace / hessian))),
     )
 

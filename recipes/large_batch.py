@@ -15,7 +15,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import pandas as pd
@@ -23,17 +23,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amounts, Choices, Count, PenaltySetting, Run
-from experiment.tables import (
-    FIGURES_NOTE,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    fill_cells,
-    split_methods,
-    write_markdown,
-    write_seeds,
-)
 
 from keras_fisher import tuning
 
@@ -98,10 +87,10 @@ PAPER: dict[Method, str] = {
 
 
 CELLS = {
-    "batch size": SettingCell("batch_size"),
-    "learning rate": SettingCell("learning_rate"),
-    "alpha": SettingCell("alpha"),
-    "test accuracy, %": PercentCell("test_accuracy"),
+    "batch size": tables.SettingCell("batch_size"),
+    "learning rate": tables.SettingCell("learning_rate"),
+    "alpha": tables.SettingCell("alpha"),
+    "test accuracy, %": tables.PercentCell("test_accuracy"),
 }
 
 
@@ -109,20 +98,22 @@ def table(runs: pd.DataFrame) -> str:
     """The test accuracies in the text of appendix E."""
     rows = [
         [
-            *(part, TITLES[method], *fill_cells(group, CELLS)),
-            *(PAPER[method], MeanCell("max_fisher_trace")(group)),
+            *(part, TITLES[method], *tables.fill_cells(group, CELLS)),
+            *(PAPER[method], tables.MeanCell("max_fisher_trace")(group)),
         ]
-        for part, methods in split_methods(choose_values(runs), TITLES).items()
+        for part, methods in tables.split_methods(tables.choose_values(runs), TITLES).items()
         for method, group in methods.items()
         if not group.empty
     ]
     header = ["setting", "method", *CELLS, "paper", "largest Tr(F)"]
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {FIGURES_NOTE}\n"
+    return (
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    )
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 17: Tr(F) and validation accuracy, from blue to red by alpha."""
-    parts = split_methods(runs, TITLES)
+    parts = tables.split_methods(runs, TITLES)
     fig, axes = picture.make_panels(len(parts), 2, width=5.5, height=4)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         for axis, key in zip(row, ("fisher_trace", "val_accuracy"), strict=True):

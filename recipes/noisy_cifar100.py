@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import matplotlib.pyplot as plt
@@ -32,16 +32,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4_1, SMALL_C10
 from experiment.recipe import Finished, Recipe, set_alpha, tune
 from experiment.setting import Amount, Amounts, Choices, Count, Listing, PenaltySetting, Range, Run
-from experiment.tables import (
-    TITLES,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    fill_cells,
-    write_markdown,
-    write_seeds,
-)
 
 from keras_fisher import tuning
 
@@ -99,9 +89,9 @@ PAPER_TABLE = {
     (0.5, "wide_resnet_c100"): (43.35, 51.71, 42.99, 47.99, 50.08),
 }
 FIGURES = {
-    "test accuracy at best validation": PercentCell("test_accuracy"),
-    "test accuracy at the end": PercentCell("final_test_accuracy"),
-    "wrong labels memorised at the end": PercentCell("final_noisy_accuracy"),
+    "test accuracy at best validation": tables.PercentCell("test_accuracy"),
+    "test accuracy at the end": tables.PercentCell("final_test_accuracy"),
+    "wrong labels memorised at the end": tables.PercentCell("final_noisy_accuracy"),
 }
 
 
@@ -112,25 +102,26 @@ def table(runs: pd.DataFrame) -> str:
         gradient_norm_ratio=runs["history"].map(average_ratio),
     )
     rows = []
-    for (noise, part), group in choose_values(runs).groupby(["noise", "part"]):
+    for (noise, part), group in tables.choose_values(runs).groupby(["noise", "part"]):
         methods = [group[group["method"] == method] for method in METHODS]
-        for title, cell in (FIGURES | {"alpha or beta": SettingCell("value")}).items():
+        for title, cell in (FIGURES | {"alpha or beta": tables.SettingCell("value")}).items():
             rows.append([f"{noise:.0%}", part, title, *map(cell, methods)])
     for (noise, part), numbers in PAPER_TABLE.items():
         rows.append([f"{noise:.0%}", part, "paper, table 3", *(f"{n:.2f}" for n in numbers)])
-    header = ["noise", "network", "figure", *(TITLES[method] for method in METHODS)]
-    return f"{write_markdown(header, rows)}\nPercent. {write_seeds(runs)}\n\n{write_values(runs)}"
+    header = ["noise", "network", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"Percent. {tables.write_seeds(runs)}"
+    return f"{tables.write_markdown(header, rows)}\n{note}\n\n{write_values(runs)}"
 
 
 def write_values(runs: pd.DataFrame) -> str:
     """What figures 5 and 9 show over alpha."""
     cells = {
-        "alpha or beta": SettingCell("value"),
+        "alpha or beta": tables.SettingCell("value"),
         **FIGURES,
-        "gradient norms": MeanCell("gradient_norm_ratio", digits=2),
+        "gradient norms": tables.MeanCell("gradient_norm_ratio", digits=2),
     }
     rows = [
-        [f"{noise:.0%}", part, TITLES[method], *fill_cells(group, cells)]
+        [f"{noise:.0%}", part, tables.TITLES[method], *tables.fill_cells(group, cells)]
         for (noise, part), of_part in runs.groupby(["noise", "part"])
         for method in METHODS
         for _, group in of_part[of_part["method"] == method].groupby("value")
@@ -141,7 +132,7 @@ def write_values(runs: pd.DataFrame) -> str:
         "ones, the mean over the second half of the epochs: in figure 5 it is below 1, and closer "
         "to 1 the larger alpha is.\n"
     )
-    return f"{write_markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
 def average_ratio(history: dict[str, Any]) -> float:
@@ -152,7 +143,7 @@ def average_ratio(history: dict[str, Any]) -> float:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 5 and 9 over methods, at their chosen alphas: a row for each noise and network."""
-    groups = choose_values(runs).groupby(["noise", "part"])
+    groups = tables.choose_values(runs).groupby(["noise", "part"])
     fig, axes = picture.make_panels(len(groups), 4)
     for row, ((noise, part), group) in zip(axes, groups, strict=True):
         for method in METHODS:
@@ -166,7 +157,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 def draw_method(row: Any, method: str, runs: pd.DataFrame) -> None:
     colour = picture.COLOURS[method]
-    picture.draw_curve(row[0], runs, "val_accuracy", colour, TITLES[method])
+    picture.draw_curve(row[0], runs, "val_accuracy", colour, tables.TITLES[method])
     for labels, style in (("clean", "-"), ("noisy", "--")):
         picture.draw_curve(row[1], runs, f"{labels}_accuracy", colour, style=style)
         picture.draw_curve(row[2], runs, f"{labels}_gradient_norm", colour, style=style)

@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import pandas as pd
@@ -20,17 +20,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Recipe
 from experiment.setting import Augmentation, Choices, Range
-from experiment.tables import (
-    FIGURES_NOTE,
-    TITLES,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    split_methods,
-    write_markdown,
-    write_seeds,
-)
 from suboptimal_lr import RateSetting, plan
 
 Method = Literal["eta_star", "fp"]
@@ -61,24 +50,24 @@ PAPER_TABLE = {
 def table(runs: pd.DataFrame) -> str:
     """Table 2, with the paper's row of the same parts."""
     rows = []
-    for part, groups in split_methods(choose_values(runs), METHODS).items():
+    for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
         cells = {
-            "test accuracy, %": PercentCell("test_accuracy"),
-            "largest Tr(F)": MeanCell("max_fisher_trace"),
-            "learning rate": SettingCell("learning_rate"),
-            "alpha": SettingCell("alpha"),
+            "test accuracy, %": tables.PercentCell("test_accuracy"),
+            "largest Tr(F)": tables.MeanCell("max_fisher_trace"),
+            "learning rate": tables.SettingCell("learning_rate"),
+            "alpha": tables.SettingCell("alpha"),
         }
         first, *others = [["", title, *map(cell, groups.values())] for title, cell in cells.items()]
         paper = [["", "paper, table 2", *PAPER_TABLE[part]]] if part in PAPER_TABLE else []
         rows += [[part, *first[1:]], *paper, *others]
-    header = ["setting", "figure", *(TITLES[method] for method in METHODS)]
-    note = f"{write_seeds(runs)} {FIGURES_NOTE}\n"
-    return f"{write_markdown(header, rows)}\n{note}"
+    header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Curves of both methods: a row for each setting."""
-    parts = split_methods(choose_values(runs), METHODS)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 3)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         picture.draw_methods(row, part, methods, ("accuracy", "val_accuracy", "fisher_trace"))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
@@ -25,18 +25,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amount, Amounts, Choices, Fraction, Run, Setting
-from experiment.tables import (
-    FIGURES_NOTE,
-    NOTHING,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    fill_cells,
-    split_methods,
-    write_markdown,
-    write_seeds,
-)
 
 from keras_fisher import tuning
 
@@ -119,10 +107,10 @@ def name_method(method: Method) -> str:
 
 
 CELLS = {
-    "alpha of the whole batch": SettingCell("value"),
-    "alpha": SettingCell("alpha"),
-    "test accuracy, %": PercentCell("test_accuracy"),
-    "at the end, %": PercentCell("final_test_accuracy"),
+    "alpha of the whole batch": tables.SettingCell("value"),
+    "alpha": tables.SettingCell("alpha"),
+    "test accuracy, %": tables.PercentCell("test_accuracy"),
+    "at the end, %": tables.PercentCell("final_test_accuracy"),
 }
 
 
@@ -131,10 +119,10 @@ def table(runs: pd.DataFrame) -> str:
     rows = [
         [
             *(part, name_method(method), count_examples(group.iloc[0])),
-            *fill_cells(group, CELLS),
-            *(write_difference(group, methods[PAPERS]), MeanCell("max_fisher_trace")(group)),
+            *tables.fill_cells(group, CELLS),
+            *(write_difference(group, methods[PAPERS]), tables.MeanCell("max_fisher_trace")(group)),
         ]
-        for part, methods in split_methods(choose_values(runs), METHODS).items()
+        for part, methods in tables.split_methods(tables.choose_values(runs), METHODS).items()
         for method, group in methods.items()
         if not group.empty
     ]
@@ -144,9 +132,9 @@ def table(runs: pd.DataFrame) -> str:
     ]
     note = (
         "Differences over the same seeds, with their standard error. "
-        f"{write_seeds(runs)} {FIGURES_NOTE}\n"
+        f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
     )
-    return f"{write_markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
 def count_examples(run: pd.Series) -> str:
@@ -159,7 +147,7 @@ def write_difference(runs: pd.DataFrame, papers: pd.DataFrame) -> str:
     """The test accuracy less the paper's way's, in percent, and its standard error."""
     gains = compute_gains(runs, papers)
     if gains.empty or runs["method"].iloc[0] == PAPERS:
-        return NOTHING
+        return tables.NOTHING
     if len(gains) == 1:
         return f"{gains.iloc[0]:+.1f}"
     return f"{gains.mean():+.1f} ± {gains.std() / np.sqrt(len(gains)):.1f}"
@@ -173,7 +161,7 @@ def compute_gains(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.Series:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Validation accuracy and Tr(F), a row for each setting."""
-    parts = split_methods(choose_values(runs), METHODS)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         groups = [(method, group) for method, group in methods.items() if not group.empty]

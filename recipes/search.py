@@ -22,7 +22,7 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import pandas as pd
@@ -31,15 +31,6 @@ from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMA
 from experiment.recipe import Finished, Recipe
 from experiment.search import BOTH, NOISY, choose_combination, search
 from experiment.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
-from experiment.tables import (
-    FIGURES_NOTE,
-    TITLES,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    write_markdown,
-    write_seeds,
-)
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
@@ -91,18 +82,20 @@ def table(runs: pd.DataFrame) -> str:
                 [
                     name_part(part, noise),
                     penalty,
-                    SettingCell("learning_rate")(group),
+                    tables.SettingCell("learning_rate")(group),
                     f"{alpha:.4g}",
-                    PercentCell("validation_accuracy")(group) + mark,
-                    PercentCell("test_accuracy")(group),
-                    MeanCell("max_fisher_trace")(group),
+                    tables.PercentCell("validation_accuracy")(group) + mark,
+                    tables.PercentCell("test_accuracy")(group),
+                    tables.MeanCell("max_fisher_trace")(group),
                 ]
             )
     header = [
         *("setting", "penalty", "learning rate", "alpha"),
         *("validation accuracy, %", "test accuracy, %", "largest Tr(F)"),
     ]
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {FIGURES_NOTE}\n"
+    return (
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    )
 
 
 def name_part(part: str, noise: float) -> str:
@@ -124,7 +117,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
         for axis, (column, title) in zip(row, columns.items(), strict=True):
             for colour, rate, group in picture.shade(grid.groupby("learning_rate")):
                 draw_line(axis, group, column, colour, f"learning rate {rate:g}")
-            x = f"alpha of {TITLES[penalty]}"
+            x = f"alpha of {tables.TITLES[penalty]}"
             picture.label_axes(axis, name_part(part, noise), x, title)
         row[2].set_yscale("log")
     picture.draw_legend(fig, axes.flat)

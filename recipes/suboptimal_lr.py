@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import pandas as pd
@@ -25,17 +25,6 @@ from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
-from experiment.tables import (
-    FIGURES_NOTE,
-    TITLES,
-    MeanCell,
-    PercentCell,
-    SettingCell,
-    choose_values,
-    split_methods,
-    write_markdown,
-    write_seeds,
-)
 
 from keras_fisher import tuning
 
@@ -125,10 +114,10 @@ PAPER_TABLES = {
     },
 }
 CELLS = (
-    PercentCell("test_accuracy"),
-    MeanCell("max_fisher_trace"),
-    MeanCell("seconds_per_epoch"),
-    PercentCell("final_accuracy"),
+    tables.PercentCell("test_accuracy"),
+    tables.MeanCell("max_fisher_trace"),
+    tables.MeanCell("seconds_per_epoch"),
+    tables.PercentCell("final_accuracy"),
 )
 
 
@@ -139,21 +128,21 @@ def table(runs: pd.DataFrame) -> str:
         final_accuracy=[final["accuracy"] for final in runs["final"]],
     )
     rows = []
-    for part, groups in split_methods(choose_values(runs), METHODS).items():
+    for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
         for (title, paper), cell in zip(PAPER_TABLES.items(), CELLS, strict=True):
             rows.append([part, title, *map(cell, groups.values())])
             if part in paper:
                 rows.append(["", "paper", *map(str, paper[part])])
         for title, column in (("learning rate", "learning_rate"), ("alpha", "alpha")):
-            rows.append(["", title, *map(SettingCell(column), groups.values())])
-    header = ["setting", "figure", *(TITLES[method] for method in METHODS)]
-    note = f"{FIGURES_NOTE} Time with evaluation and measurements."
-    return f"{write_markdown(header, rows)}\n{write_seeds(runs)} {note}\n"
+            rows.append(["", title, *map(tables.SettingCell(column), groups.values())])
+    header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"{tables.FIGURES_NOTE} Time with evaluation and measurements."
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 1, 3 and 8: a row for each setting."""
-    parts = split_methods(choose_values(runs), METHODS)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 4)
     keys = ("accuracy", "val_accuracy", "fisher_trace", "gradient_norm")
     for row, (part, methods) in zip(axes, parts.items(), strict=True):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.setting import Run, flag
+from experiment.setting import Run, write_flag
 from keras_fisher import data as kf_data
 from keras_fisher.traces import accuracy
 
@@ -32,7 +32,7 @@ class Data(abc.ABC):
         for name in ("batch_size", "fisher_examples"):
             if (given := getattr(run, name)) > num_train:
                 raise SettingsError(
-                    f"`{flag(name)}` must be at most the number of training examples, "
+                    f"`{write_flag(name)}` must be at most the number of training examples, "
                     f"{num_train:.0f}. Received: {given}"
                 )
         self.full_epoch = math.ceil(num_train / run.batch_size)

@@ -43,9 +43,8 @@ class Range:
         for number in value if isinstance(value, tuple) else (value,):
             if not self.least <= number < self.below:
                 below = f" and below {self.below:g}" if self.below < math.inf else ""
-                raise SettingsError(
-                    f"`{flag(name)}` must be at least {self.least:g}{below}. Received: {number}"
-                )
+                must = f"`{write_flag(name)}` must be at least {self.least:g}{below}"
+                raise SettingsError(f"{must}. Received: {number}")
 
 
 class Listing:
@@ -53,7 +52,9 @@ class Listing:
 
     def check(self, name: str, value: Any) -> None:
         if not value:
-            raise SettingsError(f"`{flag(name)}` must list at least one value. Received: none")
+            raise SettingsError(
+                f"`{write_flag(name)}` must list at least one value. Received: none"
+            )
 
 
 Count = Annotated[int, Range(1)]
@@ -74,7 +75,7 @@ def list_limits(kind: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def flag(name: str) -> str:
+def write_flag(name: str) -> str:
     """A field as an option of the command line."""
     return f"--{name.replace('_', '-')}"
 
