@@ -9,7 +9,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # What is run with the JAX backend too; tests/backend/test_agreement.py compares the two with each other.
 JAX_TESTS := tests/training/test_gradients.py tests/callbacks/test_non_finite_guard.py \
 	tests/callbacks/test_within_epochs.py tests/traces/test_minibatch.py \
-	tests/traces/test_gradient_norm.py tests/recipes/test_board.py tests/test_readme.py
+	tests/traces/test_gradient_norm.py tests/recipes/test_tensorboard.py tests/test_readme.py
 # Not what takes long there and adds little.
 JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_agrees \
 	and not (takes_the_first and (batch_norm or gp))

@@ -10,20 +10,20 @@ the correlation of Tr(H) between any two epochs; here one of the two is always t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
+import pandas as pd
 from experiment.command import main
-from experiment.correlation import spearman
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
-from experiment.recipe import Recipe, Result
-from experiment.results import NOTHING, common, grouped, of, percent, test_accuracy, written
-from experiment.setting import Run, Varied, option
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Amounts, Count, Range, Run, VariedSetting
 from matplotlib.axes import Axes
 
 HESSIAN = "hessian_trace"
@@ -32,36 +32,27 @@ STYLES = ("-", "--", ":", "-.")  # values of a set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trajectories(Varied):
+class Trajectories(VariedSetting):
     """A panel of figure 11."""
 
-    set_a: tuple[float, ...] = option("learning rates or batch sizes of low regularisation")
-    set_b: tuple[float, ...] = option("the same of high regularisation")
-    every_epochs: int = option("epochs from one measurement of Tr(H) to the next", 10)
-    num_probes: int = option("probes that Tr(H) is estimated from", 30)
+    set_a: Amounts  # learning rates or batch sizes of low regularisation
+    set_b: Amounts  # the same of high regularisation
+    every_epochs: Count = 10  # epochs from one measurement of Tr(H) to the next
+    num_probes: Count = 30  # probes that Tr(H) is estimated from
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_listed("set_a", "set_b")
-        for name in ("set_a", "set_b"):
-            self._check(name, at_least=0)
-        self._check("every_epochs", at_least=1, below=self.epochs + 1)
-        self._check("num_probes", at_least=1)
+        Range(1, below=self.epochs + 1).check("every_epochs", self.every_epochs)
 
 
-def plan(part: str, setting: Trajectories, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: Trajectories, finished: Finished) -> list[Run]:
     """A run for each seed and value; none waits for another."""
     probes = {"num_probes": setting.num_probes}
+    measures = {HESSIAN: {"every_epochs": setting.every_epochs, **probes}}
+    shared: dict[str, Any] = {"part": part, "measures": measures, "at_start": {HESSIAN: probes}}
     return [
-        Run.of(
-            setting,
-            part=part,
-            method=method,
-            value=value,
-            seed=seed,
-            measures={HESSIAN: {"every_epochs": setting.every_epochs, **probes}},
-            at_start={HESSIAN: probes},
-            **setting.at(value),
+        setting.make_run(
+            **shared, method=method, value=value, seed=seed, **setting.set_value(value)
         )
         for seed in setting.seeds
         for method, values in (("A", setting.set_a), ("B", setting.set_b))
@@ -72,35 +63,30 @@ def plan(part: str, setting: Trajectories, finished: Mapping[str, Result]) -> li
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def trajectory(run: Result) -> np.ndarray:
-    """Tr(H) at the start, and each time that it was measured in training."""
-    every = _every(run)
-    measured = run["history"][HESSIAN][every - 1 :: every]
-    return np.array([run["start"][HESSIAN]["value"], *measured], float)
+CELLS = {
+    "learning rate": tables.SettingCell("learning_rate"),
+    "batch size": tables.SettingCell("batch_size"),
+    "least training loss": tables.MeanCell("least_loss", digits=4),
+    "best test accuracy, %": tables.PercentCell("test_accuracy"),
+    "Tr(H) at first": tables.MeanCell("first_trace"),
+    "Tr(H) at last": tables.MeanCell("last_trace"),
+}
 
 
-def _every(run: Result) -> int:
-    return run["measures"][HESSIAN]["every_epochs"]
-
-
-def min_loss(run: Result) -> float:
-    return np.nanmin(np.array(run["history"]["loss"], float))
-
-
-def table(results: Sequence[Result]) -> str:
+def table(runs: pd.DataFrame) -> str:
     """What the legend of figure 11 says, and the three observations of appendix A.4."""
+    traces = [get_trajectory(run) for run in runs.to_dict("records")]
+    runs = runs.assign(
+        least_loss=runs["history"].map(find_least_loss),
+        first_trace=[trace[1] for trace in traces],
+        last_trace=[trace[-1] for trace in traces],
+    )
     rows = [
-        [part, name, *_row(runs)]
-        for (part, name, _), runs in grouped(results, "part", "method", "value").items()
-    ]
-    header = [
-        *("setting", "set", "learning rate", "batch size", "least training loss"),
-        *("best test accuracy, %", "Tr(H) at first", "Tr(H) at last"),
+        [part, name, *tables.fill_cells(group, CELLS)]
+        for (part, name, _), group in runs.groupby(["part", "method", "value"])
     ]
     claims = [
-        [part, *claim]
-        for (part,), runs in grouped(results, "part").items()
-        for claim in _claims(runs)
+        [part, *claim] for part, group in runs.groupby("part") for claim in check_claims(group)
     ]
     note = (
         "The least training loss is of an epoch, weight decay included; Tr(H) at first is that of "
@@ -108,33 +94,40 @@ def table(results: Sequence[Result]) -> str:
         "training. Figure 11 prints losses and test accuracies in its legend; appendix A.4 says "
         "that no loss is above 0.01.\n"
     )
+    header = ["setting", "set", *CELLS]
     return (
-        f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}\n"
-        f"{picture.markdown(['setting', 'observation', 'here', 'paper'], claims)}"
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
+        f"{tables.write_markdown(['setting', 'observation', 'here', 'paper'], claims)}"
     )
 
 
-def _row(runs: Sequence[Result]) -> list[str]:
-    return [
-        common(runs, "learning_rate"),
-        common(runs, "batch_size"),
-        written(runs, min_loss, digits=4),
-        percent(runs, test_accuracy),
-        written(runs, lambda run: trajectory(run)[1]),
-        written(runs, lambda run: trajectory(run)[-1]),
-    ]
+def get_trajectory(run: dict[str, Any]) -> np.ndarray:
+    """Tr(H) at the start, and each time that it was measured in training."""
+    every = run["measures"][HESSIAN]["every_epochs"]
+    measured = run["history"][HESSIAN][every - 1 :: every]
+    return np.array([run["start"][HESSIAN]["value"], *measured], float)
 
 
-def _claims(runs: Sequence[Result]) -> list[list[str]]:
+def get_trajectories(runs: pd.DataFrame) -> np.ndarray:
+    """The same of some runs, an array of shape (runs, measurements)."""
+    return np.array([get_trajectory(run) for run in runs.to_dict("records")])
+
+
+def find_least_loss(history: dict[str, Any]) -> float:
+    return np.nanmin(np.array(history["loss"], float))
+
+
+def check_claims(runs: pd.DataFrame) -> list[list[str]]:
     """The observations on one setting."""
-    sets = by_set(runs)
-    if any(not runs for runs in sets.values()):
+    sets = split_sets(runs)
+    if any(group.empty for group in sets.values()):
         return []
-    traces = {name: of(runs, trajectory) for name, runs in sets.items()}
+    traces = {name: get_trajectories(group) for name, group in sets.items()}
     larger = [
-        _share_of_pairs(a, b) for a, b in zip(traces["A"].T[1:], traces["B"].T[1:], strict=True)
+        compare_pairs(a, b) for a, b in zip(traces["A"].T[1:], traces["B"].T[1:], strict=True)
     ]
-    better = _share_of_pairs(of(sets["B"], test_accuracy), of(sets["A"], test_accuracy))
+    accuracies = (sets[name]["test_accuracy"].to_numpy() for name in ("B", "A"))
+    better = compare_pairs(*accuracies)
     return [
         [
             "share of pairs with larger Tr(H) in A than in B: least of all epochs",
@@ -145,7 +138,7 @@ def _claims(runs: Sequence[Result]) -> list[list[str]]:
         *(
             [
                 f"rank correlation of Tr(H) with that at last, mean over epochs: {name}",
-                _mean(with_the_end(values)),
+                write_mean(correlate_with_end(values)),
                 "stronger" if name == "A and B" else "weaker",
             ]
             for name, values in traces.items()
@@ -153,59 +146,69 @@ def _claims(runs: Sequence[Result]) -> list[list[str]]:
     ]
 
 
-def by_set(runs: Sequence[Result]) -> dict[str, list[Result]]:
+def split_sets(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs of both sets, and of each."""
-    return {name: [run for run in runs if run["method"] in name.split()] for name in COLOURS}
+    return {name: runs[runs["method"].isin(name.split())] for name in COLOURS}
 
 
-def _share_of_pairs(larger: np.ndarray, smaller: np.ndarray) -> float:
+def compare_pairs(larger: np.ndarray, smaller: np.ndarray) -> float:
+    """In which share of all pairs the one is larger."""
     return float(np.mean(larger[:, None] > smaller))
 
 
-def with_the_end(traces: np.ndarray) -> list[float]:
+def correlate_with_end(traces: np.ndarray) -> list[float]:
     """How Tr(H) correlates over runs with what it is at last, from the first measurement on."""
-    return [spearman(values, traces[:, -1]) for values in traces.T[1:-1]]
+    return [tables.correlate(values, traces[:, -1], "spearman") for values in traces.T[1:-1]]
 
 
-def _mean(numbers: Sequence[float]) -> str:
-    return f"{np.mean(numbers):.2f}" if len(numbers) and np.isfinite(numbers).all() else NOTHING
+def write_mean(numbers: Sequence[float]) -> str:
+    return (
+        f"{np.mean(numbers):.2f}" if len(numbers) and np.isfinite(numbers).all() else tables.NOTHING
+    )
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 11, a row for each setting, and the rank correlations behind the observations."""
-    parts = grouped(results, "part")
-    fig, axes = picture.panels(len(parts), 2, width=5.5)
-    for row, ((part,), runs) in zip(axes, parts.items(), strict=True):
-        _trajectories(row[0], runs)
-        _entanglement(row[1], runs)
-        picture.label(row[0], part, y=picture.LABELS[HESSIAN])
-        picture.label(row[1], part, y="rank correlation with Tr(H) at last")
+    parts = runs.groupby("part")
+    fig, axes = picture.make_panels(len(parts), 2, width=5.5)
+    for (left, right), (part, group) in zip(axes, parts, strict=True):
+        draw_trajectories(left, group)
+        draw_entanglement(right, group)
+        picture.label_axes(left, part, y=picture.LABELS[HESSIAN])
+        picture.label_axes(right, part, y="rank correlation with Tr(H) at last")
     picture.save(fig, path)
 
 
-def _trajectories(axis: Axes, runs: Sequence[Result]) -> None:
-    for (name,), of_set in grouped(runs, "method").items():
-        for style, group in zip(cycle(STYLES), grouped(of_set, "value").values(), strict=False):
-            values = of(group, trajectory)
-            epochs = _every(group[0]) * np.arange(values.shape[1])
-            picture.band(axis, epochs, values, COLOURS[name], _titled(name, group), style)
+def draw_trajectories(axis: Axes, runs: pd.DataFrame) -> None:
+    for name, runs_of_set in runs.groupby("method"):
+        for style, (_, group) in zip(cycle(STYLES), runs_of_set.groupby("value"), strict=False):
+            values = get_trajectories(group)
+            epochs = count_epochs_between(group) * np.arange(values.shape[1])
+            picture.draw_band(axis, epochs, values, COLOURS[name], write_name(name, group), style)
     axis.set_yscale("log")
     axis.legend(fontsize=7)
 
 
-def _titled(name: str, runs: Sequence[Result]) -> str:
+def count_epochs_between(runs: pd.DataFrame) -> int:
+    return runs["measures"].iloc[0][HESSIAN]["every_epochs"]
+
+
+def write_name(name: str, runs: pd.DataFrame) -> str:
     """As the legend of figure 11, where TA is the best test accuracy."""
+    rate, batch_size = (CELLS[column](runs) for column in ("learning rate", "batch size"))
     return (
-        f"{name}: η {common(runs, 'learning_rate')}, S {common(runs, 'batch_size')}, "
-        f"loss {of(runs, min_loss).mean():.2g}, TA {of(runs, test_accuracy).mean():.1%}"
+        f"{name}: η {rate}, S {batch_size}, "
+        f"loss {runs['history'].map(find_least_loss).mean():.2g}, "
+        f"TA {runs['test_accuracy'].mean():.1%}"
     )
 
 
-def _entanglement(axis: Axes, runs: Sequence[Result]) -> None:
-    for name, group in by_set(runs).items():
-        correlations = with_the_end(of(group, trajectory))
-        epochs = _every(runs[0]) * np.arange(1, len(correlations) + 1)
-        axis.plot(epochs, correlations, "o-", ms=3, color=COLOURS[name], label=name)
+def draw_entanglement(axis: Axes, runs: pd.DataFrame) -> None:
+    for name, group in split_sets(runs).items():
+        if not group.empty:
+            correlations = correlate_with_end(get_trajectories(group))
+            epochs = count_epochs_between(runs) * np.arange(1, len(correlations) + 1)
+            axis.plot(epochs, correlations, "o-", ms=3, color=COLOURS[name], label=name)
     axis.set_ylim(-1.05, 1.05)
     axis.legend(fontsize=8)
 

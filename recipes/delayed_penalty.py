@@ -11,45 +11,48 @@ are SimpleCNN and VGG-11.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 import suboptimal_lr
-from experiment import picture
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+
+# isort: split
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
-from experiment.recipe import Recipe, Result, best_of
-from experiment.results import by_method, final, grouped, of, percent, test_accuracy
-from experiment.setting import Run, option
-from suboptimal_lr import Rates
+from experiment.recipe import Finished, Recipe, find_best
+from experiment.setting import Choices, Range, Run
+from suboptimal_lr import RateSetting
 
-METHODS = ("eta_star", "baseline", "fp")
-FIGURES = {
-    "test accuracy at the end, %": final("test_accuracy"),
-    "test accuracy at best validation, %": test_accuracy,
+Method = Literal["eta_star", "baseline", "fp"]
+METHODS = get_args(Method)
+CELLS = {
+    "test accuracy at the end, %": tables.PercentCell("final_test_accuracy"),
+    "test accuracy at best validation, %": tables.PercentCell("test_accuracy"),
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Delayed(Rates):
+class DelaySetting(RateSetting):
     """A setting of figure 4."""
 
-    methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
-    starts: tuple[int, ...] = option(
-        "epochs after which the penalty starts", (1, 2, 4, 8, 16, 32, 64, 128)
-    )
+    methods: Choices[Method] = METHODS  # methods to compare
+    starts: Annotated[tuple[int, ...], Range(1)] = (1, 2, 4, 8, 16, 32, 64, 128)
+    """epochs after which the penalty starts"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("starts", at_least=1, below=self.epochs)
+        Range(1, below=self.epochs).check("starts", self.starts)
 
 
-def plan(part: str, setting: Delayed, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
     """The runs of `suboptimal_lr.py`, and those with the chosen alpha from a later epoch on."""
     runs = list(suboptimal_lr.plan(part, setting, finished))
     penalised = [run for run in runs if run.method == "fp"]
     first = [run for run in penalised if run.seed == setting.seeds[0]]
-    best = best_of(first, finished) if first else None
+    best = find_best(first, finished) if first else None
     if best is None:
         return runs
     late = [
@@ -61,86 +64,77 @@ def plan(part: str, setting: Delayed, finished: Mapping[str, Result]) -> list[Ru
     return [*runs, *late]
 
 
-def table(results: Sequence[Result]) -> str:
+# ---- Table and figure ------------------------------------------------------------------------
+
+
+def table(runs: pd.DataFrame) -> str:
     """A row for each way to train; the paper gives figure 4 without numbers."""
-    rows = []
-    for (part,), runs in grouped(results, "part").items():
-        rows += [
-            [part, name, *(percent(group, accuracy) for accuracy in FIGURES.values())]
-            for name, group in by_start(runs).items()
-        ]
+    rows = [
+        [part, name, *tables.fill_cells(group, CELLS)]
+        for part, methods in tables.choose_values(runs).groupby("part")
+        for name, group in name_groups(methods).items()
+    ]
     note = (
         "In figure 4 the accuracy falls the later the penalty starts, and only a penalty from the "
         "beginning reaches that of η*."
     )
-    header = ["setting", "trained with", *FIGURES]
-    return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}\n"
+    header = ["setting", "trained with", *CELLS]
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
 
 
-def by_start(runs: Sequence[Result]) -> dict[str, list[Result]]:
+def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     """The runs at eta*, the baseline, and those under the penalty by its first epoch."""
-    methods = by_method(runs)
-    names = {
-        picture.TITLES[name]: methods[name] for name in ("eta_star", "baseline") if name in methods
+    plain = {
+        tables.TITLES[method]: runs[runs["method"] == method]
+        for method in ("eta_star", "baseline")
+        if (runs["method"] == method).any()
     }
-    return names | {delay(start): late for start, late in penalised(methods).items()}
+    return plain | {name_start(start): group for start, group in group_penalised(runs)}
 
 
-def delay(start: int) -> str:
-    """How tables and legends call a penalty that starts after a number of epochs."""
+def group_penalised(runs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """The runs under the penalty by its first epoch; 0 is the beginning."""
+    return list(runs[runs["alpha"] > 0].groupby("penalty_from"))
+
+
+def name_start(start: int) -> str:
+    """A penalty that starts after a number of epochs, in tables and legends."""
     return f"FP after {start} epoch{'s' * (start > 1)}" if start else "FP from the beginning"
 
 
-def penalised(methods: Mapping[str, list[Result]]) -> dict[int, list[Result]]:
-    """The runs under the penalty by its first epoch; 0 is the beginning."""
-    starts = {runs[0]["penalty_from"]: runs for runs in methods.values() if runs[0]["alpha"]}
-    return dict(sorted(starts.items()))
-
-
-def first_epoch(run: Result) -> int:
-    return run["penalty_from"] + 1
-
-
-def percent_at_end(run: Result) -> float:
-    return 100 * run["final"]["test_accuracy"]
-
-
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 4, and Tr(F) beside it: a row for each setting."""
-    parts = grouped(results, "part")
-    fig, axes = picture.panels(len(parts), 2, width=5.5)
-    for row, ((part,), runs) in zip(axes, parts.items(), strict=True):
-        methods = by_method(runs)
-        late = penalised(methods)
-        for group in late.values():
-            picture.point(
-                row[0],
-                group,
-                first_epoch,
-                percent_at_end,
-                picture.COLOURS["fp"],
-                "FP from there on",
-            )
+    parts = tables.choose_values(runs).groupby("part")
+    fig, axes = picture.make_panels(len(parts), 2, width=5.5)
+    for (left, right), (part, group) in zip(axes, parts, strict=True):
+        late = group_penalised(group)
+        for _, some in late:
+            accuracy, colour = 100 * some["final_test_accuracy"], picture.COLOURS["fp"]
+            first_epoch = some["penalty_from"] + 1
+            picture.draw_point(left, first_epoch, accuracy, colour, "FP from there on")
         for method in ("eta_star", "baseline"):
-            group, colour = methods.get(method, []), picture.COLOURS[method]
-            if group:
-                accuracy = of(group, percent_at_end).mean()
-                row[0].axhline(accuracy, color=colour, ls="--", label=picture.TITLES[method])
-            picture.curve(row[1], group, "fisher_trace", colour)
-        for colour, group in zip(picture.shades(len(late))[::-1], late.values(), strict=True):
-            name = delay(group[0]["penalty_from"])
-            picture.curve(row[1], group, "fisher_trace", colour, name)
-        row[0].set_xscale("log", base=2)
-        row[1].set_yscale("log")
-        picture.label(row[0], part, "first epoch under the penalty", "test accuracy at the end, %")
-        picture.label(row[1], part, y=picture.LABELS["fisher_trace"])
-    picture.legend(fig, axes.flat)
+            plain, colour = group[group["method"] == method], picture.COLOURS[method]
+            if not plain.empty:
+                accuracy = 100 * plain["final_test_accuracy"].mean()
+                left.axhline(accuracy, color=colour, ls="--", label=tables.TITLES[method])
+            picture.draw_curve(right, plain, "fisher_trace", colour)
+        for colour, (start, some) in zip(picture.pick_shades(len(late))[::-1], late, strict=True):
+            picture.draw_curve(right, some, "fisher_trace", colour, name_start(start))
+        left.set_xscale("log", base=2)
+        right.set_yscale("log")
+        picture.label_axes(
+            left, part, "first epoch under the penalty", "test accuracy at the end, %"
+        )
+        picture.label_axes(right, part, y=picture.LABELS["fisher_trace"])
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
+# ---- Presets ---------------------------------------------------------------------------------
+
 PRESETS = {
     "demo": {
-        "mlp_digits": Delayed(
+        "mlp_digits": DelaySetting(
             **DIGITS,
             width=128,
             epochs=40,
@@ -152,7 +146,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": Delayed(
+        "simple_cnn_c10": DelaySetting(
             **SMALL_C10 | {"drops": (80,)},
             epochs=100,
             learning_rates=(0.01,),
@@ -160,7 +154,7 @@ PRESETS = {
             starts=(4, 32),
         )
     },
-    "paper": {part: Delayed(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},
+    "paper": {part: DelaySetting(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},
 }
 RECIPE = Recipe("delayed_penalty", __doc__ or "", PRESETS, plan, table, figure)
 

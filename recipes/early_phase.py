@@ -9,71 +9,56 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
+import pandas as pd
 from experiment.command import main
-from experiment.correlation import pearson, spearman
 from experiment.paper import DIGITS, SECTION_3, SMALL_WATCHED
-from experiment.recipe import Recipe, Result
-from experiment.results import (
-    NOTHING,
-    final,
-    grouped,
-    named,
-    of,
-    percent,
-    test_accuracy,
-    written,
-)
-from experiment.setting import Run, Swept, option
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Amount, Run, Sweep
 from matplotlib.axes import Axes
-
-early_fisher_trace = final("early_fisher_trace")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyPhase(Swept):
+class EarlyPhase(Sweep):
     """A panel of figure 2 or 7."""
 
-    loss_threshold: float = option("training loss at which Tr(F_i) is measured")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("loss_threshold", at_least=0)
+    loss_threshold: Amount  # training loss at which Tr(F_i) is measured
 
 
-def plan(part: str, setting: EarlyPhase, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: EarlyPhase, finished: Finished) -> list[Run]:
     """The runs of a panel, which find Tr(F_i) on the way."""
     threshold = {"loss_threshold": setting.loss_threshold}
-    return setting.runs(part, {"early_fisher_trace": threshold, "fisher_trace": {}})
+    return setting.make_runs(part, {"early_fisher_trace": threshold, "fisher_trace": {}})
 
 
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def table(results: Sequence[Result]) -> str:
+CELLS = {
+    "Tr(F_i)": tables.MeanCell("early_fisher_trace"),
+    "in epoch": tables.MeanCell("epoch_of_crossing"),
+    "best test accuracy, %": tables.PercentCell("test_accuracy"),
+}
+CORRELATIONS = ("setting", "runs", "Pearson", "Spearman", "paper")
+
+
+def table(runs: pd.DataFrame) -> str:
     """The points of figures 2 and 7, and how strongly the two figures correlate over runs."""
-    points = [
-        [part, named(varies, value), *_point(runs)]
-        for (part, varies, value), runs in grouped(results, "part", "method", "value").items()
-    ]
-    correlations = [
-        [part, *_correlation(runs)] for (part,), runs in grouped(results, "part").items()
-    ]
-    header = [
-        "setting",
-        "varied",
-        "runs that crossed",
-        "Tr(F_i)",
-        "in epoch",
-        "best test accuracy, %",
-    ]
+    points = []
+    for (part, varied, value), group in runs.groupby(["part", "method", "value"]):
+        crossed = list_crossed(group)
+        share = f"{len(crossed)} of {len(group)}"
+        points.append(
+            [part, tables.name_value(varied, value), share, *tables.fill_cells(crossed, CELLS)]
+        )
+    correlations = [[part, *write_correlation(group)] for part, group in runs.groupby("part")]
+    header = ["setting", "varied", "runs that crossed", *CELLS]
     note = (
         "Of the runs whose training loss, weight decay included, crosses the threshold: Tr(F) "
         "there, the epoch at whose end that is, and the best test accuracy along the training.\n"
@@ -83,65 +68,53 @@ def table(results: Sequence[Result]) -> str:
         "and 7 show test accuracy falling as Tr(F_i) rises.\n"
     )
     return (
-        f"{picture.markdown(header, points)}\n{picture.seeds_note(results)} {note}\n"
-        f"{picture.markdown(['setting', 'runs', 'Pearson', 'Spearman', 'paper'], correlations)}"
-        f"\n{claim}"
+        f"{tables.write_markdown(header, points)}\n{tables.write_seeds(runs)} {note}\n"
+        f"{tables.write_markdown(CORRELATIONS, correlations)}\n{claim}"
     )
 
 
-def _point(runs: Sequence[Result]) -> list[str]:
-    crossed = that_crossed(runs)
-    return [
-        f"{len(crossed)} of {len(runs)}",
-        written(crossed, early_fisher_trace),
-        written(crossed, epoch_of_crossing),
-        percent(crossed, test_accuracy),
-    ]
+def write_correlation(runs: pd.DataFrame) -> list[str]:
+    crossed = list_crossed(runs)
+    figures = crossed["early_fisher_trace"], crossed["test_accuracy"]
+    coefficients = [tables.correlate(*figures, method) for method in ("pearson", "spearman")]
+    texts = [tables.NOTHING if math.isnan(number) else f"{number:.2f}" for number in coefficients]
+    return [str(len(crossed)), *texts, "negative"]
 
 
-def _correlation(runs: Sequence[Result]) -> list[str]:
-    crossed = that_crossed(runs)
-    figures = of(crossed, early_fisher_trace), of(crossed, test_accuracy)
-    coefficients = pearson(*figures), spearman(*figures)
-    return [
-        str(len(crossed)),
-        *(NOTHING if math.isnan(number) else f"{number:.2f}" for number in coefficients),
-        "negative",
-    ]
+def list_crossed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose training loss crossed the threshold, with Tr(F_i) and its epoch."""
+    traces = [final["early_fisher_trace"] for final in runs["final"]]
+    runs = runs.assign(early_fisher_trace=np.array(traces, float))
+    crossed = runs[runs["early_fisher_trace"].notna()]
+    return crossed.assign(epoch_of_crossing=crossed["history"].map(find_crossing))
 
 
-def that_crossed(runs: Sequence[Result]) -> list[Result]:
-    """The runs whose training loss reached the threshold."""
-    return [run for run in runs if early_fisher_trace(run) is not None]
-
-
-def epoch_of_crossing(run: Result) -> int:
+def find_crossing(history: dict[str, Any]) -> int:
     """The first epoch, counted from 1, at whose end Tr(F_i) was known."""
-    values = np.array(run["history"]["early_fisher_trace"], float)
+    values = np.array(history["early_fisher_trace"], float)
     return int(np.isfinite(values).argmax()) + 1
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 2 and 7, a row for each setting, and Tr(F) over the epochs behind them."""
-    parts = grouped(results, "part", "method")
-    fig, axes = picture.panels(len(parts), 2, width=5)
-    for row, ((part, varies), runs) in zip(axes, parts.items(), strict=True):
-        values = grouped(runs, "value")
-        for colour, ((value,), group) in picture.shaded(values):
-            _scatter(row[0], that_crossed(group), colour, named(varies, value))
-            picture.curve(row[1], group, "fisher_trace", colour)
-        picture.label(row[0], part, x=r"Tr(F$_i$)", y="best test accuracy")
-        picture.label(row[1], part, y=picture.LABELS["fisher_trace"])
-        row[0].legend(fontsize=8)
+    parts = runs.groupby(["part", "method"])
+    fig, axes = picture.make_panels(len(parts), 2, width=5)
+    for (left, right), ((part, varied), of_part) in zip(axes, parts, strict=True):
+        for colour, value, group in picture.shade(of_part.groupby("value")):
+            draw_points(left, list_crossed(group), colour, tables.name_value(varied, value))
+            picture.draw_curve(right, group, "fisher_trace", colour)
+        picture.label_axes(left, part, x=r"Tr(F$_i$)", y="best test accuracy")
+        picture.label_axes(right, part, y=picture.LABELS["fisher_trace"])
+        left.legend(fontsize=8)
     picture.save(fig, path)
 
 
-def _scatter(axis: Axes, runs: Sequence[Result], colour: Any, name: str) -> None:
+def draw_points(axis: Axes, runs: pd.DataFrame, colour: Any, name: str) -> None:
     """Every run, and the mean over seeds as in the paper."""
-    if not runs:
-        return
-    axis.plot(of(runs, early_fisher_trace), of(runs, test_accuracy), "o", c=colour, ms=3, alpha=0.5)
-    picture.point(axis, runs, early_fisher_trace, test_accuracy, colour, name)
+    if not runs.empty:
+        xs, ys = runs["early_fisher_trace"], runs["test_accuracy"]
+        axis.plot(xs, ys, "o", c=colour, ms=3, alpha=0.5)
+        picture.draw_point(axis, xs, ys, colour, name)
 
 
 # ---- Presets ---------------------------------------------------------------------------------

@@ -14,75 +14,66 @@ paper preset follows the caption. Section 5 counts 8 continuations, as here, app
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
-from experiment.recipe import Recipe, Result
-from experiment.results import by_part, common, final, of, percent, test_accuracy, written
-from experiment.setting import Run, Varied, option
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Amount, Count, Listing, Range, Run, VariedSetting
 from matplotlib.axes import Axes
 
 COLOURS = {"high": "#c51b1b", "low": "#1b6fb5"}  # levels of regularisation
-fisher_trace = final("fisher_trace")
+METHODS = (*COLOURS, *(f"after_{level}" for level in COLOURS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EarlyToFinal(Varied):
+class EarlyToFinal(VariedSetting):
     """A row of figure 6 or 10."""
 
-    high: float = option("learning rate or batch size of high regularisation")
-    low: float = option("the same of low regularisation")
-    early_epochs: int = option("epochs of the first two trainings", 20)
-    continuations: int = option("trainings that go on from each of the two", 8)
-    num_probes: int = option("probes that Tr(H) is estimated from", 30)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("high", "low"):
-            self._check(name, at_least=0)
-        for name in ("early_epochs", "num_probes"):
-            self._check(name, at_least=1)
-        self._check("continuations", at_least=1, below=101)  # Seeds are in hundreds ...
-        self._check("seeds", at_least=0, below=4e7)  # ... and below 2^32.
+    # The seeds of continuations are in hundreds, and below 2^32.
+    seeds: Annotated[tuple[int, ...], Listing(), Range(0, 4e7)] = (0,)
+    """seeds of all draws"""
+    high: Amount  # learning rate or batch size of high regularisation
+    low: Amount  # the same of low regularisation
+    early_epochs: Count = 20  # epochs of the first two trainings
+    continuations: Annotated[int, Range(1, 101)] = 8  # trainings that go on from each of the two
+    num_probes: Count = 30  # probes that Tr(H) is estimated from
 
 
-def plan(part: str, setting: EarlyToFinal, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: EarlyToFinal, finished: Finished) -> list[Run]:
     """For each seed and level the first training, and then those that go on from it."""
     runs = []
     for seed in setting.seeds:
         for level in COLOURS:
-            first = _first(part, setting, level, seed)
-            runs += [first, *_continuations(setting, first)]
+            first = plan_first(part, setting, level, seed)
+            runs += [first, *plan_continuations(setting, first)]
     return runs
 
 
-def _first(part: str, setting: EarlyToFinal, level: str, seed: int) -> Run:
-    value = getattr(setting, level)
-    changes = {"epochs": setting.early_epochs, **setting.at(value)}
-    measures = {"fisher_trace": {"every_epochs": setting.early_epochs}}
-    return Run.of(
-        setting, part=part, method=level, value=value, seed=seed, measures=measures, **changes
-    )
+def plan_first(part: str, setting: EarlyToFinal, level: str, seed: int) -> Run:
+    value, epochs = getattr(setting, level), setting.early_epochs
+    changes = {"value": value, "epochs": epochs, **setting.set_value(value)}
+    measures = {"fisher_trace": {"every_epochs": epochs}}
+    return setting.make_run(part=part, method=level, seed=seed, measures=measures, **changes)
 
 
-def _continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
+def plan_continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
     return [
-        Run.of(
-            setting,
+        setting.make_run(
             part=first.part,
             method=f"after_{first.method}",
             initial=first.name,
             data_seed=first.seed,
             seed=100 * (first.seed + 1) + number,
             at_best={"hessian_trace": {"num_probes": setting.num_probes}},
-            **setting.at(setting.low),
+            **setting.set_value(setting.low),
         )
         for number in range(setting.continuations)
     ]
@@ -91,16 +82,20 @@ def _continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def final_hessian_trace(result: Result) -> float:
-    """Tr(H_f)."""
-    return result["best"]["hessian_trace"]["value"]
-
-
-def table(results: Sequence[Result]) -> str:
+def table(runs: pd.DataFrame) -> str:
     """What figures 6 and 10 show, as means and standard deviations."""
     rows = [
-        [part, level, *_row(methods.get(level, []), methods.get(f"after_{level}", []))]
-        for part, methods in by_part(results).items()
+        [
+            part,
+            level,
+            tables.SettingCell("learning_rate")(methods[level]),
+            tables.SettingCell("batch_size")(methods[level]),
+            tables.MeanCell("fisher_trace")(methods[level]),
+            str(len(methods[f"after_{level}"])),
+            tables.MeanCell("hessian_trace")(methods[f"after_{level}"]),
+            tables.PercentCell("test_accuracy")(methods[f"after_{level}"]),
+        ]
+        for part, methods in tables.split_methods(add_traces(runs), METHODS).items()
         for level in COLOURS
     ]
     header = [
@@ -112,51 +107,43 @@ def table(results: Sequence[Result]) -> str:
         "of smaller Tr(F_i) more likely to end with a small Tr(H_f), and after the other one "
         "sharper minima and a test accuracy that varies a lot.\n"
     )
-    return f"{picture.markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
-def _row(first: Sequence[Result], after: Sequence[Result]) -> list[str]:
-    return [
-        common(first, "learning_rate"),
-        common(first, "batch_size"),
-        written(first, fisher_trace),
-        str(len(after)),
-        written(after, final_hessian_trace),
-        percent(after, test_accuracy),
-    ]
+def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with Tr(F_i) and Tr(H_f), NaN where they are not measured."""
+    hessian = [best.get("hessian_trace", {"value": None})["value"] for best in runs["best"]]
+    fisher = [final.get("fisher_trace") for final in runs["final"]]
+    return runs.assign(fisher_trace=np.array(fisher, float), hessian_trace=np.array(hessian, float))
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 6 and 10, a row for each setting."""
-    parts = by_part(results)
-    fig, axes = picture.panels(len(parts), 3)
+    parts = tables.split_methods(add_traces(runs), METHODS)
+    fig, axes = picture.make_panels(len(parts), 3)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
-        after = {level: methods.get(f"after_{level}", []) for level in COLOURS}
-        _bars(row[0], methods)
-        _histogram(row[1], after, final_hessian_trace)
-        _histogram(row[2], after, test_accuracy)
-        picture.label(row[0], part, x="early regularisation", y=r"Tr(F$_i$)")
-        picture.label(row[1], part, x=r"Tr(H$_f$)", y="continuations")
-        picture.label(row[2], part, x="best test accuracy", y="continuations")
-    picture.legend(fig, axes.flat)
+        draw_bars(row[0], methods)
+        draw_histogram(row[1], methods, "hessian_trace")
+        draw_histogram(row[2], methods, "test_accuracy")
+        picture.label_axes(row[0], part, x="early regularisation", y=r"Tr(F$_i$)")
+        picture.label_axes(row[1], part, x=r"Tr(H$_f$)", y="continuations")
+        picture.label_axes(row[2], part, x="best test accuracy", y="continuations")
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
-def _bars(axis: Axes, methods: Mapping[str, Sequence[Result]]) -> None:
+def draw_bars(axis: Axes, methods: Mapping[str, pd.DataFrame]) -> None:
     for level, colour in COLOURS.items():
-        values = of(methods.get(level, []), fisher_trace)
+        values = methods[level]["fisher_trace"]
         if len(values):
-            spread = values.std(ddof=1) if len(values) > 1 else None
+            spread = values.std() if len(values) > 1 else None
             axis.bar(level, values.mean(), 0.6, yerr=spread, color=colour, alpha=0.6, capsize=4)
 
 
-def _histogram(
-    axis: Axes, after: Mapping[str, Sequence[Result]], figure: Callable[[Result], Any]
-) -> None:
-    """Both levels in the same bins, over a tick for each continuation."""
-    values = {level: of(runs, figure) for level, runs in after.items()}
-    values = {level: figures[np.isfinite(figures)] for level, figures in values.items()}
-    bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 10).tolist()
+def draw_histogram(axis: Axes, methods: Mapping[str, pd.DataFrame], column: str) -> None:
+    """The continuations of both levels in the same bins, over a tick for each."""
+    values = {level: methods[f"after_{level}"][column].dropna() for level in COLOURS}
+    bins: Any = np.histogram_bin_edges(np.concatenate(list(values.values())), 10).tolist()
     for level, figures in values.items():
         colour = COLOURS[level]
         axis.hist(figures, bins, color=colour, alpha=0.5, label=f"{level} early regularisation")

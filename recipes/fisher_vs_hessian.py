@@ -12,20 +12,19 @@ and 1280 training examples to measure on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
+import pandas as pd
 from experiment.command import main
-from experiment.correlation import log_pearson, spearman
 from experiment.paper import DIGITS, SECTION_3, SECTION_4, SMALL_C10
-from experiment.recipe import Recipe, Result
-from experiment.results import grouped, written
-from experiment.setting import Run, Setting, option
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Count, Run, Setting
 
 HESSIAN = "hessian_trace"
 COLOURS = {
@@ -40,14 +39,10 @@ FISHER = tuple(COLOURS)[1:]
 class Traces(Setting):
     """A network of figure 18."""
 
-    num_probes: int = option("probes that Tr(H) is estimated from", 30)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("num_probes", at_least=1)
+    num_probes: Count = 30  # probes that Tr(H) is estimated from
 
 
-def plan(part: str, setting: Traces, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: Traces, finished: Finished) -> list[Run]:
     """A run for each seed; none waits for another. All traces are taken on the same examples."""
     measures: dict[str, dict[str, Any]] = {
         "fisher_trace": {},
@@ -55,7 +50,7 @@ def plan(part: str, setting: Traces, finished: Mapping[str, Result]) -> list[Run
         HESSIAN: {"num_probes": setting.num_probes},
     }
     return [
-        Run.of(setting, part=part, method="baseline", seed=seed, measures=measures)
+        setting.make_run(part=part, method="baseline", seed=seed, measures=measures)
         for seed in setting.seeds
     ]
 
@@ -63,64 +58,65 @@ def plan(part: str, setting: Traces, finished: Mapping[str, Result]) -> list[Run
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def table(results: Sequence[Result]) -> str:
+CELLS = {
+    "Pearson, of logarithms": tables.MeanCell("pearson", digits=2),
+    "Spearman": tables.MeanCell("spearman", digits=2),
+    "median ratio to Tr(H)": tables.MeanCell("ratio", digits=3),
+}
+
+
+def table(runs: pd.DataFrame) -> str:
     """How each of Tr(F) and Tr(F^B) goes with Tr(H) over the epochs."""
     rows = [
-        [
-            part,
-            name,
-            written(runs, over_epochs(key, log_pearson), digits=2),
-            written(runs, over_epochs(key, spearman), digits=2),
-            written(runs, over_epochs(key, median_ratio), digits=3),
-        ]
-        for (part,), runs in grouped(results, "part").items()
+        [part, name, *tables.fill_cells(compare_with_hessian(group, key), CELLS)]
+        for part, group in runs.groupby("part")
         for key, name in zip(FISHER, ("Tr(F)", "Tr(F^B)"), strict=True)
     ]
-    header = ["setting", "trace", "Pearson, of logarithms", "Spearman", "median ratio to Tr(H)"]
     note = (
         "Correlations with Tr(H) over the epochs at whose end Tr(H) is above 0. The paper prints "
         "no coefficient: it finds Tr(F^B) smaller than Tr(H) and extremely well correlated.\n"
     )
-    return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}"
+    header = ["setting", "trace", *CELLS]
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}"
 
 
-def over_epochs(
-    key: str, figure: Callable[[np.ndarray, np.ndarray], float]
-) -> Callable[[Result], float]:
-    """A figure of a trace and Tr(H), over the epochs where Tr(H) is above 0."""
+def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The runs with what a trace has in common with Tr(H)."""
 
-    def of_run(run: Result) -> float:
-        trace, hessian = (np.array(run["history"][name], float) for name in (key, HESSIAN))
-        return figure(trace[hessian > 0], hessian[hessian > 0])
+    def compute(figure: Callable[[np.ndarray, np.ndarray], float]) -> pd.Series:
+        return runs["history"].map(lambda history: figure(*get_positive(history, key)))
 
-    return of_run
-
-
-def median_ratio(trace: np.ndarray, hessian: np.ndarray) -> float:
-    return float(np.median(trace / hessian))
+    return runs.assign(
+        pearson=compute(tables.correlate_logarithms),
+        spearman=compute(lambda trace, hessian: tables.correlate(trace, hessian, "spearman")),
+        ratio=compute(lambda trace, hessian: float(np.median(trace / hessian))),
+    )
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def get_positive(history: dict[str, Any], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """A trace and Tr(H), at the epochs where Tr(H) is above 0."""
+    trace, hessian = (np.array(history[name], float) for name in (key, HESSIAN))
+    return trace[hessian > 0], hessian[hessian > 0]
+
+
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 18, a row for each network: the traces over epochs, and against Tr(H)."""
-    parts = grouped(results, "part")
-    fig, axes = picture.panels(len(parts), 2, width=5.5)
-    for (curves, scatter), ((part,), runs) in zip(axes, parts.items(), strict=True):
+    parts = runs.groupby("part")
+    fig, axes = picture.make_panels(len(parts), 2, width=5.5)
+    for (curves, scatter), (part, group) in zip(axes, parts, strict=True):
         for key, colour in COLOURS.items():
-            picture.curve(curves, runs, key, colour, picture.LABELS[key])
+            picture.draw_curve(curves, group, key, colour, picture.LABELS[key])
         for key in FISHER:
-            for run in runs:
-                pair = (run["history"][HESSIAN], run["history"][key])
-                scatter.plot(
-                    *np.array(pair, float), "o", ms=3, color=COLOURS[key], label=picture.LABELS[key]
-                )
+            pairs = (picture.get_histories(group, name).T for name in (HESSIAN, key))
+            scatter.plot(*pairs, "o", ms=3, color=COLOURS[key], label=picture.LABELS[key])
         curves.set_yscale("symlog")  # Tr(H) may be negative
         scatter.set_xscale("log")
         scatter.set_yscale("log")
         limits = scatter.get_xlim()
         scatter.plot(limits, limits, color="#333333", ls=":", lw=1, label="equal to Tr(H)")
-        picture.label(curves, part, y="trace")
-        picture.label(scatter, f"{part}, all epochs", x="Tr(H)", y="trace")
-    picture.legend(fig, axes.flat)
+        picture.label_axes(curves, part, y="trace")
+        picture.label_axes(scatter, f"{part}, all epochs", x="Tr(H)", y="trace")
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 

@@ -12,60 +12,51 @@ the first seed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from experiment import picture
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+
+# isort: split
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
-from experiment.recipe import Recipe, Result, tuned
-from experiment.results import (
-    chosen,
-    common,
-    every_value,
-    grouped,
-    max_fisher_trace,
-    percent,
-    test_accuracy,
-    written,
-)
-from experiment.setting import Penalised, Run, option
+from experiment.recipe import Finished, Recipe, tune
+from experiment.setting import Amounts, Choices, Count, PenaltySetting, Run
 
 from keras_fisher import tuning
 
-TITLES = {
+Method = Literal["small_batch", "large_batch", "half_rate", "fp"]
+TITLES: dict[Method, str] = {
     "small_batch": "small batch",
     "large_batch": "large batch",
     "half_rate": "large batch, half the rate",
     "fp": "large batch, half the rate, FP",
 }
-COLOURS = {"small_batch": "#2a9d4a", "large_batch": "#999999", "half_rate": "#333333"}
-STYLES = {"small_batch": "--", "large_batch": "--", "half_rate": "-"}
+COLOURS: dict[Method, str] = {
+    "small_batch": "#2a9d4a",
+    "large_batch": "#999999",
+    "half_rate": "#333333",
+}
+STYLES: dict[Method, str] = {"small_batch": "--", "large_batch": "--", "half_rate": "-"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LargeBatch(Penalised):
+class LargeBatchSetting(PenaltySetting):
     """The setting of figure 17."""
 
-    batch_size: int = option("examples in a small mini-batch, and those of the penalty", 128)
-    larger: int = option("how many times larger the large batch is", 10)
-    update_freq: int = option("steps from one computation of the penalty to the next", 1)
-    methods: tuple[str, ...] = option("methods to compare", tuple(TITLES), tuple(TITLES))
-    alphas: tuple[float, ...] = option("alphas to choose among", tuning.alphas())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("methods", "alphas")
-        self._check("larger", at_least=1)
-        self._check("alphas", at_least=0)
+    batch_size: Count = 128  # examples in a small mini-batch, and those of the penalty
+    larger: Count = 10  # how many times larger the large batch is
+    update_freq: Count = 1  # steps from one computation of the penalty to the next
+    methods: Choices[Method] = tuple(TITLES)  # methods to compare
+    alphas: Amounts = tuning.alphas()  # alphas to choose among
 
 
-def plan(part: str, setting: LargeBatch, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: LargeBatchSetting, finished: Finished) -> list[Run]:
     """The runs of each method; those under the penalty first with every alpha."""
     large = {"batch_size": setting.larger * setting.batch_size}
     slow = large | {"learning_rate": setting.learning_rate / 2}
-    tasks: dict[str, dict[str, Any]] = {
+    tasks: dict[Method, dict[str, Any]] = {
         "small_batch": {},
         "large_batch": large,
         "half_rate": slow,
@@ -73,8 +64,7 @@ def plan(part: str, setting: LargeBatch, finished: Mapping[str, Result]) -> list
     }
     runs: list[Run] = []
     for method in setting.methods:
-        run = Run.of(
-            setting,
+        run = setting.make_run(
             part=part,
             method=method,
             penalty_batch_size=setting.batch_size,
@@ -82,61 +72,58 @@ def plan(part: str, setting: LargeBatch, finished: Mapping[str, Result]) -> list
             **tasks[method],
         )
         alphas = setting.alphas if method == "fp" else (0.0,)
-        runs += tuned(run, alphas, setting.seeds, finished)[0]
+        runs += tune(run, alphas, setting.seeds, finished)[0]
     return runs
 
 
 # ---- Table and figure ------------------------------------------------------------------------
 
-PAPER = {"small_batch": "76.94", "large_batch": "73.7", "half_rate": "73.59", "fp": "78.7"}
+PAPER: dict[Method, str] = {
+    "small_batch": "76.94",
+    "large_batch": "73.7",
+    "half_rate": "73.59",
+    "fp": "78.7",
+}
 
 
-def table(results: Sequence[Result]) -> str:
+CELLS = {
+    "batch size": tables.SettingCell("batch_size"),
+    "learning rate": tables.SettingCell("learning_rate"),
+    "alpha": tables.SettingCell("alpha"),
+    "test accuracy, %": tables.PercentCell("test_accuracy"),
+}
+
+
+def table(runs: pd.DataFrame) -> str:
     """The test accuracies in the text of appendix E."""
-    rows = []
-    for part, methods in every_value(results, TITLES).items():
-        for method, runs in methods.items():
-            best = chosen(runs)
-            rows.append(
-                [
-                    part,
-                    TITLES[method],
-                    common(best, "batch_size"),
-                    common(best, "learning_rate"),
-                    common(best, "alpha"),
-                    percent(best, test_accuracy),
-                    PAPER[method],
-                    written(best, max_fisher_trace),
-                ]
-            )
-    header = [
-        "setting",
-        "method",
-        "batch size",
-        "learning rate",
-        "alpha",
-        "test accuracy, %",
-        "paper",
-        "largest Tr(F)",
+    rows = [
+        [
+            *(part, TITLES[method], *tables.fill_cells(group, CELLS)),
+            *(PAPER[method], tables.MeanCell("max_fisher_trace")(group)),
+        ]
+        for part, methods in tables.split_methods(tables.choose_values(runs), TITLES).items()
+        for method, group in methods.items()
+        if not group.empty
     ]
-    note = f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
-    return f"{picture.markdown(header, rows)}\n{note}"
+    header = ["setting", "method", *CELLS, "paper", "largest Tr(F)"]
+    return (
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    )
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figure 17: Tr(F) and validation accuracy, from blue to red by alpha."""
-    parts = every_value(results, TITLES)
-    fig, axes = picture.panels(len(parts), 2, width=5.5, height=4)
+    parts = tables.split_methods(runs, TITLES)
+    fig, axes = picture.make_panels(len(parts), 2, width=5.5, height=4)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
         for axis, key in zip(row, ("fisher_trace", "val_accuracy"), strict=True):
             for method, colour in COLOURS.items():
-                runs = methods.get(method, [])
-                picture.curve(axis, runs, key, colour, TITLES[method], STYLES[method])
-            alphas = grouped(methods.get("fp", []), "value")
-            for colour, ((alpha,), runs) in picture.shaded(alphas):
-                picture.curve(axis, runs, key, colour, f"FP, alpha {alpha:g}")
-            picture.label(axis, part, y=picture.LABELS[key])
-    picture.legend(fig, axes.flat)
+                group = methods[method]
+                picture.draw_curve(axis, group, key, colour, TITLES[method], STYLES[method])
+            for colour, alpha, group in picture.shade(methods["fp"].groupby("value")):
+                picture.draw_curve(axis, group, key, colour, f"FP, alpha {alpha:g}")
+            picture.label_axes(axis, part, y=picture.LABELS[key])
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
@@ -144,7 +131,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
 
 PRESETS = {
     "demo": {
-        "mlp_digits": LargeBatch(
+        "mlp_digits": LargeBatchSetting(
             **DIGITS | {"num_train": 1000, "batch_size": 20},
             width=128,
             epochs=30,
@@ -156,7 +143,7 @@ PRESETS = {
     },
     "small": {
         # A smaller small batch, so that the large one still takes 16 steps in an epoch.
-        "simple_cnn_c10": LargeBatch(
+        "simple_cnn_c10": LargeBatchSetting(
             **SMALL_C10 | {"batch_size": 32},
             epochs=40,
             learning_rate=0.01,
@@ -165,7 +152,7 @@ PRESETS = {
         )
     },
     "paper": {
-        "simple_cnn_c10": LargeBatch(
+        "simple_cnn_c10": LargeBatchSetting(
             **SECTION_4["simple_cnn_c10"], learning_rate=0.0316, fisher_examples=128
         )
     },

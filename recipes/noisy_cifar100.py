@@ -18,68 +18,49 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4_1, SMALL_C10
-from experiment.recipe import Recipe, Result, as_alpha, tuned
-from experiment.results import (
-    by_method,
-    common,
-    final,
-    grouped,
-    percent,
-    test_accuracy,
-    written,
-)
-from experiment.setting import Penalised, Run, option
+from experiment.recipe import Finished, Recipe, set_alpha, tune
+from experiment.setting import Amount, Amounts, Choices, Count, Listing, PenaltySetting, Range, Run
 
 from keras_fisher import tuning
 
-METHODS = ("baseline", "mixup", "gp_x", "fp", "gp_r")
-VALUES = METHODS[1:]
+Method = Literal["baseline", "mixup", "gp_x", "fp", "gp_r"]
+METHODS = get_args(Method)
 PENALTIES = METHODS[2:]
+Noises = Annotated[tuple[float, ...], Listing(), Range(1e-6, 1)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Noisy(Penalised):
+class NoiseSetting(PenaltySetting):
     """A setting of table 3."""
 
-    learning_rate: float = option("learning rate", 0.01)
-    noise: tuple[float, ...] = option(
-        "fractions of labels to replace by uniform draws", (0.25, 0.5)
-    )
-    methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
-    mixup: tuple[float, ...] = option("beta of mixup", tuning.mixup_betas())
-    gp_x: tuple[float, ...] = option("alphas of GP_x", tuning.noisy_label_alphas("gp_x"))
-    fp: tuple[float, ...] = option("alphas of FP", tuning.noisy_label_alphas())
-    gp_r: tuple[float, ...] = option("alphas of GP_r", tuning.noisy_label_alphas())
-    monitored: int = option("training examples on which both kinds of labels are followed", 5000)
-    gradient_batches: int = option("mini-batches for each gradient norm", 10)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("noise", "methods", *VALUES)
-        for name in VALUES:
-            self._check(name, at_least=0)
-        self._check("noise", at_least=1e-6, below=1)
-        self._check("monitored", at_least=1)
-        self._check("gradient_batches", at_least=1)
+    learning_rate: Amount = 0.01  # learning rate
+    noise: Noises = (0.25, 0.5)  # fractions of labels to replace by uniform draws
+    methods: Choices[Method] = METHODS  # methods to compare
+    mixup: Amounts = tuning.mixup_betas()  # beta of mixup
+    gp_x: Amounts = tuning.noisy_label_alphas("gp_x")  # alphas of GP_x
+    fp: Amounts = tuning.noisy_label_alphas()  # alphas of FP
+    gp_r: Amounts = tuning.noisy_label_alphas()  # alphas of GP_r
+    monitored: Count = 5000  # training examples on which both kinds of labels are followed
+    gradient_batches: Count = 10  # mini-batches for each gradient norm
 
 
-def plan(part: str, setting: Noisy, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: NoiseSetting, finished: Finished) -> list[Run]:
     """Each method at each noise. Alphas and betas are chosen with the first seed."""
     runs: list[Run] = []
     for noise, method in itertools.product(setting.noise, setting.methods):
-        run = Run.of(
-            setting,
+        run = setting.make_run(
             part=part,
             method=method,
             noise=noise,
@@ -88,12 +69,12 @@ def plan(part: str, setting: Noisy, finished: Mapping[str, Result]) -> list[Run]
             penalty=method if method in PENALTIES else "fp",
         )
         values = (0.0,) if method == "baseline" else getattr(setting, method)
-        changes = as_beta if method == "mixup" else as_alpha
-        runs += tuned(run, values, setting.seeds, finished, changes)[0]
+        set_value = set_beta if method == "mixup" else set_alpha
+        runs += tune(run, values, setting.seeds, finished, set_value)[0]
     return runs
 
 
-def as_beta(value: float) -> dict[str, Any]:
+def set_beta(value: float) -> dict[str, Any]:
     """The change to a run that makes a value its beta of mixup."""
     return {"mixup_beta": value}
 
@@ -107,92 +88,83 @@ PAPER_TABLE = {
     (0.5, "vgg11_c100"): (30.05, 39.15, 34.26, 51.33, 50.33),
     (0.5, "wide_resnet_c100"): (43.35, 51.71, 42.99, 47.99, 50.08),
 }
-FIGURES: dict[str, Callable[[Result], float]] = {
-    "test accuracy at best validation": test_accuracy,
-    "test accuracy at the end": final("test_accuracy"),
-    "wrong labels memorised at the end": final("noisy_accuracy"),
+FIGURES = {
+    "test accuracy at best validation": tables.PercentCell("test_accuracy"),
+    "test accuracy at the end": tables.PercentCell("final_test_accuracy"),
+    "wrong labels memorised at the end": tables.PercentCell("final_noisy_accuracy"),
 }
-Groups = dict[tuple[float, str], dict[str, list[Result]]]
 
 
-def by_noise(results: Sequence[Result]) -> Groups:
-    """The runs of each noise, part and method, of the chosen alpha or beta."""
-    return {
-        (noise, part): by_method(runs)
-        for (noise, part), runs in grouped(results, "noise", "part").items()
-    }
-
-
-def table(results: Sequence[Result]) -> str:
-    """For each noise and network the figures of every method, and table 3."""
+def table(runs: pd.DataFrame) -> str:
+    """For each noise and network the figures of every method, and table 3; then every value."""
+    runs = runs.assign(
+        final_noisy_accuracy=[final["noisy_accuracy"] for final in runs["final"]],
+        gradient_norm_ratio=runs["history"].map(average_ratio),
+    )
     rows = []
-    for (noise, part), runs in by_noise(results).items():
-        start = [f"{noise:.0%}", part]
-        for title, figure in FIGURES.items():
-            cells = [percent(runs.get(method, []), figure) for method in METHODS]
-            rows.append([*start, title, *cells])
-        values = [common(runs.get(method, []), "value") for method in METHODS]
-        rows.append([*start, "alpha or beta", *values])
+    for (noise, part), group in tables.choose_values(runs).groupby(["noise", "part"]):
+        methods = [group[group["method"] == method] for method in METHODS]
+        for title, cell in (FIGURES | {"alpha or beta": tables.SettingCell("value")}).items():
+            rows.append([f"{noise:.0%}", part, title, *map(cell, methods)])
     for (noise, part), numbers in PAPER_TABLE.items():
         rows.append([f"{noise:.0%}", part, "paper, table 3", *(f"{n:.2f}" for n in numbers)])
-    titles = [picture.TITLES[method] for method in METHODS]
-    header = ["noise", "network", "figure", *titles]
-    return (
-        f"{picture.markdown(header, rows)}\nPercent. {picture.seeds_note(results)}\n\n"
-        f"{_every_value(results)}"
-    )
+    header = ["noise", "network", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"Percent. {tables.write_seeds(runs)}"
+    return f"{tables.write_markdown(header, rows)}\n{note}\n\n{write_values(runs)}"
 
 
-def _every_value(results: Sequence[Result]) -> str:
+def write_values(runs: pd.DataFrame) -> str:
     """What figures 5 and 9 show over alpha."""
-    rows = []
-    for (noise, part), runs in grouped(results, "noise", "part").items():
-        for method in METHODS:
-            of_method = [run for run in runs if run["method"] == method]
-            for group in grouped(of_method, "value").values():
-                start = [f"{noise:.0%}", part, picture.TITLES[method], common(group, "value")]
-                accuracies = [percent(group, figure) for figure in FIGURES.values()]
-                ratio = written(group, gradient_norm_ratio, digits=2)
-                rows.append([*start, *accuracies, ratio])
-    header = ["noise", "network", "method", "alpha or beta", *FIGURES, "gradient norms"]
+    cells = {
+        "alpha or beta": tables.SettingCell("value"),
+        **FIGURES,
+        "gradient norms": tables.MeanCell("gradient_norm_ratio", digits=2),
+    }
+    rows = [
+        [f"{noise:.0%}", part, tables.TITLES[method], *tables.fill_cells(group, cells)]
+        for (noise, part), of_part in runs.groupby(["noise", "part"])
+        for method in METHODS
+        for _, group in of_part[of_part["method"] == method].groupby("value")
+    ]
+    header = ["noise", "network", "method", *cells]
     note = (
         "The last column is the norm of the mini-batch gradient on clean labels over that on wrong "
         "ones, the mean over the second half of the epochs: in figure 5 it is below 1, and closer "
         "to 1 the larger alpha is.\n"
     )
-    return f"{picture.markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
-def gradient_norm_ratio(run: Result) -> float:
-    """That of clean to wrong labels, over the second half of the epochs."""
-    ratios = np.array(run["history"]["gradient_norm_ratio"], float)
+def average_ratio(history: dict[str, Any]) -> float:
+    """The gradient norm on clean to that on wrong labels, over the second half of the epochs."""
+    ratios = np.array(history["gradient_norm_ratio"], float)
     return float(np.nanmean(ratios[len(ratios) // 2 :]))
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 5 and 9 over methods, at their chosen alphas: a row for each noise and network."""
-    groups = by_noise(results)
-    fig, axes = picture.panels(len(groups), 4)
-    for row, ((noise, part), runs) in zip(axes, groups.items(), strict=True):
+    groups = tables.choose_values(runs).groupby(["noise", "part"])
+    fig, axes = picture.make_panels(len(groups), 4)
+    for row, ((noise, part), group) in zip(axes, groups, strict=True):
         for method in METHODS:
-            _draw(row, method, runs.get(method, []))
-        _label(row, f"{part}, {noise:.0%} noise")
+            draw_method(row, method, group[group["method"] == method])
+        label_row(row, f"{part}, {noise:.0%} noise")
     styles = {"clean labels": "-", "wrong labels": "--"}
     lines = {name: plt.Line2D([], [], color="grey", ls=style) for name, style in styles.items()}
-    picture.legend(fig, axes.flat, **lines)
+    picture.draw_legend(fig, axes.flat, **lines)
     picture.save(fig, path)
 
 
-def _draw(row: Any, method: str, runs: Sequence[Result]) -> None:
+def draw_method(row: Any, method: str, runs: pd.DataFrame) -> None:
     colour = picture.COLOURS[method]
-    picture.curve(row[0], runs, "val_accuracy", colour, picture.TITLES[method])
-    for group, style in (("clean", "-"), ("noisy", "--")):
-        picture.curve(row[1], runs, f"{group}_accuracy", colour, style=style)
-        picture.curve(row[2], runs, f"{group}_gradient_norm", colour, style=style)
-    picture.curve(row[3], runs, "gradient_norm_ratio", colour)
+    picture.draw_curve(row[0], runs, "val_accuracy", colour, tables.TITLES[method])
+    for labels, style in (("clean", "-"), ("noisy", "--")):
+        picture.draw_curve(row[1], runs, f"{labels}_accuracy", colour, style=style)
+        picture.draw_curve(row[2], runs, f"{labels}_gradient_norm", colour, style=style)
+    picture.draw_curve(row[3], runs, "gradient_norm_ratio", colour)
 
 
-def _label(row: Any, name: str) -> None:
+def label_row(row: Sequence[Any], name: str) -> None:
     titles = (
         f"validation accuracy\n{name}",
         "training accuracy\non clean and on wrong labels",
@@ -200,7 +172,7 @@ def _label(row: Any, name: str) -> None:
         "ratio of gradient norms\nclean to wrong",
     )
     for axis, title in zip(row, titles, strict=True):
-        picture.label(axis, title)
+        picture.label_axes(axis, title)
     row[1].set_ylim(0, 1.02)
     for axis in (row[0], row[2]):
         axis.set_ylim(bottom=0)
@@ -210,7 +182,7 @@ def _label(row: Any, name: str) -> None:
 
 PRESETS = {
     "demo": {
-        "mlp_digits": Noisy(
+        "mlp_digits": NoiseSetting(
             **DIGITS | {"num_train": 0, "drops": (36,)},
             epochs=45,
             learning_rate=0.015,
@@ -226,7 +198,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c100": Noisy(
+        "simple_cnn_c100": NoiseSetting(
             **SMALL_C10 | {"dataset": "cifar100", "num_train": 10000, "drops": (26,)},
             epochs=32,
             noise=(0.5,),
@@ -238,7 +210,7 @@ PRESETS = {
             gradient_batches=2,
         )
     },
-    "paper": {part: Noisy(**setting) for part, setting in SECTION_4_1.items()},
+    "paper": {part: NoiseSetting(**setting) for part, setting in SECTION_4_1.items()},
 }
 RECIPE = Recipe("noisy_cifar100", __doc__ or "", PRESETS, plan, table, figure)
 

@@ -9,28 +9,30 @@ The paper does not print the number of seeds behind its standard deviations: thr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+
+# isort: split
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
-from experiment.recipe import Recipe, Result
-from experiment.results import by_part, common, max_fisher_trace, percent, test_accuracy, written
-from experiment.setting import AUGMENTATIONS, option
-from suboptimal_lr import Rates, plan
+from experiment.recipe import Recipe
+from experiment.setting import Augmentation, Choices, Range
+from suboptimal_lr import RateSetting, plan
 
-METHODS = ("eta_star", "fp")
+Method = Literal["eta_star", "fp"]
+METHODS = get_args(Method)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmented(Rates):
+class AugmentationSetting(RateSetting):
     """A setting of table 2: both methods at eta*."""
 
-    augment: str = option("augmentation of the training images", "flip_and_crop", AUGMENTATIONS)
-    slower: float = option("how many times smaller than eta* the rate under FP is", 1.0)
-    methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
+    augment: Augmentation = "flip_and_crop"  # augmentation of the training images
+    slower: Annotated[float, Range(1)] = 1.0  # how many times smaller the rate under FP is
+    methods: Choices[Method] = METHODS  # methods to compare
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -45,29 +47,31 @@ PAPER_TABLE = {
 }
 
 
-def table(results: Sequence[Result]) -> str:
+def table(runs: pd.DataFrame) -> str:
     """Table 2, with the paper's row of the same parts."""
     rows = []
-    for part, of_methods in by_part(results).items():
-        runs = [of_methods.get(method, []) for method in METHODS]
-        rows.append([part, "test accuracy, %", *(percent(r, test_accuracy) for r in runs)])
-        if part in PAPER_TABLE:
-            rows.append(["", "paper, table 2", *PAPER_TABLE[part]])
-        rows.append(["", "largest Tr(F)", *(written(r, max_fisher_trace) for r in runs)])
-        rows.append(["", "learning rate", *(common(r, "learning_rate") for r in runs)])
-        rows.append(["", "alpha", *(common(r, "alpha") for r in runs)])
-    header = ["setting", "figure", *(picture.TITLES[method] for method in METHODS)]
-    note = f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
-    return f"{picture.markdown(header, rows)}\n{note}"
+    for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
+        cells = {
+            "test accuracy, %": tables.PercentCell("test_accuracy"),
+            "largest Tr(F)": tables.MeanCell("max_fisher_trace"),
+            "learning rate": tables.SettingCell("learning_rate"),
+            "alpha": tables.SettingCell("alpha"),
+        }
+        first, *others = [["", title, *map(cell, groups.values())] for title, cell in cells.items()]
+        paper = [["", "paper, table 2", *PAPER_TABLE[part]]] if part in PAPER_TABLE else []
+        rows += [[part, *first[1:]], *paper, *others]
+    header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Curves of both methods: a row for each setting."""
-    parts = by_part(results)
-    fig, axes = picture.panels(len(parts), 3)
-    for row, (part, runs) in zip(axes, parts.items(), strict=True):
-        picture.methods(row, part, runs, METHODS, ("accuracy", "val_accuracy", "fisher_trace"))
-    picture.legend(fig, axes.flat)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
+    fig, axes = picture.make_panels(len(parts), 3)
+    for row, (part, methods) in zip(axes, parts.items(), strict=True):
+        picture.draw_methods(row, part, methods, ("accuracy", "val_accuracy", "fisher_trace"))
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
@@ -80,7 +84,7 @@ GRIDS["wide_resnet_tiny_imagenet"] = {
 }
 PRESETS = {
     "demo": {
-        "mlp_digits": Augmented(
+        "mlp_digits": AugmentationSetting(
             **DIGITS,
             augment="none",  # A digit that is mirrored is another one, or none.
             width=128,
@@ -92,7 +96,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": Augmented(
+        "simple_cnn_c10": AugmentationSetting(
             **SMALL_C10 | {"drops": (24,)},
             epochs=30,
             learning_rates=(0.01, 0.03),
@@ -100,7 +104,7 @@ PRESETS = {
         )
     },
     "paper": {
-        part: Augmented(**SECTION_4[part] | {"seeds": (0, 1, 2)} | grid)
+        part: AugmentationSetting(**SECTION_4[part] | {"seeds": (0, 1, 2)} | grid)
         for part, grid in GRIDS.items()
     },
 }

@@ -12,35 +12,39 @@ This is no experiment of the paper; figures 13 and 14 (`approximations.py`) are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from experiment import picture  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 
 # isort: split
 import numpy as np
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10
-from experiment.recipe import Recipe, Result, tuned
-from experiment.results import (
-    NOTHING,
-    chosen,
-    common,
-    every_value,
-    final,
-    max_fisher_trace,
-    percent,
-    test_accuracy,
-    written,
-)
-from experiment.setting import Run, Setting, option
+from experiment.recipe import Finished, Recipe, tune
+from experiment.setting import Amount, Amounts, Choices, Fraction, Run, Setting
 
 from keras_fisher import tuning
 
-BASELINE, PAPERS = "baseline", "whole_10"
+Method = Literal[
+    "baseline",
+    "whole_10",
+    "quarter_10",
+    "eighth_10",
+    "16th_10",
+    "16th_5",
+    "32nd_10",
+    "32nd_4",
+    "32nd_2",
+    "32nd_1",
+    "eighth_1",
+]
+BASELINE: Method = "baseline"
+PAPERS: Method = "whole_10"
 # One in how many examples of a mini-batch the penalty takes, and every how many steps.
-METHODS = {
+METHODS: dict[Method, tuple[int, int]] = {
     BASELINE: (0, 0),
     PAPERS: (1, 10),
     "quarter_10": (4, 10),
@@ -56,50 +60,36 @@ METHODS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Costs(Setting):
+class CostSetting(Setting):
     """A setting in which the penalty is computed in several ways."""
 
-    learning_rate: float = option("learning rate", 0.003)
-    noise: float = option("fraction of labels to replace by uniform draws", 0.0)
-    methods: tuple[str, ...] = option(
-        "ways to compute the penalty: share of the mini-batch, and steps from one to the next",
-        tuple(METHODS),
-        tuple(METHODS),
-    )
-    alphas: tuple[float, ...] = option("alphas to choose among, as of the whole mini-batch")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("methods", "alphas")
-        self._check("alphas", at_least=0)
-        self._check("noise", at_least=0, below=1)
+    learning_rate: Amount = 0.003  # learning rate
+    noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
+    methods: Choices[Method] = tuple(METHODS)
+    """ways to compute the penalty: share of the mini-batch, and steps from one to the next"""
+    alphas: Amounts  # alphas to choose among, as of the whole mini-batch
 
 
-def plan(part: str, setting: Costs, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: CostSetting, finished: Finished) -> list[Run]:
     """Each way to compute the penalty, with the best alpha."""
     runs: list[Run] = []
     for method in setting.methods:
         one_in, every = METHODS[method]
-        run = Run.of(
-            setting,
-            part=part,
-            method=method,
-            noise=setting.noise,
-            measures={"fisher_trace": {}},
-        )
+        shared: dict[str, Any] = {"noise": setting.noise, "measures": {"fisher_trace": {}}}
+        run = setting.make_run(part=part, method=method, **shared)
         if method == BASELINE:
-            runs += tuned(run, (0.0,), setting.seeds, finished)[0]
+            runs += tune(run, (0.0,), setting.seeds, finished)[0]
             continue
         examples = max(1, setting.batch_size // one_in)
         run = dataclasses.replace(
             run, update_freq=every, penalty_batch_size=0 if one_in == 1 else examples
         )
-        share = examples / setting.batch_size
-        runs += tuned(run, setting.alphas, setting.seeds, finished, scaled_by(share))[0]
+        set_value = scale_alpha(examples / setting.batch_size)
+        runs += tune(run, setting.alphas, setting.seeds, finished, set_value)[0]
     return runs
 
 
-def scaled_by(share: float) -> Any:
+def scale_alpha(share: float) -> Callable[[float], dict[str, float]]:
     """From the alpha of a whole mini-batch, the change that a share of it makes to a run."""
     return lambda alpha: {"alpha": alpha * share}
 
@@ -107,7 +97,7 @@ def scaled_by(share: float) -> Any:
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def title(method: str) -> str:
+def name_method(method: Method) -> str:
     """What is computed how often, in words."""
     one_in, every = METHODS[method]
     if not one_in:
@@ -116,78 +106,72 @@ def title(method: str) -> str:
     return f"{share}, every {every} steps" if every > 1 else f"{share}, every step"
 
 
-def table(results: Sequence[Result]) -> str:
+CELLS = {
+    "alpha of the whole batch": tables.SettingCell("value"),
+    "alpha": tables.SettingCell("alpha"),
+    "test accuracy, %": tables.PercentCell("test_accuracy"),
+    "at the end, %": tables.PercentCell("final_test_accuracy"),
+}
+
+
+def table(runs: pd.DataFrame) -> str:
     """Accuracies, beside what each way costs in examples and how far it is from the paper's."""
-    rows = []
-    for part, methods in every_value(results, METHODS).items():
-        papers = chosen(methods.get(PAPERS, []))
-        for method, group in methods.items():
-            best = chosen(group)
-            rows.append(
-                [
-                    part,
-                    title(method),
-                    examples_a_step(best[0]),
-                    common(best, "value"),
-                    common(best, "alpha"),
-                    percent(best, test_accuracy),
-                    percent(best, final("test_accuracy")),
-                    difference(best, papers),
-                    written(best, max_fisher_trace),
-                ]
-            )
+    rows = [
+        [
+            *(part, name_method(method), count_examples(group.iloc[0])),
+            *tables.fill_cells(group, CELLS),
+            *(write_difference(group, methods[PAPERS]), tables.MeanCell("max_fisher_trace")(group)),
+        ]
+        for part, methods in tables.split_methods(tables.choose_values(runs), METHODS).items()
+        for method, group in methods.items()
+        if not group.empty
+    ]
     header = [
-        "setting",
-        "penalty",
-        "examples a step",
-        "alpha of the whole batch",
-        "alpha",
-        "test accuracy, %",
-        "at the end, %",
-        "difference from the whole batch every 10 steps, %",
-        "largest Tr(F)",
+        *("setting", "penalty", "examples a step", *CELLS),
+        *("difference from the whole batch every 10 steps, %", "largest Tr(F)"),
     ]
     note = (
         "Differences over the same seeds, with their standard error. "
-        f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
+        f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
     )
-    return f"{picture.markdown(header, rows)}\n{note}"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
-def examples_a_step(run: Result) -> str:
+def count_examples(run: pd.Series) -> str:
     """On how many examples the penalty is computed, in the mean over steps."""
     examples = run["penalty_batch_size"] or run["batch_size"]
     return f"{examples / run['update_freq']:g}" if run["alpha"] else "0"
 
 
-def difference(runs: Sequence[Result], papers: Sequence[Result]) -> str:
+def write_difference(runs: pd.DataFrame, papers: pd.DataFrame) -> str:
     """The test accuracy less the paper's way's, in percent, and its standard error."""
-    gain = gains(runs, papers)
-    if not len(gain) or runs[0]["method"] == PAPERS:
-        return NOTHING
-    if len(gain) == 1:
-        return f"{gain[0]:+.1f}"
-    return f"{gain.mean():+.1f} ± {gain.std(ddof=1) / np.sqrt(len(gain)):.1f}"
+    gains = compute_gains(runs, papers)
+    if gains.empty or runs["method"].iloc[0] == PAPERS:
+        return tables.NOTHING
+    if len(gains) == 1:
+        return f"{gains.iloc[0]:+.1f}"
+    return f"{gains.mean():+.1f} ± {gains.std() / np.sqrt(len(gains)):.1f}"
 
 
-def gains(runs: Sequence[Result], papers: Sequence[Result]) -> np.ndarray:
+def compute_gains(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.Series:
     """The test accuracy less that of other runs, in percent, for each seed that both have."""
-    ours, theirs = ({run["seed"]: test_accuracy(run) for run in group} for group in (runs, papers))
-    return np.array([100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs])
+    ours, theirs = (group.set_index("seed")["test_accuracy"] for group in (runs, papers))
+    return (100 * (ours - theirs)).dropna()
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Validation accuracy and Tr(F), a row for each setting."""
-    parts = every_value(results, METHODS)
-    fig, axes = picture.panels(len(parts), 2, width=5.5)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
+    fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
-        for shade, (method, group) in picture.shaded(methods):
+        groups = [(method, group) for method, group in methods.items() if not group.empty]
+        for shade, method, group in picture.shade(groups):
             colour = picture.COLOURS.get(method, shade)
             for axis, key in zip(row, ("val_accuracy", "fisher_trace"), strict=True):
-                picture.curve(axis, chosen(group), key, colour, title(method))
-                picture.label(axis, part, y=picture.LABELS[key])
+                picture.draw_curve(axis, group, key, colour, name_method(method))
+                picture.label_axes(axis, part, y=picture.LABELS[key])
         row[1].set_yscale("log")
-    picture.legend(fig, axes.flat)
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
@@ -202,7 +186,7 @@ NOISY_DIGITS: dict[str, Any] = {
 }
 PRESETS = {
     "demo": {
-        "noisy_digits": Costs(
+        "noisy_digits": CostSetting(
             **NOISY_DIGITS,
             steps_per_execution=34,
             seeds=(0, 1),
@@ -211,19 +195,19 @@ PRESETS = {
         )
     },
     "small": {
-        "noisy_digits": Costs(**NOISY_DIGITS, seeds=SEEDS, alphas=(0.1, 0.3)),
-        "noisy_digits_128": Costs(
+        "noisy_digits": CostSetting(**NOISY_DIGITS, seeds=SEEDS, alphas=(0.1, 0.3)),
+        "noisy_digits_128": CostSetting(
             **NOISY_DIGITS
             | {"batch_size": 128, "learning_rate": 0.03, "epochs": 120, "drops": (96,)},
             seeds=SEEDS,
             alphas=(0.1, 0.3, 1.0),
         ),
-        "simple_cnn_c10": Costs(
+        "simple_cnn_c10": CostSetting(
             **SMALL_C10, epochs=32, seeds=SEEDS[:3], alphas=(0.01, 0.03), fisher_examples=256
         ),
     },
     "paper": {
-        "simple_cnn_c10": Costs(
+        "simple_cnn_c10": CostSetting(
             **SECTION_4["simple_cnn_c10"],
             learning_rate=0.00316,
             seeds=SEEDS,

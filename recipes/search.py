@@ -19,60 +19,41 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from experiment import picture
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+
+# isort: split
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMAGENET_GRID
-from experiment.recipe import Recipe, Result
-from experiment.results import (
-    best_combination,
-    common,
-    grouped,
-    max_fisher_trace,
-    of,
-    percent,
-    test_accuracy,
-    validation_accuracy,
-    written,
-)
-from experiment.search import search
-from experiment.setting import Penalised, Run, option
-from experiment.tuned import BOTH, NOISY
+from experiment.recipe import Finished, Recipe
+from experiment.search import BOTH, NOISY, choose_combination, search
+from experiment.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning
-from keras_fisher.penalties import PENALTIES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Searched(Penalised):
+class SearchSetting(PenaltySetting):
     """A setting, and what is searched in it."""
 
-    over: tuple[str, ...] = option("what to search", BOTH, BOTH)
-    penalty: str = option("penalty that alpha is of", "fp", tuple(PENALTIES))
-    learning_rate: float = option("learning rate, where --over has no lr", 0.01)
-    learning_rates: tuple[float, ...] = option("learning rates to search", tuning.learning_rates())
-    alphas: tuple[float, ...] = option("alphas to search", tuning.alphas())
-    noise: float = option("fraction of labels to replace by uniform draws", 0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("over", "learning_rates", "alphas")
-        for name in ("learning_rates", "alphas"):
-            self._check(name, at_least=0)
-        self._check("noise", at_least=0, below=1)
+    over: Choices[Literal["lr", "alpha"]] = BOTH  # what to search
+    penalty: Penalty = "fp"  # penalty that alpha is of
+    learning_rate: Amount = 0.01  # learning rate, where --over has no lr
+    learning_rates: Amounts = tuning.learning_rates()  # learning rates to search
+    alphas: Amounts = tuning.alphas()  # alphas to search
+    noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
 
 
-def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: SearchSetting, finished: Finished) -> list[Run]:
     """The grid: seeds first, alphas last."""
     rates = setting.learning_rates if "lr" in setting.over else (setting.learning_rate,)
     alphas = setting.alphas if "alpha" in setting.over else (0.0,)
     return [
-        Run.of(
-            setting,
+        setting.make_run(
             part=part,
             method=f"{setting.penalty}-rate{rate:g}",
             learning_rate=rate,
@@ -90,71 +71,71 @@ def plan(part: str, setting: Searched, finished: Mapping[str, Result]) -> list[R
 # ---- Table and figure ------------------------------------------------------------------------
 
 
-def table(results: Sequence[Result]) -> str:
+def table(runs: pd.DataFrame) -> str:
     """A row for each combination; the best of each setting and penalty is marked."""
     rows = []
-    for (part, noise, _), runs in grouped(results, "part", "noise", "penalty").items():
-        best = best_combination(runs)
-        for group in combinations(runs):
+    for (part, noise, penalty), grid in runs.groupby(["part", "noise", "penalty"]):
+        best = choose_combination(grid)
+        for (_, alpha), group in grid.groupby(["learning_rate", "alpha"]):
+            mark = " (best)" if group.index.equals(best.index) else ""
             rows.append(
                 [
-                    named(part, noise),
-                    group[0]["penalty"],
-                    common(group, "learning_rate"),
-                    f"{group[0]['alpha']:.4g}",
-                    percent(group, validation_accuracy) + " (best)" * (group == best),
-                    percent(group, test_accuracy),
-                    written(group, max_fisher_trace),
+                    name_part(part, noise),
+                    penalty,
+                    tables.SettingCell("learning_rate")(group),
+                    f"{alpha:.4g}",
+                    tables.PercentCell("validation_accuracy")(group) + mark,
+                    tables.PercentCell("test_accuracy")(group),
+                    tables.MeanCell("max_fisher_trace")(group),
                 ]
             )
     header = [
         *("setting", "penalty", "learning rate", "alpha"),
         *("validation accuracy, %", "test accuracy, %", "largest Tr(F)"),
     ]
-    note = f"{picture.seeds_note(results)} {picture.FIGURES_NOTE}\n"
-    return f"{picture.markdown(header, rows)}\n{note}"
+    return (
+        f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
+    )
 
 
-def combinations(runs: Sequence[Result]) -> list[list[Result]]:
-    """The runs of each learning rate and alpha."""
-    return list(grouped(runs, "learning_rate", "alpha").values())
-
-
-def named(part: str, noise: float) -> str:
+def name_part(part: str, noise: float) -> str:
     """A part, and its noise if there is any."""
     return f"{part}, {noise:.0%} noise" if noise else part
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Accuracy and the largest Tr(F) against alpha: a row for each setting and penalty, a line for
     each learning rate."""
-    parts = grouped(results, "part", "noise", "penalty")
-    fig, axes = picture.panels(len(parts), 3)
-    figures = (validation_accuracy, test_accuracy, max_fisher_trace)
-    titles = ("best validation accuracy", "test accuracy there", "largest Tr(F)")
-    for row, ((part, noise, penalty), runs) in zip(axes, parts.items(), strict=True):
-        for colour, ((rate,), group) in picture.shaded(grouped(runs, "learning_rate")):
-            for axis, figure_of in zip(row, figures, strict=True):
-                _draw(axis, group, figure_of, colour, f"learning rate {rate:g}")
-        for axis, title in zip(row, titles, strict=True):
-            picture.label(axis, named(part, noise), f"alpha of {picture.TITLES[penalty]}", title)
+    parts = runs.groupby(["part", "noise", "penalty"])
+    fig, axes = picture.make_panels(len(parts), 3)
+    columns = {
+        "validation_accuracy": "best validation accuracy",
+        "test_accuracy": "test accuracy there",
+        "max_fisher_trace": "largest Tr(F)",
+    }
+    for row, ((part, noise, penalty), grid) in zip(axes, parts, strict=True):
+        for axis, (column, title) in zip(row, columns.items(), strict=True):
+            for colour, rate, group in picture.shade(grid.groupby("learning_rate")):
+                draw_line(axis, group, column, colour, f"learning rate {rate:g}")
+            x = f"alpha of {tables.TITLES[penalty]}"
+            picture.label_axes(axis, name_part(part, noise), x, title)
         row[2].set_yscale("log")
-    picture.legend(fig, axes.flat)
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
-def _draw(
-    axis: Axes, runs: Sequence[Result], figure_of: Callable[[Result], float], colour: Any, name: str
-) -> None:
+def draw_line(axis: Axes, runs: pd.DataFrame, column: str, colour: Any, name: str) -> None:
     """The mean over seeds, with the standard deviation as bars; a dotted line at alpha 0."""
-    groups = {alpha: of(group, figure_of) for (alpha,), group in grouped(runs, "alpha").items()}
-    plain = groups.pop(0.0, None)
-    if plain is not None:
-        axis.axhline(plain.mean(), color=colour, ls=":", lw=1.2, label=f"{name}, alpha 0")
-    if groups:
-        means = [values.mean() for values in groups.values()]
-        spreads = [values.std(ddof=1) if len(values) > 1 else 0 for values in groups.values()]
-        axis.errorbar([*groups], means, spreads, color=colour, marker="o", capsize=3, label=name)
+    figures = runs.groupby("alpha")[column].agg(["mean", "std"]).fillna({"std": 0})
+    if 0 in figures.index:
+        plain = figures["mean"][0]
+        axis.axhline(plain, color=colour, ls=":", lw=1.2, label=f"{name}, alpha 0")
+    figures = figures[figures.index > 0]
+    if not figures.empty:
+        means, spreads = figures["mean"], figures["std"]
+        axis.errorbar(
+            figures.index, means, spreads, color=colour, marker="o", capsize=3, label=name
+        )
         axis.set_xscale("log")
 
 
@@ -169,7 +150,7 @@ GRIDS: dict[str, dict[str, Any]] = {
 }
 PRESETS = {
     "demo": {
-        "mlp_digits": Searched(
+        "mlp_digits": SearchSetting(
             **DIGITS | {"num_train": 0, "drops": (36,)},
             epochs=45,
             steps_per_execution=34,
@@ -180,7 +161,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": Searched(
+        "simple_cnn_c10": SearchSetting(
             **SMALL_C10,
             epochs=40,
             over=("alpha",),
@@ -189,9 +170,12 @@ PRESETS = {
         )
     },
     "paper": {
-        **{part: Searched(**setting, **GRIDS.get(part, {})) for part, setting in SECTION_4.items()},
         **{
-            f"{part}{NOISY}": Searched(**setting, noise=0.25)
+            part: SearchSetting(**setting, **GRIDS.get(part, {}))
+            for part, setting in SECTION_4.items()
+        },
+        **{
+            f"{part}{NOISY}": SearchSetting(**setting, noise=0.25)
             for part, setting in SECTION_4_1.items()
         },
     },
@@ -199,4 +183,4 @@ PRESETS = {
 RECIPE = Recipe("search", __doc__ or "", PRESETS, plan, table, figure)
 
 if __name__ == "__main__":
-    main(RECIPE, run_all=search)
+    main(RECIPE, train=search)

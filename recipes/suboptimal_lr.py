@@ -14,95 +14,71 @@ others. On TinyImageNet the small learning rate is 31.6 times smaller, by figure
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture
+from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+
+# isort: split
+import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
-from experiment.recipe import Recipe, Result, tuned
-from experiment.results import (
-    by_part,
-    common,
-    final,
-    max_fisher_trace,
-    percent,
-    test_accuracy,
-    written,
-)
-from experiment.setting import Penalised, Run, option
+from experiment.recipe import Finished, Recipe, tune
+from experiment.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
 
 from keras_fisher import tuning
 
-METHODS = ("eta_star", "baseline", "gp_x", "gp", "fp", "gp_r")
+Method = Literal["eta_star", "baseline", "gp_x", "gp", "fp", "gp_r"]
+METHODS = get_args(Method)
 PENALTIES = METHODS[2:]
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {}, "gradient_norm": {}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rates(Penalised):
+class RateSetting(PenaltySetting):
     """A setting with eta*, and with the Fisher penalty at a learning rate that follows from it."""
 
-    learning_rate: float = option("the small learning rate; 0 for eta* / slower", 0.0)
-    learning_rates: tuple[float, ...] = option(
-        "learning rates to find eta* among", tuning.learning_rates()
-    )
-    slower: float = option("how many times smaller than eta* the small learning rate is", 10.0)
-    methods: tuple[str, ...] = option("methods to compare")
-    fp: tuple[float, ...] = option("alphas of FP", tuning.alphas())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed("learning_rates", "methods", "fp")
-        for name in ("learning_rates", "fp"):
-            self._check(name, at_least=0)
-        self._check("slower", at_least=1)
+    learning_rate: Amount = 0.0  # the small learning rate; 0 for eta* / slower
+    learning_rates: Amounts = tuning.learning_rates()  # learning rates to find eta* among
+    slower: Annotated[float, Range(1)] = 10.0  # how many times smaller the small learning rate is
+    methods: Choices[Any]
+    fp: Amounts = tuning.alphas()  # alphas of FP
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AllPenalties(Rates):
+class AllPenaltiesSetting(RateSetting):
     """A setting of table 1."""
 
-    methods: tuple[str, ...] = option("methods to compare", METHODS, METHODS)
-    gp_x: tuple[float, ...] = option("alphas of GP_x", tuning.alphas(10.0))
-    gp: tuple[float, ...] = option("alphas of GP", tuning.alphas())
-    gp_r: tuple[float, ...] = option("alphas of GP_r", tuning.alphas())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_listed(*PENALTIES)
-        for name in PENALTIES:
-            self._check(name, at_least=0)
+    methods: Choices[Method] = METHODS  # methods to compare
+    gp_x: Amounts = tuning.alphas(10.0)  # alphas of GP_x
+    gp: Amounts = tuning.alphas()  # alphas of GP
+    gp_r: Amounts = tuning.alphas()  # alphas of GP_r
 
 
-def plan(part: str, setting: Rates, finished: Mapping[str, Result]) -> list[Run]:
+def plan(part: str, setting: RateSetting, finished: Finished) -> list[Run]:
     """First the runs that eta* is found by, then those at the small rate."""
-
     runs: list[Run] = []
     small = setting.learning_rate
     if not small or "eta_star" in setting.methods:
-        run = Run.of(setting, part=part, method="eta_star", measures=MEASURES)
-        runs, star = tuned(
-            run, setting.learning_rates, setting.seeds, finished, lambda x: {"learning_rate": x}
-        )
+        run = setting.make_run(part=part, method="eta_star", measures=MEASURES)
+        runs, star = tune(run, setting.learning_rates, setting.seeds, finished, set_rate)
         if star is None:
             return runs
         small = small or star.learning_rate / setting.slower
     for method in METHODS[1:]:
         if method in setting.methods:
-            penalised = method in PENALTIES
-            run = Run.of(
-                setting,
-                part=part,
-                method=method,
-                learning_rate=small,
-                measures=MEASURES,
-                penalty=method if penalised else "fp",
+            penalty = method if method in PENALTIES else "fp"
+            run = setting.make_run(
+                part=part, method=method, learning_rate=small, penalty=penalty, measures=MEASURES
             )
-            alphas = getattr(setting, method) if penalised else (0.0,)
-            runs += tuned(run, alphas, setting.seeds, finished)[0]
+            alphas = (0.0,) if method == "baseline" else getattr(setting, method)
+            runs += tune(run, alphas, setting.seeds, finished)[0]
     return runs
+
+
+def set_rate(value: float) -> dict[str, Any]:
+    """The change to a run that makes a value its learning rate."""
+    return {"learning_rate": value}
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -137,48 +113,43 @@ PAPER_TABLES = {
         "simple_cnn_c10": (100.00, 100.00, 97.79, 100.00, 93.80, 94.64),
     },
 }
-FIGURES = dict(
-    zip(
-        PAPER_TABLES,
-        (
-            lambda runs: percent(runs, test_accuracy),
-            lambda runs: written(runs, max_fisher_trace),
-            lambda runs: written(runs, lambda run: run["seconds"] / run["epochs"]),
-            lambda runs: percent(runs, final("accuracy")),
-        ),
-        strict=True,
-    )
+CELLS = (
+    tables.PercentCell("test_accuracy"),
+    tables.MeanCell("max_fisher_trace"),
+    tables.MeanCell("seconds_per_epoch"),
+    tables.PercentCell("final_accuracy"),
 )
 
 
-def table(results: Sequence[Result]) -> str:
+def table(runs: pd.DataFrame) -> str:
     """Tables 1, 4, 5 and 6, with the paper's rows of the same parts."""
+    runs = runs.assign(
+        seconds_per_epoch=runs["seconds"] / runs["epochs"],
+        final_accuracy=[final["accuracy"] for final in runs["final"]],
+    )
     rows = []
-    for part, runs in by_part(results).items():
-        for name, figure in FIGURES.items():
-            rows.append([part, name, *(figure(runs.get(method, [])) for method in METHODS)])
-            if part in PAPER_TABLES[name]:
-                numbers = map(str, PAPER_TABLES[name][part])
-                rows.append(["", "paper", *numbers])
-        rates = [common(runs.get(method, []), "learning_rate") for method in METHODS]
-        alphas = [common(runs.get(method, []), "alpha") for method in METHODS]
-        rows += [["", "learning rate", *rates], ["", "alpha", *alphas]]
-    titles = [picture.TITLES[method] for method in METHODS]
-    header = ["setting", "figure", *titles]
-    note = f"{picture.FIGURES_NOTE} Time with evaluation and measurements."
-    return f"{picture.markdown(header, rows)}\n{picture.seeds_note(results)} {note}\n"
+    for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
+        for (title, paper), cell in zip(PAPER_TABLES.items(), CELLS, strict=True):
+            rows.append([part, title, *map(cell, groups.values())])
+            if part in paper:
+                rows.append(["", "paper", *map(str, paper[part])])
+        for title, column in (("learning rate", "learning_rate"), ("alpha", "alpha")):
+            rows.append(["", title, *map(tables.SettingCell(column), groups.values())])
+    header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
+    note = f"{tables.FIGURES_NOTE} Time with evaluation and measurements."
+    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
 
 
-def figure(results: Sequence[Result], path: Path) -> None:
+def figure(runs: pd.DataFrame, path: Path) -> None:
     """Figures 1, 3 and 8: a row for each setting."""
-    parts = by_part(results)
-    fig, axes = picture.panels(len(parts), 4)
+    parts = tables.split_methods(tables.choose_values(runs), METHODS)
+    fig, axes = picture.make_panels(len(parts), 4)
     keys = ("accuracy", "val_accuracy", "fisher_trace", "gradient_norm")
-    for row, (part, runs) in zip(axes, parts.items(), strict=True):
-        picture.methods(row, part, runs, METHODS, keys)
+    for row, (part, methods) in zip(axes, parts.items(), strict=True):
+        picture.draw_methods(row, part, methods, keys)
         row[2].set_yscale("log")
         row[3].set_yscale("log")
-    picture.legend(fig, axes.flat)
+    picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
 
@@ -186,7 +157,7 @@ def figure(results: Sequence[Result], path: Path) -> None:
 
 PRESETS = {
     "demo": {
-        "mlp_digits": AllPenalties(
+        "mlp_digits": AllPenaltiesSetting(
             **DIGITS,
             width=128,
             epochs=40,
@@ -200,7 +171,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": AllPenalties(
+        "simple_cnn_c10": AllPenaltiesSetting(
             **SMALL_C10 | {"drops": (80,)},
             epochs=100,
             learning_rates=(0.003, 0.01, 0.03),
@@ -211,7 +182,7 @@ PRESETS = {
         )
     },
     "paper": {
-        "wide_resnet_tiny_imagenet": AllPenalties(
+        "wide_resnet_tiny_imagenet": AllPenaltiesSetting(
             **SECTION_4["wide_resnet_tiny_imagenet"],
             augment="flip_and_crop",
             learning_rates=TINY_IMAGENET_GRID,
@@ -222,7 +193,7 @@ PRESETS = {
             gp_r=TINY_IMAGENET_GRID,
         ),
         **{
-            part: AllPenalties(**SECTION_4[part])
+            part: AllPenaltiesSetting(**SECTION_4[part])
             for part in ("densenet_c100", "vgg11_c100", "wide_resnet_c100", "simple_cnn_c10")
         },
     },

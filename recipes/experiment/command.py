@@ -2,220 +2,156 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import functools
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-from experiment import INTERRUPTED, report, results
-from experiment.backend import LOST_CONNECTION, choose_devices
-from experiment.cost import cost, steps_per_epoch
-from experiment.devices import KINDS, Devices
+import tyro
+
+from experiment import INTERRUPTED, report
+from experiment.cost import count_steps, estimate_cost
+from experiment.devices import CONNECTION_ERRORS, Devices, Distribution, choose_devices
 from experiment.errors import SettingsError
+from experiment.queue import start_helpers, train_all
 from experiment.recipe import Recipe
-from experiment.running import check_folder, train_all
-from experiment.setting import Run, Setting, flag
-from experiment.side_by_side import train_side_by_side
-from experiment.tuned import with_tuned
+from experiment.results import check_folder, claim_folder, read
+from experiment.search import apply_findings
+from experiment.setting import Count, Run, Setting
 
-EPILOG = (
-    "Defaults are those of --preset {preset}; a value that is given holds for every part that "
-    "--only leaves. A finished or interrupted command can be started again: it goes on where it "
-    "was. Parts, methods and seeds may be run on several machines, and `python tools/report.py` "
-    "puts their folders together. A machine chooses among learning rates and alphas by its own "
-    "first seed: to spread seeds, give one value of each."
-)
+HELP = """{description}
 
-
-RunAll = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
+Defaults below are those of {part}; the parts of --preset {preset} are {parts}, and --only PART
+--help shows the defaults of another one. A value that is given holds for every part that is run.
+The same command resumes what was interrupted, and shares the runs with other processes that were
+started with it, on machines that share the folder. Folders of several machines can also be put
+together by `python tools/report.py`. Learning rates and alphas are chosen by the first seed of a
+command: to spread seeds over folders, give one value of each."""
+Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
 
 
-def main(
-    recipe: Recipe, arguments: Sequence[str] | None = None, run_all: RunAll = train_all
-) -> None:
-    """Runs a recipe as the command line says; `run_all` trains what is not finished."""
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What to run, and where."""
+
+    preset: Literal["demo", "small", "paper"] = "demo"  # size of the experiment
+    only: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--setting"])] = ()
+    """parts to run; none for all"""
+    out: Path | None = None  # folder; runs/RECIPE/PRESET if none is given
+    tuned: tuple[Path, ...] = ()
+    """folders of finished searches (search.py) to take learning rates and alphas from"""
+    distribute: Distribution = "one"
+    """train each run on one device, on all of this machine, or on the machines of TF_CONFIG"""
+    jobs: Count = 1
+    """processes that share the runs and the device; 1 with --distribute, and in a search"""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost
+
+
+def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = train_all) -> None:
+    """Runs a recipe as the command line says; `train` trains what is not finished."""
     try:
-        settings, given = parse(recipe, arguments)
-        if given.dry_run:
-            print(cost(recipe, settings))
+        settings, command = parse(recipe, arguments)
+        if command.dry_run:
+            print(estimate_cost(recipe, settings))
             return
-        check_steps(recipe.all_runs(settings), given.distribute)
-        if given.jobs > 1:
-            run_all = _side_by_side(given, run_all)
-        on = choose_devices(given.distribute)
-        if on.is_chief:
-            results.claim_folder(given.out, recipe.name)
-        check_folder(recipe, settings, given.out)
-        run_all(recipe, settings, given.out, on)
-        if not on.is_chief:
+        out = command.out or Path("runs") / recipe.name / command.preset
+        check_jobs(command, train)
+        check_steps(recipe.plan_all_runs(settings), command.distribute)
+        devices = choose_devices(command.distribute)
+        if devices.is_chief:
+            claim_folder(out, recipe.name)
+        finished = {run["name"]: run["best"]["validation_accuracy"] for run in read([out])}
+        check_folder(recipe.plan_runs(settings, finished), out)
+        with start_helpers(command.jobs - 1, recipe, settings, out):
+            train(recipe, settings, out, devices)
+        if not devices.is_chief:
             return
-        print(report.write(recipe, [given.out], given.out))
+        print(report.write(recipe, [out], out))
     except (SettingsError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    except LOST_CONNECTION:
+    except CONNECTION_ERRORS:
         sys.exit(
             "error: lost the connection to another worker, which may have stopped. Start all of "
-            "them again: they go on from the last checkpoint."
+            "them again: they resume from the last checkpoint."
         )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    print(f"Curves: tensorboard --logdir {given.out}")
+    print(f"Curves: tensorboard --logdir {out}")
 
 
-# ---- What to run -----------------------------------------------------------------------------
-
-
-def parse(
-    recipe: Recipe, arguments: Sequence[str] | None
-) -> tuple[dict[str, Setting], argparse.Namespace]:
+def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Setting], Command]:
     """The settings of the chosen parts of the preset, with what the command line overrides."""
-    preset = _first_look(recipe).parse_known_args(arguments)[0].preset
-    settings = recipe.presets[preset]
-    given = _parser(recipe, preset).parse_args(arguments)
-    given.out = given.out or Path("runs") / recipe.name / preset
-    if given.distribute != KINDS[0] and given.steps_per_execution is None:
-        given.steps_per_execution = 1
-    _check_belongs(recipe, given)
-    chosen = {part: _overridden(settings[part], given) for part in given.only}
-    tuned = with_tuned(chosen, given.tuned)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command, _ = tyro.cli(Command, args=arguments, add_help=False, return_unknown_args=True)
+    parts = recipe.presets[command.preset]
+    if not {*command.only} <= {*parts}:
+        raise SettingsError(
+            f"`--only` must list parts of --preset {command.preset}, of: {', '.join(parts)}. "
+            f"Received: {' '.join(command.only)}"
+        )
+    chosen = {part: parts[part] for part in command.only or parts}
+    if command.distribute != "one":
+        chosen = {k: dataclasses.replace(s, steps_per_execution=1) for k, s in chosen.items()}
+    settings = override(recipe, command, chosen, arguments)
     # What is given holds, also where a search has found another value.
-    return {part: _overridden(setting, given) for part, setting in tuned.items()}, given
+    found = apply_findings(settings, command.tuned)
+    return override(recipe, command, found, arguments), command
 
 
-def _check_belongs(recipe: Recipe, given: argparse.Namespace) -> None:
-    """Raises if a value is given that none of the chosen parts has."""
-    fields_of = {
-        part: {field.name for field in dataclasses.fields(setting)}
-        for part, setting in recipe.presets[given.preset].items()
-    }
-    for name in sorted(set().union(*fields_of.values())):
-        parts = [part for part, fields in fields_of.items() if name in fields]
-        if getattr(given, name) is not None and not {*parts} & {*given.only}:
-            raise SettingsError(
-                f"`{flag(name)}` is an option of {', '.join(parts)} alone. "
-                f"Received: --only {' '.join(given.only)}"
-            )
+def override(
+    recipe: Recipe, command: Command, settings: Mapping[str, Setting], arguments: Sequence[str]
+) -> dict[str, Setting]:
+    """The settings with the values that are given for them.
+
+    Raises:
+        SettingsError: if an option is given that none of the settings has.
+    """
+    overridden, unknown = {}, {}
+    for part, setting in settings.items():
+        options: Any = dataclasses.make_dataclass(
+            "Options", [("recipe", Command), ("setting", type(setting))]
+        )
+        given, unknown[part] = tyro.cli(
+            options,
+            config=[tyro.conf.OmitArgPrefixes],
+            prog=f"{recipe.name}.py",
+            description=HELP.format(
+                description=recipe.description,
+                part=part,
+                preset=command.preset,
+                parts=", ".join(recipe.presets[command.preset]),
+            ),
+            args=arguments,
+            default=options(Command(), setting),
+            return_unknown_args=True,
+        )
+        overridden[part] = given.setting
+    first = next(iter(unknown.values()))
+    if nowhere := [word for word in first if all(word in words for words in unknown.values())]:
+        raise SettingsError(
+            f"Unrecognized options of {', '.join(settings)}; --help lists what there is. "
+            f"Received: {' '.join(nowhere)}"
+        )
+    return overridden
 
 
-def _side_by_side(given: argparse.Namespace, run_all: RunAll) -> RunAll:
-    """What trains several runs at a time."""
-    if run_all is not train_all or given.distribute != KINDS[0]:
+def check_jobs(command: Command, train: Train) -> None:
+    """Raises where processes do not share runs by their locks."""
+    if command.jobs < 1:
+        raise SettingsError(f"`--jobs` must be at least 1. Received: {command.jobs}")
+    if command.jobs > 1 and (train is not train_all or command.distribute != "one"):
         raise SettingsError(
             "`--jobs` must be 1 with --distribute, and in a search, whose runs other processes may "
-            f"share (KERASTUNER_TUNER_ID). Received: {given.jobs}"
+            f"share (KERASTUNER_TUNER_ID). Received: {command.jobs}"
         )
-    return functools.partial(train_side_by_side, jobs=given.jobs)
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Received: {number}")
-    return number
-
-
-def _overridden(setting: Setting, given: argparse.Namespace) -> Setting:
-    """A setting with those of its values that were given."""
-    values: dict[str, Any] = {
-        field.name: tuple(value) if isinstance(value, list) else value
-        for field in dataclasses.fields(setting)
-        if (value := getattr(given, field.name)) is not None
-    }
-    return dataclasses.replace(setting, **values)
-
-
-def _first_look(recipe: Recipe) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--preset", choices=recipe.presets, default="demo")
-    return parser
-
-
-def _parser(recipe: Recipe, preset: str) -> argparse.ArgumentParser:
-    settings = recipe.presets[preset]
-    parser = argparse.ArgumentParser(
-        prog=f"{recipe.name}.py",
-        description=recipe.description,
-        epilog=textwrap.fill(EPILOG.format(preset=preset), 100),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[_first_look(recipe)],
-    )
-    parser.add_argument("--out", type=Path, help=f"folder; default: runs/{recipe.name}/{preset}")
-    parser.add_argument("--dry-run", action="store_true", help="only say what it would cost")
-    parser.add_argument(
-        "--distribute",
-        choices=KINDS,
-        default=KINDS[0],
-        help="train each run on one device, on all of this machine, or on the machines of TF_CONFIG"
-        f" (docs/distributed.md); default: {KINDS[0]}",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="how many runs to train at a time, in processes that share the device; not with "
-        "--distribute, nor in a search; default: 1",
-    )
-    parser.add_argument(
-        "--only",
-        "--setting",
-        nargs="+",
-        choices=settings,
-        default=list(settings),
-        metavar="PART",
-        help=f"parts to run, of: {', '.join(settings)}",
-    )
-    parser.add_argument(
-        "--tuned",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="FOLDER",
-        help="take learning rates and alphas from these finished searches (search.py)",
-    )
-    fields = {f.name: f for setting in settings.values() for f in dataclasses.fields(setting)}
-    hints = {k: v for s in settings.values() for k, v in get_type_hints(type(s)).items()}
-    for name, field in fields.items():
-        values = {p: getattr(s, name) for p, s in settings.items() if hasattr(s, name)}
-        choices = field.metadata["choices"] or None
-        parser.add_argument(
-            flag(name),
-            **_reading(hints[name]),
-            choices=choices,
-            metavar=None if choices else name.upper(),
-            help=f"{field.metadata['help']}; default: {_described(values)}".replace("%", "%%"),
-        )
-    return parser
-
-
-def _reading(kind: Any) -> dict[str, Any]:
-    """How argparse reads a value of a type, such as `int` or `tuple[int, ...]`."""
-    if get_origin(kind) is tuple:
-        return {"nargs": "*", "type": get_args(kind)[0]}
-    return {"type": kind}
-
-
-def _described(values: Mapping[str, Any]) -> str:
-    """A default, or those of each part where they differ."""
-    if len(set(values.values())) == 1:
-        return _written(next(iter(values.values())))
-    return ", ".join(f"{_written(value)} ({part})" for part, value in values.items())
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(_written, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def check_steps(runs: Sequence[Run], distribute: str = KINDS[0]) -> None:
+def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
     """Raises where Keras would run on past an epoch, or past a step that is watched."""
     for run in runs:
-        one_by_one = "batch_accuracy" in run.measures or distribute != KINDS[0]
-        steps = 1 if one_by_one else steps_per_epoch(run)
+        one_by_one = "batch_accuracy" in run.measures or distribute != "one"
+        steps = 1 if one_by_one else count_steps(run)
         if steps % run.steps_per_execution:
             accepted = "be 1" if one_by_one else f"divide the {steps} steps of an epoch"
             raise SettingsError(

@@ -22,15 +22,15 @@ IMAGES = {
 PENALTY, PENALTY_OF_A_PART, FISHER, PROBE, EVALUATION = 8 / 3, 3.0, 1.2, 1.0, 1 / 3
 
 
-def cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
-    """Markdown: runs, epochs and steps for each network and data set, and what a step costs."""
+def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
+    """Markdown: runs, epochs and steps for each network and data set, and plain steps."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in recipe.all_runs(settings):
+    for run in recipe.plan_all_runs(settings):
         groups[run.network, run.dataset].append(run)
     lines = [
         "| network | data set | runs | epochs | steps | in plain steps |",
         "|---|---|---|---|---|---|",
-        *(_row(network, dataset, runs) for (network, dataset), runs in groups.items()),
+        *(write_row(network, dataset, runs) for (network, dataset), runs in groups.items()),
         "",
         "Time: the last column times that of one plain step, a forward and a backward pass over",
         "a mini-batch, on your machine. It counts a computation of the penalty as 8/3 plain steps",
@@ -41,30 +41,30 @@ def cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
     return "\n".join(lines)
 
 
-def _row(network: str, dataset: str, runs: Sequence[Run]) -> str:
+def write_row(network: str, dataset: str, runs: Sequence[Run]) -> str:
     epochs = sum(run.epochs for run in runs)
-    steps = sum(run.epochs * steps_per_epoch(run) for run in runs)
-    plain = sum(map(plain_steps, runs))
+    steps = sum(run.epochs * count_steps(run) for run in runs)
+    plain = sum(map(count_plain_steps, runs))
     return f"| {network} | {dataset} | {len(runs)} | {epochs:,} | {steps:,} | {plain:,.0f} |"
 
 
-def steps_per_epoch(run: Run) -> int:
+def count_steps(run: Run) -> int:
     """How many mini-batches an epoch has."""
     images = run.num_train or IMAGES[run.dataset][0] - run.validation_size
     return run.steps_per_epoch or math.ceil(images / run.batch_size)
 
 
-def plain_steps(run: Run) -> float:
+def count_plain_steps(run: Run) -> float:
     """The cost of a run, in plain steps on a mini-batch of its size."""
-    epoch = steps_per_epoch(run)
+    epoch = count_steps(run)
     steps = run.epochs * epoch
     penalised = steps - run.penalty_from * epoch if run.alpha else 0
     of_part = PENALTY_OF_A_PART * run.penalty_batch_size / run.batch_size
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
-    measured = sum(_measurement(key, arguments, run) for key, arguments in once) + sum(
-        _measurement(key, arguments, run) * _times(arguments, run, steps)
+    measured = sum(cost_measurement(key, arguments, run) for key, arguments in once) + sum(
+        cost_measurement(key, arguments, run) * count_measurements(arguments, run, steps)
         for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
@@ -72,7 +72,7 @@ def plain_steps(run: Run) -> float:
     return steps + penalties + EVALUATION * evaluated + measured + labels
 
 
-def _times(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
+def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
     """How often a measure is taken in training."""
     if "loss_threshold" in arguments:
         return 1
@@ -81,7 +81,7 @@ def _times(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
     return run.epochs / arguments.get("every_epochs", 1)
 
 
-def _measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
+def cost_measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
     """One measurement, in plain steps."""
     examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
     each = {"hessian_trace": PROBE * arguments.get("num_probes", 30), "batch_accuracy": 0.0}

@@ -1,4 +1,4 @@
-"""The data that a run learns, is stopped by, tested on and measured on."""
+"""The training, validation and test data of a run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import keras
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.setting import Run, flag
+from experiment.setting import Run, write_flag
 from keras_fisher import data as kf_data
 from keras_fisher.traces import accuracy
 
 
 class Data(abc.ABC):
-    """What a run needs to know of its data set.
+    """The data set of a run.
 
-    `training` are examples to measure on, without augmentation; `validation` is what `fit` takes.
-    Where nothing is held out, the test examples take the place of validation.
+    `training` has the training examples without augmentation, to measure on; `validation` is what
+    `fit` takes. Where nothing is held out, the test examples take the place of validation.
     """
 
     training: Any
@@ -32,20 +32,20 @@ class Data(abc.ABC):
         for name in ("batch_size", "fisher_examples"):
             if (given := getattr(run, name)) > num_train:
                 raise SettingsError(
-                    f"`{flag(name)}` must be at most the number of training examples, "
+                    f"`{write_flag(name)}` must be at most the number of training examples, "
                     f"{num_train:.0f}. Received: {given}"
                 )
         self.full_epoch = math.ceil(num_train / run.batch_size)
         self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
 
-    def batches(self, first_epoch: int) -> Any:
-        """Batches from an epoch of `steps_per_epoch` on."""
+    def make_batches(self, first_epoch: int) -> Any:
+        """The training batches, beginning with an epoch of `steps_per_epoch`."""
         passes, steps = divmod(first_epoch * self.steps_per_epoch, self.full_epoch)
-        return self._batches(passes).skip(steps)
+        return self._make_batches(passes).skip(steps)
 
     @abc.abstractmethod
-    def _batches(self, passes: int) -> Any:
-        """Batches from a pass over all training examples on."""
+    def _make_batches(self, passes: int) -> Any:
+        """The training batches, beginning with a pass over all training examples."""
 
     @abc.abstractmethod
     def test_accuracy(self, model: keras.Model) -> float | None:
@@ -75,7 +75,7 @@ class ArrayData(Data):
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)
 
-    def _batches(self, passes: int) -> Any:
+    def _make_batches(self, passes: int) -> Any:
         run = self.run
         return kf_data.training_batches(
             *self.training,
@@ -103,7 +103,7 @@ class StreamedData(Data):
         self.num_classes, self.input_shape = pipelines.num_classes, pipelines.input_shape
         self.training, self.validation = pipelines.train, pipelines.test
 
-    def _batches(self, passes: int) -> Any:
+    def _make_batches(self, passes: int) -> Any:
         return self._load(passes, augment=_augmentation(self.run)).train
 
     def _load(self, passes: int, augment: str | None) -> kf_data.Pipelines:
@@ -120,7 +120,7 @@ class StreamedData(Data):
         return None
 
 
-def load(run: Run) -> Data:
+def load_data(run: Run) -> Data:
     """The data of a run. Arrays stay in memory for the next run on the same ones."""
     try:
         return (StreamedData if run.dataset == "imagenet2012" else ArrayData)(run)

@@ -1,17 +1,37 @@
-"""What a recipe trains on."""
+"""What a recipe trains on: one device, all of a machine, or several machines."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any
+import json
+import os
+from typing import Any, Literal
 
-KINDS = ("one", "mirrored", "multiworker")
+import keras
+
+from experiment.errors import SettingsError
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+if ON_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
+
+Distribution = Literal["one", "mirrored", "multiworker"]
+# What training fails with when another worker has stopped.
+CONNECTION_ERRORS: tuple[type[BaseException], ...] = ()
+if ON_TENSORFLOW:
+    CONNECTION_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
+EXAMPLE = {
+    "cluster": {"worker": ["host0:12345", "host1:12345"]},
+    "task": {"type": "worker", "index": 0},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """One device; more than that is the backends' own.
+    """One device; its subclasses have more.
 
     Attributes:
         workers: How many processes train together.
@@ -27,8 +47,78 @@ class Devices:
         return 1
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where models are made and trained."""
+        """Where models are made."""
         return contextlib.nullcontext()
 
-    def check_alike(self, value: int, meaning: str) -> None:
+    def check_same(self, value: int, meaning: str) -> None:
         """Raises on every worker if they have different values."""
+
+
+class JaxDevices(Devices):
+    """All devices of this machine, which share each mini-batch."""
+
+    @property
+    def replicas(self) -> int:
+        return len(jax.devices())
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return keras.distribution.DataParallel().scope()
+
+
+@dataclasses.dataclass(frozen=True)
+class StrategyDevices(Devices):
+    """The devices of a strategy of tf.distribute, and this process's part in it."""
+
+    strategy: Any = None
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return self.strategy.scope()
+
+    def check_same(self, value: int, meaning: str) -> None:
+        if self.workers == 1:
+            return
+        own = self.strategy.run(tf.function(tf.identity), args=(tf.constant([int(value)]),))
+        values = sorted({*self.strategy.gather(own, axis=0).numpy().tolist()})
+        if len(values) > 1:
+            raise SettingsError(
+                "`--out` must be a folder that all workers share. "
+                f"Received: one in which they find {meaning} to be {values}"
+            )
+
+
+def choose_devices(kind: Distribution) -> Devices:
+    """The devices of a kind; call it before anything is computed."""
+    if kind == "one":
+        return Devices()
+    if kind == "mirrored":
+        return (
+            StrategyDevices(strategy=tf.distribute.MirroredStrategy())
+            if ON_TENSORFLOW
+            else JaxDevices()
+        )
+    if not ON_TENSORFLOW:
+        raise SettingsError(
+            "`--distribute` must be one or mirrored with the JAX backend. Received: multiworker"
+        )
+    workers, is_chief = read_cluster()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return StrategyDevices(workers, is_chief, strategy)
+
+
+def read_cluster() -> tuple[int, bool]:
+    """The number of workers in TF_CONFIG, and whether this process is their chief."""
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        task = (config["task"]["type"], int(config["task"]["index"]))
+        chief = ("chief" if "chief" in config["cluster"] else "worker", 0)
+        workers = sum(len(config["cluster"].get(job, [])) for job in ("chief", "worker"))
+    except (KeyError, TypeError, ValueError):
+        raise SettingsError(
+            "`--distribute multiworker` needs the environment variable TF_CONFIG, such as "
+            f"{json.dumps(EXAMPLE)}. Received: {os.environ.get('TF_CONFIG')}"
+        ) from None
+    return workers, task == chief

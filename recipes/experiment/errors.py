@@ -1,5 +1,9 @@
-"""What a user of a recipe can mend."""
+"""Errors that the user of a recipe can fix."""
 
 
-class SettingsError(ValueError):
-    """What was asked for on the command line cannot be run."""
+class SettingsError(Exception):
+    """Raised where what is asked for cannot be run, or a file is not what it should be."""
+
+
+class LockedError(SettingsError):
+    """Raised where another process trains."""

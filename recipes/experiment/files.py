@@ -1,21 +1,42 @@
-"""Files that are replaced in one step, so that whoever is killed leaves a whole one.
-
-What is read may have been cut or written by somebody else: it is checked, and never run.
-"""
+"""Files that are replaced in one step, so that a killed process leaves a whole one; and locks."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiment.errors import SettingsError
-from experiment.kinds import fault
+import filelock
+
+from experiment.errors import LockedError, SettingsError
+
+# What reading a file raises that holds something else than it should.
+DAMAGE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SettingsError),
+)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder; the lock of a killed process is free."""
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise LockedError(
+            f"`--out`: {folder} is being trained by another process. Wait until that has ended, "
+            "or choose another folder with --out."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -24,48 +45,36 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes text."""
-    replace(path, lambda part: part.write_text(content, encoding="utf-8"))
+    replace_file(path, lambda part: part.write_text(content, encoding="utf-8"))
 
 
-def read_json(path: Path, **needed: Any) -> dict[str, Any]:
-    """Reads an object that has these keys, with values of these kinds, as `kinds.fault` takes them.
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Reads an object that has these keys.
 
     Raises:
         SettingsError: if the file holds something else.
     """
-    try:
+    with name_damage(path):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is damaged: {error}") from None
-    if missing := fault(content, needed):
+        return content | {key: content[key] for key in keys}
+
+
+@contextlib.contextmanager
+def name_damage(path: Path, advice: str = "") -> Iterator[None]:
+    """Raises a `SettingsError` with the path where its content is not what it should be."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except DAMAGE as error:
         raise SettingsError(
-            f"{path} is damaged, or was not written by a recipe: it lacks {missing}"
-        )
-    return content
+            f"{path} is damaged, or was not written by this version of the recipe "
+            f"({type(error).__name__}: {error}).{advice}"
+        ) from error
 
 
-def inside(folder: Path, name: Any, suffix: str) -> Path:
-    """The path of a file of a folder, whose name was read from a file.
-
-    Raises:
-        SettingsError: if it is no plain name that ends in `suffix`.
-    """
-    if not isinstance(name, str) or Path(name).name != name or not name.endswith(suffix):
-        raise SettingsError(
-            f"{folder} is damaged, or was not written by a recipe: it names a file {name!r} that "
-            f"is none of *{suffix} in there"
-        )
-    return folder / name
-
-
-def is_read_only(error: BaseException | None) -> bool:
-    """Whether a file could not be written because nothing can be where it is."""
-    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def replace(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
-    """Lets `write` write a file beside the one at `path`, which it then takes the place of.
+def replace_file(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
+    """Lets `write` write a file beside the one at `path`, then puts it in its place.
 
     Args:
         path: The file.

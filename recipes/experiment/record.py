@@ -1,4 +1,4 @@
-"""What a run remembers on disk.
+"""The record of a run on disk.
 
     settings.json       what is run, and with which versions
     .lock               locked by the process that trains it
@@ -10,8 +10,8 @@
     time.json           seconds that the run took
     results.json        history and final figures, once it is finished
 
-Every file is replaced in one step, so that a run that is killed at any moment goes on from its
-last checkpoint when the same command is started again, and ends with the same figures.
+Every file is replaced in one step, so a run that is killed at any moment resumes from its last
+checkpoint when the same command is started again, and ends with the same figures.
 """
 
 from __future__ import annotations
@@ -28,24 +28,14 @@ import keras
 
 from experiment.data import Data
 from experiment.errors import SettingsError
-from experiment.figures import BEST as BEST_FIGURES
-from experiment.figures import HISTORY, epochs_of, progress_of
-from experiment.files import inside, read_json, replace, write_json
-from experiment.kinds import NUMBER
+from experiment.files import name_damage, read_json, replace_file, write_json
 from experiment.setting import Run
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
-# What a file of progress has; `progress_of` says what is in it.
-PROGRESS = {
-    "checkpoint": object,
-    "state": HISTORY | {"best": BEST_FIGURES, "start": dict},
-    "seconds": NUMBER,
-    "curves": dict,
-}
 # In single precision the weight, its momentum and the gradient of its penalty; and all else.
-BYTES_OF_A_WEIGHT, SLACK = 12, 2**20
+BYTES_PER_WEIGHT, SLACK = 12, 2**20
 
 
 class Record(keras.callbacks.Callback):
@@ -72,38 +62,41 @@ class Record(keras.callbacks.Callback):
 
     @property
     def first_epoch(self) -> int:
-        """How many epochs are behind the record."""
-        return epochs_of(self.state["history"])
+        """The number of epochs in the record."""
+        return len(self.state["history"].get("val_accuracy", ()))
 
     def restore(self, model: keras.Model) -> None:
-        """Takes up the last checkpoint, if there is one; `model` is compiled and built."""
+        """Loads the last checkpoint, if there is one; `model` is compiled and built."""
         path = self.folder / "progress.json"
         if not path.exists():
             return
-        history = read_json(path, **PROGRESS)["state"]["history"]
-        progress = read_json(path, **PROGRESS | progress_of(self.run, epochs_of(history)))
-        checkpoint = inside(self.folder, progress["checkpoint"], CHECKPOINT)
-        try:
+        progress = read_json(path, "checkpoint", "state", "seconds", "curves")
+        checkpoint = self._find_checkpoint(progress["checkpoint"])
+        advice = f" Remove {self.folder} to begin this run anew."
+        with name_damage(path, advice):
+            self.state, self.seconds = progress["state"], float(progress["seconds"])
+            lengths = {len(values) for values in self.state["history"].values()}
+            if lengths != {self.first_epoch} or not 0 < self.first_epoch <= self.run.epochs:
+                raise ValueError(f"it has figures of {sorted(lengths)} epochs")
+            for key, curve in self.curves.items():
+                curve.set_state(progress["curves"][key])
+            best = self._best_weights()
+        with name_damage(checkpoint, advice):
             model.load_weights(checkpoint)
-            for key, state in progress["curves"].items():
-                self.curves[key].set_state(state)
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if not best.exists():
+            raise SettingsError(f"{self.folder} is damaged: it lacks {best.name}.{advice}")
+
+    def _find_checkpoint(self, name: Any) -> Path:
+        """The path of a checkpoint, whose name was read from a file and must not lead elsewhere."""
+        if not (isinstance(name, str) and Path(name).name == name and name.endswith(CHECKPOINT)):
             raise SettingsError(
-                f"{checkpoint} or {path} is damaged, or of another model ({error}). "
-                f"Remove {self.folder} to begin this run anew."
-            ) from error
-        self.state, self.seconds = progress["state"], progress["seconds"]
-        if not self._best_weights().exists():
-            raise SettingsError(
-                f"{self.folder} is damaged: it lacks {self._best_weights().name}. "
-                "Remove it to begin this run anew."
+                f"{self.folder} is damaged: it names a checkpoint {name!r}, which is none in there"
             )
+        return self.folder / name
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for key, value in (logs or {}).items():
-            self.state["history"].setdefault(key, []).append(_plain(value))
+            self.state["history"].setdefault(key, []).append(replace_nan(value))
         accuracy = self.state["history"]["val_accuracy"][-1]
         if accuracy > self.state["best"]["validation_accuracy"]:
             self.state["best"] = {
@@ -119,19 +112,17 @@ class Record(keras.callbacks.Callback):
     def finish(self) -> dict[str, Any]:
         """Returns the figures of the finished run, and keeps its last weights."""
         if self.is_kept:
-            self._keep_weights()
+            self._write(self.folder / LAST, self.model.backbone)
+            copy_best = functools.partial(shutil.copyfile, self._best_weights())
+            replace_file(self.folder / BEST, copy_best)
+            self._count_seconds()
+            write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
         last = {key: values[-1] for key, values in self.state["history"].items()}
         return {
             **self.state,
-            "curves": {key: curve.get_state() for key, curve in self.curves.items()},
+            "curves": self._curve_states(),
             "final": {"test_accuracy": self._test_accuracy(), **last},
         }
-
-    def _keep_weights(self) -> None:
-        self._write(self.folder / LAST, self.model.backbone)
-        replace(self.folder / BEST, functools.partial(shutil.copyfile, self._best_weights()))
-        self._count_seconds()
-        write_json(self.folder / "time.json", {"seconds": round(self.seconds, 1)})
 
     def _save(self, epoch: int) -> None:
         checkpoint = f"epoch-{epoch}{CHECKPOINT}"
@@ -141,19 +132,22 @@ class Record(keras.callbacks.Callback):
             "checkpoint": checkpoint,
             "seconds": self.seconds,
             "state": self.state,
-            "curves": {key: curve.get_state() for key, curve in self.curves.items()},
+            "curves": self._curve_states(),
         }
         write_json(self.folder / "progress.json", progress)
-        _remove_all_but(self.folder, checkpoint, self._best_weights().name)
+        remove_weights(self.folder, checkpoint, self._best_weights().name)
         self._saved_at = time.monotonic()
+
+    def _curve_states(self) -> dict[str, Any]:
+        return {key: curve.get_state() for key, curve in self.curves.items()}
 
     def _write(self, path: Path, model: keras.Model) -> None:
         """Writes weights; a checkpoint has the optimizer's and the penalty's with them."""
-        replace(path, model.save_weights, BYTES_OF_A_WEIGHT * model.count_params() + SLACK)
+        replace_file(path, model.save_weights, BYTES_PER_WEIGHT * model.count_params() + SLACK)
 
     def _best_weights(self) -> Path:
-        """Named by its epoch: a killed run goes on with the best weights of its checkpoint."""
-        return self.folder / f"best-{self.state['best']['epoch']}{CHECKPOINT}"
+        """With its epoch: a killed run resumes with the best weights of its checkpoint."""
+        return self.folder / f"best-{int(self.state['best']['epoch'])}{CHECKPOINT}"
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
@@ -164,22 +158,22 @@ class Record(keras.callbacks.Callback):
         return self.state["history"]["val_accuracy"][-1] if accuracy is None else accuracy
 
 
-def clear(folder: Path) -> None:
-    """Removes the checkpoint of a finished run."""
+def remove_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a finished run."""
     path = folder / "progress.json"
     if path.exists():  # A read-only folder has none.
         path.unlink(missing_ok=True)
-    _remove_all_but(folder)
+    remove_weights(folder)
 
 
-def _remove_all_but(folder: Path, *names: str) -> None:
-    """Removes checkpoints, and parts of files that were being written when a run was killed."""
+def remove_weights(folder: Path, *kept: str) -> None:
+    """Removes weights of epochs, and parts of files that a killed run was writing."""
     for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
-        if path.name not in names:
+        if path.name not in kept:
             path.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> float | None:
+def replace_nan(value: Any) -> float | None:
     """A number that JSON has: `None` stands for NaN."""
     number = float(value)
     return number if math.isfinite(number) else None

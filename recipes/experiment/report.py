@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiment import results
 from experiment.errors import SettingsError
-from experiment.files import is_read_only, write_json, write_text
-from experiment.recipe import Recipe, Result
+from experiment.files import write_json, write_text
+from experiment.recipe import Recipe
+from experiment.results import Result, make_frame, read
 
 
 def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
@@ -16,27 +17,32 @@ def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
 
     Where `out` is read-only the table alone is returned, with a note.
     """
-    runs, given = results.read(folders), ", ".join(map(str, folders))
+    runs, names = read(folders), ", ".join(map(str, folders))
     if not runs:
-        raise SettingsError(f"No run is finished in {given}")
+        raise SettingsError(f"No run is finished in {names}")
     try:
-        table = recipe.table(runs)
-        _write(recipe, runs, table, out)
+        frame = make_frame(runs)
+        table = recipe.table(frame)
+        recipe.figure(frame, out / "figure.png")
+        write_json(out / "results.json", {"runs": [drop_curves(run) for run in runs]})
+        write_text(out / "table.md", table)
     except OSError as error:
         if not is_read_only(error.__cause__):
             raise
         return f"\n{table}\n{error}"
-    except (LookupError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         # The recipe alone knows which methods and figures it shows.
         raise SettingsError(
-            f"{given} must hold runs of {recipe.name}. Received: damaged ones, or those of another "
+            f"{names} must hold runs of {recipe.name}. Received: damaged ones, or those of another "
             f"version ({type(error).__name__}: {error})"
         ) from error
     return f"\n{table}\nIn {out}: results.json, table.md, figure.png."
 
 
-def _write(recipe: Recipe, runs: Sequence[Result], table: str, out: Path) -> None:
-    recipe.figure(runs, out / "figure.png")
-    figures = [{k: v for k, v in run.items() if k not in ("history", "curves")} for run in runs]
-    write_json(out / "results.json", {"runs": figures})
-    write_text(out / "table.md", table)
+def drop_curves(run: Result) -> Result:
+    return {key: value for key, value in run.items() if key not in ("history", "curves")}
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Whether a file could not be written because nothing can be where it is."""
+    return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)

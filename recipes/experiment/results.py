@@ -1,38 +1,40 @@
-"""Finished runs, read from their folders and grouped over seeds."""
+"""The folders of recipes and their runs: which runs may share one, and what finished runs hold."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import keras
+import pandas as pd
 
+from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.figures import HISTORY, epochs_of, figures_of
-from experiment.files import read_json, write_json
-from experiment.kinds import NUMBER, made
-from experiment.recipe import Result
+from experiment.files import name_damage, read_json, write_json
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
 # Whatever a folder says, no other module is imported.
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
-SETTINGS = {"run": Run, "versions": dict[str, str]}
-SECONDS = {"seconds": NUMBER}
-NOTHING = "-"
-IDENTITY = ("part", "noise", "method", "value")  # What runs have in common that are averaged ...
+BACKENDS = ("tensorflow", "jax")
+# What runs have in common that are averaged ...
+IDENTITY = ["part", "noise", "method", "value"]
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
 # What a value sets: one of these differs between the values of a method.
 SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
-# What all runs of a part have in common; those that go on from another have epochs of their own.
+# What all runs of a part have in common; those that begin with another have epochs of their own.
 OF_A_PART = (
     *("network", "width", "dataset", "num_train", "validation_size", "test_size", "augment"),
     *("weight_decay", "epochs", "drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
 )
+Result = dict[str, Any]  # a finished run: its name, settings and versions, figures and seconds
+
+
+# ---- The folder of a recipe ----------------------------------------------------------------------
 
 
 def claim_folder(out: Path, recipe: str) -> None:
@@ -51,49 +53,137 @@ def recipe_of(out: Path) -> str:
     path = out / RECIPE
     if not path.exists():
         raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
-    name = read_json(path, recipe=str)["recipe"]
+    name = read_json(path, "recipe")["recipe"]
     if name not in NAMES:
         raise SettingsError(f"{path} must name one of {', '.join(NAMES)}. Received: {name!r}")
     return name
+
+
+def check_folder(planned: Sequence[Run], out: Path) -> None:
+    """Raises unless planned runs may stand beside what is in a recipe's folder.
+
+    Raises:
+        SettingsError: if a run there is of another Keras backend or has other settings than a
+            planned one of its name, or if a finished one is not comparable with those.
+    """
+    for path in out.glob("*/settings.json"):
+        backend = find_backend(read_json(path, "run", "versions")["versions"])
+        if backend != find_backend(list_versions()):
+            raise SettingsError(
+                f"`--out`: {out} holds runs of the Keras backend {backend}. Choose another folder "
+                f"with --out, or set KERAS_BACKEND={backend}."
+            )
+    for run in planned:
+        check_settings(out / run.name, run)
+    finished = {run["name"]: run for run in read([out])}
+    check_comparable((finished | {run.name: describe(run) for run in planned}).values())
+
+
+# ---- The folder of a run -------------------------------------------------------------------------
+
+
+def claim_run(folder: Path, run: Run, devices: Devices) -> None:
+    """Makes the folder of a run, or raises if it holds one of other settings."""
+    check_settings(folder, run)
+    path = folder / "settings.json"
+    if devices.is_chief and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"run": to_json(run), "versions": list_versions(), "replicas": devices.replicas}
+        write_json(path, content)
+
+
+def check_settings(folder: Path, run: Run) -> None:
+    """Raises if a folder holds a run of other settings."""
+    path = folder / "settings.json"
+    if not path.exists():
+        return
+    settings, found = to_json(run), read_json(path, "run")["run"]
+    with name_damage(path):
+        changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+        differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)
+    if changed:
+        raise SettingsError(
+            f"`--out`: {folder} holds a run of other settings ({differences}). "
+            "Choose another folder with --out, or give the same settings."
+        )
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """The fields of a run, as they are read from its folder."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def from_json(fields: Mapping[str, Any]) -> Run:
+    """The run with the fields that `to_json` gave."""
+    values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Run(**values)
+
+
+def describe(run: Run) -> Result:
+    """A run that is not finished."""
+    return {"name": run.name, **to_json(run)}
+
+
+def list_versions() -> dict[str, str]:
+    """The installed version of each package that results depend on."""
+    packages = ("keras-fisher", "keras", keras.backend.backend(), "numpy")
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def find_backend(versions: Iterable[str]) -> str:
+    """The Keras backend among some packages."""
+    return next((name for name in BACKENDS if name in versions), "unknown")
+
+
+# ---- Finished runs -------------------------------------------------------------------------------
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
     """All finished runs in some folders, in the order of their names.
 
     Raises:
-        SettingsError: if runs of one name have different settings, the figures of one are of other
-            epochs than its settings, or as `check_comparable`.
+        SettingsError: if files are damaged, or as `check_comparable`.
     """
     paths = [path.parent for out in folders for path in out.glob("*/results.json")]
-    runs = [read_one(path) for path in sorted(paths, key=lambda path: path.name)]
+    runs = [read_run(path) for path in sorted(paths, key=lambda path: path.name)]
     check_comparable(runs)
-    for run in runs:
-        if run["history"] and (found := epochs_of(run["history"])) != run["epochs"]:
-            raise SettingsError(
-                f"{run['name']} is damaged: it has figures of {found} epochs, "
-                f"where its settings have {run['epochs']}"
-            )
     return list({run["name"]: run for run in runs}.values())
 
 
-def read_of(recipe: str, folders: Sequence[Path]) -> list[Result]:
-    """All finished runs of a recipe in some folders.
+def read_run(folder: Path) -> Result:
+    """A finished run: its name, settings and versions, its figures, and the seconds it took.
 
     Raises:
-        SettingsError: if a folder is of another recipe or of none, if no run is finished in it, or
-            as `read`.
+        SettingsError: if its files hold something else.
     """
-    for folder in folders:
-        if (found := recipe_of(folder)) != recipe:
-            raise SettingsError(f"{folder} must hold runs of {recipe}. It holds runs of {found}")
-        if not any(folder.glob("*/results.json")):
-            raise SettingsError(f"No run is finished in {folder}")
-    return read(folders)
+    path = folder / "settings.json"
+    settings = read_json(path, "run", "versions")
+    with name_damage(path):
+        run = from_json(settings["run"])
+    path = folder / "results.json"
+    figures = read_json(path, "history", "best", "final")
+    with name_damage(path):
+        lengths = {len(values) for values in figures["history"].values()}
+        if lengths - {run.epochs}:
+            found = ", ".join(map(str, sorted(lengths)))
+            raise ValueError(f"figures of {found} epochs, where the settings have {run.epochs}")
+        for key in ("validation_accuracy", "test_accuracy"):
+            float(figures["best"][key])
+    seconds = read_json(folder / "time.json", "seconds")
+    return {**describe(run), "versions": settings["versions"], **figures, **seconds}
 
 
-def settings_of(run: Run) -> dict[str, Any]:
-    """The fields of a run, as they are read from its folder."""
-    return json.loads(json.dumps(dataclasses.asdict(run)))
+def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
+    """A row for each finished run, with the figures that most tables show as columns."""
+    frame = pd.DataFrame(runs)
+    best, final = pd.DataFrame(list(frame["best"])), pd.DataFrame(list(frame["final"]))
+    return frame.assign(
+        validation_accuracy=best["validation_accuracy"],
+        test_accuracy=best["test_accuracy"],  # at the best validation point, as in table 3
+        final_test_accuracy=final["test_accuracy"],
+        # From the end of the first epoch on (appendix A.2).
+        max_fisher_trace=final.get("fisher_trace_peak", pd.Series(dtype=float)),
+    )
 
 
 def check_comparable(runs: Iterable[Result]) -> None:
@@ -103,148 +193,27 @@ def check_comparable(runs: Iterable[Result]) -> None:
         SettingsError: if runs of one part differ in their data, network, epochs or the like, or
             those of one method in more than seeds and what their values set.
     """
-    runs = list(runs)
+    frame = pd.DataFrame(list(runs))
+    if frame.empty:
+        return
     settings = [field.name for field in dataclasses.fields(Run) if field.name not in OF_A_SEED]
-    for part in grouped(runs, "part").values():
-        for goes_on in (False, True):
-            group = [run for run in part if bool(run.get("initial")) == goes_on]
-            _check_alike(group, OF_A_PART, "have the same task to be compared")
-    for group in grouped(runs, *IDENTITY).values():
-        _check_alike(group, settings, "differ in their seeds alone to be averaged")
-    for group in grouped(runs, "part", "noise", "method").values():
-        varied = next((name for name in SET_BY_VALUE if _differ(group, name)), "value")
+    for _, group in frame.groupby(["part", frame["initial"] != ""]):
+        check_same(group, OF_A_PART, "have the same task to be compared")
+    for _, group in frame.groupby(IDENTITY):
+        check_same(group, settings, "differ in their seeds alone to be averaged")
+    for _, group in frame.groupby(["part", "noise", "method"]):
+        varied = next((name for name in SET_BY_VALUE if group[name].nunique() > 1), "value")
         others = [name for name in settings if name not in ("value", varied)]
-        _check_alike(group, others, f"differ in {varied} alone to be compared")
+        check_same(group, others, f"differ in {varied} alone to be compared")
 
 
-def _differ(runs: Sequence[Result], name: str) -> bool:
-    return any(run.get(name) != runs[0].get(name) for run in runs)
-
-
-def _check_alike(runs: Sequence[Result], settings: Iterable[str], must: str) -> None:
+def check_same(runs: pd.DataFrame, settings: Iterable[str], must: str) -> None:
     """Raises unless runs agree in these settings."""
+    first = runs.iloc[0]
     for name in settings:
-        for run in runs:
-            if (found := run.get(name)) != (first := runs[0].get(name)):
+        for run, found in zip(runs["name"], runs[name], strict=True):
+            if found != first[name]:
                 raise SettingsError(
-                    f"{runs[0]['name']} and {run['name']} must {must}. "
-                    f"{name} is {first} and {found}. Give them folders of their own."
+                    f"{first['name']} and {run} must {must}. {name} is {first[name]} and {found}. "
+                    "Give them folders of their own."
                 )
-
-
-def read_one(folder: Path) -> Result:
-    """A finished run: its name, its fields, its versions, its figures and the seconds it took.
-
-    Raises:
-        SettingsError: if its files hold something else.
-    """
-    settings = read_json(folder / "settings.json", **SETTINGS)
-    run, path = made(Run, settings["run"]), folder / "results.json"
-    epochs = epochs_of(read_json(path, **HISTORY)["history"])
-    return {
-        "name": folder.name,
-        **settings_of(run),
-        "versions": settings["versions"],
-        **read_json(path, **figures_of(run, epochs)),
-        **read_json(folder / "time.json", **SECONDS),
-    }
-
-
-def grouped(results: Iterable[Result], *keys: str) -> dict[tuple[Any, ...], list[Result]]:
-    """The results by their values of these keys, in the order of these."""
-    groups: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
-    for result in results:
-        groups[tuple(result[key] for key in keys)].append(result)
-    return dict(sorted(groups.items()))
-
-
-def chosen(results: Iterable[Result]) -> list[Result]:
-    """Of runs of one method, those of the value of best mean validation accuracy (appendix G.2).
-
-    Values count that were run with the most seeds.
-    """
-    groups = grouped(results, "value")
-    if not groups:
-        return []
-    seeds = max(map(len, groups.values()))
-    of_all = [group for group in groups.values() if len(group) == seeds]
-    return max(of_all, key=lambda group: np.mean(of(group, validation_accuracy)))
-
-
-def best_combination(results: Iterable[Result]) -> list[Result]:
-    """Of runs of one part, those of the learning rate and alpha that `chosen` would choose."""
-    groups = grouped(results, "noise", "method").values()
-    return max(map(chosen, groups), key=lambda group: np.mean(of(group, validation_accuracy)))
-
-
-def by_method(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """The runs of each method, of its chosen value."""
-    return {method: chosen(runs) for (method,), runs in grouped(results, "method").items()}
-
-
-def by_part(results: Iterable[Result]) -> dict[str, dict[str, list[Result]]]:
-    """The runs of each part and method, of its chosen value."""
-    return {part: by_method(runs) for (part,), runs in grouped(results, "part").items()}
-
-
-def every_value(
-    results: Iterable[Result], methods: Iterable[str]
-) -> dict[str, dict[str, list[Result]]]:
-    """The runs of each part and method, of all values, in the order of `methods`."""
-    groups = grouped(results, "part", "method")
-    return {
-        part: {method: groups[part, method] for method in methods if (part, method) in groups}
-        for part in dict.fromkeys(part for part, _ in groups)
-    }
-
-
-# ---- Figures of a run ------------------------------------------------------------------------
-
-
-def validation_accuracy(result: Result) -> float:
-    return result["best"]["validation_accuracy"]
-
-
-def test_accuracy(result: Result) -> float:
-    """At the best validation point, as in table 3."""
-    return result["best"]["test_accuracy"]
-
-
-def final(key: str) -> Callable[[Result], float]:
-    """What was logged last."""
-    return lambda result: result["final"][key]
-
-
-# The largest Tr(F) from the end of the first epoch on (appendix A.2).
-max_fisher_trace = final("fisher_trace_peak")
-
-
-def of(results: Iterable[Result], figure: Callable[[Result], Any]) -> np.ndarray:
-    """A figure of each result; NaN where a run has none."""
-    return np.array([figure(result) for result in results], float)
-
-
-def written(
-    results: Sequence[Result], figure: Callable[[Result], Any], scale: float = 1, digits: int = 1
-) -> str:
-    """The mean of a figure, with the standard deviation if there are several seeds."""
-    values = scale * of(results, figure)
-    if not len(values) or np.isnan(values).any():
-        return NOTHING
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
-
-
-def percent(results: Sequence[Result], figure: Callable[[Result], Any]) -> str:
-    """As `written`, in percent."""
-    return written(results, figure, scale=100)
-
-
-def named(varied: str, value: float) -> str:
-    """A value of what is varied, such as "learning rate 0.1"."""
-    return f"{varied.replace('_', ' ')} {value:g}"
-
-
-def common(results: Sequence[Result], key: str) -> str:
-    """A setting that runs have in common, such as alpha; nothing where it is 0."""
-    return f"{results[0][key]:.4g}" if results and results[0][key] else NOTHING

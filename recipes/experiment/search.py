@@ -1,26 +1,48 @@
-"""Runs the grid of a recipe as a search of keras-tuner, on one machine or many."""
+"""Searches of keras-tuner over the grid of a recipe, and what other recipes take of them.
+
+A search over learning rates alone finds eta*, one over alphas the best alpha above 0 at a learning
+rate that was given, and one over both the best alpha above 0 with its learning rate, and eta* as
+well if alpha 0 is among the alphas.
+
+A setting takes the findings for the part of its name, with its noise. Where eta* is looked for
+(`learning_rates`), the learning rate of a penalty follows from it, so that alphas are taken that
+were searched at a given one; other settings take an alpha with the learning rate it was found with.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import keras_tuner
+import pandas as pd
 
-from experiment import results
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.progress import Progress
+from experiment.files import name_damage, read_json, write_json
+from experiment.queue import Progress, train_one
 from experiment.recipe import Recipe
-from experiment.running import train_one
+from experiment.results import make_frame, read
 from experiment.setting import Run, Setting
-from experiment.tuned import CHOSEN, read_chosen, write_chosen
+from experiment.tables import choose_value
+from keras_fisher.penalties import PENALTIES
 from keras_fisher.tuning import GridOracle
 
 OBJECTIVE = "validation_accuracy"
-SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # what tells runs apart
+SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # what distinguishes runs
+FINDINGS = "chosen.json"
+Over = tuple[Literal["lr", "alpha"], ...]  # what is searched
+RATE: Over = ("lr",)
+ALPHA: Over = ("alpha",)
+BOTH: Over = ("lr", "alpha")
+NOISY = "_noise"  # ends the name that a search gives to a part which it has with clean labels, too
+AnySetting = TypeVar("AnySetting", bound=Setting)
+
+
+# ---- The search ----------------------------------------------------------------------------------
 
 
 def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
@@ -30,39 +52,34 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
             "`--distribute` must be one or mirrored in a search, which spreads its runs over "
             "machines itself (KERASTUNER_TUNER_ID). Received: multiworker"
         )
-    planned = recipe.all_runs(settings)
-    if (out / CHOSEN).exists():
-        read_chosen(out)  # or an error, before any training
-        if not (os.access(out, os.W_OK) or _missing(planned, out)):
+    planned = recipe.plan_all_runs(settings)
+    if (out / FINDINGS).exists():
+        read_findings(out)  # or an error, before any training
+        if not (os.access(out, os.W_OK) or list_missing(planned, out)):
             return
     with Progress(planned) as progress:
         for part, setting in settings.items():
-            _train(RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices))
-    if _is_worker():
+            tuner = RunTuner(part, recipe.plan(part, setting, {}), out, progress, devices)
+            try:
+                tuner.search(verbose=0)
+            except keras_tuner.errors.FatalError as error:
+                raise error.__cause__ or error from None
+    if is_worker():
         return  # Others may still train what this one did not.
-    if missing := _missing(planned, out):
+    if missing := list_missing(planned, out):
         raise SettingsError(
             f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
             "its folders search_*, and start the same command again: it trains what is missing."
         )
-    write_chosen(settings, results.read([out]), out)
+    write_findings(settings, make_frame(read([out])), out)
 
 
-def _missing(planned: Sequence[Run], out: Path) -> list[str]:
+def list_missing(planned: Sequence[Run], out: Path) -> list[str]:
     """The names of the runs that are not finished."""
-    finished = {run["name"] for run in results.read([out])}
-    return sorted({run.name for run in planned} - finished)
+    return sorted({run.name for run in planned} - {run["name"] for run in read([out])})
 
 
-def _train(tuner: RunTuner) -> None:
-    """Searches, and raises what stopped a run as it was raised there."""
-    try:
-        tuner.search(verbose=0)
-    except keras_tuner.errors.FatalError as stopped:
-        raise stopped.__cause__ or stopped from None
-
-
-def _is_worker() -> bool:
+def is_worker() -> bool:
     """Whether a chief hands out the runs that this process trains."""
     return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
 
@@ -73,7 +90,7 @@ class RunTuner(keras_tuner.Tuner):
     def __init__(
         self, part: str, runs: Sequence[Run], out: Path, progress: Progress, devices: Devices
     ) -> None:
-        self.runs = {_key(vars(run)): run for run in runs}
+        self.runs = {get_key(vars(run)): run for run in runs}
         self.out, self.progress, self.devices = out, progress, devices
         self.space = keras_tuner.HyperParameters()
         for name in SEARCHED:
@@ -92,13 +109,164 @@ class RunTuner(keras_tuner.Tuner):
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         try:
-            run = self.runs[_key(trial.hyperparameters.values)]
-            self.progress.begin(run, [*self.runs.values()].index(run) + 1)
+            run = self.runs[get_key(trial.hyperparameters.values)]
+            self.progress.finished = [*self.runs.values()].index(run)
             return {OBJECTIVE: train_one(run, self.out, self.progress, self.devices)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
 
 
-def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells the runs of a grid apart."""
+def get_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What distinguishes the runs of a grid."""
     return tuple(values[name] for name in SEARCHED)
+
+
+# ---- Findings ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The best combination of a search; without a penalty, which is "" then, it is eta*."""
+
+    noise: float
+    over: Over
+    penalty: str
+    learning_rate: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        is_rate = self.over == RATE
+        if self.over not in (RATE, ALPHA, BOTH) or self.penalty not in (
+            [""] if is_rate else PENALTIES
+        ):
+            raise ValueError(f"no search finds {self.over} of {self.penalty!r}")
+        if not (0 <= self.noise < 1 and self.learning_rate > 0 and (self.alpha > 0) != is_rate):
+            raise ValueError(f"no search finds {dataclasses.astuple(self)}")
+
+    def __str__(self) -> str:
+        name = {RATE: "eta*", ALPHA: "alpha", BOTH: "learning rate and alpha"}[self.over]
+        penalty = f" of {self.penalty}" * bool(self.penalty)
+        return f"{name}{penalty} with {self.noise:.0%} noise"
+
+
+def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -> None:
+    """Leaves the findings of a search in its folder, beside those of others there.
+
+    Of two over the same, with the same noise and penalty, the later one counts.
+    """
+    findings = read_findings(out) if (out / FINDINGS).exists() else {}
+    for part, setting in settings.items():
+        own = runs[(runs["part"] == part) & (runs["noise"] == setting.noise)]
+        name = part.removesuffix(NOISY)
+        both = [*findings.get(name, []), *list_findings(setting, own)]
+        findings[name] = [*{(f.noise, f.over, f.penalty): f for f in both}.values()]
+    content = {part: [dataclasses.asdict(f) for f in found] for part, found in findings.items()}
+    write_json(out / FINDINGS, content)
+
+
+def list_findings(setting: Any, runs: pd.DataFrame) -> Iterable[Finding]:
+    """The findings of a search of a setting, from all runs of its part and noise."""
+    if "lr" in setting.over and ("alpha" not in setting.over or 0 in setting.alphas):
+        yield find_best(RATE, "", runs[runs["alpha"] == 0])
+    if "alpha" in setting.over and any(setting.alphas):
+        penalised = runs[(runs["alpha"] > 0) & (runs["penalty"] == setting.penalty)]
+        if "lr" in setting.over:
+            yield find_best(BOTH, setting.penalty, penalised)
+        else:
+            at_rate = penalised[penalised["learning_rate"] == setting.learning_rate]
+            yield find_best(ALPHA, setting.penalty, at_rate)
+
+
+def find_best(over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
+    best = choose_combination(runs).iloc[0]
+    noise, rate, alpha = (float(best[name]) for name in ("noise", "learning_rate", "alpha"))
+    return Finding(noise, over, penalty, rate, alpha)
+
+
+def choose_combination(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of runs of one part and noise, those of the learning rate and alpha of best mean accuracy."""
+    groups = [choose_value(group) for _, group in runs.groupby("method")]
+    return max(groups, key=lambda group: group["validation_accuracy"].mean())
+
+
+def read_findings(folder: Path) -> dict[str, list[Finding]]:
+    """What the searches in a folder have found, by parts.
+
+    Raises:
+        SettingsError: if the folder holds no finished search, or its file is damaged.
+    """
+    path = folder / FINDINGS
+    if not path.exists():
+        raise SettingsError(
+            f"`--tuned` must be folders of finished searches. Received: {folder}, which has no "
+            f"{FINDINGS}"
+        )
+    with name_damage(path, " Remove it, and start the search again: what is finished stays."):
+        return {
+            part: [Finding(**one | {"over": tuple(one["over"])}) for one in found]
+            for part, found in read_json(path).items()
+        }
+
+
+# ---- What other recipes take ---------------------------------------------------------------------
+
+
+def apply_findings(
+    settings: Mapping[str, AnySetting], folders: Sequence[Path]
+) -> dict[str, AnySetting]:
+    """The settings of some parts, with what searches have found for them.
+
+    Raises:
+        SettingsError: if a folder holds no finished search, or none that a part takes anything of.
+    """
+    found = {folder: read_findings(folder) for folder in folders}
+    for folder, findings in found.items():
+        if not any(take_values(part, setting, [findings]) for part, setting in settings.items()):
+            there = [f"{one} for {part}" for part, some in findings.items() for one in some]
+            raise SettingsError(
+                f"`--tuned` must be searches that {' or '.join(settings)} can take a value of. "
+                f"Received: {folder}, which has {', '.join(there) or 'found nothing'}"
+            )
+    return {
+        part: dataclasses.replace(setting, **take_values(part, setting, [*found.values()]))
+        for part, setting in settings.items()
+    }
+
+
+def take_values(
+    part: str, setting: Setting, findings: Sequence[Mapping[str, Sequence[Finding]]]
+) -> dict[str, Any]:
+    """The fields of a setting for which searches have found values."""
+    noise = getattr(setting, "noise", 0.0)
+    noises = noise if isinstance(noise, tuple) else (noise,)
+    found = [f for some in findings for f in some.get(part, []) if f.noise in noises]
+    rates = {f.learning_rate for f in found if f.over == RATE}
+    looks_for_rate = hasattr(setting, "learning_rates")
+    kinds = (ALPHA,) if looks_for_rate else (ALPHA, BOTH)
+    penalised = [f for f in found if f.over in kinds and name_alphas(setting, f.penalty)]
+    values: dict[str, Any] = {}
+    for name in {name_alphas(setting, f.penalty) for f in penalised}:
+        alphas = {f.alpha for f in penalised if name_alphas(setting, f.penalty) == name}
+        values[name] = tuple(sorted(alphas))
+    if looks_for_rate and rates:
+        values["learning_rates"] = tuple(sorted(rates))
+    elif not looks_for_rate and name_alphas(setting, "fp"):
+        values |= take_rate(part, {f.learning_rate for f in penalised} or rates)
+    return values
+
+
+def name_alphas(setting: Setting, penalty: str) -> str:
+    """The field with the alphas of a penalty, or nothing."""
+    names = (penalty, "alphas") if penalty == "fp" else (penalty,)
+    return next((name for name in names if hasattr(setting, name)), "")
+
+
+def take_rate(part: str, rates: set[float]) -> dict[str, float]:
+    """The learning rate of a setting that has but one."""
+    if len(rates) > 1:
+        raise SettingsError(
+            f"`--tuned` must have one learning rate for {part}. Received: "
+            f"{', '.join(f'{rate:g}' for rate in sorted(rates))}. Search alpha at one of them: "
+            "search.py --over alpha --learning-rate"
+        )
+    return {"learning_rate": min(rates)} if rates else {}

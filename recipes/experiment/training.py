@@ -10,14 +10,13 @@ from typing import Any
 import keras
 
 import keras_fisher as kf
-from experiment import board, networks
-from experiment.batch_accuracy import BatchAccuracy
-from experiment.data import ArrayData, Data, load
+from experiment.data import ArrayData, Data, load_data
 from experiment.devices import Devices
 from experiment.files import write_json
-from experiment.progress import EpochBar, Progress
-from experiment.record import BEST, LAST, Record, clear
+from experiment.model import build_model
+from experiment.record import BEST, LAST, Record, remove_checkpoints
 from experiment.setting import Run
+from experiment.tensorboard import write_figures, write_scalars
 
 # What `Run.measures` can name, with the callback that measures it on training examples ...
 MEASURES: dict[str, Callable[..., Any]] = {
@@ -34,42 +33,34 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
     "hessian_trace": kf.hessian_trace,
     "gradient_norm": kf.gradient_norm,
 }
-OF_MINIBATCHES = ("minibatch_fisher_trace", "gradient_norm")  # they depend on the batch size
+TAKE_BATCH_SIZE = ("minibatch_fisher_trace", "gradient_norm")
 RECALIBRATION_BATCHES = 100  # appendix G.2
-STEPS_BETWEEN_SCALARS = 10
-BOARD = "tensorboard"
-# What TensorBoard's HParams tab shows of a finished run: what tells it from others of its part, and
-# its end. The tab hides what is more than five settings.
-COLUMNS = ("seed", "learning_rate", "alpha", "method", "value")
-FIGURES = ("best/validation_accuracy", "best/test_accuracy", "final/test_accuracy")
 
 
-def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str, Any]:
+def train(
+    run: Run, out: Path, devices: Devices, *observers: keras.callbacks.Callback
+) -> dict[str, Any]:
     """Trains from the last checkpoint in the run's folder to the end, and returns the figures."""
     folder = out / run.name
-    data = load(run)
+    data = load_data(run)
     with devices.scope():
         model = build_model(run, data)
     if run.initial:
         model.backbone.load_weights(out / run.initial / LAST)
-    curves = _curves(run, data)
+    curves = make_curves(run, data)
     record = Record(folder, run, data, curves, is_kept=devices.is_chief)
     record.restore(model)
-    devices.check_alike(record.first_epoch, f"the number of epochs of {run.name} so far")
-    if record.first_epoch:
-        progress.write(f"{run.name}: goes on from its checkpoint after epoch {record.first_epoch}")
-        progress.skip(record.first_epoch)
-    else:
-        record.state["start"] = _measured(run.at_start, model, run, data)
-    callbacks = [*_acting(run, model, data), *curves.values()]
+    devices.check_same(record.first_epoch, f"the number of epochs of {run.name} so far")
+    if not record.first_epoch:
+        record.state["start"] = measure(run.at_start, model, run, data)
+    callbacks = [*make_schedules(run, model, data), *curves.values()]
     if run.monitored and isinstance(data, ArrayData):
-        callbacks.append(_label_noise(run, data))
+        callbacks.append(make_noise_monitor(run, data))
     with contextlib.ExitStack() as stack:
         if devices.is_chief:
-            scalars = board.scalars(folder / BOARD, STEPS_BETWEEN_SCALARS, [*curves.values()])
-            callbacks.append(stack.enter_context(scalars))
+            callbacks.append(stack.enter_context(write_scalars(folder / "tensorboard", curves)))
         model.fit(
-            data.batches(record.first_epoch),
+            data.make_batches(record.first_epoch),
             validation_data=data.validation,
             validation_batch_size=run.batch_size if isinstance(data, ArrayData) else None,
             initial_epoch=record.first_epoch,
@@ -77,48 +68,25 @@ def train(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str
             steps_per_epoch=data.steps_per_epoch,
             shuffle=False,
             verbose=0,
-            callbacks=[*callbacks, record, EpochBar(progress)],
+            callbacks=[*callbacks, record, *observers],
         )
     figures = record.finish()
-    if not devices.is_chief:
-        return figures
-    if run.at_best:
-        model.backbone.load_weights(folder / BEST)
-        figures["best"] |= _measured(run.at_best, model, run, data)
-    _write_figures(run, figures, folder / BOARD)
-    write_json(folder / "results.json", figures)
-    clear(folder)
+    if devices.is_chief:
+        if run.at_best:
+            model.backbone.load_weights(folder / BEST)
+            figures["best"] |= measure(run.at_best, model, run, data)
+        write_figures(folder / "tensorboard", run, figures)
+        write_json(folder / "results.json", figures)
+        remove_checkpoints(folder)
     return figures
 
 
-def build_model(run: Run, data: Data) -> kf.FisherPenaltyModel:
-    """The compiled model of a run, with its initial weights."""
-    keras.utils.set_random_seed(run.seed)
-    backbone = networks.build(run.network, data.input_shape, data.num_classes, run.width, run.seed)
-    if run.weight_decay:
-        for variable in backbone.trainable_variables:
-            variable.regularizer = keras.regularizers.L2(run.weight_decay / 2)
-    model = kf.FisherPenaltyModel(
-        backbone,
-        alpha=0.0 if run.penalty_from else run.alpha,
-        penalty=run.penalty,
-        update_freq=run.update_freq,
-        penalty_batch_size=run.penalty_batch_size or None,
-        seed=run.seed,
-    )
-    losses = keras.losses
-    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
-    if run.mixup_beta:
-        loss = losses.CategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.SGD(run.learning_rate, momentum=0.9)
-    model.compile(
-        optimizer, loss, metrics=["accuracy"], steps_per_execution=run.steps_per_execution
-    )
-    optimizer.build(model.trainable_variables)
-    return model
+# ---- Callbacks -----------------------------------------------------------------------------------
 
 
-def _acting(run: Run, model: kf.FisherPenaltyModel, data: Data) -> list[keras.callbacks.Callback]:
+def make_schedules(
+    run: Run, model: kf.FisherPenaltyModel, data: Data
+) -> list[keras.callbacks.Callback]:
     """The callbacks that act on a training."""
 
     def learning_rate(epoch: int) -> float:
@@ -139,19 +107,20 @@ def _acting(run: Run, model: kf.FisherPenaltyModel, data: Data) -> list[keras.ca
     return callbacks
 
 
-def _curves(run: Run, data: Data) -> dict[str, Any]:
-    """The callbacks that only look, by the key of what they log."""
+def make_curves(run: Run, data: Data) -> dict[str, Any]:
+    """The callbacks that measure, by the key of what they log."""
     curves: dict[str, Any] = {}
-    for key, arguments in run.measures.items():
+    for key, options in run.measures.items():
         if key == "batch_accuracy":
             curves[key] = BatchAccuracy(len(data.training[1]), run.batch_size)
         else:
-            given = _frequency(arguments, data) | _arguments(key, arguments, run)
-            curves[key] = MEASURES[key](data.training, **given)
+            epochs = options.get("every_epochs")
+            frequency = {"freq": epochs * data.steps_per_epoch} if epochs else {}
+            curves[key] = MEASURES[key](data.training, **frequency, **complete(key, options, run))
     return curves
 
 
-def _label_noise(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMonitor:
+def make_noise_monitor(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMonitor:
     """Follows how clean and wrong labels are learnt."""
     x, y = (part[: run.monitored] for part in data.training)
     return kf.callbacks.LabelNoiseMonitor(
@@ -163,31 +132,59 @@ def _label_noise(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMonitor:
     )
 
 
-def _measured(
+class BatchAccuracy(keras.callbacks.Callback):
+    """Keeps the training accuracy of every mini-batch in `history`, a list of `(step, accuracy)`.
+
+    Keras logs the mean over the epoch so far, m_t over n_t examples; the accuracy of step t is
+    (n_t m_t - n_(t-1) m_(t-1)) / (n_t - n_(t-1)).
+
+    Args:
+        num_train: The number of training examples.
+        batch_size: The size of all mini-batches but the last one of a pass over the examples.
+    """
+
+    def __init__(self, num_train: int, batch_size: int) -> None:
+        super().__init__()
+        self.sizes = [
+            min(batch_size, num_train - start) for start in range(0, num_train, batch_size)
+        ]
+        self.history: list[tuple[int, float]] = []
+
+    def get_state(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.history = [(step, accuracy) for step, accuracy in state["history"]]
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._seen, self._right = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        step = len(self.history) + 1
+        seen = self._seen + self.sizes[(step - 1) % len(self.sizes)]
+        right = seen * float((logs or {})["accuracy"])
+        self.history.append((step, (right - self._right) / (seen - self._seen)))
+        self._seen, self._right = seen, right
+
+
+# ---- Measures ------------------------------------------------------------------------------------
+
+
+def measure(
     measures: Mapping[str, Mapping[str, Any]], model: keras.Model, run: Run, data: Data
 ) -> dict[str, Any]:
     """Measures a model on training examples: `{name: {"value": ..., "stderr": ..., ...}}`."""
     return {
-        key: FUNCTIONS[key](model, data.training, **_arguments(key, arguments, run))._asdict()
-        for key, arguments in measures.items()
+        key: FUNCTIONS[key](model, data.training, **complete(key, options, run))._asdict()
+        for key, options in measures.items()
     }
 
 
-def _frequency(given: Mapping[str, Any], data: Data) -> dict[str, int]:
-    """`every_epochs` in steps."""
-    epochs = given.get("every_epochs")
-    return {"freq": epochs * data.steps_per_epoch} if epochs else {}
-
-
-def _arguments(key: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    drawn = {} if key == "gradient_norm" else {"seed": run.seed}
-    of_batches = {"batch_size": run.batch_size} if key in OF_MINIBATCHES else {}
-    given = {name: value for name, value in given.items() if name != "every_epochs"}
-    return {"num_examples": run.fisher_examples or run.batch_size, **drawn, **of_batches, **given}
-
-
-def _write_figures(run: Run, figures: Mapping[str, Any], folder: Path) -> None:
-    """Shows the run in TensorBoard's table of settings and final figures."""
-    settings = {k: v for k, v in vars(run).items() if isinstance(v, bool | int | float | str)}
-    shown = {tag: figures[moment][key] for tag in FIGURES for moment, key in [tag.split("/")]}
-    board.write_figures(folder, run.name, settings, shown, run.epochs, COLUMNS)
+def complete(key: str, options: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """The arguments of a measure: those that the run gives it, and its own."""
+    arguments: dict[str, Any] = {"num_examples": run.fisher_examples or run.batch_size}
+    if key != "gradient_norm":
+        arguments["seed"] = run.seed
+    if key in TAKE_BATCH_SIZE:
+        arguments["batch_size"] = run.batch_size
+    return arguments | {k: v for k, v in options.items() if k != "every_epochs"}

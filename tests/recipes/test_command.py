@@ -1,8 +1,11 @@
 """The command line of the recipes."""
 
+import contextlib
 import gc
+import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +20,10 @@ import keras
 import noisy_cifar100
 import pytest
 import suboptimal_lr
-from experiment import command, lock, results, running
+from experiment import command, errors, files, queue, results
 from tensorflow.python.framework.func_graph import FuncGraph
 
+from tests.recipes.test_plans import NAMES
 from tests.recipes.tiny import OPTIONS
 from tools import report
 
@@ -55,7 +59,7 @@ def test_folder_of_a_run_holds_its_settings_and_versions(finished):
 
 def test_finished_runs_are_not_run_again(finished, monkeypatch):
     out, runs = finished
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(queue, "train", None)
     assert run(out, "--methods", "baseline", "fp") == runs
 
 
@@ -164,17 +168,17 @@ def test_runs_of_other_settings_are_not_averaged(finished, tmp_path):
 def test_runs_that_no_table_may_compare_are_refused_before_any_is_trained(
     finished, monkeypatch, given, said
 ):
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(queue, "train", None)
     with pytest.raises(SystemExit, match=f"error: .*{said}"):
         run(finished[0], "--methods", "fp", "--fp", "1", *given)
 
 
-def test_the_report_compares_no_runs_of_other_epochs(finished, tmp_path):
+def test_the_report_compares_no_runs_of_other_data(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     path = next(tmp_path.glob("*fp*/settings.json"))
     settings = json.loads(path.read_text())
-    path.write_text(json.dumps(settings | {"run": settings["run"] | {"epochs": 5}}))
-    with pytest.raises(SystemExit, match=r"must have the same task.*epochs is 4 and 5"):
+    path.write_text(json.dumps(settings | {"run": settings["run"] | {"num_train": 140}}))
+    with pytest.raises(SystemExit, match=r"must have the same task.*num_train is 150 and 140"):
         report.main([str(tmp_path)])
 
 
@@ -183,7 +187,7 @@ def test_a_run_with_figures_of_other_epochs_than_its_settings_is_refused(finishe
     for path in tmp_path.glob("*/settings.json"):
         settings = json.loads(path.read_text())
         path.write_text(json.dumps(settings | {"run": settings["run"] | {"epochs": 5}}))
-    with pytest.raises(SystemExit, match=r"is damaged: it has figures of 4 epochs.* have 5"):
+    with pytest.raises(SystemExit, match=r"is damaged.*figures of 4 epochs.* have 5"):
         report.main([str(tmp_path)])
 
 
@@ -226,18 +230,41 @@ def trained_by(out, **versions):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
 
 
-def test_a_run_that_another_process_trains_is_refused_and_left_alone(
-    finished, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(lock, "SECONDS_TO_END", 0.1)
+def test_a_run_that_another_process_trains_is_waited_for(finished, tmp_path, monkeypatch):
     folder = tmp_path / finished[1][0]["name"]
     folder.mkdir()
-    with lock.locked(folder):
-        with pytest.raises(SystemExit, match=f"error: `--out`: {folder} is being trained by anot"):
-            run(tmp_path, "--methods", "baseline")
-        assert {path.name for path in folder.iterdir()} == {".lock", "settings.json"}
-    (trained,) = run(tmp_path, "--methods", "baseline")
+    waits = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.lock_folder(folder))
+
+        def end_the_other(seconds):
+            assert {path.name for path in folder.iterdir()} == {".lock", "settings.json"}
+            waits.append(seconds)
+            stack.close()
+
+        monkeypatch.setattr(queue.time, "sleep", end_the_other)
+        (trained,) = run(tmp_path, "--methods", "baseline")
+    assert waits == [queue.SECONDS_BETWEEN_LOOKS]
     assert trained["best"] == finished[1][0]["best"]
+
+
+def test_a_process_takes_the_runs_that_no_other_trains(finished, tmp_path, monkeypatch):
+    trained = []
+
+    def train(run, *_):
+        if run.method == "baseline":
+            raise errors.LockedError
+        trained.append(run.method)
+        return 0.5
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "train_one", train)
+    monkeypatch.setattr(queue.time, "sleep", stop)
+    with pytest.raises(SystemExit, match="Interrupted"):
+        run(tmp_path, "--methods", "baseline", "fp", "gp_r")
+    assert trained == ["fp", "gp_r"]
 
 
 def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
@@ -273,34 +300,48 @@ def test_impossible_setting_is_refused_by_name(tmp_path, option, value):
 
 
 def test_seeds_that_others_are_derived_from_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(queue, "train", None)
     arguments = ["--seeds", "42949672", "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=r"error: `--seeds` must be .* Received: 42949672"):
         command.main(early_to_final_curvature.RECIPE, arguments)
 
 
 @pytest.mark.parametrize(
-    "option", [["--methods", "dropout"], ["--dataset", "mnist"], ["--only", "vgg"]]
+    ("option", "choice"), [(["--methods", "dropout"], "mixup"), (["--dataset", "mnist"], "cifar10")]
 )
-def test_unknown_choice_is_refused_with_the_choices(tmp_path, capsys, option):
+def test_unknown_choice_is_refused_with_the_choices(tmp_path, capsys, option, choice):
     with pytest.raises(SystemExit):
         run(tmp_path, *option)
-    assert "invalid choice" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(word in said for word in ("invalid choice", *option, choice))
+
+
+def test_unknown_part_is_refused_with_the_parts(tmp_path):
+    with pytest.raises(SystemExit, match=r"`--only` must list parts .*: mlp_digits. Received: vgg"):
+        run(tmp_path, "--only", "vgg")
 
 
 def help_of(recipe, capsys, *arguments):
     with pytest.raises(SystemExit):
         command.main(recipe, [*arguments, "--help"])
-    return " ".join(capsys.readouterr().out.split())
+    return " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
-def test_help_shows_the_defaults_of_the_preset(capsys):
+def test_help_shows_the_defaults_of_a_part_of_the_preset(capsys):
     shown = help_of(noisy_cifar100.RECIPE, capsys, "--preset", "paper")
-    assert "default: 10 30 100 300 1000" in shown
-    assert "80 120 160 200 240 280 (vgg11_c100), 150 225 (wide_resnet_c100)" in shown
-    assert "passes over the training examples; default: 45" in help_of(
-        noisy_cifar100.RECIPE, capsys, "--preset", "demo"
-    )
+    assert "Defaults below are those of vgg11_c100" in shown
+    assert "(default: 10.0 30.0 100.0 300.0 1000.0)" in shown
+    assert "(default: 80 120 160 200 240 280)" in shown
+    arguments = ["--preset", "paper", "--only", "wide_resnet_c100"]
+    assert "(default: 150 225)" in help_of(noisy_cifar100.RECIPE, capsys, *arguments)
+    shown = help_of(noisy_cifar100.RECIPE, capsys, "--preset", "demo")
+    assert "passes over the training examples (default: 45)" in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_help(name, capsys):
+    shown = help_of(importlib.import_module(name).RECIPE, capsys)
+    assert re.findall(r"--\S+ (?:INT|FLOAT|\[\S+ \[\S+ \.\.\.\]\]) \(default", shown) == []
 
 
 def test_a_value_that_is_given_holds_for_the_parts_that_only_leaves():
@@ -314,7 +355,7 @@ def test_a_value_that_is_given_holds_for_the_parts_that_only_leaves():
 
 
 def test_dry_run_says_what_it_would_cost_and_runs_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(queue, "train", None)
     arguments = ["--preset", "paper", "--dry-run", "--out", str(tmp_path / "out")]
     command.main(noisy_cifar100.RECIPE, arguments)
     shown = capsys.readouterr().out

@@ -14,14 +14,14 @@ NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glo
 
 
 def check(runs):
-    results.check_comparable({"name": run.name, **results.settings_of(run)} for run in runs)
+    results.check_comparable(map(results.describe, runs))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_all_runs_of_every_preset_may(name, preset):
     recipe = importlib.import_module(name).RECIPE
-    check(recipe.all_runs(recipe.presets[preset]))
+    check(recipe.plan_all_runs(recipe.presets[preset]))
 
 
 @pytest.mark.parametrize(

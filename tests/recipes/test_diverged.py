@@ -1,6 +1,7 @@
 """What the recipes make of runs that all went to NaN."""
 
 import pytest
+from experiment.results import make_frame
 
 from tests.recipes.test_plans import NAMES, found_of, planned, recipe, table_of
 
@@ -31,5 +32,5 @@ def found(name):
 def test_runs_that_all_diverged_have_a_table_and_a_figure(name, tmp_path):
     runs = found(name)
     assert runs[0]["part"] in table_of(name, runs)
-    recipe(name).figure(runs, tmp_path / "figure.png")
+    recipe(name).figure(make_frame(runs), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()

@@ -8,15 +8,15 @@ import approximations
 import early_phase
 import large_batch
 import noisy_cifar100
+import pandas as pd
 import pytest
 import search
 import suboptimal_lr
 import tensorflow as tf
-from experiment import command, results, running, tuned
+from experiment import command, queue, results
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.recipe import as_result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -31,7 +31,7 @@ def run(out, *arguments):
     command.main(
         search.RECIPE,
         [*OPTIONS, *grid, *arguments, "--out", str(out)],
-        run_all=with_tuner.search,
+        train=with_tuner.search,
     )
     return results.read([out])
 
@@ -81,7 +81,7 @@ def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
 
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
     out, runs = finished
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(queue, "train", None)
     assert run(out) == runs
 
 
@@ -92,13 +92,13 @@ def copied(finished, tmp_path):
 
 def counted(monkeypatch):
     """The names of the runs that are trained from here on."""
-    names, train = [], running.train
+    names, train = [], queue.train
 
     def counting(run, *arguments):
         names.append(run.name)
         return train(run, *arguments)
 
-    monkeypatch.setattr(running, "train", counting)
+    monkeypatch.setattr(queue, "train", counting)
     return names
 
 
@@ -135,7 +135,9 @@ def test_other_settings_than_those_of_the_folder_are_refused_before_any_training
 def test_findings_of_an_earlier_version_are_refused_before_any_training(finished, tmp_path):
     out = copied(finished, tmp_path)
     (out / "chosen.json").write_text(json.dumps({PART: {"penalty": "fp", "alpha": 0.1}}))
-    with pytest.raises(SystemExit, match=r"error: .*chosen\.json is damaged, or of an earlier ver"):
+    with pytest.raises(
+        SystemExit, match=r"error: .*chosen\.json is damaged, or was not written by this ver"
+    ):
         run(out, "--alphas", "0.02")
     assert not list(out.glob("*-0.02-seed0"))
     (out / "chosen.json").unlink()
@@ -158,7 +160,7 @@ def test_what_stops_a_run_of_a_search_is_told_in_a_sentence(tmp_path, monkeypatc
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "train", stopped)
+        patch.setattr(queue, "train", stopped)
         with pytest.raises(SystemExit, match=f"error: {error}"):
             run(tmp_path, "--alphas", "0.01")
     assert len(run(tmp_path, "--alphas", "0.02")) == 1
@@ -191,14 +193,22 @@ ACCURACIES = {
 }
 
 
+def accuracy_of(run):
+    return ACCURACIES[run.learning_rate, run.alpha]
+
+
+def frame(runs, accuracy):
+    """Finished runs of these accuracies."""
+    rows = [dataclasses.asdict(run) | {"validation_accuracy": accuracy(run)} for run in runs]
+    return pd.DataFrame(rows)
+
+
 def searched(out, recipe_part=PART, preset="demo", **changes):
     """The folder of a search, as if it had been run."""
     setting = dataclasses.replace(search.PRESETS[preset][recipe_part], seeds=(0,), **changes)
     runs = search.plan(recipe_part, setting, {})
-    accuracies = [ACCURACIES[run.learning_rate, run.alpha] for run in runs]
-    found = [as_result(run, a) for run, a in zip(runs, accuracies, strict=True)]
     out.mkdir(exist_ok=True)
-    tuned.write_chosen({recipe_part: setting}, found, out)
+    with_tuner.write_findings({recipe_part: setting}, frame(runs, accuracy_of), out)
     return str(out)
 
 
@@ -263,11 +273,11 @@ def test_searches_add_up_in_one_folder_or_in_several(tmp_path):
 def test_each_penalty_has_the_best_of_its_own_alphas(tmp_path):
     settings = [dataclasses.replace(search.PRESETS["demo"][PART], penalty=p) for p in ("fp", "gp")]
     runs = [run for setting in settings for run in search.plan(PART, setting, {}) if run.alpha]
-    found = [as_result(run, run.alpha if run.penalty == "fp" else 1 - run.alpha) for run in runs]
+    found = frame(runs, lambda run: run.alpha if run.penalty == "fp" else 1 - run.alpha)
     for setting in settings:
-        tuned.write_chosen({PART: setting}, found, tmp_path)
+        with_tuner.write_findings({PART: setting}, found, tmp_path)
     alphas = settings[0].alphas[1:]
-    assert {f.penalty: f.alpha for f in tuned.read_chosen(tmp_path)[PART]} == {
+    assert {f.penalty: f.alpha for f in with_tuner.read_findings(tmp_path)[PART]} == {
         "fp": max(alphas),
         "gp": min(alphas),
     }
@@ -280,9 +290,9 @@ def test_a_search_over_alpha_counts_runs_at_its_own_learning_rate(tmp_path):
         for rate in (0.2, 0.3)
         for run in search.plan(PART, setting, {})
     ]
-    found = [as_result(run, ACCURACIES[run.learning_rate, run.alpha]) for run in runs]
-    tuned.write_chosen({PART: setting}, found, tmp_path)
-    assert tuned.read_chosen(tmp_path)[PART] == [tuned.Found(0.0, tuned.ALPHA, "fp", 0.2, 0.1)]
+    with_tuner.write_findings({PART: setting}, frame(runs, accuracy_of), tmp_path)
+    expected = with_tuner.Finding(0.0, with_tuner.ALPHA, "fp", 0.2, 0.1)
+    assert with_tuner.read_findings(tmp_path)[PART] == [expected]
 
 
 def test_noisy_labels_take_a_search_on_such_labels_and_clean_ones_another(tmp_path):

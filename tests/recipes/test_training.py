@@ -6,11 +6,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from experiment import data, progress, record, training
-from experiment.batch_accuracy import BatchAccuracy
+from experiment import record
+from experiment.data import load_data
+from experiment.model import build_model
+from experiment.training import BatchAccuracy
 
 import keras_fisher as kf
-from tests.recipes.tiny import Killed, tiny, trained
+from tests.recipes.tiny import Killed, Killing, tiny, trained
 
 ALL_MEASURES = {
     "fisher_trace": {"freq": 2, "num_examples": 20},
@@ -50,21 +52,14 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
-    class Killing(progress.EpochBar):
-        def on_epoch_end(self, epoch, logs=None):
-            super().on_epoch_end(epoch, logs)
-            if epoch == 2:
-                raise Killed
-
     # A checkpoint after each epoch but the one that it is killed in: that one is done twice.
     monkeypatch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    monkeypatch.setattr(training, "EpochBar", Killing)
     save = record.Record._save
     monkeypatch.setattr(
         record.Record, "_save", lambda self, epoch: save(self, epoch) if epoch < 2 else None
     )
     with pytest.raises(Killed):
-        trained(RUNS[name], tmp_path)
+        trained(RUNS[name], tmp_path, Killing(2))
     folder = tmp_path / RUNS[name].name
     kept = json.loads((folder / "progress.json").read_text())
     assert kept["checkpoint"] == "epoch-1.weights.h5"
@@ -153,8 +148,8 @@ def test_test_accuracy_is_that_at_the_best_validation_point(finished):
     best = figures["best"]
     assert best["validation_accuracy"] == max(history)
     assert best["epoch"] == history.index(max(history))
-    source = data.load(RUNS["fp"])
-    model = training.build_model(RUNS["fp"], source)
+    source = load_data(RUNS["fp"])
+    model = build_model(RUNS["fp"], source)
     model.backbone.load_weights(folder / "best.weights.h5")
     assert source.test_accuracy(model) == best["test_accuracy"]
     model.backbone.load_weights(folder / "last.weights.h5")
@@ -163,7 +158,7 @@ def test_test_accuracy_is_that_at_the_best_validation_point(finished):
 
 def test_weight_decay_is_half_its_factor_times_the_squared_weights():
     run = tiny(weight_decay=0.1)
-    model = training.build_model(run, data.load(run))
+    model = build_model(run, load_data(run))
     squared = sum(float((w.numpy() ** 2).sum()) for w in model.backbone.trainable_variables)
     np.testing.assert_allclose(float(sum(model.losses)), 0.05 * squared, rtol=1e-5)
 
@@ -186,11 +181,11 @@ def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_one
         at_best={"fisher_trace": arguments},
     )
     figures = trained(second, tmp_path)
-    source = data.load(second)
+    source = load_data(second)
     assert len(source.validation[1]) == 100  # The test examples take the place of validation.
     assert figures["best"]["test_accuracy"] == max(figures["history"]["val_accuracy"])
     assert figures["best"]["epoch"] == 0
-    model = training.build_model(first, source)
+    model = build_model(first, source)
     for moment, path in (("start", first.name), ("best", second.name)):
         file = "last.weights.h5" if moment == "start" else "best.weights.h5"
         model.backbone.load_weights(tmp_path / path / file)
@@ -202,14 +197,14 @@ def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_one
 
 def test_which_examples_are_kept_depends_on_the_seed_of_the_data_alone():
     def images(**seeds):
-        return data.load(tiny(**seeds)).training[0]
+        return load_data(tiny(**seeds)).training[0]
 
     np.testing.assert_array_equal(images(seed=0, data_seed=4), images(seed=1, data_seed=4))
     assert not np.array_equal(images(seed=0, data_seed=4), images(seed=0, data_seed=5))
 
 
 def test_wrong_labels_are_those_that_the_noise_changed():
-    noisy, clean = data.load(tiny(noise=0.5)), data.load(tiny())
+    noisy, clean = load_data(tiny(noise=0.5)), load_data(tiny())
     changed = noisy.training[1] != clean.training[1]
     np.testing.assert_array_equal(noisy.is_wrong, changed)
     assert 0.3 < changed.mean() < 0.6

@@ -1,8 +1,10 @@
 """Trainings of seconds, on a few digits."""
 
+import dataclasses
+
+import keras
 from experiment.devices import Devices
-from experiment.progress import Progress
-from experiment.setting import Run, Task
+from experiment.setting import Setting
 from experiment.training import train
 
 TASK = {
@@ -25,11 +27,24 @@ class Killed(BaseException):
 
 
 def tiny(method="fp", **changes):
-    task = Task(**{**TASK, **{k: changes.pop(k) for k in [*changes] if k in vars(Task(**TASK))}})
-    return Run.of(task, **{"part": "tiny", "method": method, "seed": 0, "update_freq": 2} | changes)
+    """A run of the task with some changes."""
+    run = Setting(**TASK).make_run(part="tiny", method=method, update_freq=2)
+    return dataclasses.replace(run, **changes)
 
 
-def trained(run, out):
+def trained(run, out, *observers):
+    """The figures of a run."""
     (out / run.name).mkdir(parents=True, exist_ok=True)
-    with Progress([run]) as progress:
-        return train(run, out, progress, Devices())
+    return train(run, out, Devices(), *observers)
+
+
+class Killing(keras.callbacks.Callback):
+    """Kills a training after an epoch."""
+
+    def __init__(self, epoch, *_):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Killed

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiment.results import make_frame
 
 import keras_fisher as kf
 from tests.recipes.tiny import trained
@@ -78,7 +79,7 @@ def fewer(measures):
 
 def kinds(recipe):
     """A short run of each kind, after the one that it begins with."""
-    short = {run.name: shortened(run) for run in recipe.all_runs(recipe.presets["paper"])}
+    short = {run.name: shortened(run) for run in recipe.plan_all_runs(recipe.presets["paper"])}
     by_kind = {}
     for run in short.values():
         if run.seed == run.data_seed == 0 or run.initial:
@@ -99,6 +100,6 @@ def test_every_kind_of_run_trains_and_is_reported(name, tmp_path, monkeypatch):
     for run in kinds(recipe):
         known = {"name": run.name, "versions": {}, "seconds": 1.0, **vars(run)}
         results.append(known | trained(run, tmp_path))
-    assert recipe.table(results).startswith("|")
-    recipe.figure(results, tmp_path / "figure.png")
+    assert recipe.table(make_frame(results)).startswith("|")
+    recipe.figure(make_frame(results), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()

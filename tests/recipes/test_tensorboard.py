@@ -1,7 +1,7 @@
 """What TensorBoard shows of a run, point by point."""
 
 import pytest
-from experiment import board, record
+from experiment import record, tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
@@ -97,7 +97,9 @@ def test_a_run_that_was_killed_has_every_epoch(tmp_path, monkeypatch):
     with monkeypatch.context() as killing:
         killing.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         killing.setattr(record.Record, "_save", kill)
-        killing.setattr(board.Scalars, "close", lambda self: None)  # what is in memory is lost
+        killing.setattr(
+            tensorboard.ScalarWriter, "close", lambda self: None
+        )  # what is in memory is lost
         with pytest.raises(Killed):
             trained(RUN, tmp_path)
         lost = events(tmp_path / RUN.name)

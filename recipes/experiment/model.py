@@ -1,0 +1,80 @@
+"""The networks that a setting can name, and the compiled model of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+from keras import layers
+
+import keras_fisher as kf
+from experiment.data import Data
+from experiment.setting import Network, Run
+from keras_fisher import zoo
+
+Shape = tuple[int, int, int]
+
+
+def build_mlp(shape: Shape, num_classes: int, *, width: int = 256, seed: int) -> keras.Model:
+    del seed  # Its kernels are drawn from the global generator.
+    hidden = [layers.Dense(width, activation="relu") for _ in range(2)]
+    return keras.Sequential(
+        [keras.Input(shape), layers.Flatten(), *hidden, layers.Dense(num_classes)]
+    )
+
+
+def build_densenet(
+    shape: Shape, num_classes: int, *, width: int = 12, **options: Any
+) -> keras.Model:
+    return zoo.densenet(shape, num_classes, growth=width, **options)
+
+
+NETWORKS: dict[Network, Callable[..., keras.Model]] = {
+    "mlp": build_mlp,
+    "simple_cnn": zoo.simple_cnn,
+    "vgg11": zoo.vgg11,
+    "densenet": build_densenet,
+    "wide_resnet": zoo.wide_resnet,
+    "wide_resnet_skipinit": partial(zoo.wide_resnet, batch_norm=False),
+    "resnet50_skipinit": partial(zoo.wide_resnet, depth=50, width=1, batch_norm=False),
+    "resnet8": partial(zoo.resnet, depth=8, batch_norm=False),
+    "resnet26": partial(zoo.resnet, depth=26, batch_norm=False),
+    "resnet56": partial(zoo.resnet, depth=56, batch_norm=False),
+    "resnet18": zoo.resnet18,
+}
+
+
+def build_network(
+    name: Network, shape: Shape, num_classes: int, width: int, seed: int
+) -> keras.Model:
+    """A backbone that returns logits; `width` 0 is the network's own."""
+    return NETWORKS[name](shape, num_classes, **{"width": width} if width else {}, seed=seed)
+
+
+def build_model(run: Run, data: Data) -> kf.FisherPenaltyModel:
+    """The compiled model of a run, with its initial weights."""
+    keras.utils.set_random_seed(run.seed)
+    backbone = build_network(run.network, data.input_shape, data.num_classes, run.width, run.seed)
+    if run.weight_decay:
+        for variable in backbone.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(run.weight_decay / 2)
+    model = kf.FisherPenaltyModel(
+        backbone,
+        alpha=0.0 if run.penalty_from else run.alpha,
+        penalty=run.penalty,
+        update_freq=run.update_freq,
+        penalty_batch_size=run.penalty_batch_size or None,
+        seed=run.seed,
+    )
+    losses = keras.losses
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    if run.mixup_beta:
+        loss = losses.CategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(run.learning_rate, momentum=0.9)
+    model.compile(
+        optimizer, loss, metrics=["accuracy"], steps_per_execution=run.steps_per_execution
+    )
+    optimizer.build(model.trainable_variables)
+    return model

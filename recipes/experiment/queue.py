@@ -1,0 +1,212 @@
+"""Trains what a recipe plans: a process takes the next unfinished run that no other one trains.
+
+So the processes of a command with `--jobs`, and those of the same command on several machines with
+a common folder, share the runs; and the command that is started again after a kill goes on with
+what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from experiment.devices import Devices
+from experiment.errors import LockedError, SettingsError
+from experiment.files import lock_folder
+from experiment.recipe import Recipe
+from experiment.record import remove_checkpoints
+from experiment.results import claim_run, read_run
+from experiment.setting import Run, Setting
+from experiment.training import train
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes train
+SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fisher_trace": "Tr(F)"}
+
+
+def train_all(
+    recipe: Recipe,
+    settings: Mapping[str, Setting],
+    out: Path,
+    devices: Devices,
+    is_shown: bool = True,
+) -> None:
+    """Trains runs until all are finished, and waits for those that other processes train."""
+    finished: dict[str, float] = {}
+    with Progress(recipe.plan_all_runs(settings), is_shown and devices.is_chief) as progress:
+        while runs := list_ready(recipe, settings, finished):
+            progress.finished = len(finished)
+            for run in runs:
+                try:
+                    finished[run.name] = train_one(run, out, progress, devices)
+                    break
+                except LockedError:
+                    # Workers of tf.distribute train each run together: none may take another.
+                    if devices.workers > 1:
+                        raise
+            else:
+                progress.show_wait(runs[0])
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def list_ready(
+    recipe: Recipe, settings: Mapping[str, Setting], finished: Mapping[str, float]
+) -> list[Run]:
+    """The unfinished runs that can begin: the weights that they begin with are there."""
+    unfinished = [r for r in recipe.plan_runs(settings, finished) if r.name not in finished]
+    return [run for run in unfinished if not run.initial or run.initial in finished]
+
+
+def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> float:
+    """Trains a run that is not finished, and returns its best validation accuracy.
+
+    Raises:
+        LockedError: if another process trains it.
+    """
+    folder = out / run.name
+    claim_run(folder, run, devices)
+    results = folder / "results.json"
+    # What is finished needs no lock, so its folder may be read-only.
+    is_locked = devices.is_chief and not results.exists()
+    with lock_folder(folder) if is_locked else contextlib.nullcontext():
+        is_finished = results.exists()
+        devices.check_same(is_finished, f"{run.name} finished (1) or not (0)")
+        if not is_finished:
+            progress.begin(run)
+            figures = train(run, out, devices, EpochBar(progress, run.name))
+            gc.collect()  # the model, before the next one takes as much memory
+            return figures["best"]["validation_accuracy"]
+        if devices.is_chief:
+            remove_checkpoints(folder)
+    progress.skip(run.epochs)
+    return read_run(folder)["best"]["validation_accuracy"]
+
+
+# ---- Several processes ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def start_helpers(
+    number: int, recipe: Recipe, settings: Mapping[str, Setting], out: Path
+) -> Iterator[None]:
+    """Has some more processes train on the same device, which end with this one."""
+    context = multiprocessing.get_context("spawn")
+    helpers = [
+        context.Process(target=help_train, args=(recipe, settings, out), daemon=True)
+        for _ in range(number)
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        yield
+        for helper in helpers:
+            helper.join()
+    finally:
+        for helper in helpers:
+            helper.terminate()
+    if failed := sum(helper.exitcode != 0 for helper in helpers):
+        print(
+            f"{failed} of {number + 1} processes ended early, as happens where memory runs out; "
+            f"the others trained their runs. Received: `--jobs` {number + 1}",
+            file=sys.stderr,
+        )
+
+
+def help_train(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+    """What a helper runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        train_all(recipe, settings, out, Devices(), is_shown=False)
+    except (SettingsError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+# ---- Progress bars -------------------------------------------------------------------------------
+
+
+class Progress:
+    """Two bars over epochs, with the time left: of all runs, and of the present one."""
+
+    def __init__(self, planned: Sequence[Run], is_shown: bool = True) -> None:
+        self.finished, self._planned, self._awaited = 0, len(planned), ""
+        epochs = sum(run.epochs for run in planned)
+        bar = functools.partial(tqdm, unit="epoch", dynamic_ncols=True, disable=not is_shown)
+        self._all = bar(total=epochs)
+        self._own = bar(leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._own.close()
+        self._all.close()
+
+    def begin(self, run: Run) -> None:
+        self._all.set_description(f"run {self.finished + 1} of {self._planned}")
+        self._own.initial = 0
+        self._own.reset(total=run.epochs)
+        self._own.set_description(run.name)
+
+    def update(self, epochs: int) -> None:
+        self._own.update(epochs)
+        self._all.update(epochs)
+
+    def skip(self, epochs: int) -> None:
+        """Counts epochs that were trained before or elsewhere, and take no time here."""
+        for bar in (self._own, self._all):
+            if not bar.disable:
+                bar.initial += epochs
+                bar.update(epochs)
+
+    def resume(self, run: str, epoch: int) -> None:
+        self.skip(epoch)
+        self._all.write(f"{run}: resumes from its checkpoint after epoch {epoch}")
+
+    def show(self, logs: Mapping[str, Any]) -> None:
+        self._own.set_postfix(
+            {label: f"{logs[key]:.3g}" for key, label in SHOWN.items() if logs.get(key)}
+        )
+
+    def show_wait(self, run: Run) -> None:
+        if run.name != self._awaited:  # once: a log would have a line a second
+            self._all.set_description(f"waits for {run.name}, which another process trains")
+        self._awaited = run.name
+
+
+class EpochBar(keras.callbacks.Callback):
+    """Moves the progress bars, and shows how the run is doing."""
+
+    def __init__(self, progress: Progress, run: str) -> None:
+        super().__init__()
+        self._progress, self._run, self._is_first = progress, run, True
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._is_first and epoch:
+            self._progress.resume(self._run, epoch)
+        self._is_first = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._progress.show(logs or {})
+        self._progress.update(1)

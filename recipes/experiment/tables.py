@@ -1,0 +1,142 @@
+"""Markdown tables of finished runs: which runs they show, and how their figures are written."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+NOTHING = "-"
+Method = TypeVar("Method", bound=str)
+TITLES = {
+    "eta_star": "η*",
+    "baseline": "baseline",
+    "mixup": "mixup",
+    "gp_x": "GP_x",
+    "gp": "GP",
+    "fp": "FP",
+    "gp_r": "GP_r",
+}
+# Of tables with a test accuracy and the largest Tr(F).
+FIGURES_NOTE = (
+    "Test accuracy at the best validation point; where nothing is held out, the test images take "
+    "the place of validation. The largest Tr(F) from the end of the first epoch on."
+)
+
+
+# ---- Which runs ----------------------------------------------------------------------------------
+
+
+def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of runs of one method, those of the value of best mean validation accuracy (appendix G.2).
+
+    Only values that were run with the most seeds count.
+    """
+    means = runs.groupby("value")["validation_accuracy"].agg(["size", "mean"])
+    most = means[means["size"] == means["size"].max()]
+    return runs[runs["value"] == most["mean"].idxmax()]
+
+
+def choose_values(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the chosen value of each part, noise and method."""
+    groups = runs.groupby(["part", "noise", "method"])
+    return pd.concat([choose_value(group) for _, group in groups])
+
+
+def split_methods(
+    runs: pd.DataFrame, methods: Iterable[Method]
+) -> dict[str, dict[Method, pd.DataFrame]]:
+    """The runs of each part and method, in the order of `methods`; those without runs are empty."""
+    return {
+        part: {method: group[group["method"] == method] for method in methods}
+        for part, group in runs.groupby("part")
+    }
+
+
+# ---- Cells ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell(abc.ABC):
+    """From the runs of a group to the text in a table, about one of their columns."""
+
+    column: str
+
+    @abc.abstractmethod
+    def __call__(self, runs: pd.DataFrame) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanCell(Cell):
+    """The mean, with its standard deviation if there are several runs."""
+
+    digits: int = 1
+    scale: float = 1
+
+    def __call__(self, runs: pd.DataFrame) -> str:
+        values = self.scale * runs[self.column].astype(float)
+        if values.empty or values.isna().any():
+            return NOTHING
+        spread = f" ± {values.std():.{self.digits}f}" if len(values) > 1 else ""
+        return f"{values.mean():.{self.digits}f}{spread}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PercentCell(MeanCell):
+    """The same in percent."""
+
+    scale: float = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class SettingCell(Cell):
+    """A setting that runs have in common, such as alpha; nothing where it is 0."""
+
+    def __call__(self, runs: pd.DataFrame) -> str:
+        return f"{runs[self.column].iloc[0]:.4g}" if runs[self.column].any() else NOTHING
+
+
+def fill_cells(runs: pd.DataFrame, cells: Mapping[str, Cell]) -> list[str]:
+    """The texts of some cells for a group of runs."""
+    return [cell(runs) for cell in cells.values()]
+
+
+def name_value(varied: str, value: float) -> str:
+    """A value of what is varied, such as "learning rate 0.1"."""
+    return f"{varied.replace('_', ' ')} {value:g}"
+
+
+def write_seeds(runs: pd.DataFrame) -> str:
+    """How many seeds are behind a table."""
+    seeds = runs["seed"].nunique()
+    return f"{seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}."
+
+
+def write_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+# ---- Correlations --------------------------------------------------------------------------------
+
+
+def correlate(x: Any, y: Any, method: str = "pearson") -> float:
+    """A correlation coefficient, "pearson" or "spearman"; NaN where something does not vary."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    function = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[method]
+    return float(function(x, y).statistic)
+
+
+def correlate_logarithms(x: Any, y: Any) -> float:
+    """Pearson's coefficient of the logarithms, over the points where both are positive."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    positive = (x > 0) & (y > 0)
+    return correlate(np.log(x[positive]), np.log(y[positive]))
