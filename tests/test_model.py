@@ -307,8 +307,7 @@ def test_forward_passes_of_a_step(arguments, calls):
         before = layer.count
         step(model)
         counted.append(layer.count - before)
-    is_traced = reference.IS_JAX and "micro_batch_size" in arguments  # once for all parts
-    assert counted == ([3, 1, 3] if is_traced else calls)
+    assert counted == calls
 
 
 # The plain loss and what belongs to it alone

@@ -209,7 +209,7 @@ def test_random_states_of_another_number_of_layers_are_left_with_a_warning(tmp_p
     saved.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(nets.flat(other.weights), nets.flat(saved.weights))
-    assert "random states that were saved are left alone: they are of 2 generators" in caplog.text
+    assert "saved random states are ignored: they are of 2 generators" in caplog.text
 
 
 def test_the_state_is_a_tree_in_which_every_variable_has_a_name_of_its_own():
