@@ -55,6 +55,7 @@ def on_devices():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", jax_devices.CASES)
 def test_devices_together_train_what_one_trains_on_the_whole_batch(case):
     found = on_devices()[case]
@@ -62,6 +63,7 @@ def test_devices_together_train_what_one_trains_on_the_whole_batch(case):
     assert found["error"] < 1e-6  # of metrics in single precision
 
 
+@pytest.mark.slow
 def test_steps_in_one_dispatch_are_those_taken_one_by_one():
     one_by_one, *together = on_devices()["dispatches"]
     for weights in together:

@@ -20,6 +20,7 @@ def finished(out):
 
 
 @reference.tensorflow_only
+@pytest.mark.slow
 def test_two_workers_write_once_what_one_device_would(tmp_path):
     command.main(noisy_cifar100.RECIPE, [*ARGUMENTS, "--out", str(tmp_path / "one")])
     options = [*ARGUMENTS, "--distribute", "multiworker", "--out", tmp_path / "two"]

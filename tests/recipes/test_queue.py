@@ -43,6 +43,7 @@ def kill_after_a_checkpoint(process, out):
     return [path.parent for path in out.rglob("progress.json")]
 
 
+@pytest.mark.slow
 def test_jobs_end_as_one_process_would_even_if_killed(tmp_path):
     script, out = tmp_path / "recipe.py", tmp_path / "together"
     script.write_text(RECIPE)
@@ -65,6 +66,7 @@ def test_the_runs_of_a_process_that_was_killed_are_trained_by_the_others(
     assert "`--jobs` 2" in said
 
 
+@pytest.mark.slow
 def test_the_same_command_shares_the_runs_that_are_left(tmp_path):
     script, out = tmp_path / "recipe.py", tmp_path / "together"
     script.write_text(RECIPE)

@@ -26,6 +26,14 @@ LOOKS = ("labels", "refusals", "trouble", "skips an overflow")
 WORKERS = 3
 
 
+def slow_if_many(number):
+    """Four replicas compile for minutes."""
+    return [pytest.mark.slow] if number > 2 else []
+
+
+NUMBERS = [pytest.param(number, marks=slow_if_many(number)) for number in CASES]
+
+
 def trained(strategy):
     with strategy.scope():
         model = nets.compiled("subclassed", seed=0)
@@ -57,12 +65,15 @@ def replicas(number):
     return json.loads(printed(program))
 
 
-@pytest.mark.parametrize(("number", "case"), [(n, case) for n in CASES for case in CASES[n]])
+@pytest.mark.parametrize(
+    ("number", "case"),
+    [pytest.param(n, case, marks=slow_if_many(n)) for n in CASES for case in CASES[n]],
+)
 def test_replicas_train_what_one_device_does(number, case):
     assert replicas(number)[case] < CASES[number][case]
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_every_replica_draws_its_own_labels(number):
     labels = replicas(number)["labels"]
     assert len(labels) == number
@@ -70,7 +81,7 @@ def test_every_replica_draws_its_own_labels(number):
         assert one != other
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_what_keras_cannot_do_on_replicas_is_refused(number):
     messages = replicas(number)["refusals"]
     assert "`steps_per_execution` must be 1 " in messages["steps_per_execution"]
@@ -82,12 +93,12 @@ def test_what_keras_cannot_do_on_replicas_is_refused(number):
     assert "`loss` must return a value for each example " in messages["scalar loss"]
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_all_replicas_skip_a_step_in_which_one_overflows(number):
     assert replicas(number)["skips an overflow"]
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step(number):
     steps, told, refused = replicas(number)["trouble"]
     assert steps == 2
@@ -116,6 +127,7 @@ def workers(tmp_path_factory):
     return folder, [json.loads(printed(process)) for process in together(folder)]
 
 
+@pytest.mark.slow
 def test_workers_of_which_one_was_killed_end_as_one_device_does(workers, tmp_path):
     expected = json.loads(printed(start("-m", "tests.workers", tmp_path)))
     # A backup of Keras's holds the model, and not what callbacks have seen.
@@ -126,6 +138,7 @@ def test_workers_of_which_one_was_killed_end_as_one_device_does(workers, tmp_pat
             assert worker["last"][key] == pytest.approx(value, rel=1e-6), key
 
 
+@pytest.mark.slow
 def test_the_chief_alone_writes(workers):
     folder = workers[0]
     assert {path.name for path in folder.iterdir()} == {"model.keras", "tensorboard"}

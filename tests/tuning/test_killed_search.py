@@ -61,6 +61,7 @@ def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
     assert [trial["score"] for trial in found] == [trial["score"] for trial in never_killed]
 
 
+@pytest.mark.slow
 def test_chief_and_workers_of_which_one_is_killed_finish_the_same_grid(tmp_path, never_killed):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

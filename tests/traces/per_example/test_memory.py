@@ -14,7 +14,7 @@ BATCH = 11
 @pytest.fixture
 def parts(monkeypatch):
     """The numbers of examples that are measured at a time."""
-    sizes, compiled = [], norms.autodiff.compiled
+    sizes, compiled = [], norms.backend.compile_function
 
     def counting(function):
         measure = compiled(function)
@@ -27,7 +27,7 @@ def parts(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(norms.autodiff, "compiled", counting)
+    monkeypatch.setattr(norms.backend, "compile_function", counting)
     return sizes
 
 
