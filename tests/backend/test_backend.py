@@ -1,5 +1,13 @@
+"""Backends have the same functions, and others are refused."""
+
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import keras_fisher
+
+FOLDER = Path(keras_fisher.__file__).parent / "backend"
 
 SCRIPT = """
 import keras
@@ -15,3 +23,29 @@ def test_other_backends_are_refused_at_import():
     message = failed.stderr.splitlines()[-1]
     assert message.startswith("ImportError: keras_fisher supports the Keras backends tensorflow ")
     assert "and jax. Received: KERAS_BACKEND='torch'" in message
+
+
+def exported(backend):
+    for node in ast.parse((FOLDER / backend / "__init__.py").read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return ast.literal_eval(node.value)
+    raise AssertionError(backend)
+
+
+def parameters(backend, module):
+    """The parameters of each public function of a file."""
+    functions = ast.parse((FOLDER / backend / module).read_text()).body
+    return {
+        node.name: [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+        for node in functions
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+
+
+def test_all_backends_export_the_same_names():
+    assert exported("tensorflow") == exported("jax")
+
+
+def test_the_penalty_and_random_numbers_take_the_same_parameters():
+    for module in ("penalty.py", "random.py"):
+        assert parameters("tensorflow", module) == parameters("jax", module)

@@ -16,6 +16,7 @@ from keras_fisher.backend.private_api.tensorflow import (  # noqa: E402
     list_gradients,
     look_up_gradient,
 )
+from keras_fisher.backend.tensorflow import registry  # noqa: E402
 from keras_fisher.backend.tensorflow.registry import free_with_graphs  # noqa: E402
 
 pytestmark = reference.tensorflow_only
@@ -97,3 +98,17 @@ def test_other_registrations_are_as_ever():
 
     assert look_up_gradient("KerasFisherTest") is gradient
     del list_gradients()["KerasFisherTest"]
+
+
+def test_kernels_are_freed_when_a_model_has_ended(monkeypatch):
+    cleared = []
+    monkeypatch.setattr(registry, "clear_kernel_cache", lambda: cleared.append(True))
+    cache, first, second = registry.KernelCache(), keras.Model(), keras.Model()
+    cache.free_with(first)
+    cache.free_with(second)
+    assert cleared == []
+    del first
+    gc.collect()
+    for _ in range(2):
+        cache.free_with(second)
+    assert cleared == [True]
