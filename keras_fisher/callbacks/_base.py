@@ -130,7 +130,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     @abc.abstractmethod
     def _look(self, logs: dict[str, Any] | None) -> None:
-        """Does what is due; `logs` are those of the epoch at its end, and `None` within it."""
+        """Measures; `logs` are the epoch's at its end, and `None` within it."""
 
     @abc.abstractmethod
     def _values(self) -> dict[str, float]:
@@ -210,7 +210,7 @@ class CurveCallback(MeasuringCallback, abc.ABC):
         return {"history": [to_json(*measured) for measured in self.history], "random_state": drawn}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `get_state` returned; the next fit goes on from there."""
+        """Restores what `get_state` returned; the next fit resumes from it."""
         self.history = [from_json(measured) for measured in state["history"]]
         self._random_state = state["random_state"]
         self._is_restored = True

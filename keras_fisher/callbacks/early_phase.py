@@ -97,7 +97,7 @@ class EarlyPhase(MeasuringCallback):
         return {"is_ahead": self._is_ahead, "crossing": crossing}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `get_state` returned; the next fit goes on from there."""
+        """Restores what `get_state` returned; the next fit resumes from it."""
         self._is_ahead = state["is_ahead"]
         self.crossing = None if state["crossing"] is None else from_json(state["crossing"])
         self._is_restored = True

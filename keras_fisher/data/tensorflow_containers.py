@@ -95,7 +95,7 @@ def has_integer_labels(dataset: Batches) -> bool:
 def chain_epochs(
     epoch_batches: Callable[..., Batches], first_epoch: int, shared: Batches | None = None
 ) -> Batches:
-    """Returns the batches of each epoch after those of the last; `shared` is a second argument."""
+    """Chains the batches of all epochs; `shared` is a second argument of `epoch_batches`."""
     epochs = tf.data.Dataset.range(first_epoch, sys.maxsize)
     if shared is not None:
         epochs = tf.data.Dataset.zip(epochs, shared)

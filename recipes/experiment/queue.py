@@ -1,8 +1,7 @@
 """Trains what a recipe plans: a process takes the next unfinished run that no other one trains.
 
-So the processes of a command with `--jobs`, and those of the same command on several machines with
-a common folder, share the runs; and the command that is started again after a kill goes on with
-what is left.
+The processes of `--jobs` share the runs in this way, and so does the same command on several
+machines with a common folder. A command that is started again after a kill resumes what is left.
 """
 
 from __future__ import annotations

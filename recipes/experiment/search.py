@@ -184,7 +184,7 @@ def find_best(over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
 
 
 def choose_combination(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of runs of one part and noise, those of the learning rate and alpha of best mean accuracy."""
+    """Returns the runs, of one part and noise, with the best learning rate and alpha."""
     groups = [choose_value(group) for _, group in runs.groupby("method")]
     return max(groups, key=lambda group: group["validation_accuracy"].mean())
 

@@ -33,7 +33,7 @@ FIGURES_NOTE = (
 
 
 def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of runs of one method, those of the value of best mean validation accuracy (appendix G.2).
+    """Returns the runs, of one method, with the value of best mean validation accuracy (G.2).
 
     Only values that were run with the most seeds count.
     """

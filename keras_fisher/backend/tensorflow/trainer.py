@@ -126,18 +126,18 @@ class Trainer(keras.Model, abc.ABC):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes what trains on a batch."""
-        if self.train_function is None or force:
-            KERNELS.free_with(self)
+        if self.train_function is not None and not force:
+            return self.train_function
+        KERNELS.free_with(self)
         if not self._is_distributed:
             return super().make_train_function(force)
-        if self.train_function is None or force:
-            self.train_function = replicas.run_on_replicas(
-                self.distribute_strategy,
-                self._choose_step_kind,
-                [functools.partial(_on_replica, step) for step in self._list_replica_steps()],
-                self.get_metrics_result,
-                self.run_eagerly,
-            )
+        self.train_function = replicas.run_on_replicas(
+            self.distribute_strategy,
+            self._choose_step_kind,
+            [functools.partial(_on_replica, step) for step in self._list_replica_steps()],
+            self.get_metrics_result,
+            self.run_eagerly,
+        )
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
