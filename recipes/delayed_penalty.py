@@ -21,7 +21,7 @@ from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.paper import DIGITS, SECTION_4
 from experiment.recipe import Finished, Recipe, find_best
 from experiment.setting import Choices, Range, Run
 from suboptimal_lr import RateSetting
@@ -146,13 +146,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": DelaySetting(
-            **SMALL_C10 | {"drops": (80,)},
-            epochs=100,
-            learning_rates=(0.01,),
-            fp=(0.003,),
-            starts=(4, 32),
-        )
+        "simple_cnn_c10": DelaySetting(**suboptimal_lr.SMALL, starts=(1, 4, 16, 64)),
     },
     "paper": {part: DelaySetting(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},
 }

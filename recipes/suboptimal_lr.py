@@ -22,7 +22,7 @@ from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
 
@@ -133,11 +133,18 @@ def table(runs: pd.DataFrame) -> str:
             rows.append([part, title, *map(cell, groups.values())])
             if part in paper:
                 rows.append(["", "paper", *map(str, paper[part])])
+        for other in ("baseline", "eta_star"):
+            title = f"test accuracy less that of {tables.TITLES[other]}, points"
+            cell = tables.DifferenceCell("test_accuracy", groups[other])
+            rows.append(["", title, *map(cell, groups.values())])
         for title, column in (("learning rate", "learning_rate"), ("alpha", "alpha")):
             rows.append(["", title, *map(tables.SettingCell(column), groups.values())])
     header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
-    note = f"{tables.FIGURES_NOTE} Time with evaluation and measurements."
-    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
+    note = (
+        f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE} {tables.DIFFERENCES_NOTE} Time with "
+        "evaluation and measurements.\n"
+    )
+    return f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(runs)}"
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -155,6 +162,16 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 # ---- Presets ---------------------------------------------------------------------------------
 
+SMALL: dict[str, Any] = SMALL_C10 | {
+    **EVERY_STEP,
+    "epochs": 100,
+    "drops": (80,),
+    "seeds": (0, 1, 2),
+    "fisher_examples": 512,
+    "learning_rate": 0.003,
+    "learning_rates": (0.003, 0.01, 0.03),
+    "fp": (0.01, 0.03, 0.1, 0.3),
+}
 PRESETS = {
     "demo": {
         "mlp_digits": AllPenaltiesSetting(
@@ -172,13 +189,10 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": AllPenaltiesSetting(
-            **SMALL_C10 | {"drops": (80,)},
-            epochs=100,
-            learning_rates=(0.003, 0.01, 0.03),
-            gp_x=(100.0, 300.0),
-            gp=(0.003, 0.01),
-            fp=(0.003, 0.01),
-            gp_r=(0.003, 0.01),
+            **SMALL,
+            gp_x=(30.0, 100.0, 300.0, 1000.0),
+            gp=(0.003, 0.01, 0.03, 0.1),
+            gp_r=(0.003, 0.01, 0.03, 0.1),
         )
     },
     "paper": {

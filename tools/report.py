@@ -2,9 +2,13 @@
 
     python tools/report.py runs/suboptimal_lr/small
     python tools/report.py from_one_machine from_another --out together
+    python tools/report.py runs/suboptimal_lr/small --archive docs/results/data
 
 Parts, seeds and methods of one recipe may have been run on several machines, into folders of their
 own. Settings that the runs were made with are in the folders, and are not needed here.
+
+--archive keeps the runs in one small file of that folder, RECIPE.jsonl, which this script takes in
+the place of a folder, and a recipe as --finished.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
-from experiment import report, results
+from experiment import archive, report, results
 from experiment.errors import SettingsError
 
 
@@ -29,15 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders that a recipe wrote to")
     parser.add_argument("--out", type=Path, help="where to write; default: the first folder")
+    parser.add_argument("--archive", type=Path, help="folder to keep an archive of the runs in")
     given = parser.parse_args(arguments)
     out = given.out or given.folders[0]
     try:
+        if not given.out and out.suffix == results.ARCHIVE:
+            raise SettingsError(f"`--out` must be given with an archive. Received: {out} alone")
         names = {results.recipe_of(folder) for folder in given.folders}
         if len(names) > 1:
             raise SettingsError(f"Runs of one recipe alone go together. Received: {sorted(names)}")
         out.mkdir(parents=True, exist_ok=True)
-        recipe = importlib.import_module(names.pop()).RECIPE
-        print(report.write(recipe, given.folders, out))
+        name = names.pop()
+        if given.archive:
+            given.archive.mkdir(parents=True, exist_ok=True)
+            archive.write_archive(
+                results.read(given.folders), given.archive / f"{name}{results.ARCHIVE}"
+            )
+        print(report.write(importlib.import_module(name).RECIPE, given.folders, out))
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiment import INTERRUPTED, report
+from experiment.archive import restore
 from experiment.cost import count_steps, estimate_cost
 from experiment.devices import CONNECTION_ERRORS, Devices, Distribution, choose_devices
 from experiment.errors import SettingsError
@@ -41,6 +42,8 @@ class Command:
     out: Path | None = None  # folder; runs/RECIPE/PRESET if none is given
     tuned: tuple[Path, ...] = ()
     """folders of finished searches (search.py) to take learning rates and alphas from"""
+    finished: tuple[Path, ...] = ()
+    """archives of finished runs (docs/results/data) that are not trained again"""
     distribute: Distribution = "one"
     """train each run on one device, on all of this machine, or on the machines of TF_CONFIG"""
     jobs: Count = 1
@@ -61,8 +64,9 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
         devices = choose_devices(command.distribute)
         if devices.is_chief:
             claim_folder(out, recipe.name)
-        finished = {run["name"]: run["best"]["validation_accuracy"] for run in read([out])}
-        check_folder(recipe.plan_runs(settings, finished), out)
+        if devices.is_chief:
+            restore_all(recipe, settings, command.finished, out)
+        check_folder(recipe.plan_runs(settings, list_finished(out)), out)
         with start_helpers(command.jobs - 1, recipe, settings, out):
             train(recipe, settings, out, devices)
         if not devices.is_chief:
@@ -78,6 +82,19 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     print(f"Curves: tensorboard --logdir {out}")
+
+
+def restore_all(
+    recipe: Recipe, settings: Mapping[str, Setting], archives: Sequence[Path], out: Path
+) -> None:
+    """Takes what archives have of the runs of a recipe, also of those planned by finished ones."""
+    while archives and restore(recipe.plan_runs(settings, list_finished(out)), archives, out):
+        pass
+
+
+def list_finished(out: Path) -> dict[str, float]:
+    """The best validation accuracies of the finished runs in a folder, by name."""
+    return {run["name"]: run["best"]["validation_accuracy"] for run in read([out])}
 
 
 def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Setting], Command]:

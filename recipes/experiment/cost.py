@@ -59,7 +59,9 @@ def count_plain_steps(run: Run) -> float:
     epoch = count_steps(run)
     steps = run.epochs * epoch
     penalised = steps - run.penalty_from * epoch if run.alpha else 0
-    of_part = PENALTY_OF_A_PART * run.penalty_batch_size / run.batch_size
+    is_share = isinstance(run.penalty_batch_size, float)
+    share = run.penalty_batch_size / (1 if is_share else run.batch_size)
+    penalty = PENALTY_OF_A_PART * share if share else PENALTY
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
@@ -68,7 +70,7 @@ def count_plain_steps(run: Run) -> float:
         for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
-    penalties = (of_part or PENALTY) * penalised / run.update_freq
+    penalties = penalty * penalised / run.update_freq
     return steps + penalties + EVALUATION * evaluated + measured + labels
 
 

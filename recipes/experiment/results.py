@@ -18,6 +18,7 @@ from experiment.files import name_damage, read_json, write_json
 from experiment.setting import Run
 
 RECIPE = "recipe.json"
+ARCHIVE = ".jsonl"  # written by `archive.py`
 # Whatever a folder says, no other module is imported.
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
 BACKENDS = ("tensorflow", "jax")
@@ -49,7 +50,9 @@ def claim_folder(out: Path, recipe: str) -> None:
 
 
 def recipe_of(out: Path) -> str:
-    """The name of the recipe that a folder holds runs of."""
+    """The name of the recipe that a folder or an archive holds runs of."""
+    if out.suffix == ARCHIVE and out.stem in NAMES:
+        return out.stem
     path = out / RECIPE
     if not path.exists():
         raise SettingsError(f"{out} holds no runs of a recipe: it has no {RECIPE}")
@@ -97,15 +100,21 @@ def check_settings(folder: Path, run: Run) -> None:
     path = folder / "settings.json"
     if not path.exists():
         return
-    settings, found = to_json(run), read_json(path, "run")["run"]
+    found = read_json(path, "run")["run"]
     with name_damage(path):
-        changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
-        differences = ", ".join(f"{key} is {found.get(key)} there" for key in changed)
+        changed = describe_changes(run, found)
     if changed:
         raise SettingsError(
-            f"`--out`: {folder} holds a run of other settings ({differences}). "
+            f"`--out`: {folder} holds a run of other settings ({changed}). "
             "Choose another folder with --out, or give the same settings."
         )
+
+
+def describe_changes(run: Run, found: Mapping[str, Any]) -> str:
+    """How the fields of another run differ from those of a run; nothing if they are equal."""
+    settings = to_json(run)
+    changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+    return ", ".join(f"{key} is {found.get(key)} there" for key in changed)
 
 
 def to_json(run: Run) -> dict[str, Any]:
@@ -139,13 +148,18 @@ def find_backend(versions: Iterable[str]) -> str:
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
-    """All finished runs in some folders, in the order of their names.
+    """All finished runs in some folders and archives, in the order of their names.
 
     Raises:
         SettingsError: if files are damaged, or as `check_comparable`.
     """
-    paths = [path.parent for out in folders for path in out.glob("*/results.json")]
-    runs = [read_run(path) for path in sorted(paths, key=lambda path: path.name)]
+    runs: list[Result] = []
+    for out in folders:
+        if out.suffix == ARCHIVE:
+            runs += read_archive(out)
+        else:
+            runs += [read_run(path.parent) for path in out.glob("*/results.json")]
+    runs.sort(key=lambda run: run["name"])
     check_comparable(runs)
     return list({run["name"]: run for run in runs}.values())
 
@@ -163,14 +177,19 @@ def read_run(folder: Path) -> Result:
     path = folder / "results.json"
     figures = read_json(path, "history", "best", "final")
     with name_damage(path):
-        lengths = {len(values) for values in figures["history"].values()}
-        if lengths - {run.epochs}:
-            found = ", ".join(map(str, sorted(lengths)))
-            raise ValueError(f"figures of {found} epochs, where the settings have {run.epochs}")
-        for key in ("validation_accuracy", "test_accuracy"):
-            float(figures["best"][key])
+        check_figures(run, figures)
     seconds = read_json(folder / "time.json", "seconds")
     return {**describe(run), "versions": settings["versions"], **figures, **seconds}
+
+
+def check_figures(run: Run, figures: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` or the like unless these may be the figures of a run."""
+    lengths = {len(values) for values in figures["history"].values()}
+    if lengths - {run.epochs}:
+        found = ", ".join(map(str, sorted(lengths)))
+        raise ValueError(f"figures of {found} epochs, where the settings have {run.epochs}")
+    for key in ("validation_accuracy", "test_accuracy"):
+        float(figures["best"][key])
 
 
 def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
@@ -184,6 +203,28 @@ def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
         # From the end of the first epoch on (appendix A.2).
         max_fisher_trace=final.get("fisher_trace_peak", pd.Series(dtype=float)),
     )
+
+
+def read_archive(path: Path) -> list[Result]:
+    """The finished runs of an archive.
+
+    Raises:
+        SettingsError: if the file holds something else.
+    """
+    with name_damage(path):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for line in lines:
+            check_figures(get_run(line), line)
+        return [{**describe(get_run(line)), **line} for line in lines]
+
+
+def get_run(result: Result) -> Run:
+    """The run that a result is of; what it does not say has the default."""
+    names = {field.name for field in dataclasses.fields(Run)}
+    return from_json({key: value for key, value in result.items() if key in names})
+
+
+# ---- What may be compared ------------------------------------------------------------------------
 
 
 def check_comparable(runs: Iterable[Result]) -> None:

@@ -64,6 +64,7 @@ Fraction = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 2**32)]
 Choices = Annotated[tuple[T, ...], Listing()]
 Amounts = Annotated[tuple[float, ...], Listing(), Range(0)]
+CountOrShare = Annotated[int | float, Range(0)]
 
 
 @functools.cache
@@ -123,9 +124,15 @@ class PenaltySetting(Setting):
     """A setting that is trained under a penalty."""
 
     update_freq: Count = 10  # steps from one computation of the penalty to the next
+    penalty_batch_size: CountOrShare = 0
+    """examples of a mini-batch that the penalty is computed on, or their share; 0 for all"""
 
-    def make_run(self, *, seed: int = 0, **changes: Any) -> Run:
-        return super().make_run(**{"seed": seed, "update_freq": self.update_freq} | changes)
+    def make_run(self, **changes: Any) -> Run:
+        schedule = {
+            "update_freq": self.update_freq,
+            "penalty_batch_size": self.penalty_batch_size,
+        }
+        return super().make_run(**schedule | changes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,7 +183,7 @@ class Run(Task):
     penalty: Penalty = "fp"
     alpha: Amount = 0.0
     update_freq: Count = 10
-    penalty_batch_size: Size = 0  # 0: the mini-batch
+    penalty_batch_size: CountOrShare = 0  # 0: the mini-batch
     penalty_from: Size = 0  # the first epoch under the penalty
     noise: Fraction = 0.0
     monitored: Size = 0  # training examples on which clean and wrong labels are followed

@@ -27,6 +27,7 @@ FIGURES_NOTE = (
     "Test accuracy at the best validation point; where nothing is held out, the test images take "
     "the place of validation. The largest Tr(F) from the end of the first epoch on."
 )
+DIFFERENCES_NOTE = "Differences are means over seeds, with their standard error."
 
 
 # ---- Which runs ----------------------------------------------------------------------------------
@@ -94,6 +95,31 @@ class PercentCell(MeanCell):
 
 
 @dataclasses.dataclass(frozen=True)
+class DifferenceCell(Cell):
+    """The mean difference to other runs of the same seeds, with its standard error, in percent.
+
+    Seeds share initial weights, order and held-out examples, so that differences within a seed
+    vary less than the figures themselves.
+    """
+
+    others: pd.DataFrame
+    scale: float = 100
+
+    def __call__(self, runs: pd.DataFrame) -> str:
+        differences = self.scale * pair_seeds(runs, self.others, self.column)
+        if differences.empty:
+            return NOTHING
+        error = f" ± {differences.sem():.1f}" if len(differences) > 1 else ""
+        return f"{differences.mean():+.1f}{error}"
+
+
+def pair_seeds(runs: pd.DataFrame, others: pd.DataFrame, column: str) -> pd.Series:
+    """The differences of a column between runs of the same seed, by seed."""
+    ours, theirs = (some.set_index("seed")[column].astype(float) for some in (runs, others))
+    return (ours - theirs).dropna()
+
+
+@dataclasses.dataclass(frozen=True)
 class SettingCell(Cell):
     """A setting that runs have in common, such as alpha; nothing where it is 0."""
 
@@ -115,6 +141,24 @@ def write_seeds(runs: pd.DataFrame) -> str:
     """How many seeds are behind a table."""
     seeds = runs["seed"].nunique()
     return f"{seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}."
+
+
+def write_edges(runs: pd.DataFrame) -> str:
+    """A warning for each method whose best value is the smallest or the largest of its grid (G.2).
+
+    The best value may then lie outside.
+    """
+    warnings = []
+    for (part, noise, method), group in runs.groupby(["part", "noise", "method"]):
+        tried, best = sorted(set(group["value"])), choose_value(group)["value"].iloc[0]
+        if len(tried) > 1 and best in (tried[0], tried[-1]):
+            edge, advice = ("smallest", "smaller") if best == tried[0] else ("largest", "larger")
+            of_noise = f" with {noise:.0%} noise" if noise else ""
+            warnings.append(
+                f"The best value of {TITLES.get(method, method)} in {part}{of_noise}, {best:g}, is "
+                f"the {edge} of its grid: a {advice} one may be better.\n"
+            )
+    return "".join(f"\n{warning}" for warning in warnings)
 
 
 def write_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

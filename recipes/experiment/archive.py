@@ -1,0 +1,70 @@
+"""An archive: the finished runs of a recipe in one small file, `RECIPE.jsonl`, a run in each line.
+
+It holds what tables and figures need, with fewer digits, and no weights. A recipe takes runs from
+it as if it had trained them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiment.errors import SettingsError
+from experiment.files import write_json, write_text
+from experiment.results import Result, describe_changes, get_run, read, to_json
+from experiment.setting import Run
+
+DIGITS = 5  # significant ones of each number
+
+
+def write_archive(runs: Iterable[Result], path: Path) -> None:
+    """Keeps finished runs in one file, with the curves that their histories do not have."""
+    lines = [json.dumps(shorten({**run, "curves": list_curves(run)})) for run in runs]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def list_curves(run: Result) -> dict[str, Any]:
+    """The curves over steps; those over epochs are in the history."""
+    steps = {key for key, options in run["measures"].items() if "freq" in options}
+    return {k: v for k, v in run.get("curves", {}).items() if k in {*steps, "batch_accuracy"}}
+
+
+def shorten(value: Any) -> Any:
+    """The same with fewer digits."""
+    if isinstance(value, dict):
+        return {key: shorten(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shorten(item) for item in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def restore(planned: Sequence[Run], archives: Iterable[Path], out: Path) -> list[str]:
+    """Puts those planned runs into a recipe's folder that archives have, and returns their names.
+
+    Runs whose weights others begin with are left out as long as those are to be trained.
+
+    Raises:
+        SettingsError: if an archive has a run of a planned name and other settings.
+    """
+    archived = {run["name"]: run for run in read(archives)}
+    needed = {run.initial for run in planned if run.name not in archived}
+    restored = []
+    for run in planned:
+        folder, result = out / run.name, archived.get(run.name)
+        if result is None or run.name in needed or (folder / "results.json").exists():
+            continue
+        settings = {"run": to_json(get_run(result)), "versions": result["versions"]}
+        if changed := describe_changes(run, settings["run"]):
+            raise SettingsError(
+                f"`--finished`: {run.name} has other settings ({changed}). Choose other archives, "
+                "or give the same settings."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "settings.json", settings)
+        write_json(folder / "time.json", {"seconds": result["seconds"]})
+        figures = {key: result[key] for key in ("history", "best", "start", "curves", "final")}
+        write_json(folder / "results.json", figures)
+        restored.append(run.name)
+    return restored
