@@ -63,6 +63,7 @@ def test_finished_runs_are_not_run_again(finished, monkeypatch):
     assert run(out, "--methods", "baseline", "fp") == runs
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_graph_in_memory(tmp_path):
     def graphs():
         gc.collect()
@@ -107,6 +108,7 @@ def test_a_run_that_is_not_finished_needs_a_folder_that_can_be_written(read_only
         run(read_only, "--methods", "gp_r")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["experiment", "tensorflow.python.platform"])
 def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
     recipe = Path(noisy_cifar100.__file__)
@@ -230,6 +232,7 @@ def trained_by(out, **versions):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_trains_is_waited_for(finished, tmp_path, monkeypatch):
     folder = tmp_path / finished[1][0]["name"]
     folder.mkdir()

@@ -17,6 +17,7 @@ def check(runs):
     results.check_comparable(map(results.describe, runs))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_all_runs_of_every_preset_may(name, preset):

@@ -26,6 +26,7 @@ def found(name):
     return [run | {key: diverged(run[key]) for key in measured} for run in runs]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")

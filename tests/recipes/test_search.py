@@ -6,7 +6,6 @@ import shutil
 
 import approximations
 import early_phase
-import large_batch
 import noisy_cifar100
 import pandas as pd
 import pytest
@@ -47,6 +46,7 @@ def test_machines_share_the_runs_of_a_search_and_not_one_run(tmp_path):
         with_tuner.search(search.RECIPE, {}, tmp_path, Devices(workers=2))
 
 
+@pytest.mark.slow
 def test_a_run_and_a_trial_for_each_combination(finished):
     out, runs = finished
     assert sorted(run["alpha"] for run in runs) == [0.0, 0.01, 10.0]
@@ -102,6 +102,7 @@ def counted(monkeypatch):
     return names
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("changed", "new"),
     [
@@ -132,6 +133,7 @@ def test_other_settings_than_those_of_the_folder_are_refused_before_any_training
     assert names == []
 
 
+@pytest.mark.slow
 def test_findings_of_an_earlier_version_are_refused_before_any_training(finished, tmp_path):
     out = copied(finished, tmp_path)
     (out / "chosen.json").write_text(json.dumps({PART: {"penalty": "fp", "alpha": 0.1}}))
@@ -144,6 +146,7 @@ def test_findings_of_an_earlier_version_are_refused_before_any_training(finished
     run(out, "--alphas", "0.02")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_gone_though_its_trial_is_finished_is_an_error(finished, tmp_path):
     out = copied(finished, tmp_path)
     gone = next(out.glob("*-0.01-seed0"))
@@ -154,6 +157,7 @@ def test_a_run_that_is_gone_though_its_trial_is_finished_is_an_error(finished, t
     assert gone.name in [result["name"] for result in run(out)]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("error", [SettingsError("it cannot be"), OSError("no space left")])
 def test_what_stops_a_run_of_a_search_is_told_in_a_sentence(tmp_path, monkeypatch, error):
     def stopped(*_):
@@ -214,6 +218,7 @@ def searched(out, recipe_part=PART, preset="demo", **changes):
 
 RATES = {"over": ("lr",), "learning_rates": (0.2, 0.3), "noise": 0.0}
 ALPHAS = {"over": ("alpha",), "learning_rate": 0.2, "alphas": (0.0, 0.01, 0.1), "noise": 0.0}
+NOISY = {"noise": 0.5}
 BOTH = RATES | {"over": ("lr", "alpha"), "alphas": (0.0, 0.01, 0.1)}
 
 
@@ -228,16 +233,16 @@ def test_eta_star_is_the_best_rate_without_a_penalty(tmp_path):
 
 
 def test_a_recipe_with_one_learning_rate_takes_the_best_one(tmp_path):
-    untouched = taken(large_batch.RECIPE)
-    setting = taken(large_batch.RECIPE, "--tuned", searched(tmp_path, **RATES))
+    untouched = taken(noisy_cifar100.RECIPE)
+    setting = taken(noisy_cifar100.RECIPE, "--tuned", searched(tmp_path, **RATES | NOISY))
     assert setting == dataclasses.replace(untouched, learning_rate=0.2)
 
 
 def test_a_recipe_with_one_learning_rate_takes_an_alpha_with_the_rate_it_was_found_at(tmp_path):
-    folder = searched(tmp_path, **ALPHAS)
-    searched(tmp_path, **RATES | {"learning_rates": (0.3,)})  # whose eta* is another one
-    setting = taken(large_batch.RECIPE, "--tuned", folder)
-    assert (setting.learning_rate, setting.alphas) == (0.2, (0.1,))
+    folder = searched(tmp_path, **ALPHAS | NOISY)
+    searched(tmp_path, **RATES | NOISY | {"learning_rates": (0.3,)})  # whose eta* is another one
+    setting = taken(noisy_cifar100.RECIPE, "--tuned", folder)
+    assert (setting.learning_rate, setting.fp) == (0.2, (0.1,))
 
 
 def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_path):
@@ -247,9 +252,10 @@ def test_a_search_over_alpha_leaves_eta_star_alone_though_alpha_0_is_best(tmp_pa
 
 
 def test_the_alpha_of_a_search_over_both_is_taken_with_its_learning_rate(tmp_path):
-    folder = searched(tmp_path, **BOTH)
-    setting = taken(large_batch.RECIPE, "--tuned", folder)
-    assert (setting.learning_rate, setting.alphas) == (0.3, (0.01,))
+    noisy = searched(tmp_path / "noisy", **BOTH | NOISY)
+    setting = taken(noisy_cifar100.RECIPE, "--tuned", noisy)
+    assert (setting.learning_rate, setting.fp) == (0.3, (0.01,))
+    folder = searched(tmp_path / "clean", **BOTH)
     untouched = taken(suboptimal_lr.RECIPE)  # whose small learning rate is another
     setting = taken(suboptimal_lr.RECIPE, "--tuned", folder)
     assert setting == dataclasses.replace(untouched, learning_rates=(0.2,))
@@ -323,10 +329,10 @@ def test_a_search_of_which_a_recipe_can_take_nothing_is_refused(tmp_path, recipe
 
 
 def test_two_learning_rates_for_one_are_refused(tmp_path):
-    folders = [searched(tmp_path / "fp", **BOTH)]
-    folders.append(searched(tmp_path / "other", **BOTH | {"learning_rates": (0.2,)}))
+    folders = [searched(tmp_path / "fp", **BOTH | NOISY)]
+    folders.append(searched(tmp_path / "other", **BOTH | NOISY | {"learning_rates": (0.2,)}))
     with pytest.raises(SettingsError, match=r"`--tuned` must have one .*Received: 0\.2, 0\.3"):
-        taken(large_batch.RECIPE, "--tuned", *folders)
+        taken(noisy_cifar100.RECIPE, "--tuned", *folders)
 
 
 def test_a_search_keeps_what_it_has_found(finished):
@@ -346,6 +352,7 @@ def test_a_search_keeps_what_it_has_found(finished):
     }
 
 
+@pytest.mark.slow
 def test_several_penalties_and_noises_in_a_folder_are_told_apart(finished, tmp_path):
     out = copied(finished, tmp_path)
     run(out, "--alphas", "0.01", "--penalty", "gp")

@@ -39,6 +39,7 @@ def points(found, tag):
     ]
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_point_at_every_epoch(finished):
     figures, folder = finished
     found = events(folder)
@@ -87,6 +88,7 @@ def test_the_table_names_what_tells_runs_apart_and_the_final_figures(finished):
     assert session.hparams["alpha"].number_value == 0.1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_has_every_epoch(tmp_path, monkeypatch):
     def kill(self, epoch):
         save(self, epoch)

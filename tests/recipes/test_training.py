@@ -50,6 +50,7 @@ def finished(tmp_path_factory):
     return get
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
     # A checkpoint after each epoch but the one that it is killed in: that one is done twice.
@@ -69,6 +70,7 @@ def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, 
     assert trained(RUNS[name], tmp_path) == finished(name)[0]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_figures_and_nothing_else_does(finished, tmp_path):
     keras.utils.set_random_seed(7)
     figures, _ = finished("mixup")
@@ -163,6 +165,7 @@ def test_weight_decay_is_half_its_factor_times_the_squared_weights():
     np.testing.assert_allclose(float(sum(model.losses)), 0.05 * squared, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_last_weights_of_another_and_measures_its_best_ones(tmp_path):
     first = tiny("first", epochs=1, validation_size=0, test_size=100)
     trained(first, tmp_path)

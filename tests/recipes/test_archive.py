@@ -1,0 +1,78 @@
+"""Archives of finished runs: tables, and recipes that train no run again."""
+
+import dataclasses
+import json
+
+import pytest
+from experiment import archive, command, queue, results
+from experiment.errors import SettingsError
+from suboptimal_lr import RECIPE
+
+from tests.recipes.tiny import OPTIONS
+from tools import report
+
+METHODS = ("--methods", "baseline", "fp", "--learning-rate", "0.01")
+
+
+def run(out, *options):
+    command.main(RECIPE, [*OPTIONS, *METHODS, *options, "--out", str(out)])
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory):
+    """A folder of two finished runs, and their archive."""
+    out = tmp_path_factory.mktemp("finished")
+    run(out)
+    report.main([str(out), "--archive", str(out / "data")])
+    return out, out / "data" / "suboptimal_lr.jsonl"
+
+
+def test_the_table_of_an_archive_is_that_of_the_folder(archived, tmp_path):
+    out, path = archived
+    report.main([str(path), "--out", str(tmp_path)])
+    assert (tmp_path / "table.md").read_text() == (out / "table.md").read_text()
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_no_run_of_an_archive_is_trained_again(archived, tmp_path, monkeypatch):
+    out, path = archived
+    monkeypatch.setattr(queue, "train", None)
+    run(tmp_path, "--finished", str(path))
+    assert (tmp_path / "table.md").read_text() == (out / "table.md").read_text()
+    assert {p.parent.name for p in tmp_path.glob("*/results.json")} == {
+        run["name"] for run in results.read([path])
+    }
+
+
+def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
+    with pytest.raises(SystemExit, match=r"`--finished`: .* has other settings \(.*epochs is 4"):
+        run(tmp_path, "--epochs", "5", "--finished", str(archived[1]))
+    assert not [*tmp_path.glob("*/results.json")]
+
+
+def test_a_run_whose_weights_another_begins_with_is_trained_anew(archived, tmp_path):
+    first, second = map(results.get_run, results.read([archived[1]]))
+    planned = [first, dataclasses.replace(second, value=9.0, initial=first.name)]
+    assert archive.restore(planned, [archived[1]], tmp_path) == []
+    assert archive.restore([first], [archived[1]], tmp_path) == [first.name]
+
+
+def test_a_setting_that_an_archive_does_not_know_has_its_default(archived, tmp_path):
+    lines = [json.loads(line) for line in archived[1].read_text().splitlines()]
+    for line in lines:
+        del line["penalty_batch_size"]
+    path = tmp_path / "suboptimal_lr.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert [run["penalty_batch_size"] for run in results.read([path])] == [0, 0]
+
+
+def test_a_damaged_archive_is_named(archived, tmp_path):
+    path = tmp_path / "suboptimal_lr.jsonl"
+    path.write_text(archived[1].read_text()[:-100])
+    with pytest.raises(SettingsError, match=rf"{path} is damaged"):
+        results.read([path])
+
+
+def test_numbers_have_five_digits():
+    shortened = archive.shorten({"a": [0.123456789, 123456.789, None, 3], "b": "0.123456789"})
+    assert shortened == {"a": [0.12346, 123460.0, None, 3], "b": "0.123456789"}

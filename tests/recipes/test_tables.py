@@ -1,0 +1,46 @@
+"""What tables say of several runs."""
+
+import pandas as pd
+from experiment import tables
+
+SCHEME = {"part": "digits", "noise": 0.0, "method": "fp"}
+
+
+def frame(*runs):
+    return pd.DataFrame([SCHEME | run for run in runs])
+
+
+def test_differences_are_paired_by_seed_and_have_a_standard_error():
+    ours = frame(*({"seed": s, "accuracy": a} for s, a in ((0, 0.5), (1, 0.7), (2, 0.9))))
+    theirs = frame(*({"seed": s, "accuracy": a} for s, a in ((2, 0.86), (0, 0.48), (1, 0.67))))
+    # 2, 3 and 4 points: a deviation of 1, over the root of 3.
+    assert tables.DifferenceCell("accuracy", theirs)(ours) == "+3.0 ± 0.6"
+
+
+def test_seeds_that_only_one_side_has_are_left_out():
+    ours, theirs = frame({"seed": 0, "accuracy": 0.5}), frame({"seed": 1, "accuracy": 0.4})
+    cell = tables.DifferenceCell("accuracy", theirs)
+    assert cell(ours) == tables.NOTHING
+    both = pd.concat([ours, frame({"seed": 1, "accuracy": 0.35})])
+    assert cell(both) == "-5.0"
+
+
+def choices(**accuracies):
+    return frame(
+        *(
+            {"value": float(value), "seed": 0, "validation_accuracy": accuracy}
+            for value, accuracy in accuracies.items()
+        )
+    )
+
+
+def test_a_best_value_at_the_edge_of_its_grid_is_warned_of():
+    inside = choices(**{"0.1": 0.5, "0.3": 0.7, "1": 0.6})
+    assert tables.write_edges(inside) == ""
+    rising = choices(**{"0.1": 0.5, "0.3": 0.7, "1": 0.8})
+    assert "The best value of FP in digits, 1, is the largest of its grid" in tables.write_edges(
+        rising
+    )
+    falling = choices(**{"0.1": 0.9, "0.3": 0.7, "1": 0.8})
+    assert "0.1, is the smallest of its grid: a smaller one" in tables.write_edges(falling)
+    assert tables.write_edges(choices(**{"0.1": 0.9})) == ""
