@@ -10,6 +10,18 @@ import keras
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items):
+    """Marks all cases but the first of a test with the mark `matrix` as slow."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("matrix"):
+            test = (item.path, item.originalname)
+            if test in seen:
+                item.add_marker("slow")
+            seen.add(test)
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """Every test starts with the same random state and leaves Keras's global settings alone."""

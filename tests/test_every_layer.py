@@ -96,6 +96,7 @@ def check(case, penalty):
     assert error <= case.tolerance * np.linalg.norm(slopes) + 1e-9
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("name", "penalty"),

@@ -99,6 +99,7 @@ class AfterBatches(keras.callbacks.Callback):
 # Alpha
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("optimizer", "weighting"),
     [
@@ -175,6 +176,7 @@ def test_a_schedule_acts_as_if_alpha_were_set_before_each_step():
         )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("train", [fit, step])
 def test_a_step_is_traced_once_whatever_the_optimizer_and_the_metrics_need(train):
     model = Counting(nets.build("dense"))
@@ -183,6 +185,7 @@ def test_a_step_is_traced_once_whatever_the_optimizer_and_the_metrics_need(train
     assert model.traces == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("scheduled_first", [True, False])
 def test_schedules_and_numbers_replace_each_other_during_training(scheduled_first):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.0])
@@ -200,6 +203,7 @@ def test_schedules_and_numbers_replace_each_other_during_training(scheduled_firs
     )
 
 
+@pytest.mark.slow
 def test_a_schedule_replaced_by_a_callback_acts_no_more():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.0])
     seen = []
@@ -266,6 +270,7 @@ def test_alpha_0_computes_no_penalty():
 # One forward pass
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [*(("batch_norm_cnn", mode) for mode in MODES), ("subclassed", MODES[0])],
@@ -323,6 +328,7 @@ def plain_logs(is_weighted):
     return fit(plain, epochs=2, **(WEIGHTED if is_weighted else {}))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("arguments", "weighting"),
     [*((mode, {}) for mode in MODES), (MODES[0], WEIGHTED)],
@@ -338,6 +344,7 @@ def test_loss_in_the_logs_is_the_plain_models(arguments, weighting):
         np.testing.assert_allclose(logs[key], values, rtol=1e-6)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "weighting",
     [
@@ -430,6 +437,7 @@ def _penalties_by_epoch():
     return values[9], values[19]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["batch_norm_cnn", "dropout", "subclassed"])
 def test_evaluate_and_predict_are_the_plain_models(name):
     model, plain = nets.compiled(name), nets.build(name)
@@ -442,6 +450,7 @@ def test_evaluate_and_predict_are_the_plain_models(name):
 # Ways to run
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("gradient", "compile_args", "tolerance"),
     [
@@ -508,6 +517,7 @@ def test_weights_that_the_loss_does_not_reach_stay():
     np.testing.assert_array_equal(nets.flat(net.unused.weights), before)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("train", [fit, step])
 @pytest.mark.parametrize(
     "backbone", [nets.Subclassed, lambda: keras.Sequential([layers.Dense(nets.CLASSES)])]
@@ -546,6 +556,7 @@ def test_a_schedule_below_0_reads_and_counts_as_0():
     assert seen == [pytest.approx(0.1), 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_an_optional_input_may_be_left_out():
     class Add(layers.Layer):
         def call(self, first, second=None):

@@ -46,6 +46,7 @@ def by_config(model, trained):
     model.build_from_config(trained.get_build_config())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backbone", [without_input, nets.Subclassed])
 @pytest.mark.parametrize("build", [by_build, by_config])
 def test_a_model_without_an_input_is_built_and_loads_weights(backbone, build, tmp_path):
@@ -62,6 +63,7 @@ def test_a_model_without_an_input_is_built_and_loads_weights(backbone, build, tm
     np.testing.assert_array_equal(model.predict(x, verbose=0), trained.predict(x, verbose=0))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("backbone", [without_input, nets.Subclassed])
 def test_a_model_without_an_input_resumes_from_a_file_exactly(backbone, tmp_path):
     model = compiled(backbone)
@@ -109,6 +111,7 @@ BY_NAME = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("arguments", BY_NAME)
 def test_losses_and_metrics_are_taken_by_the_name_of_the_output(arguments):
     plain, model = functional(), FisherPenaltyModel(functional(), alpha=0.0)

@@ -83,6 +83,7 @@ def dictionary_of_one():
     return keras.Model(x, {"classes": layers.Dense(3)(x)})
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("build", [two_outputs, dictionary_of_one])
 def test_the_error_for_several_outputs_names_a_way_out(build):
     backbone = build()
@@ -202,6 +203,7 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_before_the_first_s
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only  # with JAX the loss is NaN: test_non_finite_guard.py
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize("label", [-1, nets.CLASSES])
@@ -236,6 +238,7 @@ def test_labels_that_are_no_classes_are_refused_before_the_first_step(change):
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
 def test_labels_of_any_type_of_number_train_the_same(dtype):
     def trained(y):
@@ -307,6 +310,7 @@ RAW = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", RAW)
 def test_strings_for_a_task_with_a_preprocessor_are_refused(kind):
     model = FisherPenaltyModel(Task(tokenized))
@@ -376,6 +380,7 @@ def test_training_without_labels_names_y():
         model.fit(nets.inputs("dense"), verbose=0)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("label", [-1, nets.CLASSES, 0.5])
 def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside(label):
     y = nets.labels().astype(type(label))

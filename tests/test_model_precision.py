@@ -25,6 +25,7 @@ def sgd(learning_rate, policy, initial_scale=2.0**8):
     return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=initial_scale)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("policy", "tolerance"), HALF.items())
 @pytest.mark.parametrize("name", ["dense", "batch_norm_cnn", "recurrent"])
 def test_half_precision_gives_about_the_float32_penalty(name, policy, tolerance):
@@ -34,6 +35,7 @@ def test_half_precision_gives_about_the_float32_penalty(name, policy, tolerance)
     assert nets.relative_error(half_gradient, gradient) < 5 * tolerance
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("policy", "penalty", "gradient"),
     [
@@ -54,6 +56,7 @@ def test_half_precision_trains(policy, penalty, gradient):
     assert logs[0]["penalty"] > 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
 def test_half_precision_sigmoids_of_classes_are_penalised_as_the_compiled_loss(loss):
     # Keras's loss casts them to float32, and its TensorFlow backend loses sight of their logits.
@@ -83,11 +86,13 @@ def loss_scale_after(steps, **arguments):
     return float(model.optimizer.dynamic_scale)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_loss_scale_does_not_collapse(gradient):
     assert loss_scale_after(200, alpha=0.1, gradient=gradient) == 2.0**15
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_an_overflowing_loss_scale_heals(gradient):
     keras.config.set_dtype_policy("mixed_float16")
@@ -123,6 +128,7 @@ def test_small_penalty_gradients_do_not_underflow():
     assert nets.relative_error(half, single) < 0.05
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("name", "penalty", "gradient"),
     [

@@ -59,6 +59,7 @@ def through_weights_file(model, optimizer, path):
     return model
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("through", "optimizer"),
     [
@@ -78,6 +79,7 @@ def test_training_resumed_within_a_recomputation_cycle_equals_uninterrupted(
         np.testing.assert_array_equal(weight, other)
 
 
+@pytest.mark.slow
 def test_backup_and_restore_resumes_as_if_uninterrupted(tmp_path):
     class PowerCut(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -115,6 +117,7 @@ def test_load_model_returns_a_compiled_fisher_penalty_model(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["attention", "two_inputs", "subclassed"])
 def test_every_kind_of_backbone_is_saved(name, tmp_path):
     model = nets.compiled(name)
@@ -124,6 +127,7 @@ def test_every_kind_of_backbone_is_saved(name, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_saved(tmp_path):
     model = through_keras_file(new_model(), "adam", tmp_path)
     np.testing.assert_equal(train(model, 0, 3), train(new_model(), 0, 3))
@@ -153,6 +157,7 @@ def test_only_the_backbones_weights_are_the_models():
     assert len(model.trainable_variables) == len(model.backbone.trainable_variables)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("sharded", [False, True])
 def test_a_file_of_the_plain_backbone_is_refused_with_where_to_load_it(sharded, tmp_path):
     model = new_model()
@@ -221,6 +226,7 @@ def test_the_state_is_a_tree_in_which_every_variable_has_a_name_of_its_own():
     np.testing.assert_array_equal(nets.flat(model.weights), weights)
 
 
+@pytest.mark.slow
 def test_a_kept_gradient_of_other_weights_is_recomputed(tmp_path):
     model = new_model()
     train(model, 0, 3)
@@ -240,6 +246,7 @@ def test_a_schedule_goes_on_after_loading(tmp_path):
     assert loaded.alpha == model.alpha == 0.5
 
 
+@pytest.mark.slow
 def test_a_mixed_float16_model_is_loaded_with_its_loss_scale_whatever_the_global_policy(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     model = new_model()
@@ -271,6 +278,7 @@ def test_a_kept_gradient_of_other_weights_of_the_same_shape_is_recomputed(tmp_pa
     assert kept != train(model, 3, 4)
 
 
+@pytest.mark.slow
 @reference.tensorflow_only  # with JAX, Keras refuses that
 def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_path):
     model = new_model("momentum")
@@ -304,6 +312,7 @@ def with_an_error(model, path):
         model.load_weights(path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("load", [with_warnings, with_an_error])
 @pytest.mark.parametrize("is_head_trained", [True, False])
 def test_weights_loaded_in_part_leave_no_gradient_of_the_model_that_was_saved(
@@ -337,6 +346,7 @@ def test_weights_loaded_in_part_leave_no_gradient_of_the_model_that_was_saved(
 SAVED = pathlib.Path(__file__).parent / "saved_models"
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only  # whose random numbers they were trained with
 @pytest.mark.parametrize("name", ["batch_norm_cnn", "scheduled_share"])
 def test_a_model_saved_by_version_0_1_0_loads_and_resumes(name):

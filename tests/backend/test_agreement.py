@@ -37,6 +37,7 @@ def results_of(backend):
     return printed("tests.backend.measurements", KERAS_BACKEND=backend, XLA_FLAGS=QUICKLY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", measurements.NAMES)
 def test_both_backends_compute_the_same(what):
     ours, expected = (np.array(results_of(backend)[what]) for backend in ("jax", "tensorflow"))
@@ -83,6 +84,7 @@ print(np.isfinite(fit.history["penalty"][0]))
 """
 
 
+@pytest.mark.slow
 def test_tensorflow_is_not_imported():
     command = [sys.executable, "-c", ALONE]
     environment = os.environ | {"KERAS_BACKEND": "jax"}

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import keras_fisher
 
 FOLDER = Path(keras_fisher.__file__).parent / "backend"
@@ -12,10 +14,13 @@ FOLDER = Path(keras_fisher.__file__).parent / "backend"
 SCRIPT = """
 import keras
 keras.backend.backend = lambda: "torch"  # without its packages, Keras itself would fail first
+import pytest
+
 import keras_fisher
 """
 
 
+@pytest.mark.slow
 def test_other_backends_are_refused_at_import():
     command = [sys.executable, "-c", SCRIPT]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)

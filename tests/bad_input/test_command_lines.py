@@ -24,6 +24,7 @@ values = st.one_of(
 )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", RECIPES)
 def test_any_command_line_is_taken_or_refused_in_a_sentence(name, tmp_path, capsys, monkeypatch):
     inside = tmp_path / "a" / "b"

@@ -99,6 +99,7 @@ INTERRUPTED = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("case", FINISHED)
 def test_damaged_files_of_a_finished_run_are_named(finished, copied, case):
     name, damage = FINISHED[case]
@@ -107,6 +108,7 @@ def test_damaged_files_of_a_finished_run_are_named(finished, copied, case):
     assert f"{path} is damaged" in refused(out)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("case", INTERRUPTED)
 def test_damaged_checkpoints_are_named(interrupted, copied, case):
     name, damage = INTERRUPTED[case]
@@ -192,6 +194,7 @@ def test_a_run_that_a_recipe_does_not_know_is_named(finished):
         write_report(recipe, [finished], finished)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(finished, interrupted, copied, monkeypatch):
     out, path = copied(interrupted, "*/epoch-*.weights.h5")
     monkeypatch.setattr(record, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)

@@ -24,6 +24,7 @@ def halved(epoch, alpha):
     return alpha / 2
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

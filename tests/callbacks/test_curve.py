@@ -47,6 +47,7 @@ def steps(callback):
     return [step for step, _ in callback.history]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("curve", CURVES)
 def test_the_log_at_the_end_of_an_epoch_is_the_function_of_the_same_name(curve):
     function, options = CURVES[curve]
@@ -146,6 +147,7 @@ def test_a_new_training_starts_with_an_empty_history():
     assert steps(norm) == [4]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("curve", CURVES)
 def test_goes_on_from_its_state_in_another_process(curve):
     class Interrupted(keras.callbacks.Callback):

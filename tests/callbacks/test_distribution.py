@@ -1,5 +1,7 @@
 """Measuring under a strategy of several replicas."""
 
+import pytest
+
 from tests import reference
 from tests.processes import printed, start
 
@@ -38,6 +40,7 @@ print(fit.history["fisher_trace"][-1], fit.history["early_fisher_trace"][-1], ag
 """
 
 
+@pytest.mark.slow
 @reference.tensorflow_only
 def test_two_replicas_measure_what_one_device_does():
     output = printed(start("-c", SCRIPT))

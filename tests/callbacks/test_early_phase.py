@@ -92,6 +92,7 @@ def test_a_start_above_the_threshold_sees_the_crossing(watched):
     assert phase.crossing[0] == 12
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_goes_on_from_its_state(watched, epochs):
     """Before the crossing, and after it."""

@@ -17,6 +17,7 @@ def task():
     return x, y_noisy, is_noisy
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_label_noise_monitor_measures_either_group_at_the_end_of_the_epoch(task, alpha):
     x, y, is_noisy = task
@@ -106,6 +107,7 @@ LOSSES = (
 )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("make", ["functional", "subclassed"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_are_of_the_labels_that_the_loss_compares_with(task, make, loss):

@@ -34,6 +34,7 @@ class ReaderOfAKind(keras.callbacks.Callback):
         self.found = dict(logs)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("listed", ["before", "after"])
 def test_every_callback_finds_what_is_measured_wherever_it_is_listed(tmp_path, listed):
     x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
@@ -75,6 +76,7 @@ def test_every_callback_finds_what_is_measured_wherever_it_is_listed(tmp_path, l
     assert given == [*first, *last]  # the list that the user holds
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("writer", range(len(KEYS)))
 def test_tensorboard_has_every_epoch_whichever_step_it_ends_with(tmp_path, writer):
     x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
@@ -134,6 +136,7 @@ def all_measures(x, y):
     ]
 
 
+@pytest.mark.slow
 def test_training_with_all_measures_is_bit_for_bit_that_without():
     x, y = nets.inputs("dropout", batch=N), nets.labels(batch=N)
     results = []

@@ -65,6 +65,7 @@ def steps_taken(model):
     return int(ops.convert_to_numpy(model.optimizer.iterations))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
 def test_a_loss_that_becomes_nan_is_told_with_its_step(caplog, alpha, arguments):
@@ -149,6 +150,7 @@ def test_predictions_that_are_sure_and_right_are_no_trouble(caplog):
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_skipping_fit_does_not_skip_on():
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -190,6 +192,7 @@ def test_each_training_is_told_of_once(caplog):
     assert len(warnings_of(caplog)) == 2  # the weights are NaN by now
 
 
+@pytest.mark.slow
 def test_a_list_of_callbacks_may_be_given_in_every_way_that_keras_takes(caplog):
     guard = NonFiniteGuard()
     for form in (
@@ -204,6 +207,7 @@ def test_a_list_of_callbacks_may_be_given_in_every_way_that_keras_takes(caplog):
         assert len(warnings_of(caplog)) == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_stop_ends_training_at_that_step(caplog, alpha):
     model = model_of(alpha=alpha)
@@ -212,6 +216,7 @@ def test_stop_ends_training_at_that_step(caplog, alpha):
     assert len(warnings_of(caplog)) == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}])
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_skip_trains_as_if_the_batch_were_not_there(caplog, alpha, arguments):
@@ -242,6 +247,7 @@ def test_skip_takes_no_step_along_a_gradient_that_is_not_finite():
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_a_fixed_loss_scale_trains_as_none_does_and_its_steps_are_skipped_too(alpha):
     results = []

@@ -87,6 +87,7 @@ def test_without_images_held_out_there_is_no_validation():
     assert digits(validation_size=0).validation is None
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("options", "loss"),
     [
@@ -159,6 +160,7 @@ np.testing.assert_allclose(together, alone, rtol=1e-4)
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_share_the_batches_of_one_device():
     printed(start("-c", DISTRIBUTED))
 

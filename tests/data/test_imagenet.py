@@ -103,6 +103,7 @@ def test_every_epoch_has_every_image_once_with_its_label_in_an_order_of_its_own(
         np.testing.assert_array_equal(numbers([(x, y)]) // 10, y)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "options", [{}, {"augment": "flip"}, {"augment": "flip_and_crop", "mixup_beta": 0.4}]
 )

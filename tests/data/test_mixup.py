@@ -44,6 +44,7 @@ def test_each_example_is_a_convex_combination_with_one_of_its_own_batch():
         np.testing.assert_allclose(lam, lam[0], rtol=1e-6)  # one lambda per batch
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("beta", [0.2, 1.0, 6.4])
 def test_lambda_has_the_moments_of_the_beta_distribution(beta):
     ones_and_twos = np.tile([[1.0], [2.0]], (2000, 1)), np.tile([0, 1], 2000)

@@ -44,6 +44,7 @@ def test_each_epoch_is_a_fresh_permutation_with_a_smaller_last_batch():
         assert np.any(a != b)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "options",
     [

@@ -60,6 +60,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, e
         load(name)
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_import_tensorflow_datasets():
     program = "import sys, keras_fisher.data; assert 'tensorflow_datasets' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

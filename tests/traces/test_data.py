@@ -191,6 +191,7 @@ def test_fewer_examples_than_asked_for_are_refused_at_the_end_of_a_dataset(data)
         kf.gradient_norm(dense(), data, num_examples=11)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("argument", ["num_examples", "batch_size"])
 @pytest.mark.parametrize(
@@ -232,6 +233,7 @@ def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
         measure(net, (X, labels))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
@@ -242,6 +244,7 @@ def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
             measure(dense(), data)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_model_may_take_inputs_that_are_no_numbers(measure):
     class Filled(keras.layers.Layer):
@@ -272,6 +275,7 @@ def test_an_optional_input_that_is_left_out_is_told_of(measure):
         measure(dense(), ([X, None], Y))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["dense", "subclassed"])
 @pytest.mark.parametrize("measure", [*LABELLED, kf.tuning.alpha_range])
 def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):

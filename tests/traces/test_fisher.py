@@ -13,6 +13,7 @@ from tests.traces import oracles
 HEADS = pytest.mark.parametrize("head", oracles.HEADS.values(), ids=oracles.HEADS.keys())
 
 
+@pytest.mark.matrix
 @HEADS
 @pytest.mark.usefixtures("float64")
 def test_expected_and_given_labels_give_the_closed_form_of_a_linear_model(head):
@@ -27,6 +28,7 @@ def test_expected_and_given_labels_give_the_closed_form_of_a_linear_model(head):
         assert trace.count == 7
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "name",
     [
@@ -50,6 +52,7 @@ def test_expected_labels_give_the_mean_over_many_sampled_ones(name):
     assert sampled.stderr < 0.05 * sampled.value
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
 def test_expected_and_sampled_labels_agree_where_outputs_do_not_sum_to_one(activation, loss):
@@ -77,6 +80,7 @@ def test_the_stated_standard_error_covers_the_truth_at_the_stated_rate():
     assert abs(covered - repetitions * level) <= spread
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["subclassed", "attention"])
 def test_given_labels_give_the_mean_of_a_loop_over_single_examples(name):
     net, x, y = nets.build(name), nets.inputs(name), nets.labels()
@@ -140,6 +144,7 @@ def masked_net():
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("labels", ["given", "expected"])
 def test_a_padded_example_counts_as_the_same_example_without_its_padding(labels):
     net, lengths = masked_net(), (2, 5)

@@ -78,6 +78,7 @@ def std_of_one_probe(h, rows, distribution):
     return (2 * np.sum(symmetric**2)) ** 0.5
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "name",
@@ -106,6 +107,7 @@ def test_a_linear_model_has_the_closed_form(name):
     assert trace.stderr < 0.1 * trace.value
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["bits, logits", "numbers", "numbers of another variance"])
 def test_signs_as_probes_are_exact_where_the_hessian_is_diagonal(name):
@@ -133,6 +135,7 @@ def same_probe(monkeypatch, net):
     return [np.ravel(part) for part in z]
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only  # whose draws the test takes the place of
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
@@ -151,6 +154,7 @@ def test_a_probe_gives_its_quadratic_form_with_the_full_hessian(name, monkeypatc
     assert trace.layers == pytest.approx(oracles.by_layer(net, parts), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["small, layer_norm", "group_norm_cnn"])
 def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
@@ -164,6 +168,7 @@ def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
     assert abs(trace.value - exact) > 1e-5 * abs(exact)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", SMALL)
 def test_many_probes_give_the_trace_of_the_full_hessian_with_the_stated_error(name):
@@ -213,6 +218,7 @@ def test_several_batches_of_any_size_give_what_one_batch_gives():
         assert parts.layers == pytest.approx(whole.layers, rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_padding_of_other_examples_changes_nothing():
     keras.utils.set_random_seed(0)
@@ -233,6 +239,7 @@ def test_padding_of_other_examples_changes_nothing():
     assert together == pytest.approx(np.mean(alone), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_probes_again_and_another_one_others():
     net, x, y = problem("dense")
     values = [kf.hessian_trace(net, (x, y), num_probes=2, seed=seed).value for seed in (1, 1, 2)]

@@ -29,6 +29,7 @@ def test_given_labels_give_the_mean_over_full_mini_batches(as_dataset):
     assert trace.layers == pytest.approx(oracles.by_layer(net, exact.mean(0)), rel=1e-4)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["softmax, logits", "softmax over time", "bits, logits"])
 def test_sampled_labels_give_the_fisher_trace_over_the_batch_size_on_average(name):
     head, batch = oracles.HEADS[name], 8

@@ -78,6 +78,7 @@ MODELS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("make", "x"), MODELS.values(), ids=MODELS.keys())
 def test_any_model_is_measured_as_a_loop_measures_it(make, x):
     model = make()
@@ -163,6 +164,7 @@ def test_training_goes_on_as_if_nothing_had_been_measured():
     np.testing.assert_array_equal(*weights)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_a_meter_measures_the_weights_of_the_moment(make_meter):
     net = compiled(nets.build("dense"))
@@ -176,6 +178,7 @@ def test_a_meter_measures_the_weights_of_the_moment(make_meter):
     assert again((X, Y)) == pytest.approx(fresh((X, Y)), nan_ok=True)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_a_meter_notices_which_layers_are_trained(make_meter):
     net = compiled(nets.build("dense"))
@@ -185,6 +188,7 @@ def test_a_meter_notices_which_layers_are_trained(make_meter):
     assert list(meter((X, Y), by_layer=True).layers) == [net.layers[1].path]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_weights_that_are_not_finite_give_nan(make_meter):
     net = compiled(nets.build("dense"))

@@ -16,6 +16,7 @@ def measured():
     return net, (nets.inputs("dense", batch=10), nets.labels(batch=10))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_function_that_takes_long_shows_how_many_examples_are_done(
     measure, measured, capsys, monkeypatch

@@ -145,6 +145,7 @@ def warnings(caplog):
         yield caplog
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CASES)
 def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
@@ -153,11 +154,13 @@ def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
     assert warnings.messages == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_batches_may_be_of_several_sizes():
     assert_same(CASES["conv2d"](), batch_size=3)
 
 
+@pytest.mark.slow
 @reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
 def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
@@ -166,6 +169,7 @@ def test_a_layer_in_a_loop_falls_back_with_one_warning(warnings):
     assert "cannot differentiate" in warnings.messages[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_a_convolution_in_a_loop_is_measured_as_that_out_of_it():
     def measured(unroll):
@@ -178,6 +182,7 @@ def test_a_convolution_in_a_loop_is_measured_as_that_out_of_it():
     assert looped.stderr == pytest.approx(unrolled.stderr, rel=1e-9)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_bilinear_resizing_bends_as_a_product_with_its_matrix(by_layer):

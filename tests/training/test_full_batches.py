@@ -41,6 +41,7 @@ def trace(examples):
     return kf.fisher_trace(net(), (X[:examples], None), labels="expected", likelihood=likelihood)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("parts", [None, 2])
 @pytest.mark.parametrize(
     ("size", "taken", "full"),
@@ -58,6 +59,7 @@ def test_the_expected_penalty_is_that_of_a_full_batch(size, taken, full, parts):
         assert expected_penalty(model, examples) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_size_of_a_full_batch_is_saved(tmp_path):
     model = model_after_a_full_batch()
     model.save(tmp_path / "model.keras")

@@ -80,6 +80,7 @@ def test_exact_gradient_agrees_with_central_differences(name, penalty):
     assert max(errors(name, penalty)) < 1e-5
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("name", ["batch_norm_cnn", "two_inputs"])
@@ -88,6 +89,7 @@ def test_penalty_batch_size_takes_the_first_examples_alone(name, penalty, gradie
     assert max(errors(name, penalty, examples=3, gradient=gradient)) < 1e-5
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", NORMALISED)
@@ -101,6 +103,7 @@ def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
 
 
 # "gp" and "gp_r" differ from "fp" in their labels alone.
+@pytest.mark.matrix
 @pytest.mark.parametrize(("name", "penalty"), [case for case in CASES if case[1] in ("fp", "gp_x")])
 def test_finite_difference_agrees_with_exact_in_float32(name, penalty):
     # The labels of "fp" are drawn: both gradients must be taken at the same ones.
@@ -163,6 +166,7 @@ def self_normalising():
     return keras.Sequential([keras.Input((4,)), first, keras.layers.Dense(nets.CLASSES)])
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "arguments",
@@ -182,6 +186,7 @@ def test_every_forward_pass_sees_the_weights_that_a_layer_assigned_in_the_first(
     assert nets.relative_error(found, expected) < (1e-5 if is_other else 1e-6)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_alpha_0_trains_a_layer_that_assigns_its_weights_as_the_plain_model(run_eagerly):
     def trained(wrapped):
@@ -210,6 +215,7 @@ def with_units_on_their_kink():
     return net, np.array(4 * x, "float32")[..., None], np.array([0, 1, 1, 0] * 4)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("penalty", ["gp", "gp_x"])
 @pytest.mark.parametrize("parts", [None, 8])
 def test_a_difference_that_begins_on_a_kink_takes_one_side_of_it(penalty, parts):
@@ -233,6 +239,7 @@ def test_gp_x_takes_numpy_batches_when_run_eagerly():
     assert logs["penalty"] > 0
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only  # with JAX, Keras refuses such a draw
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("run_eagerly", [False, True])
@@ -319,6 +326,7 @@ def test_gp_of_a_saturated_activation_is_that_of_the_compiled_loss(activation, l
     assert penalty == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("head", ["sigmoid", "softplus"])
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
@@ -348,6 +356,7 @@ def resized_cnn(as_layer):
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("parts", [None, 3])
 @pytest.mark.parametrize("penalty", ["gp", "gp_x"])
@@ -376,6 +385,7 @@ class Quantised(keras.layers.Layer):
         return keras.quantizers.fake_quant_with_min_max_vars(inputs, -0.5, 0.7)
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only
 @pytest.mark.parametrize("parts", [None, 3])
 @pytest.mark.parametrize(
@@ -419,6 +429,7 @@ def test_an_operation_whose_first_derivative_is_wrong_is_named(penalty, gradient
         model.train_on_batch(nets.inputs("batch_norm_cnn"), nets.labels())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("gradient", ["exact", "finite_difference"])
 def test_augmentation_before_all_weights_is_not_refused(gradient):
     model = FisherPenaltyModel(rotating(), gradient=gradient)

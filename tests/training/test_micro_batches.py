@@ -12,6 +12,7 @@ from tests import nets, reference
 GRADIENTS = {"exact": 1e-12, "finite_difference": 1e-6}
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("penalty", ["fp", "gp", "gp_x", "gp_r"])
@@ -27,6 +28,7 @@ def test_parts_give_what_the_whole_batch_does(penalty, gradient, examples, size)
     assert nets.relative_error(in_parts[1], slopes) < GRADIENTS[gradient]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("gradient", "compile_args"),
     [
@@ -78,6 +80,7 @@ class Watching(layers.Layer):
         return inputs
 
 
+@pytest.mark.matrix
 @reference.tensorflow_only  # JAX runs the parts compiled
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -104,6 +107,7 @@ def test_the_penalty_sees_no_more_than_a_part_at_a_time(arguments, expected):
     assert layer.seen == expected
 
 
+@pytest.mark.slow
 def test_parts_have_their_own_statistics_and_move_none():
     name = "batch_norm_cnn"
     plain = nets.build(name)
@@ -145,6 +149,7 @@ def test_parts_have_their_own_dropout():
     np.testing.assert_array_equal(second, second_again)
 
 
+@pytest.mark.slow
 def test_labels_of_parts_are_those_that_their_own_forward_pass_predicts():
     """Others would have another mean than 0, and be penalised many times too much."""
 
@@ -187,6 +192,7 @@ def test_inputs_may_be_of_another_dtype_than_weights():
     assert model.fit(data, verbose=0).history["penalty"][0] > 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("penalty", ["gp", "gp_x"])
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("mixed_bfloat16", 0.05), ("mixed_float16", 0.01)]
@@ -210,6 +216,7 @@ def test_half_precision_gives_about_the_float32_penalty(penalty, policy, toleran
 # A share of the batch
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("share", "examples"), [(0.5, 3), (0.3, 2), (1e-6, 1)])
 @pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 2}])
 def test_a_share_is_penalised_as_much_less_as_it_is_smaller(share, examples, parts):
@@ -226,6 +233,7 @@ def test_a_share_is_recomputed_more_often_unless_told_otherwise(size, steps):
     assert nets.compiled("dense", penalty_batch_size=size, update_freq=3).update_freq == 3
 
 
+@pytest.mark.slow
 def test_the_same_alpha_penalises_a_share_as_much_as_the_whole_batch_in_the_mean():
     def mean(**arguments):
         model = nets.compiled(

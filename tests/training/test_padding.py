@@ -91,6 +91,7 @@ CASES = [
 ]
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("form", "penalty", "way", "gradient"), CASES)
 def test_the_penalty_is_that_of_the_data_alone(form, penalty, way, gradient):
@@ -133,6 +134,7 @@ def test_fractional_weights_leave_the_penalty_alone():
     assert penalty(np.full((BATCH, TIME), 0.3)) == pytest.approx(penalty(None), rel=1e-6)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("form", FORMS)
 def test_padded_examples_train_what_the_others_alone_do(form):
     """A full batch before them; then examples of no data beside others, or those others alone."""
@@ -151,6 +153,7 @@ def test_padded_examples_train_what_the_others_alone_do(form):
     np.testing.assert_allclose(trained([0, 2]), trained([0]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("trace", TRACES)
 @pytest.mark.parametrize("form", FORMS)
 def test_traces_are_those_of_the_data_alone(form, trace):
@@ -180,6 +183,7 @@ def test_traces_are_those_of_the_data_alone(form, trace):
         assert found.value == pytest.approx(np.mean(values), rel=1e-4)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("trace", TRACES)
 def test_examples_of_weight_0_are_left_out_of_traces(trace):
     measure = TRACES[trace]
@@ -195,6 +199,7 @@ def test_examples_of_weight_0_are_left_out_of_traces(trace):
         assert found.value == pytest.approx(expected.value, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_padding_alone_is_not_measured():
     model = nets.build("dense")
     model.compile("sgd", nets.loss())
@@ -204,6 +209,7 @@ def test_padding_alone_is_not_measured():
             measure(model, data)
 
 
+@pytest.mark.slow
 def test_a_likelihood_of_ones_own_need_not_know_of_padding():
     class Old(kf.likelihoods.Categorical):
         def nll(self, labels, outputs):

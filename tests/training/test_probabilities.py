@@ -85,6 +85,7 @@ def test_a_linear_last_layer_is_warned_of_at_compilation(build, warned):
     assert len(warned()) == 1
 
 
+@pytest.mark.matrix
 @parametrize(UNSEEN)
 def test_outputs_outside_0_and_1_are_warned_of_by_the_end_of_the_first_epoch(build, warned):
     fit(build())
@@ -92,6 +93,7 @@ def test_outputs_outside_0_and_1_are_warned_of_by_the_end_of_the_first_epoch(bui
     assert "they are not all from 0 to 1. Compile with from_logits=True" in message
 
 
+@pytest.mark.matrix
 @parametrize(FINE)
 def test_probabilities_are_not_warned_of(build, warned):
     backbone = build()
@@ -119,6 +121,7 @@ def test_bits_and_a_given_likelihood_are_warned_of_too(warned):
     assert "its last layer, 'given'" in given
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("build", [LINEAR["functional"], *UNSEEN.values()])
 def test_a_trace_warns_once(build, warned):
     model = build()
@@ -137,6 +140,7 @@ def test_a_trace_of_a_model_in_training_repeats_no_warning(warned):
     assert len(warned()) == 1
 
 
+@pytest.mark.slow
 def test_nan_is_not_taken_for_a_number_outside(warned):
     model = kf.FisherPenaltyModel(Subclassed("softmax"), 0.0)
     model.compile("sgd", SPARSE)

@@ -48,6 +48,7 @@ def test_one_device_strategy_trains_as_without_one():
     assert found == expected
 
 
+@pytest.mark.slow
 def test_a_mirrored_strategy_of_one_device_trains_what_one_device_does():
     expected = trained(tf.distribute.get_strategy())
     weights, logs = trained(tf.distribute.MirroredStrategy(["CPU:0"]))
@@ -65,6 +66,7 @@ def replicas(number):
     return json.loads(printed(program))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "case"),
     [pytest.param(n, case, marks=slow_if_many(n)) for n in CASES for case in CASES[n]],

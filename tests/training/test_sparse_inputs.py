@@ -45,6 +45,7 @@ def test_whole_batches_train_as_dense_ones_do():
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("arguments", PARTS, ids=str)
 def test_what_takes_a_part_of_a_batch_asks_for_dense_inputs(arguments):
     with pytest.raises(ValueError, match=r"`x` must be dense .*\. Received: SparseTensor\."):

@@ -81,6 +81,7 @@ TUNERS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("kind", "inputs"),

@@ -53,6 +53,7 @@ def never_killed(tmp_path_factory):
     return trials(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
     kill_in(start(tmp_path), tmp_path, 2)
     assert start(tmp_path).wait() == 0

@@ -35,6 +35,7 @@ LOGITS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FULL)
 def test_logits_start_at_the_stated_scale(name):
     model = FULL[name](input_shape=(32, 32, 3), seed=0)
@@ -51,6 +52,7 @@ def test_any_image_size_and_class_count_is_accepted(name):
     assert model.output_shape == (None, 7)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", SMALL)
 def test_seed_decides_the_weights(name):
     models = [SMALL[name](seed=seed) for seed in (0, 0, 1)]
@@ -76,6 +78,7 @@ def test_no_two_layers_start_from_the_same_numbers(name):
     assert len(starts) == len(random) > 3
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", SMALL)
 def test_saving_and_loading_keeps_the_function_and_needs_no_custom_objects(name, tmp_path):
     model = SMALL[name]()
@@ -95,6 +98,7 @@ def smallest(build):
     return {zoo.simple_cnn: 10, zoo.densenet: 4}.get(build, 1)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("build", BUILDERS)
 def test_the_smallest_image_is_accepted_and_a_smaller_one_refused(build):
     small = {"width": 4} if "width" in inspect.signature(build).parameters else {}

@@ -144,6 +144,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", FULL)
 def test_trained_parameters_are_those_of_the_papers_layers(name):
     model = FULL[name]()

@@ -67,6 +67,7 @@ def mean_and_stderr(values):
     return np.mean(values), np.std(values) / len(values) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_stem_keeps_the_squared_norm_of_a_pixel(norms_of_many):
     # 3 for three standard normal channels; padding takes 1 - (94 / 96)^2 = 4 % of it.
     mean, stderr = mean_and_stderr(norms_of_many[0])

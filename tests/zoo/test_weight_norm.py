@@ -86,6 +86,7 @@ def test_what_would_leave_the_lengths_out_is_refused(name):
 # ---- Per-example gradients -----------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("policy", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
 @pytest.mark.parametrize("name", LAYERS)

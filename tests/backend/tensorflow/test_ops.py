@@ -178,6 +178,7 @@ def max_pool(x, ksize, strides, padding):
     return tf.nn.max_pool(x, ksize, strides, padding, data_format)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize(("size", "ksize", "strides"), OVERLAPPING)
 def test_pooling_is_right_when_differentiated_twice(size, ksize, strides, padding):
@@ -238,6 +239,7 @@ def in_a_loop(function):
 PLACES = {"plain": lambda function: function, "loop": in_a_loop, "function": tf.function}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("size", [(6, 9), (3, 2)])
 @pytest.mark.parametrize("options", [{"half_pixel_centers": True}, {"align_corners": True}, {}])

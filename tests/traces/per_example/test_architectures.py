@@ -56,6 +56,7 @@ def nll(labels, outputs):
     return kf.likelihoods.Categorical().nll(labels, outputs)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
@@ -68,6 +69,7 @@ def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
     assert loop.relative_error(found, expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
     model, x, y = in_precision("float64", "resnet18")

@@ -92,6 +92,7 @@ class Masked(layers.Layer):
         return self.scale * self.lstm(inputs)
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_rule_sees_the_mask_of_its_inputs():
     ids = np.array([[1, 2, 3], [3, 0, 0], [2, 1, 0], [2, 3, 1]])  # the first and last have no mask
     model = keras.Sequential([keras.Input((3,)), layers.Embedding(4, 3, mask_zero=True), Masked()])
@@ -229,6 +230,7 @@ class Rounded(layers.Layer):
         return ops.where(ops.shape(inputs)[0] > 1, inputs * (1 + 3e-7), inputs)
 
 
+@pytest.mark.slow
 def test_predictions_that_are_all_but_certain_raise_no_alarm():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Rounded()])
     model.layers[0].bias.assign([18.0, 0.0, 0.0])

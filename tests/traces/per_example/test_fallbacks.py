@@ -212,6 +212,7 @@ def check(model, x, y, tolerance=1e-10):
     return messages
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_without_a_rule_give_the_same_numbers_and_are_named(name):
     make, classes = LAYERS[name]
@@ -220,6 +221,7 @@ def test_layers_without_a_rule_give_the_same_numbers_and_are_named(name):
     assert all(message.startswith("Layers of class") for message in messages)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MODELS)
 def test_models_that_cannot_be_taken_apart_give_the_same_numbers_and_say_why(name):
     make, reason = MODELS[name]
@@ -236,6 +238,7 @@ def test_a_fallback_is_logged_once():
     assert len(messages) == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("mode", ["full", "activations", "larger_than", "list_of_layers"])
 def test_recomputed_activations_are_no_reason_for_a_fallback(mode):
     options = {"output_size_threshold": 1, "layer_names": ["recomputed"]}

@@ -61,6 +61,7 @@ def test_a_batch_that_would_not_fit_is_split_and_gives_the_same(parts, monkeypat
     assert split == pytest.approx(whole, rel=1e-12)
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("limit", ["_MOST_KEPT", "_MOST_TEMPORARY"])
 def test_the_less_memory_the_smaller_the_parts(parts, monkeypatch, limit):

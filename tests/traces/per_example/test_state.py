@@ -71,6 +71,7 @@ def state(model):
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("make", "labels"), [(in_parts, "sampled"), (Outside, "given")])
 def test_measuring_moves_nothing_of_the_model(make, labels):
     model = make()
