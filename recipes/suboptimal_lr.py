@@ -135,8 +135,8 @@ def table(runs: pd.DataFrame) -> str:
                 rows.append(["", "paper", *map(str, paper[part])])
         for other in ("baseline", "eta_star"):
             title = f"test accuracy less that of {tables.TITLES[other]}, points"
-            cell = tables.DifferenceCell("test_accuracy", groups[other])
-            rows.append(["", title, *map(cell, groups.values())])
+            difference = tables.DifferenceCell("test_accuracy", groups[other])
+            rows.append(["", title, *map(difference, groups.values())])
         for title, column in (("learning rate", "learning_rate"), ("alpha", "alpha")):
             rows.append(["", title, *map(tables.SettingCell(column), groups.values())])
     header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]

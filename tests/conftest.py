@@ -1,4 +1,5 @@
 import gc
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,6 +9,9 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import pytest
+
+# It warns of functions that were traced often, with those of all tests before.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

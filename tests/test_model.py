@@ -185,7 +185,7 @@ def test_a_step_is_traced_once_whatever_the_optimizer_and_the_metrics_need(train
     assert model.traces == 1
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduled_first", [True, False])
 def test_schedules_and_numbers_replace_each_other_during_training(scheduled_first):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.5, 0.0])
@@ -497,6 +497,7 @@ def test_a_smaller_last_batch_is_penalised_too():
     assert model.fit(x, y, batch_size=6, verbose=0).history["penalty"][0] > 0
 
 
+@pytest.mark.slow
 def test_weights_that_the_loss_does_not_reach_stay():
     class Spare(keras.Model):
         def __init__(self):

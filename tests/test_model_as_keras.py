@@ -46,7 +46,7 @@ def by_config(model, trained):
     model.build_from_config(trained.get_build_config())
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [without_input, nets.Subclassed])
 @pytest.mark.parametrize("build", [by_build, by_config])
 def test_a_model_without_an_input_is_built_and_loads_weights(backbone, build, tmp_path):
@@ -63,7 +63,7 @@ def test_a_model_without_an_input_is_built_and_loads_weights(backbone, build, tm
     np.testing.assert_array_equal(model.predict(x, verbose=0), trained.predict(x, verbose=0))
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [without_input, nets.Subclassed])
 def test_a_model_without_an_input_resumes_from_a_file_exactly(backbone, tmp_path):
     model = compiled(backbone)

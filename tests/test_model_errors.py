@@ -238,7 +238,7 @@ def test_labels_that_are_no_classes_are_refused_before_the_first_step(change):
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
 def test_labels_of_any_type_of_number_train_the_same(dtype):
     def trained(y):
@@ -380,7 +380,7 @@ def test_training_without_labels_names_y():
         model.fit(nets.inputs("dense"), verbose=0)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [-1, nets.CLASSES, 0.5])
 def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside(label):
     y = nets.labels().astype(type(label))

@@ -128,7 +128,7 @@ def test_small_penalty_gradients_do_not_underflow():
     assert nets.relative_error(half, single) < 0.05
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "penalty", "gradient"),
     [

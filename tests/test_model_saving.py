@@ -117,7 +117,7 @@ def test_load_model_returns_a_compiled_fisher_penalty_model(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "two_inputs", "subclassed"])
 def test_every_kind_of_backbone_is_saved(name, tmp_path):
     model = nets.compiled(name)
@@ -267,6 +267,7 @@ def two_layers(frozen):
     return model
 
 
+@pytest.mark.slow
 def test_a_kept_gradient_of_other_weights_of_the_same_shape_is_recomputed(tmp_path):
     model = two_layers(frozen=0)
     train(model, 0, 3)

@@ -99,7 +99,7 @@ INTERRUPTED = {
 }
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FINISHED)
 def test_damaged_files_of_a_finished_run_are_named(finished, copied, case):
     name, damage = FINISHED[case]
@@ -108,7 +108,7 @@ def test_damaged_files_of_a_finished_run_are_named(finished, copied, case):
     assert f"{path} is damaged" in refused(out)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("case", INTERRUPTED)
 def test_damaged_checkpoints_are_named(interrupted, copied, case):
     name, damage = INTERRUPTED[case]

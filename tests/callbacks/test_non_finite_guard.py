@@ -216,7 +216,7 @@ def test_stop_ends_training_at_that_step(caplog, alpha):
     assert len(warnings_of(caplog)) == 1
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}])
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_skip_trains_as_if_the_batch_were_not_there(caplog, alpha, arguments):
@@ -247,7 +247,7 @@ def test_skip_takes_no_step_along_a_gradient_that_is_not_finite():
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 def test_a_fixed_loss_scale_trains_as_none_does_and_its_steps_are_skipped_too(alpha):
     results = []

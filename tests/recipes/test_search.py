@@ -102,7 +102,7 @@ def counted(monkeypatch):
     return names
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "new"),
     [
@@ -157,7 +157,7 @@ def test_a_run_that_is_gone_though_its_trial_is_finished_is_an_error(finished, t
     assert gone.name in [result["name"] for result in run(out)]
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [SettingsError("it cannot be"), OSError("no space left")])
 def test_what_stops_a_run_of_a_search_is_told_in_a_sentence(tmp_path, monkeypatch, error):
     def stopped(*_):

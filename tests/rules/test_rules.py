@@ -62,13 +62,13 @@ def test_rule_gives_the_squared_norm_of_each_examples_gradient(group, case, poli
     check(group, case, policy)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "case"), params(cases.COMBINATIONS))
 def test_convolutions_are_right_in_every_combination_of_options(group, case):
     check(group, case, "float64", examples=2)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.ONE_OF_EACH)
 def test_traces_are_right_in_mixed_precision(case):
     # bfloat16 rounds by up to 0.4 %, which makes errors of some per cent in single examples.

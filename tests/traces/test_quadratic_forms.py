@@ -145,7 +145,7 @@ def warnings(caplog):
         yield caplog
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", CASES)
 def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
@@ -182,7 +182,7 @@ def test_a_convolution_in_a_loop_is_measured_as_that_out_of_it():
     assert looped.stderr == pytest.approx(unrolled.stderr, rel=1e-9)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_bilinear_resizing_bends_as_a_product_with_its_matrix(by_layer):

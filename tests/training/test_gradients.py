@@ -166,7 +166,7 @@ def self_normalising():
     return keras.Sequential([keras.Input((4,)), first, keras.layers.Dense(nets.CLASSES)])
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "arguments",
@@ -186,7 +186,7 @@ def test_every_forward_pass_sees_the_weights_that_a_layer_assigned_in_the_first(
     assert nets.relative_error(found, expected) < (1e-5 if is_other else 1e-6)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_alpha_0_trains_a_layer_that_assigns_its_weights_as_the_plain_model(run_eagerly):
     def trained(wrapped):
@@ -215,7 +215,7 @@ def with_units_on_their_kink():
     return net, np.array(4 * x, "float32")[..., None], np.array([0, 1, 1, 0] * 4)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["gp", "gp_x"])
 @pytest.mark.parametrize("parts", [None, 8])
 def test_a_difference_that_begins_on_a_kink_takes_one_side_of_it(penalty, parts):
@@ -239,7 +239,7 @@ def test_gp_x_takes_numpy_batches_when_run_eagerly():
     assert logs["penalty"] > 0
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @reference.tensorflow_only  # with JAX, Keras refuses such a draw
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("run_eagerly", [False, True])

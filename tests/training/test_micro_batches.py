@@ -28,7 +28,7 @@ def test_parts_give_what_the_whole_batch_does(penalty, gradient, examples, size)
     assert nets.relative_error(in_parts[1], slopes) < GRADIENTS[gradient]
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gradient", "compile_args"),
     [

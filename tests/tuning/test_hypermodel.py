@@ -81,7 +81,7 @@ TUNERS = {
 }
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     ("kind", "inputs"),

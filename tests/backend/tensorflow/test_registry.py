@@ -51,7 +51,7 @@ USES = {
 }
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 def test_a_model_that_is_done_with_leaves_nothing(name):
     USES[name]()  # what is made once and for all

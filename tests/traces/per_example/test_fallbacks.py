@@ -212,7 +212,7 @@ def check(model, x, y, tolerance=1e-10):
     return messages
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_without_a_rule_give_the_same_numbers_and_are_named(name):
     make, classes = LAYERS[name]
