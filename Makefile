@@ -14,6 +14,7 @@ JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_ag
 	and not augmentation and not resizing and not numpy and not takes_the_first and not (cnn and gp)
 # Tests compile much and compute little.
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+BACKEND_FLAGS := $(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))
 
 .PHONY: help demo recipes-demo test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
@@ -33,9 +34,8 @@ test-jax: $(STAMP)  ## Run the tests that are run with the JAX backend
 	KERAS_BACKEND=jax XLA_FLAGS="$(JAX_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 \
 		--max-worker-restart=0 --dist=load -k '$(JAX_CHOICE)' $(JAX_TESTS)
 
-# With the backend that KERAS_BACKEND says, TensorFlow by default.
 test-slow: $(STAMP)  ## Run the tests that take minutes: kill and resume, long trainings, every network and paper preset
-	XLA_FLAGS="$(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))" $(BIN)/python -m pytest -m slow tests
+	XLA_FLAGS="$(BACKEND_FLAGS)" $(BIN)/python -m pytest -m slow tests
 
 # In environments of their own. Linters are left out: they change their minds between versions.
 test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares
@@ -46,8 +46,10 @@ test-newest:  ## Run the tests with the newest versions that install
 	rm -f .venv-newest/.installed
 	$(MAKE) pytest VENV=.venv-newest PIP_OPTIONS='--upgrade --upgrade-strategy eager'
 
+# With the backend that KERAS_BACKEND says, TensorFlow by default.
 pytest: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses=2 --max-worker-restart=0 --dist=loadfile --no-loadscope-reorder
+	XLA_FLAGS="$(BACKEND_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 --max-worker-restart=0 \
+		--dist=loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Run the linters and the type checker
 	$(BIN)/ruff check

@@ -382,6 +382,17 @@ class Gaussian(Likelihood):
         return {"variance": self.variance}
 
 
+def check_likelihood(likelihood: Any) -> Likelihood | None:
+    """Returns what was given as `likelihood`, or raises unless it is a likelihood or `None`."""
+    if likelihood is None or isinstance(likelihood, Likelihood):
+        return likelihood
+    raise TypeError(
+        "`likelihood` must be a keras_fisher.likelihoods.Likelihood (Categorical(), Bernoulli(), "
+        f"Gaussian() or one of your own) or None. Received: {likelihood!r} "
+        f"({type(likelihood).__name__})"
+    )
+
+
 def from_loss(loss: Tensor) -> Likelihood:
     """Returns the likelihood whose negative logarithm is the compiled `loss`.
 

@@ -18,6 +18,7 @@ from keras_fisher.penalties import Penalty
 from keras_fisher.training import model_checks
 from keras_fisher.training.health import StepHealth, add_health_warning
 from keras_fisher.training.labels import LabelSeedGenerator, check_labels_in_graph
+from keras_fisher.training.random_states import load_random_states, save_random_states
 from keras_fisher.training.state import PenaltyState
 from keras_fisher.training.step import PenalisedStep, PenaltySettings, Values
 from keras_fisher.training.wrapper import BackboneWrapper
@@ -29,10 +30,8 @@ from keras_fisher.utils.labels import (
     get_labels,
     get_symbolic_output,
 )
-from keras_fisher.utils.messages import warn
 from keras_fisher.utils.stateless import Stateless
 
-_UPDATE_FREQ, _UPDATE_FREQ_OF_A_SHARE = 10, 1
 _FIT = inspect.signature(keras.Model.fit)
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 _AS_PENALISED = (
@@ -146,12 +145,6 @@ class FisherPenaltyModel(BackboneWrapper):
         **kwargs: Any,
     ) -> None:
         model_checks.check_backbone(backbone, FisherPenaltyModel)
-        if likelihood is not None and not isinstance(likelihood, Likelihood):
-            raise TypeError(
-                "`likelihood` must be a keras_fisher.likelihoods.Likelihood (Categorical(), "
-                "Bernoulli(), Gaussian() or one of your own) or None. "
-                f"Received: {likelihood!r}"
-            )
         # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
         kwargs.setdefault("dtype", backbone.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
@@ -167,11 +160,10 @@ class FisherPenaltyModel(BackboneWrapper):
         )
         model_checks.warn_of_rounding(gradient, backbone.compute_dtype)
         self.seed = arguments.check_seed(seed)
-        self.likelihood: Any = likelihood
+        self.likelihood: Any = likelihoods.check_likelihood(likelihood)
         self._likelihood_given = likelihood is not None
         if update_freq is None:
-            is_share = isinstance(self.penalty_batch_size, float)
-            update_freq = _UPDATE_FREQ_OF_A_SHARE if is_share else _UPDATE_FREQ
+            update_freq = 1 if isinstance(self.penalty_batch_size, float) else 10
         self._state = PenaltyState(arguments.check_integer("update_freq", update_freq, low=1))
         self._health = StepHealth()
         # Attributes of the model, so that Keras tracks them.
@@ -374,8 +366,7 @@ class FisherPenaltyModel(BackboneWrapper):
     def save_own_variables(self, store: Any) -> None:
         """Saves what exact resuming needs beyond weights and optimizer."""
         self._state.save(store, self.weights)
-        for index, state in enumerate(self._random_states()):
-            store[f"random_state_{index}"] = ops.convert_to_numpy(state)
+        save_random_states(store, self._random_states())
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Loads weights as `keras.Model.load_weights` does.
@@ -402,16 +393,7 @@ class FisherPenaltyModel(BackboneWrapper):
             )
         with self._variables_scope():
             self._state.load(store, self.trainable_weights, self.weights)
-        states = self._random_states()
-        saved = sum(key.startswith("random_state_") for key in store.keys())  # noqa: SIM118
-        if saved != len(states):
-            warn(
-                f"The saved random states are ignored: they are of {saved} generators (layers of "
-                f"dropout and noise, and drawn labels), and this model has {len(states)}."
-            )
-            return
-        for index, state in enumerate(states):
-            state.assign(store[f"random_state_{index}"])
+        load_random_states(store, self._random_states())
 
     # ---- For the trainer of the backend and for `PenalisedStep` ------------------------------
 

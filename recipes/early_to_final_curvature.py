@@ -2,7 +2,7 @@
 
 Figures 6 and 10: trains two networks for a few epochs, one under high and one under low
 regularisation, that is with a large and a small learning rate, or a small and a large batch size.
-From each go on several trainings with different seeds, all under low regularisation. Tr(F_i) is
+Several trainings continue from each, with different seeds, all under low regularisation. Tr(F_i) is
 Tr(F) where the two end; Tr(H_f) is Tr(H) at the epoch of best test accuracy of a continuation.
 
 A continuation begins with the weights of its network alone, and has all epochs of appendix G.4.
@@ -43,12 +43,12 @@ class EarlyToFinal(VariedSetting):
     high: Amount  # learning rate or batch size of high regularisation
     low: Amount  # the same of low regularisation
     early_epochs: Count = 20  # epochs of the first two trainings
-    continuations: Annotated[int, Range(1, 101)] = 8  # trainings that go on from each of the two
+    continuations: Annotated[int, Range(1, 101)] = 8  # trainings that continue from each of the two
     num_probes: Count = 30  # probes that Tr(H) is estimated from
 
 
 def plan(part: str, setting: EarlyToFinal, finished: Finished) -> list[Run]:
-    """For each seed and level the first training, and then those that go on from it."""
+    """For each seed and level the first training, and then those that continue from it."""
     runs = []
     for seed in setting.seeds:
         for level in COLOURS:

@@ -12,7 +12,7 @@ folder (`--tuned`; README.md says which takes what).
 Several machines that share the folder share the work: start the same command on each, one of them
 with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all
 with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief. A worker that was killed is
-started again under its own name, and goes on with its run.
+started again under its own name, and resumes its run.
 """
 
 from __future__ import annotations

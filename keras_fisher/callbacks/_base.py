@@ -20,7 +20,7 @@ from keras_fisher.backend.private_api.keras import (
     record_epoch_summaries,
     record_summaries,
 )
-from keras_fisher.likelihoods import Likelihood
+from keras_fisher.likelihoods import Likelihood, check_likelihood
 from keras_fisher.traces import Estimate, check_data
 
 Frequency = int | Literal["epoch"]
@@ -90,7 +90,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     Every so many steps it looks where the next batch begins, or the epoch ends. So the end of an
     epoch is known to be one; and Keras, where its backend allows, may call the end of a batch from
-    another thread while training goes on, but never these.
+    another thread during training, but never these.
 
     What it remembers is of one training. A fit whose optimizer has taken no step yet is a new one,
     unless `set_state` was called before it.
@@ -235,7 +235,7 @@ class CurveCallback(MeasuringCallback, abc.ABC):
 class StepCounter:
     """Counts the steps of a training, and tells when `freq` more have passed.
 
-    It starts from the optimizer's count and goes on by itself: the optimizer counts neither steps
+    It starts from the optimizer's count and counts by itself: the optimizer counts neither steps
     over which it accumulates gradients nor those that a loss scale skips.
 
     Args:
@@ -313,16 +313,6 @@ def check_freq(freq: Any) -> Frequency:
     if isinstance(freq, str) or freq < 1:
         raise ValueError(message)
     return int(freq)
-
-
-def check_likelihood(likelihood: Any) -> Likelihood | None:
-    """`likelihood`, or an error unless it is one or `None`."""
-    if likelihood is None or isinstance(likelihood, Likelihood):
-        return likelihood
-    raise TypeError(
-        "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
-        f"Received: likelihood={likelihood!r} ({type(likelihood).__name__})"
-    )
 
 
 def check_rereadable(data: Any) -> None:

@@ -116,7 +116,7 @@ class _TrainingPass:
         self._compiled = backend.compile_function(self._step)
 
     def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
-        """Yields what each pass leaves in the variables, by their id; the next goes on from it."""
+        """Yields what each pass leaves in the variables, by their id; the next starts from it."""
         state = [ops.copy(v) for v in self._variables]
         for x in inputs:
             state = self._compiled(state, x)

@@ -20,7 +20,7 @@ AUGMENTATIONS = ("flip", "flip_and_crop")
 class Pipelines(NamedTuple):
     """A data set in batches `(x, y)`, and what `fit` and a model need to know of it.
 
-    `train` goes on epoch after epoch, each of `steps_per_epoch` batches; `validation` and `test`
+    `train` continues epoch after epoch, each of `steps_per_epoch` batches; `validation` and `test`
     end. `validation` is `None` where nothing is held out. `input_shape` is that of one image. With
     the TensorFlow backend the first three are a `tf.data.Dataset`, with JAX a
     `keras.utils.PyDataset` whose arrays are kept on the device.

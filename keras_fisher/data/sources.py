@@ -155,7 +155,7 @@ def _check_manual_files(name: str, folder: Path) -> None:
 
 
 def _check_network(name: str, folder: Path, url: str) -> None:
-    """Fails in seconds where TFDS would go on trying to connect for minutes."""
+    """Fails in seconds where TFDS would try to connect for minutes."""
     try:
         urllib.request.urlopen(url, timeout=10).close()
     except urllib.error.HTTPError:

@@ -111,7 +111,7 @@ class Meter(abc.ABC):
 
     @property
     def random_state(self) -> list[int]:
-        """Where the random draws have come to, for a meter that is to go on; empty if none are."""
+        """The state of the random draws, for a meter that resumes; empty if nothing is drawn."""
         if self._generator is None:
             return []
         return [int(number) for number in ops.convert_to_numpy(self._generator.state)]
@@ -224,17 +224,13 @@ def _are_finite(x: Any) -> list[Tensor]:
 
 
 def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:
-    if given is None and isinstance(model, backend.Trainer):
-        given = model.likelihood
-    if given is None and not model.compiled:
+    likelihood = likelihoods.check_likelihood(given)
+    if likelihood is None and isinstance(model, backend.Trainer):
+        likelihood = model.likelihood
+    if likelihood is not None:
+        return likelihood
+    if not model.compiled:
         raise ValueError(
             f"`likelihood` must be given for a model that is not compiled. Received: {model.name!r}"
         )
-    if given is None:
-        return likelihoods.from_loss(model.loss)
-    if not isinstance(given, Likelihood):
-        raise TypeError(
-            "`likelihood` must be a keras_fisher.likelihoods.Likelihood or None. "
-            f"Received: {given!r}"
-        )
-    return given
+    return likelihoods.from_loss(model.loss)

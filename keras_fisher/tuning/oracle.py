@@ -1,4 +1,4 @@
-"""A grid search that goes on where it was killed."""
+"""A grid search that resumes where it was killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class GridOracle(keras_tuner.Oracle):
 
     The next trial is the first combination that no trial has, in the order in which the
     hyperparameters were declared, the last one varying fastest. So a search that was killed, or
-    whose grid has grown, goes on with what is missing. (`keras_tuner.GridSearch` does not resume.)
+    whose grid has grown, trains what is missing. (`keras_tuner.GridSearch` does not resume.)
     A trial that was running when the search was killed is run again, if the grid still has it.
 
     Example:

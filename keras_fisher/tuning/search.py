@@ -12,7 +12,7 @@ from keras_fisher.utils import arguments
 
 
 class GridSearch(keras_tuner.Tuner):
-    """Trains every combination of hyperparameters once; the same command goes on after a kill.
+    """Trains every combination of hyperparameters once; the same command resumes after a kill.
 
     A search whose grid has grown trains what is new in it. A hyperparameter that is declared no
     more keeps the values it had: begin anew then, with `overwrite=True`.
