@@ -232,12 +232,13 @@ PRESETS = {
     "small": {
         "simple_cnn_c10": Trajectories(
             **SMALL_WATCHED,
-            epochs=16,
+            epochs=100,
+            seeds=(0, 1, 2),
             fisher_examples=256,
             varies="learning_rate",
             set_a=(0.0024, 0.003, 0.0036),
             set_b=(0.024, 0.03, 0.036),
-            every_epochs=4,
+            every_epochs=10,
         )
     },
     "paper": {

@@ -69,17 +69,21 @@ def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
 
 def table(runs: pd.DataFrame) -> str:
     """A row for each way to train; the paper gives figure 4 without numbers."""
-    rows = [
-        [part, name, *tables.fill_cells(group, CELLS)]
-        for part, methods in tables.choose_values(runs).groupby("part")
-        for name, group in name_groups(methods).items()
-    ]
+    rows = []
+    for part, methods in tables.choose_values(runs).groupby("part"):
+        baseline = methods[methods["method"] == "baseline"]
+        difference = tables.DifferenceCell("final_test_accuracy", baseline)
+        rows += [
+            [part, name, *tables.fill_cells(group, CELLS), difference(group)]
+            for name, group in name_groups(methods).items()
+        ]
     note = (
         "In figure 4 the accuracy falls the later the penalty starts, and only a penalty from the "
         "beginning reaches that of η*."
     )
-    header = ["setting", "trained with", *CELLS]
-    return f"{tables.write_markdown(header, rows)}\n{tables.write_seeds(runs)} {note}\n"
+    header = ["setting", "trained with", *CELLS, "at the end, less the baseline, points"]
+    note = f"{tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE} {note}\n"
+    return f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(runs)}"
 
 
 def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:

@@ -136,15 +136,17 @@ PRESETS = {
     "small": {
         "simple_cnn_c10_rates": EarlyPhase(
             **SMALL_WATCHED,
-            epochs=40,
+            epochs=100,
+            seeds=(0, 1, 2),
             fisher_examples=1000,
             varies="learning_rate",
-            values=(0.001, 0.003, 0.01, 0.03),
+            values=(0.002, 0.005, 0.01, 0.03),
             loss_threshold=1.5,
         ),
         "simple_cnn_c10_batches": EarlyPhase(
             **SMALL_WATCHED,
-            epochs=40,
+            epochs=100,
+            seeds=(0, 1, 2),
             fisher_examples=1000,
             varies="batch_size",
             learning_rate=0.01,

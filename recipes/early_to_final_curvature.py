@@ -170,7 +170,8 @@ PRESETS = {
     "small": {
         "simple_cnn_c10": EarlyToFinal(
             **SMALL_WATCHED,
-            epochs=16,
+            epochs=50,
+            seeds=(0, 1, 2),
             fisher_examples=500,
             varies="learning_rate",
             high=0.03,

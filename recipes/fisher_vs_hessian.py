@@ -62,6 +62,7 @@ CELLS = {
     "Pearson, of logarithms": tables.MeanCell("pearson", digits=2),
     "Spearman": tables.MeanCell("spearman", digits=2),
     "median ratio to Tr(H)": tables.MeanCell("ratio", digits=3),
+    "epochs with Tr(H) at most 0": tables.MeanCell("negative", digits=1),
 }
 
 
@@ -90,6 +91,7 @@ def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
         pearson=compute(tables.correlate_logarithms),
         spearman=compute(lambda trace, hessian: tables.correlate(trace, hessian, "spearman")),
         ratio=compute(lambda trace, hessian: float(np.median(trace / hessian))),
+        negative=runs["history"].map(lambda history: sum(h <= 0 for h in history[HESSIAN])),
     )
 
 
@@ -137,12 +139,19 @@ PRESETS = {
         # Without the DenseNet, whose epochs take over a minute each on two cores.
         "resnet8_c10": Traces(
             **SMALL_C10 | {"network": "resnet8", "width": 0},
-            epochs=15,
+            epochs=100,
+            seeds=(0, 1, 2),
             learning_rate=0.02,
             fisher_examples=256,
             num_probes=10,
         ),
-        "simple_cnn_c10": Traces(**SMALL_C10, epochs=20, learning_rate=0.0316, fisher_examples=256),
+        "simple_cnn_c10": Traces(
+            **SMALL_C10,
+            epochs=100,
+            seeds=(0, 1, 2),
+            learning_rate=0.03,
+            fisher_examples=256,
+        ),
     },
     "paper": {
         "densenet_c100": Traces(

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4_1, SMALL_C10
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4_1, SMALL_C10
 from experiment.recipe import Finished, Recipe, set_alpha, tune
 from experiment.setting import Amount, Amounts, Choices, Count, Listing, PenaltySetting, Range, Run
 
@@ -104,13 +104,23 @@ def table(runs: pd.DataFrame) -> str:
     rows = []
     for (noise, part), group in tables.choose_values(runs).groupby(["noise", "part"]):
         methods = [group[group["method"] == method] for method in METHODS]
-        for title, cell in (FIGURES | {"alpha or beta": tables.SettingCell("value")}).items():
+        cells = {
+            **FIGURES,
+            "test accuracy less the baseline, points": tables.DifferenceCell(
+                "test_accuracy", methods[0]
+            ),
+            "alpha or beta": tables.SettingCell("value"),
+        }
+        for title, cell in cells.items():
             rows.append([f"{noise:.0%}", part, title, *map(cell, methods)])
     for (noise, part), numbers in PAPER_TABLE.items():
         rows.append([f"{noise:.0%}", part, "paper, table 3", *(f"{n:.2f}" for n in numbers)])
     header = ["noise", "network", "figure", *(tables.TITLES[method] for method in METHODS)]
-    note = f"Percent. {tables.write_seeds(runs)}"
-    return f"{tables.write_markdown(header, rows)}\n{note}\n\n{write_values(runs)}"
+    note = f"Percent. {tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE}\n"
+    return (
+        f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(runs)}\n"
+        f"{write_values(runs)}"
+    )
 
 
 def write_values(runs: pd.DataFrame) -> str:
@@ -198,17 +208,18 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c100": NoiseSetting(
-            **SMALL_C10 | {"dataset": "cifar100", "num_train": 10000, "drops": (26,)},
-            epochs=32,
-            noise=(0.5,),
-            mixup=(1.6,),
-            gp_x=(100.0,),
-            fp=(0.03,),
-            gp_r=(0.03,),
+        f"simple_cnn_{name}": NoiseSetting(
+            **SMALL_C10 | EVERY_STEP | {"dataset": dataset, "num_train": 9984, "drops": (40,)},
+            epochs=50,
+            seeds=(0, 1, 2),
+            mixup=(0.4, 1.6, 6.4),
+            gp_x=(30.0, 100.0, 300.0, 1000.0),
+            fp=(0.01, 0.03, 0.1, 0.3, 1.0, 10.0),
+            gp_r=(0.01, 0.03, 0.1, 0.3),
             monitored=2000,
             gradient_batches=2,
         )
+        for name, dataset in (("c100", "cifar100"), ("c10", "cifar10"))
     },
     "paper": {part: NoiseSetting(**setting) for part, setting in SECTION_4_1.items()},
 }

@@ -17,7 +17,7 @@ from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
 from experiment.recipe import Recipe
 from experiment.setting import Augmentation, Choices, Range
 from suboptimal_lr import RateSetting, plan
@@ -51,8 +51,9 @@ def table(runs: pd.DataFrame) -> str:
     """Table 2, with the paper's row of the same parts."""
     rows = []
     for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
-        cells = {
+        cells: dict[str, tables.Cell] = {
             "test accuracy, %": tables.PercentCell("test_accuracy"),
+            "less that of η*, points": tables.DifferenceCell("test_accuracy", groups["eta_star"]),
             "largest Tr(F)": tables.MeanCell("max_fisher_trace"),
             "learning rate": tables.SettingCell("learning_rate"),
             "alpha": tables.SettingCell("alpha"),
@@ -61,8 +62,8 @@ def table(runs: pd.DataFrame) -> str:
         paper = [["", "paper, table 2", *PAPER_TABLE[part]]] if part in PAPER_TABLE else []
         rows += [[part, *first[1:]], *paper, *others]
     header = ["setting", "figure", *(tables.TITLES[method] for method in METHODS)]
-    note = f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
-    return f"{tables.write_markdown(header, rows)}\n{note}"
+    note = f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE} {tables.DIFFERENCES_NOTE}\n"
+    return f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(runs)}"
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -97,10 +98,11 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": AugmentationSetting(
-            **SMALL_C10 | {"drops": (24,)},
-            epochs=30,
-            learning_rates=(0.01, 0.03),
-            fp=(0.003,),
+            **SMALL_C10 | EVERY_STEP | {"drops": (64,)},
+            epochs=80,
+            seeds=(0, 1, 2),
+            learning_rates=(0.01, 0.03, 0.1),
+            fp=(0.001, 0.003, 0.01, 0.03),
         )
     },
     "paper": {
