@@ -21,12 +21,12 @@ from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 import numpy as np
 import pandas as pd
 from experiment.command import main
+from experiment.curvature import HESSIAN, add_traces_at_loss, get_measured
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amounts, Count, Range, Run, VariedSetting
 from matplotlib.axes import Axes
 
-HESSIAN = "hessian_trace"
 COLOURS = {"A and B": "#333333", "A": "#1b6fb5", "B": "#c51b1b"}
 STYLES = ("-", "--", ":", "-.")  # values of a set
 
@@ -70,11 +70,13 @@ CELLS = {
     "best test accuracy, %": tables.PercentCell("test_accuracy"),
     "Tr(H) at first": tables.MeanCell("first_trace"),
     "Tr(H) at last": tables.MeanCell("last_trace"),
+    "Tr(H) at equal loss": tables.MeanCell("trace_at_loss"),
 }
 
 
 def table(runs: pd.DataFrame) -> str:
     """What the legend of figure 11 says, and the three observations of appendix A.4."""
+    runs = pd.concat([add_traces_at_loss(group) for _, group in runs.groupby("part")])
     traces = [get_trajectory(run) for run in runs.to_dict("records")]
     runs = runs.assign(
         least_loss=runs["history"].map(find_least_loss),
@@ -89,10 +91,11 @@ def table(runs: pd.DataFrame) -> str:
         [part, *claim] for part, group in runs.groupby("part") for claim in check_claims(group)
     ]
     note = (
-        "The least training loss is of an epoch, weight decay included; Tr(H) at first is that of "
-        "the first measurement in training. Below, epochs are those at which Tr(H) is measured in "
-        "training. Figure 11 prints losses and test accuracies in its legend; appendix A.4 says "
-        "that no loss is above 0.01.\n"
+        "The least training loss is of an epoch, weight decay included. Tr(H) at first is that of "
+        "the first measurement in training; at equal loss, that at the least training loss which "
+        "all runs of a setting reach. Below, epochs are those at which Tr(H) is measured. Figure "
+        "11 prints losses and test accuracies in its legend; appendix A.4 says that no loss is "
+        "above 0.01.\n"
     )
     header = ["setting", "set", *CELLS]
     return (
@@ -103,9 +106,7 @@ def table(runs: pd.DataFrame) -> str:
 
 def get_trajectory(run: dict[str, Any]) -> np.ndarray:
     """Tr(H) at the start, and each time that it was measured in training."""
-    every = run["measures"][HESSIAN]["every_epochs"]
-    measured = run["history"][HESSIAN][every - 1 :: every]
-    return np.array([run["start"][HESSIAN]["value"], *measured], float)
+    return np.array([run["start"][HESSIAN]["value"], *get_measured(run, HESSIAN)], float)
 
 
 def get_trajectories(runs: pd.DataFrame) -> np.ndarray:
@@ -133,6 +134,11 @@ def check_claims(runs: pd.DataFrame) -> list[list[str]]:
             "share of pairs with larger Tr(H) in A than in B: least of all epochs",
             f"{min(larger):.0%}",
             "always",
+        ],
+        [
+            "share of pairs with larger Tr(H) in A than in B: at equal training loss",
+            f"{compare_pairs(*(sets[name]['trace_at_loss'].to_numpy() for name in 'AB')):.0%}",
+            tables.NOTHING,
         ],
         ["share of pairs with better test accuracy in B than in A", f"{better:.0%}", "always"],
         *(

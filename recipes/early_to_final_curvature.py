@@ -24,6 +24,7 @@ from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
 import numpy as np
 import pandas as pd
 from experiment.command import main
+from experiment.curvature import HESSIAN, add_traces_at_loss
 from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Count, Listing, Range, Run, VariedSetting
@@ -44,6 +45,7 @@ class EarlyToFinal(VariedSetting):
     low: Amount  # the same of low regularisation
     early_epochs: Count = 20  # epochs of the first two trainings
     continuations: Annotated[int, Range(1, 101)] = 8  # trainings that continue from each of the two
+    every_epochs: Count = 10  # epochs of a continuation from one measurement of Tr(H) to the next
     num_probes: Count = 30  # probes that Tr(H) is estimated from
 
 
@@ -65,6 +67,7 @@ def plan_first(part: str, setting: EarlyToFinal, level: str, seed: int) -> Run:
 
 
 def plan_continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
+    probes = {"num_probes": setting.num_probes}
     return [
         setting.make_run(
             part=first.part,
@@ -72,7 +75,8 @@ def plan_continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
             initial=first.name,
             data_seed=first.seed,
             seed=100 * (first.seed + 1) + number,
-            at_best={"hessian_trace": {"num_probes": setting.num_probes}},
+            measures={HESSIAN: {"every_epochs": setting.every_epochs, **probes}},
+            at_best={HESSIAN: probes},
             **setting.set_value(setting.low),
         )
         for number in range(setting.continuations)
@@ -93,6 +97,7 @@ def table(runs: pd.DataFrame) -> str:
             tables.MeanCell("fisher_trace")(methods[level]),
             str(len(methods[f"after_{level}"])),
             tables.MeanCell("hessian_trace")(methods[f"after_{level}"]),
+            tables.MeanCell("trace_at_loss")(methods[f"after_{level}"]),
             tables.PercentCell("test_accuracy")(methods[f"after_{level}"]),
         ]
         for part, methods in tables.split_methods(add_traces(runs), METHODS).items()
@@ -100,10 +105,11 @@ def table(runs: pd.DataFrame) -> str:
     ]
     header = [
         *("setting", "early regularisation", "learning rate", "batch size", "Tr(F_i)"),
-        *("continuations", "Tr(H_f)", "best test accuracy, %"),
+        *("continuations", "Tr(H_f)", "Tr(H) at equal loss", "best test accuracy, %"),
     ]
     note = (
-        "A standard deviation is one over runs. The paper prints no numbers: it finds the network "
+        "A standard deviation is one over runs. At equal loss: at the least training loss that all "
+        "continuations of a setting reach. The paper prints no numbers: it finds the network "
         "of smaller Tr(F_i) more likely to end with a small Tr(H_f), and after the other one "
         "sharper minima and a test accuracy that varies a lot.\n"
     )
@@ -111,10 +117,13 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with Tr(F_i) and Tr(H_f), NaN where they are not measured."""
-    hessian = [best.get("hessian_trace", {"value": None})["value"] for best in runs["best"]]
+    """The runs with Tr(F_i), Tr(H_f) and Tr(H) at equal loss, NaN where they are not measured."""
+    hessian = [best.get(HESSIAN, {"value": None})["value"] for best in runs["best"]]
     fisher = [final.get("fisher_trace") for final in runs["final"]]
-    return runs.assign(fisher_trace=np.array(fisher, float), hessian_trace=np.array(hessian, float))
+    runs = runs.assign(fisher_trace=np.array(fisher, float), hessian_trace=np.array(hessian, float))
+    continued = runs[runs["initial"] != ""]
+    compared = [add_traces_at_loss(group) for _, group in continued.groupby("part")]
+    return pd.concat([runs[runs["initial"] == ""].assign(trace_at_loss=np.nan), *compared])
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -160,6 +169,7 @@ PRESETS = {
             epochs=12,
             steps_per_execution=13,
             fisher_examples=400,
+            every_epochs=3,
             varies="learning_rate",
             high=0.03,
             low=0.005,
@@ -172,6 +182,7 @@ PRESETS = {
             **SMALL_WATCHED,
             epochs=50,
             seeds=(0, 1, 2),
+            every_epochs=5,
             fisher_examples=500,
             varies="learning_rate",
             high=0.03,

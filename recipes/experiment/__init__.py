@@ -19,6 +19,7 @@
 | `errors.py` | errors that the user of a recipe can fix |
 | `results.py` | the folders of recipes and runs: which runs may share one, finished runs |
 | `archive.py` | the finished runs of a recipe in one small file |
+| `curvature.py` | Tr(H) over trainings, and at equal training loss |
 | `tables.py` | Markdown tables and correlations |
 | `report.py` | a recipe's table and figure, from folders alone |
 | `picture.py` | curves and scatters |

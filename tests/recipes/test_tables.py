@@ -1,7 +1,8 @@
 """What tables say of several runs."""
 
+import numpy as np
 import pandas as pd
-from experiment import tables
+from experiment import curvature, tables
 
 SCHEME = {"part": "digits", "noise": 0.0, "method": "fp"}
 
@@ -44,3 +45,17 @@ def test_a_best_value_at_the_edge_of_its_grid_is_warned_of():
     falling = choices(**{"0.1": 0.9, "0.3": 0.7, "1": 0.8})
     assert "0.1, is the smallest of its grid: a smaller one" in tables.write_edges(falling)
     assert tables.write_edges(choices(**{"0.1": 0.9})) == ""
+
+
+def test_curves_are_compared_at_the_least_loss_that_all_reach():
+    losses = [np.array([4.0, 1.0]), np.array([8.0, 2.0, 0.5])]
+    values = [np.array([10.0, 20.0]), np.array([5.0, 7.0, 9.0])]
+    # At a loss of 1: the end of the first curve, and half-way (in logarithms) on the second.
+    assert curvature.interpolate_at_common_loss(losses, values) == [20.0, 8.0]
+
+
+def test_a_curve_that_begins_below_the_common_loss_has_no_value_there():
+    losses = [np.array([4.0, 1.0]), np.array([0.5, 0.2])]
+    first, second = curvature.interpolate_at_common_loss(losses, losses)
+    assert first == 1.0
+    assert np.isnan(second)
