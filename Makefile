@@ -16,7 +16,7 @@ JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_ag
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 BACKEND_FLAGS := $(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))
 
-.PHONY: help demo recipes-demo test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
+.PHONY: help demo recipes-demo results test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -27,6 +27,9 @@ demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three
 
 recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
+
+results: $(STAMP)  ## Rebuild the tables and pictures of docs/results.md from docs/results/data
+	$(BIN)/python tools/results_page.py
 
 test: lint pytest test-jax  ## Run the linters, the type checker, the tests and the docstrings' examples
 
