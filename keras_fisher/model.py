@@ -58,19 +58,19 @@ class FisherPenaltyModel(BackboneWrapper):
     `compile`, `fit`, `evaluate`, `predict` and `save` behave as on any Keras model. The logs hold
     the plain `loss` and, in training, `penalty`: the latest squared norm, without alpha.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
-    >>> model = kf.FisherPenaltyModel(backbone, alpha=0.1, seed=0)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> x, y = np.random.rand(64, 8), np.random.randint(0, 3, 64)
-    >>> history = model.fit(x, y, epochs=2, verbose=0)
-    >>> sorted(history.history)
-    ['loss', 'penalty']
-    >>> model.alpha = 0.2  # at any time, also from a callback
-    >>> model.predict(x, verbose=0).shape
-    (64, 3)
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> model = kf.FisherPenaltyModel(backbone, alpha=0.1, seed=0)
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> x, y = np.random.rand(64, 8), np.random.randint(0, 3, 64)
+        >>> history = model.fit(x, y, epochs=2, verbose=0)
+        >>> sorted(history.history)
+        ['loss', 'penalty']
+        >>> model.alpha = 0.2  # at any time, also from a callback
+        >>> model.predict(x, verbose=0).shape
+        (64, 3)
 
     Args:
         backbone: The model to train, in place: functional, sequential or subclassed, with one
@@ -406,7 +406,11 @@ class FisherPenaltyModel(BackboneWrapper):
         self._state.allocate(self.trainable_weights)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_weights)
-        self._step.take(data, kind)
+        self._is_taking_step = True
+        try:
+            self._step.take(data, kind)
+        finally:
+            self._is_taking_step = False
 
     def _choose_step_kind(self) -> Tensor:
         return self._step.choose_kind()

@@ -135,7 +135,11 @@ def test_a_penalty_that_a_larger_model_ignores_is_reported_once(caplog):
     outer.fit(*DATA, verbose=0)
     assert [record.name for record in caplog.records] == ["keras_fisher"]
     assert f"penalty of '{inner.name}' is ignored" in caplog.text
-    assert f"layer of '{outer.name}'" in caplog.text
+    # On JAX Keras does not show which model is being trained.
+    how = (
+        "by another training step than its own" if reference.IS_JAX else f"layer of '{outer.name}'"
+    )
+    assert how in caplog.text
 
 
 def test_a_subclassed_backbone_with_two_outputs_is_refused_at_its_first_call():

@@ -6,7 +6,11 @@ from typing import Any
 
 import keras
 
-from keras_fisher.backend.private_api.keras import find_calling_layer, list_all_layers
+from keras_fisher.backend.private_api.keras import (
+    find_calling_layer,
+    is_stateless,
+    list_all_layers,
+)
 from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.labels import is_text
 from keras_fisher.utils.messages import warn_once
@@ -102,11 +106,20 @@ def warn_of_rounding(gradient: str, dtype: str) -> None:
 
 
 def warn_if_inner(model: keras.Model) -> None:
-    """Warns once if a `FisherPenaltyModel` is trained as a layer of another model."""
+    """Warns once if a `FisherPenaltyModel` is trained as a layer of another model.
+
+    Call it in training mode, outside the model's own step.
+    """
     outer = find_calling_layer()
-    if outer is not None and outer is not model:
+    is_inner = outer is not None and outer is not model
+    if is_inner or is_stateless():
+        how = (
+            f"as a layer of {outer.name!r}"
+            if outer is not None and is_inner
+            else "by another training step than its own, such as that of a larger model"
+        )
         warn_once(
-            f"The penalty of {model.name!r} is ignored, which is trained as a layer of "
-            f"{outer.name!r}: a FisherPenaltyModel is penalised in its own `fit` alone. Give the "
-            "larger model to a FisherPenaltyModel instead, with the plain backbone as its layer."
+            f"The penalty of {model.name!r} is ignored: the model is trained {how}, and a "
+            "FisherPenaltyModel is penalised in its own `fit` only. Give the larger model to a "
+            "FisherPenaltyModel instead, with the plain backbone as its layer."
         )

@@ -16,6 +16,7 @@ class BackboneWrapper(backend.Trainer):
     """Has the inputs, outputs, layers and calls of its `backbone`."""
 
     backbone: keras.Model
+    _is_taking_step = False  # of its own, which penalises
 
     @property
     def inputs(self) -> Any:
@@ -63,7 +64,7 @@ class BackboneWrapper(backend.Trainer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         """Returns the backbone's output."""
-        if training:
+        if training and not self._is_taking_step:
             model_checks.warn_if_inner(self)
         model_checks.check_preprocessed(self.backbone, inputs)
         outputs = self.backbone(inputs, training=training)

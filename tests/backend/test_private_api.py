@@ -47,6 +47,12 @@ def test_the_calling_layer_is_the_outermost():
     assert private_keras.find_calling_layer() is None
 
 
+def test_a_stateless_call_is_known_as_one():
+    assert not private_keras.is_stateless()
+    with keras.StatelessScope():
+        assert private_keras.is_stateless()
+
+
 class Asking(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.found = private_keras.find_callback_list(self)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend import get_keras_mask, set_keras_mask
 from keras.src.backend.common.global_state import get_global_attribute
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 # Marks a `build` that Keras calls only after it has traced `call`: shapes do not tell dtypes.
@@ -22,6 +23,7 @@ __all__ = [
     "find_calling_layer",
     "find_unseeded_generator",
     "get_mask",
+    "is_stateless",
     "list_all_layers",
     "list_inner_layers",
     "preserve_losses",
@@ -45,6 +47,14 @@ def find_calling_layer() -> keras.Layer | None:
     """Returns the outermost layer that is being called: layers do not know their parents."""
     context = get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
+
+
+def is_stateless() -> bool:
+    """Whether a call changes no variable: on JAX, that of a model in its training step.
+
+    Keras calls that model's `call` by itself, so that no layer is known to be calling.
+    """
+    return in_stateless_scope()
 
 
 def find_callback_list(callback: keras.callbacks.Callback) -> keras.callbacks.CallbackList | None:
