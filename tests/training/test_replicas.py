@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import nets
+from tests import nets, reference
 from tests.processes import configurations, printed, start
 
+pytestmark = reference.tensorflow_only
 # `python -m tests.replicas 2` tries every case; a difference of gradients has half of the digits.
 CASES = {
     2: {"fp": 1e-10, "batch norm of the first, eagerly": 1e-10, "attention, eagerly": 1e-10},
@@ -24,14 +25,6 @@ CASES = {
 }
 LOOKS = ("labels", "refusals", "trouble", "skips an overflow")
 WORKERS = 3
-
-
-def slow_if_many(number):
-    """Four replicas compile for minutes."""
-    return [pytest.mark.slow] if number > 2 else []
-
-
-NUMBERS = [pytest.param(number, marks=slow_if_many(number)) for number in CASES]
 
 
 def trained(strategy):
@@ -69,13 +62,14 @@ def replicas(number):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "case"),
-    [pytest.param(n, case, marks=slow_if_many(n)) for n in CASES for case in CASES[n]],
+    [(n, case) for n in CASES for case in CASES[n]],
 )
 def test_replicas_train_what_one_device_does(number, case):
     assert replicas(number)[case] < CASES[number][case]
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", CASES)
 def test_every_replica_draws_its_own_labels(number):
     labels = replicas(number)["labels"]
     assert len(labels) == number
@@ -83,7 +77,8 @@ def test_every_replica_draws_its_own_labels(number):
         assert one != other
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", CASES)
 def test_what_keras_cannot_do_on_replicas_is_refused(number):
     messages = replicas(number)["refusals"]
     assert "`steps_per_execution` must be 1 " in messages["steps_per_execution"]
@@ -95,12 +90,14 @@ def test_what_keras_cannot_do_on_replicas_is_refused(number):
     assert "`loss` must return a value for each example " in messages["scalar loss"]
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", CASES)
 def test_all_replicas_skip_a_step_in_which_one_overflows(number):
     assert replicas(number)["skips an overflow"]
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", CASES)
 def test_a_loss_that_is_nan_on_one_replica_is_told_at_its_step(number):
     steps, told, refused = replicas(number)["trouble"]
     assert steps == 2
