@@ -16,7 +16,7 @@ JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_ag
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 BACKEND_FLAGS := $(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))
 
-.PHONY: help demo recipes-demo results test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
+.PHONY: help demo recipes-demo results docs test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -30,6 +30,10 @@ recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minu
 
 results: $(STAMP)  ## Rebuild the tables and pictures of docs/results.md from docs/results/data
 	$(BIN)/python tools/results_page.py
+
+docs: $(STAMP)  ## Build the site into site/, and fail on a broken link
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 test: lint pytest test-jax  ## Run the linters, the type checker, the tests and the docstrings' examples
 
@@ -67,7 +71,7 @@ wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove the environment and all that was built
-	rm -rf .venv .venv-lowest .venv-newest .lowest.txt dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest .venv-newest .lowest.txt dist site .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp comes last, so an interrupted installation is taken up again by the next call. An
 # environment whose own creation was interrupted has no working pip, and is made anew.

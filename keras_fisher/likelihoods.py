@@ -193,12 +193,12 @@ class Likelihood(abc.ABC):
 class Categorical(Likelihood):
     """One class per position: -log p(y) = -sum_c y_c log p_c, classes on the last axis.
 
-    Example:
-    >>> import numpy as np
-    >>> from keras_fisher.likelihoods import Categorical
-    >>> logits = np.log([[0.25, 0.75], [0.5, 0.5]])
-    >>> np.asarray(Categorical().nll(np.array([1, 0]), logits)).round(4)
-    array([0.2877, 0.6931])
+    Examples:
+        >>> import numpy as np
+        >>> from keras_fisher.likelihoods import Categorical
+        >>> logits = np.log([[0.25, 0.75], [0.5, 0.5]])
+        >>> print(np.asarray(Categorical().nll(np.array([1, 0]), logits)).round(4))
+        [0.2877 0.6931]
 
     Args:
         from_logits: Whether outputs are logits (the default) or probabilities, which are divided by
@@ -282,11 +282,12 @@ class Categorical(Likelihood):
 class Bernoulli(Likelihood):
     """One bit per component: -log p(y) = -y log p - (1 - y) log(1 - p).
 
-    Example:
-    >>> import numpy as np
-    >>> from keras_fisher.likelihoods import Bernoulli
-    >>> np.asarray(Bernoulli().nll(np.array([1, 0]), np.array([[0.0], [2.0]]))).round(4)
-    array([0.6931, 2.1269])
+    Examples:
+        >>> import numpy as np
+        >>> from keras_fisher.likelihoods import Bernoulli
+        >>> nll = Bernoulli().nll(np.array([1, 0]), np.array([[0.0], [2.0]]))
+        >>> print(np.asarray(nll).round(4))
+        [0.6931 2.1269]
 
     Args:
         from_logits: Whether outputs are logits (the default) or probabilities.
@@ -338,11 +339,12 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """A real number per component: -log p(y) = (y - output)^2 / (2 variance) + constant.
 
-    Example:
-    >>> import numpy as np
-    >>> from keras_fisher.likelihoods import Gaussian
-    >>> np.asarray(Gaussian().nll(np.array([[1.0, 2.0]]), np.zeros((1, 2))))  # (1 + 4) / 2
-    array([2.5])
+    Examples:
+        >>> import numpy as np
+        >>> from keras_fisher.likelihoods import Gaussian
+        >>> nll = Gaussian().nll(np.array([[1.0, 2.0]]), np.zeros((1, 2)))
+        >>> print(np.asarray(nll))  # (1 + 4) / 2
+        [2.5]
 
     Args:
         variance: The variance of each component. The default, 0.5, makes the negative
@@ -398,14 +400,14 @@ def from_loss(loss: Tensor) -> Likelihood:
 
     Label smoothing, class and sample weights and regularisers are no part of it.
 
-    Example:
-    >>> import keras
-    >>> from keras_fisher import likelihoods
-    >>> likelihoods.from_loss("mse").get_config()
-    {'variance': 0.5}
-    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> likelihoods.from_loss(loss).get_config()
-    {'from_logits': True}
+    Examples:
+        >>> import keras
+        >>> from keras_fisher import likelihoods
+        >>> likelihoods.from_loss("mse").get_config()
+        {'variance': 0.5}
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> likelihoods.from_loss(loss).get_config()
+        {'from_logits': True}
 
     Args:
         loss: A loss as `compile` takes it: a name, a function or a `keras.losses.Loss`; one of

@@ -7,7 +7,7 @@ what is new.
 
 `--over lr` finds eta*, without a penalty; `--over alpha` belongs at the learning rate that the
 penalty will be used with (`--learning-rate 0.001`). The other recipes take what was found by its
-folder (`--tuned`; README.md says which takes what).
+folder (`--tuned`; docs/recipes.md says which takes what).
 
 Several machines that share the folder share the work: start the same command on each, one of them
 with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all

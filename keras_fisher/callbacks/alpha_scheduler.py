@@ -19,16 +19,16 @@ class AlphaScheduler(LogWriter):
     (Section 4.2 turns the penalty on late in training, or off early.) It logs `alpha`, for every
     other callback to see wherever it is listed.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model = kf.FisherPenaltyModel(backbone, seed=0)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> late = kf.callbacks.AlphaScheduler(lambda epoch: 0.1 if epoch >= 2 else 0.0)
-    >>> model.fit(x, y, epochs=3, callbacks=[late], verbose=0).history["alpha"]
-    [0.0, 0.0, 0.1]
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model = kf.FisherPenaltyModel(backbone, seed=0)
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> late = kf.callbacks.AlphaScheduler(lambda epoch: 0.1 if epoch >= 2 else 0.0)
+        >>> model.fit(x, y, epochs=3, callbacks=[late], verbose=0).history["alpha"]
+        [0.0, 0.0, 0.1]
 
     Args:
         schedule: A function of the epoch's index, or of that and the present alpha if it needs

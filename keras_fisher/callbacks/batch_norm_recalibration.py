@@ -34,17 +34,17 @@ class BatchNormRecalibration(CopyableCallback):
     included, stay as they are, and so do layers that are frozen. Of a model that has no layer to
     recalibrate it warns, once.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> norm = keras.layers.BatchNormalization()
-    >>> model = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> fresh = kf.callbacks.BatchNormRecalibration((x, y), batch_size=64)
-    >>> loss = model.evaluate(x, y, callbacks=[fresh], verbose=0)
-    >>> np.allclose(norm.moving_mean, x.mean(axis=0))
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> norm = keras.layers.BatchNormalization()
+        >>> model = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> fresh = kf.callbacks.BatchNormRecalibration((x, y), batch_size=64)
+        >>> loss = model.evaluate(x, y, callbacks=[fresh], verbose=0)
+        >>> np.allclose(norm.moving_mean, x.mean(axis=0))
+        True
 
     Args:
         data: Training data: `(x,)` or `(x, y)`, arrays, or a `tf.data.Dataset` of such batches,

@@ -27,22 +27,22 @@ class EarlyPhase(MeasuringCallback):
 
     Order of callbacks is as in `FisherTrace`.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x = np.random.normal(size=(64, 4))
-    >>> y = (x[:, 0] > 0).astype(int)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> model.compile(keras.optimizers.SGD(1.0), loss)
-    >>> early = kf.callbacks.EarlyPhase((x, y), loss_threshold=0.5, seed=0)
-    >>> fit = model.fit(x, y, epochs=5, callbacks=[early], verbose=0)
-    >>> crossed = [loss <= 0.5 for loss in fit.history["loss"]].index(True)
-    >>> step, estimate = early.crossing
-    >>> step == 2 * (crossed + 1)  # an epoch has two steps
-    True
-    >>> fit.history["early_fisher_trace"][-1] == estimate.value
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x = np.random.normal(size=(64, 4))
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(keras.optimizers.SGD(1.0), loss)
+        >>> early = kf.callbacks.EarlyPhase((x, y), loss_threshold=0.5, seed=0)
+        >>> fit = model.fit(x, y, epochs=5, callbacks=[early], verbose=0)
+        >>> crossed = [loss <= 0.5 for loss in fit.history["loss"]].index(True)
+        >>> step, estimate = early.crossing
+        >>> step == 2 * (crossed + 1)  # an epoch has two steps
+        True
+        >>> fit.history["early_fisher_trace"][-1] == estimate.value
+        True
 
     Args:
         data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.

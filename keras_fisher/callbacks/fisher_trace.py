@@ -31,18 +31,18 @@ class FisherTrace(CurveCallback):
     `ModelCheckpoint` say by `mode` whether more is better.) With `freq` a number of steps, the
     curve over steps also goes to each `keras.callbacks.TensorBoard` of the list.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> trace = kf.callbacks.FisherTrace((x, y), freq=2, num_examples=16, seed=0)
-    >>> fit = model.fit(x, y, batch_size=16, epochs=2, callbacks=[trace], verbose=0)
-    >>> [step for step, estimate in trace.history]
-    [2, 4, 6, 8]
-    >>> fit.history["fisher_trace"][-1] == trace.history[-1][1].value
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> trace = kf.callbacks.FisherTrace((x, y), freq=2, num_examples=16, seed=0)
+        >>> fit = model.fit(x, y, batch_size=16, epochs=2, callbacks=[trace], verbose=0)
+        >>> [step for step, estimate in trace.history]
+        [2, 4, 6, 8]
+        >>> fit.history["fisher_trace"][-1] == trace.history[-1][1].value
+        True
 
     Args:
         data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which

@@ -21,16 +21,16 @@ class GradientNorm(CurveCallback):
 
     Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> norm = kf.callbacks.GradientNorm((x, y), batch_size=16)
-    >>> fit = model.fit(x, y, epochs=2, callbacks=[norm], verbose=0)
-    >>> len(fit.history["gradient_norm"])
-    2
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> norm = kf.callbacks.GradientNorm((x, y), batch_size=16)
+        >>> fit = model.fit(x, y, epochs=2, callbacks=[norm], verbose=0)
+        >>> len(fit.history["gradient_norm"])
+        2
 
     Args:
         data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which

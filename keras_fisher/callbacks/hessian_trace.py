@@ -22,16 +22,16 @@ class HessianTrace(CurveCallback):
 
     Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> trace = kf.callbacks.HessianTrace((x, y), num_probes=10, seed=0)
-    >>> fit = model.fit(x, y, callbacks=[trace], verbose=0)
-    >>> fit.history["hessian_trace"][0] > 0
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> trace = kf.callbacks.HessianTrace((x, y), num_probes=10, seed=0)
+        >>> fit = model.fit(x, y, callbacks=[trace], verbose=0)
+        >>> fit.history["hessian_trace"][0] > 0
+        True
 
     Args:
         data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which

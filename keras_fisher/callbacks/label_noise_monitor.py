@@ -26,17 +26,17 @@ class LabelNoiseMonitor(LogWriter):
 
     Order of callbacks is as in `FisherTrace`.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(200, 4), np.random.randint(0, 3, 200)
-    >>> y_noisy, is_noisy = kf.data.uniform_label_noise(y, 0.5, num_classes=3, seed=0)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> monitor = kf.callbacks.LabelNoiseMonitor(x, y_noisy, is_noisy)
-    >>> history = model.fit(x, y_noisy, callbacks=[monitor], verbose=0)
-    >>> 0 <= history.history["noisy_accuracy"][0] <= 1
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(200, 4), np.random.randint(0, 3, 200)
+        >>> y_noisy, is_noisy = kf.data.uniform_label_noise(y, 0.5, num_classes=3, seed=0)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> monitor = kf.callbacks.LabelNoiseMonitor(x, y_noisy, is_noisy)
+        >>> history = model.fit(x, y_noisy, callbacks=[monitor], verbose=0)
+        >>> 0 <= history.history["noisy_accuracy"][0] <= 1
+        True
 
     Args:
         x: Training inputs, an array of shape `(n, ...)`.

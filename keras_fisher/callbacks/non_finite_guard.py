@@ -29,18 +29,18 @@ class NonFiniteGuard(keras.callbacks.Callback):
 
     "stop" reads one number from the device after each step (or `steps_per_execution` of them).
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> x[20] = np.nan
-    >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model = kf.FisherPenaltyModel(backbone, seed=0)
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> guard = kf.callbacks.NonFiniteGuard("skip")
-    >>> fit = model.fit(x, y, batch_size=16, shuffle=False, callbacks=[guard], verbose=0)
-    >>> guard.skipped, bool(np.isfinite(fit.history["loss"][0]))
-    (1, True)
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> x[20] = np.nan
+        >>> backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model = kf.FisherPenaltyModel(backbone, seed=0)
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> guard = kf.callbacks.NonFiniteGuard("skip")
+        >>> fit = model.fit(x, y, batch_size=16, shuffle=False, callbacks=[guard], verbose=0)
+        >>> guard.skipped, bool(np.isfinite(fit.history["loss"][0]))
+        (1, True)
 
     Args:
         action: "stop" to stop training after the step, or "skip" to take none of such steps. With

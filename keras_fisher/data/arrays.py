@@ -27,13 +27,13 @@ def load_arrays(
     What is held out, and how images are normalised, is as in `load`, which yields the same
     examples in batches and needs a quarter of the memory.
 
-    Example:
-    >>> from keras_fisher.data import load_arrays
-    >>> splits = load_arrays("digits", num_train=500)
-    >>> splits.train.x.shape, splits.validation.x.shape, splits.test.x.shape
-    ((500, 8, 8, 1), (180, 8, 8, 1), (539, 8, 8, 1))
-    >>> splits.num_classes
-    10
+    Examples:
+        >>> from keras_fisher.data import load_arrays
+        >>> splits = load_arrays("digits", num_train=500)
+        >>> splits.train.x.shape, splits.validation.x.shape, splits.test.x.shape
+        ((500, 8, 8, 1), (180, 8, 8, 1), (539, 8, 8, 1))
+        >>> splits.num_classes
+        10
 
     Args:
         name: "digits", "cifar10", "cifar100" or "tiny_imagenet32".

@@ -25,12 +25,12 @@ def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
     random position, and the window is mirrored left to right with probability 1/2. Pad *after*
     normalisation, so that the border has the mean colour.
 
-    Example:
-    >>> from keras_fisher.data import flip_and_crop
-    >>> import numpy as np
-    >>> images = np.ones((2, 8, 8, 1))
-    >>> flip_and_crop(images, seed=[1, 2]).shape == (2, 8, 8, 1)
-    True
+    Examples:
+        >>> from keras_fisher.data import flip_and_crop
+        >>> import numpy as np
+        >>> images = np.ones((2, 8, 8, 1))
+        >>> flip_and_crop(images, seed=[1, 2]).shape == (2, 8, 8, 1)
+        True
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.

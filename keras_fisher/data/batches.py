@@ -41,17 +41,17 @@ def training_batches(
     `model.fit(batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=steps)`. (A
     `steps_per_execution` that does not divide it makes Keras take more batches than that.)
 
-    Example:
-    >>> from keras_fisher.data import training_batches
-    >>> import numpy as np
-    >>> x, y = np.arange(5.0, dtype="float32"), np.arange(5)
-    >>> batches = training_batches(x, y, batch_size=2, seed=0)
-    >>> [len(y) for _, y in batches.take(6)]
-    [2, 2, 1, 2, 2, 1]
-    >>> resumed = training_batches(x, y, batch_size=2, seed=0, first_epoch=2)
-    >>> third_epoch = [int(label) for _, y in batches.skip(6).take(3) for label in y]
-    >>> third_epoch == [int(label) for _, y in resumed.take(3) for label in y]
-    True
+    Examples:
+        >>> from keras_fisher.data import training_batches
+        >>> import numpy as np
+        >>> x, y = np.arange(5.0, dtype="float32"), np.arange(5)
+        >>> batches = training_batches(x, y, batch_size=2, seed=0)
+        >>> [len(y) for _, y in batches.take(6)]
+        [2, 2, 1, 2, 2, 1]
+        >>> resumed = training_batches(x, y, batch_size=2, seed=0, first_epoch=2)
+        >>> third_epoch = [int(label) for _, y in batches.skip(6).take(3) for label in y]
+        >>> third_epoch == [int(label) for _, y in resumed.take(3) for label in y]
+        True
 
     Args:
         x: Array of shape `(n, ...)`; `(n, height, width, channels)` to augment or normalise.

@@ -49,24 +49,24 @@ def load(
     depends on `seed` alone, by the `permutation` of NumPy's default generator. (NumPy keeps its
     bits for good, but reserves the right to draw a permutation from them in another way.)
 
-    Example:
-    >>> from keras_fisher.data import load
-    >>> digits = load("digits", batch_size=100, augment="flip", seed=0)
-    >>> digits.steps_per_epoch, digits.input_shape, digits.num_classes
-    (11, (8, 8, 1), 10)
-    >>> x, y = next(iter(digits.train))
-    >>> tuple(x.shape), tuple(y.shape)
-    ((100, 8, 8, 1), (100,))
-    >>> import keras
-    >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> history = model.fit(
-    ...     digits.train,
-    ...     steps_per_epoch=digits.steps_per_epoch,
-    ...     epochs=2,
-    ...     validation_data=digits.validation,
-    ...     verbose=0,
-    ... )
+    Examples:
+        >>> from keras_fisher.data import load
+        >>> digits = load("digits", batch_size=100, augment="flip", seed=0)
+        >>> digits.steps_per_epoch, digits.input_shape, digits.num_classes
+        (11, (8, 8, 1), 10)
+        >>> x, y = next(iter(digits.train))
+        >>> tuple(x.shape), tuple(y.shape)
+        ((100, 8, 8, 1), (100,))
+        >>> import keras
+        >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = model.fit(
+        ...     digits.train,
+        ...     steps_per_epoch=digits.steps_per_epoch,
+        ...     epochs=2,
+        ...     validation_data=digits.validation,
+        ...     verbose=0,
+        ... )
 
     Args:
         name: One of the names above.

@@ -26,14 +26,14 @@ def mixup(
     with `y` one-hot. Both are pure functions of `seed` and of the position of the batch in the
     dataset. Larger values of `beta` mix more.
 
-    Example:
-    >>> from keras_fisher.data import mixup, training_batches
-    >>> import numpy as np
-    >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 3])
-    >>> batches = training_batches(x, y, batch_size=4, seed=0)
-    >>> x_mixed, y_mixed = next(iter(mixup(batches, 0.4, seed=0, num_classes=4)))
-    >>> y_mixed.shape == (4, 4)
-    True
+    Examples:
+        >>> from keras_fisher.data import mixup, training_batches
+        >>> import numpy as np
+        >>> x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 3])
+        >>> batches = training_batches(x, y, batch_size=4, seed=0)
+        >>> x_mixed, y_mixed = next(iter(mixup(batches, 0.4, seed=0, num_classes=4)))
+        >>> y_mixed.shape == (4, 4)
+        True
 
     Args:
         dataset: Batches `(x, y)`, a `tf.data.Dataset` with the TensorFlow backend and a

@@ -16,15 +16,15 @@ def uniform_label_noise(
     on average `1 / num_classes` of the re-drawn labels equal the one they replace, so a little
     less than `fraction` of the labels end up wrong.
 
-    Example:
-    >>> from keras_fisher.data import uniform_label_noise
-    >>> import numpy as np
-    >>> y = np.array([0, 1, 2, 3, 4, 5, 6, 7])
-    >>> y_noisy, is_noisy = uniform_label_noise(y, 0.25, num_classes=10, seed=0)
-    >>> int(is_noisy.sum())
-    2
-    >>> bool((y_noisy == y)[~is_noisy].all())
-    True
+    Examples:
+        >>> from keras_fisher.data import uniform_label_noise
+        >>> import numpy as np
+        >>> y = np.array([0, 1, 2, 3, 4, 5, 6, 7])
+        >>> y_noisy, is_noisy = uniform_label_noise(y, 0.25, num_classes=10, seed=0)
+        >>> int(is_noisy.sum())
+        2
+        >>> bool((y_noisy == y)[~is_noisy].all())
+        True
 
     Args:
         y: Integer array of shape `(n,)`, the true labels. It is left as it is.

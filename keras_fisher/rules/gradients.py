@@ -18,12 +18,12 @@ class Outer:
     multiplications, or from the Gram matrices of the factors, T^2 (m + n) of them:
     ||sum_t l_t r_t^T||^2 = sum_ts (l_t . l_s) (r_t . r_s).
 
-    Example:
-    >>> import numpy as np
-    >>> from keras_fisher.rules import Outer
-    >>> left, right = np.ones((2, 4, 3), "float32"), np.ones((2, 4, 5), "float32")
-    >>> np.asarray(Outer(left, right).squared_norms())  # 3 * 5 entries, each 4
-    array([240., 240.], dtype=float32)
+    Examples:
+        >>> import numpy as np
+        >>> from keras_fisher.rules import Outer
+        >>> left, right = np.ones((2, 4, 3), "float32"), np.ones((2, 4, 5), "float32")
+        >>> np.asarray(Outer(left, right).squared_norms())  # 3 * 5 entries, each 4
+        array([240., 240.], dtype=float32)
 
     Args:
         left: Shape `(batch, T, m)`, or `(batch, groups, T, m)` for independent groups.
@@ -96,11 +96,13 @@ def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
     It gives the per-example gradient of a weight that a layer adds to its input (of the output
     gradient) or multiplies it by (of the output gradient times the input).
 
-    Example:
-    >>> import numpy as np
-    >>> from keras_fisher.rules import sum_to
-    >>> sum_to(np.ones((2, 4, 5, 3)), (3,)).shape, sum_to(np.ones((2, 4, 5, 3)), ()).shape
-    (TensorShape([2, 3]), TensorShape([2]))
+    Examples:
+        >>> import numpy as np
+        >>> from keras_fisher.rules import sum_to
+        >>> tuple(sum_to(np.ones((2, 4, 5, 3)), (3,)).shape)
+        (2, 3)
+        >>> tuple(sum_to(np.ones((2, 4, 5, 3)), ()).shape)
+        (2,)
 
     Args:
         values: Shape `(batch, ...)`.

@@ -18,18 +18,18 @@ _RULES_BY_NAME: dict[tuple[str, str], Rule] = {}
 def register(*layer_classes: type) -> Callable[[R], R]:
     """Registers the closed form of the per-example gradients of a kind of layer.
 
-    Example:
-    >>> import keras
-    >>> from keras_fisher import rules
-    >>> class Shift(keras.layers.Layer):
-    ...     def build(self, input_shape):
-    ...         self.shift = self.add_weight(shape=(input_shape[-1],))
-    ...
-    ...     def call(self, inputs):
-    ...         return inputs + self.shift
-    >>> @rules.register(Shift)
-    ... def shift(layer, inputs, gradient):
-    ...     return [(layer.shift, rules.sum_to(gradient, layer.shift.shape))]
+    Examples:
+        >>> import keras
+        >>> from keras_fisher import rules
+        >>> class Shift(keras.layers.Layer):
+        ...     def build(self, input_shape):
+        ...         self.shift = self.add_weight(shape=(input_shape[-1],))
+        ...
+        ...     def call(self, inputs):
+        ...         return inputs + self.shift
+        >>> @rules.register(Shift)
+        ... def shift(layer, inputs, gradient):
+        ...     return [(layer.shift, rules.sum_to(gradient, layer.shift.shape))]
 
     Args:
         *layer_classes: Subclasses of `keras.layers.Layer`. A subclass of theirs is covered too, as

@@ -36,17 +36,17 @@ def fisher_trace(
     the mean over examples of the squared norm of each example's own gradient: squared first, then
     averaged, exactly and not from mini-batch gradients.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="logits")]
-    >>> model = keras.Sequential(layers, name="net")
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> x = np.random.default_rng(0).normal(size=(500, 4))
-    >>> trace = kf.fisher_trace(model, (x, None), num_examples=300, by_layer=True, seed=0)
-    >>> trace.count, list(trace.layers)
-    (300, ['net/logits'])
-    >>> trace.stderr < 0.2 * trace.value
-    True
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(3, name="logits")]
+        >>> model = keras.Sequential(layers, name="net")
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> x = np.random.default_rng(0).normal(size=(500, 4))
+        >>> trace = kf.fisher_trace(model, (x, None), num_examples=300, by_layer=True, seed=0)
+        >>> trace.count, list(trace.layers)
+        (300, ['net/logits'])
+        >>> trace.stderr < 0.2 * trace.value
+        True
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
@@ -94,13 +94,13 @@ def fisher_trace(
 class FisherTraceMeter(Meter):
     """`fisher_trace`, compiled once for many measurements of one model.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> meter = kf.traces.FisherTraceMeter(model, likelihood=kf.likelihoods.Categorical())
-    >>> x = np.random.rand(32, 4)
-    >>> meter((x, None)).count, meter((x, None), num_examples=8).count
-    (32, 8)
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> meter = kf.traces.FisherTraceMeter(model, likelihood=kf.likelihoods.Categorical())
+        >>> x = np.random.rand(32, 4)
+        >>> meter((x, None)).count, meter((x, None), num_examples=8).count
+        (32, 8)
 
     Args:
         model: A Keras model with one output.

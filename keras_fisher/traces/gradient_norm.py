@@ -27,14 +27,14 @@ def gradient_norm(
     loss of a mini-batch with respect to the trainable weights, averaged over mini-batches. The
     larger the mini-batch, the smaller the norm: compare equal batch sizes only.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> categorical = kf.likelihoods.Categorical()
-    >>> kf.gradient_norm(model, (x, y), batch_size=16, likelihood=categorical).count
-    4
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> categorical = kf.likelihoods.Categorical()
+        >>> kf.gradient_norm(model, (x, y), batch_size=16, likelihood=categorical).count
+        4
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.

@@ -41,13 +41,13 @@ def hessian_trace(
     entries of mean 0 and variance 1. Each z^T H z is exact: second derivatives are right through
     batch, layer and group normalisation too.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> kf.hessian_trace(model, (x, y), num_probes=10, distribution="rademacher").count
-    10
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> kf.hessian_trace(model, (x, y), num_probes=10, distribution="rademacher").count
+        10
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.

@@ -37,13 +37,13 @@ def minibatch_fisher_trace(
     averaged over mini-batches. This is what the Fisher penalty penalises: averaged first, then
     squared. Its mean is Tr(F)/B, and it follows Tr(F) in training (figure 12).
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> categorical = kf.likelihoods.Categorical()
-    >>> data = np.random.rand(64, 4), None
-    >>> kf.minibatch_fisher_trace(model, data, batch_size=16, likelihood=categorical).count
-    4
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> categorical = kf.likelihoods.Categorical()
+        >>> data = np.random.rand(64, 4), None
+        >>> kf.minibatch_fisher_trace(model, data, batch_size=16, likelihood=categorical).count
+        4
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.

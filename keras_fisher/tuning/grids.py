@@ -17,10 +17,10 @@ def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
     searches v = 0.1 for a penalty that is computed at every step, and v = 0.001 for the penalty on
     one example (eq. 6).
 
-    Example:
-    >>> import keras_fisher as kf
-    >>> kf.tuning.alphas(num=5)
-    (0.001, 0.00316, 0.01, 0.0316, 0.1)
+    Examples:
+        >>> import keras_fisher as kf
+        >>> kf.tuning.alphas(num=5)
+        (0.001, 0.00316, 0.01, 0.0316, 0.1)
 
     Args:
         value: The middle of the range.
@@ -40,10 +40,10 @@ def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
 def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[float, ...]:
     """The learning rates to search: `num` from `low` to `high` (appendix G.2).
 
-    Example:
-    >>> import keras_fisher as kf
-    >>> kf.tuning.learning_rates()
-    (0.01, 0.0316, 0.1, 0.316, 1.0)
+    Examples:
+        >>> import keras_fisher as kf
+        >>> kf.tuning.learning_rates()
+        (0.01, 0.0316, 0.1, 0.316, 1.0)
 
     Args:
         low: The smallest. The paper moves the range until the best rate lies inside it.
@@ -66,10 +66,10 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
 def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
     """The alphas that appendix G.3 lists for noisy labels.
 
-    Example:
-    >>> import keras_fisher as kf
-    >>> kf.tuning.noisy_label_alphas()
-    (0.01, 0.1, 0.31, 10.0)
+    Examples:
+        >>> import keras_fisher as kf
+        >>> kf.tuning.noisy_label_alphas()
+        (0.01, 0.1, 0.31, 10.0)
 
     Args:
         penalty: "fp", "gp" or "gp_r", which share a list, or "gp_x".
@@ -87,10 +87,10 @@ def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
 def mixup_betas() -> tuple[float, ...]:
     """The betas of mixup that appendix G.3 lists for noisy labels.
 
-    Example:
-    >>> import keras_fisher as kf
-    >>> kf.tuning.mixup_betas()
-    (0.4, 0.8, 1.6, 3.2, 6.4)
+    Examples:
+        >>> import keras_fisher as kf
+        >>> kf.tuning.mixup_betas()
+        (0.4, 0.8, 1.6, 3.2, 6.4)
 
     Returns:
         Values in ascending order.

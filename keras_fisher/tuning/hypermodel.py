@@ -20,19 +20,19 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
     search finishes one seed before it begins the next. The seed sets the weights, the order of the
     examples and the labels that are drawn; a trial for each seed shows how far chance goes.
 
-    Example:
-    >>> import keras, keras_tuner, keras_fisher as kf
-    >>> def build_backbone(hp):
-    ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
-    ...     build_backbone,
-    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    ...     learning_rates=[0.001],
-    ...     alphas=kf.tuning.alphas(0.01, num=5),
-    ... )
-    >>> hp = keras_tuner.HyperParameters()
-    >>> round(hypermodel.build(hp).alpha, 6), hp.get("learning_rate"), hp.get("seed")
-    (0.001, 0.001, 0)
+    Examples:
+        >>> import keras, keras_tuner, keras_fisher as kf
+        >>> def build_backbone(hp):
+        ...     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
+        ...     build_backbone,
+        ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ...     learning_rates=[0.001],
+        ...     alphas=kf.tuning.alphas(0.01, num=5),
+        ... )
+        >>> hp = keras_tuner.HyperParameters()
+        >>> round(hypermodel.build(hp).alpha, 6), hp.get("learning_rate"), hp.get("seed")
+        (0.001, 0.001, 0)
 
     Args:
         build_backbone: From `keras_tuner.HyperParameters`, a Keras model that is not compiled. It

@@ -23,13 +23,12 @@ class GridOracle(keras_tuner.Oracle):
     whose grid has grown, trains what is missing. (`keras_tuner.GridSearch` does not resume.)
     A trial that was running when the search was killed is run again, if the grid still has it.
 
-    Example:
-    >>> import keras_fisher as kf
-    >>> kf.tuning.GridOracle(objective="val_accuracy").objective.direction
-    'max'
+    It takes the arguments of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
 
-    Args:
-        **kwargs: Those of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
+    Examples:
+        >>> import keras_fisher as kf
+        >>> kf.tuning.GridOracle(objective="val_accuracy").objective.direction
+        'max'
     """
 
     _retry_queue: list[str]  # keras-tuner gives it no type

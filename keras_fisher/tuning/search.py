@@ -17,21 +17,21 @@ class GridSearch(keras_tuner.Tuner):
     A search whose grid has grown trains what is new in it. A hyperparameter that is declared no
     more keeps the values it had: begin anew then, with `overwrite=True`.
 
-    Example:
-    >>> import keras, numpy as np, tempfile, keras_fisher as kf
-    >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
-    ...     lambda hp: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
-    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    ...     learning_rates=[0.01],
-    ...     alphas=[0.001, 0.01],
-    ... )
-    >>> x, y = np.random.rand(32, 4), np.random.randint(0, 3, 32)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tuner = kf.tuning.GridSearch(hypermodel, directory=folder)
-    ...     tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
-    ...     best = tuner.get_best_hyperparameters()[0]
-    >>> best.get("alpha") in (0.001, 0.01)
-    True
+    Examples:
+        >>> import keras, numpy as np, tempfile, keras_fisher as kf
+        >>> hypermodel = kf.tuning.FisherPenaltyHyperModel(
+        ...     lambda hp: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]),
+        ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ...     learning_rates=[0.01],
+        ...     alphas=[0.001, 0.01],
+        ... )
+        >>> x, y = np.random.rand(32, 4), np.random.randint(0, 3, 32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tuner = kf.tuning.GridSearch(hypermodel, directory=folder)
+        ...     tuner.search(x, y, validation_data=(x, y), epochs=1, verbose=0)
+        ...     best = tuner.get_best_hyperparameters()[0]
+        >>> best.get("alpha") in (0.001, 0.01)
+        True
 
     To search on several machines that share `directory`, start the same program on each of them,
     with `KERASTUNER_TUNER_ID` "chief" on one and "tuner0", "tuner1", ... on the others, and

@@ -71,17 +71,17 @@ def alpha_range(
     ten times too large; much later they come out too small. It knows nothing of generalisation, so
     where the best alpha of a search is its first or its last, search on beyond it.
 
-    Example:
-    >>> import keras, numpy as np, keras_fisher as kf
-    >>> keras.utils.set_random_seed(0)
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    >>> model.compile(keras.optimizers.SGD(0.1), loss)
-    >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
-    >>> history = model.fit(x, y, epochs=2, verbose=0)
-    >>> found = kf.tuning.alpha_range(model, (x, y), num_batches=4, batch_size=16, seed=0)
-    >>> len(found.alphas), found.alphas[0] < found.value < found.alphas[-1]
-    (10, True)
+    Examples:
+        >>> import keras, numpy as np, keras_fisher as kf
+        >>> keras.utils.set_random_seed(0)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile(keras.optimizers.SGD(0.1), loss)
+        >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
+        >>> history = model.fit(x, y, epochs=2, verbose=0)
+        >>> found = kf.tuning.alpha_range(model, (x, y), num_batches=4, batch_size=16, seed=0)
+        >>> len(found.alphas), found.alphas[0] < found.value < found.alphas[-1]
+        (10, True)
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.

@@ -13,10 +13,10 @@ def layer_seeds(seed: int | None) -> Iterator[int]:
     Two Keras initialisers with the same integer seed give the same numbers, so each layer's gets a
     seed of its own.
 
-    Example:
-        >>> seeds = layer_seeds(0)
-        >>> next(seeds) != next(seeds)
-        True
+    Examples:
+            >>> seeds = layer_seeds(0)
+            >>> next(seeds) != next(seeds)
+            True
 
     Args:
         seed: An integer, or None to draw from the state that `keras.utils.set_random_seed` sets.

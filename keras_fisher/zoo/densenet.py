@@ -34,11 +34,11 @@ def densenet(
     "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
     ICCV 2015.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.densenet(num_classes=100, depth=10, growth=4, seed=0)
-        >>> model.output_shape
-        (None, 100)
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.densenet(num_classes=100, depth=10, growth=4, seed=0)
+            >>> model.output_shape
+            (None, 100)
 
     Args:
         input_shape: Height, width and channels of one image; at least 4 by 4 pixels.

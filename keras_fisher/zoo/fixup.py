@@ -27,10 +27,10 @@ def fixup_normal(
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
     ICLR 2019.
 
-    Example:
-        >>> from keras_fisher.zoo.fixup import fixup_normal
-        >>> fixup_normal(num_branches=8).scale  # of the variance, times fan_out
-        0.25
+    Examples:
+            >>> from keras_fisher.zoo.fixup import fixup_normal
+            >>> fixup_normal(num_branches=8).scale  # of the variance, times fan_out
+            0.25
 
     Args:
         num_branches: The number L of residual branches in the whole network; 1 gives He's normal
@@ -64,11 +64,11 @@ class FixupScale(ScalarScale):
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
     ICLR 2019.
 
-    Example:
-        >>> import numpy as np
-        >>> from keras_fisher.zoo.fixup import FixupScale
-        >>> np.asarray(FixupScale()(np.ones((1, 2), "float32"))).tolist()
-        [[1.0, 1.0]]
+    Examples:
+            >>> import numpy as np
+            >>> from keras_fisher.zoo.fixup import FixupScale
+            >>> np.asarray(FixupScale()(np.ones((1, 2), "float32"))).tolist()
+            [[1.0, 1.0]]
     """
 
     initializer = "ones"
@@ -83,11 +83,11 @@ class FixupBias(keras.layers.Layer):
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
     ICLR 2019.
 
-    Example:
-        >>> import numpy as np
-        >>> from keras_fisher.zoo.fixup import FixupBias
-        >>> np.asarray(FixupBias()(np.ones((1, 2), "float32"))).tolist()
-        [[1.0, 1.0]]
+    Examples:
+            >>> import numpy as np
+            >>> from keras_fisher.zoo.fixup import FixupBias
+            >>> np.asarray(FixupBias()(np.ones((1, 2), "float32"))).tolist()
+            [[1.0, 1.0]]
     """
 
     def build(self, input_shape: Any) -> None:

@@ -46,11 +46,11 @@ def resnet(
     Deep Neural Networks", NeurIPS 2016. Arpit, Campos & Bengio, "How to Initialize your Network?
     Robust Initialization for WeightNorm & ResNets", NeurIPS 2019.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.resnet(num_classes=100, depth=8, batch_norm=False, seed=0)
-        >>> model.output_shape
-        (None, 100)
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.resnet(num_classes=100, depth=8, batch_norm=False, seed=0)
+            >>> model.output_shape
+            (None, 100)
 
     Args:
         input_shape: Height, width and channels of one image.
@@ -154,12 +154,12 @@ class PaddedShortcut(layers.Layer):
 
     Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, option A.
 
-    Example:
-        >>> import numpy as np
-        >>> from keras_fisher.zoo.resnet import PaddedShortcut
-        >>> x = np.array([[[[1.0], [2.0]], [[3.0], [4.0]]]])
-        >>> np.asarray(PaddedShortcut(filters=3)(x)).tolist()
-        [[[[1.0, 0.0, 0.0]]]]
+    Examples:
+            >>> import numpy as np
+            >>> from keras_fisher.zoo.resnet import PaddedShortcut
+            >>> x = np.array([[[[1.0], [2.0]], [[3.0], [4.0]]]])
+            >>> np.asarray(PaddedShortcut(filters=3)(x)).tolist()
+            [[[[1.0, 0.0, 0.0]]]]
 
     Args:
         filters: The channels of the output, at least as many as those of the input.

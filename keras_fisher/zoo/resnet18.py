@@ -42,11 +42,11 @@ def resnet18(
     References: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.resnet18((64, 64, 3), num_classes=10, width=8, seed=0)
-        >>> model.output_shape
-        (None, 10)
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.resnet18((64, 64, 3), num_classes=10, width=8, seed=0)
+            >>> model.output_shape
+            (None, 10)
 
     Args:
         input_shape: Height, width and channels of one image.

@@ -27,11 +27,11 @@ def simple_cnn(
     Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS
     2010.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.simple_cnn(num_classes=10, seed=0)
-        >>> model.count_params()
-        361898
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.simple_cnn(num_classes=10, seed=0)
+            >>> model.count_params()
+            361898
 
     Args:
         input_shape: Height, width and channels of one image; at least 10 by 10 pixels.

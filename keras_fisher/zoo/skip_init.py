@@ -15,12 +15,12 @@ class SkipInitScale(ScalarScale):
     Reference: De & Smith, "Batch Normalization Biases Residual Blocks Towards the Identity Function
     in Deep Networks", NeurIPS 2020.
 
-    Example:
-        >>> import numpy as np
-        >>> from keras_fisher.zoo.skip_init import SkipInitScale
-        >>> layer = SkipInitScale()
-        >>> np.asarray(layer(np.ones((1, 2), "float32"))).tolist()
-        [[0.0, 0.0]]
+    Examples:
+            >>> import numpy as np
+            >>> from keras_fisher.zoo.skip_init import SkipInitScale
+            >>> layer = SkipInitScale()
+            >>> np.asarray(layer(np.ones((1, 2), "float32"))).tolist()
+            [[0.0, 0.0]]
     """
 
     initializer = "zeros"

@@ -32,11 +32,11 @@ def vgg11(
     Recognition", ICLR 2015. He et al., "Delving Deep into Rectifiers: Surpassing Human-Level
     Performance on ImageNet Classification", ICCV 2015.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.vgg11(num_classes=100, width=16, seed=0)
-        >>> model.output_shape
-        (None, 100)
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.vgg11(num_classes=100, width=16, seed=0)
+            >>> model.output_shape
+            (None, 100)
 
     Args:
         input_shape: Height, width and channels of one image.

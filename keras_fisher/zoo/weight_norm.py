@@ -28,13 +28,13 @@ def norm_preserving_gain(
     WeightNorm & ResNets", NeurIPS 2019, and its authors' code,
     github.com/victorcampos7/weightnorm-init.
 
-    Example:
-        >>> from keras_fisher.zoo.weight_norm import WeightNormDense, norm_preserving_gain
-        >>> gain = norm_preserving_gain(fan_in=8, fan_out=4, factor=2)
-        >>> layer = WeightNormDense(4, gain_initializer=gain)
-        >>> layer.build((None, 8))
-        >>> layer.gain.numpy().tolist()
-        [2.0, 2.0, 2.0, 2.0]
+    Examples:
+            >>> from keras_fisher.zoo.weight_norm import WeightNormDense, norm_preserving_gain
+            >>> gain = norm_preserving_gain(fan_in=8, fan_out=4, factor=2)
+            >>> layer = WeightNormDense(4, gain_initializer=gain)
+            >>> layer.build((None, 8))
+            >>> layer.gain.numpy().tolist()
+            [2.0, 2.0, 2.0, 2.0]
 
     Args:
         fan_in: The channels that go into the layer.
@@ -114,13 +114,13 @@ class WeightNormConv2D(_WeightNorm, layers.Conv2D):
     Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
     Training of Deep Neural Networks", NeurIPS 2016.
 
-    Example:
-        >>> import keras
-        >>> from keras_fisher.zoo.weight_norm import WeightNormConv2D
-        >>> layer = WeightNormConv2D(4, 3, gain_initializer=keras.initializers.Constant(2.0))
-        >>> layer.build((None, 8, 8, 3))
-        >>> round(float(keras.ops.sum(layer.kernel[..., 0] ** 2)), 4)  # of one filter
-        4.0
+    Examples:
+            >>> import keras
+            >>> from keras_fisher.zoo.weight_norm import WeightNormConv2D
+            >>> layer = WeightNormConv2D(4, 3, gain_initializer=keras.initializers.Constant(2.0))
+            >>> layer.build((None, 8, 8, 3))
+            >>> round(float(keras.ops.sum(layer.kernel[..., 0] ** 2)), 4)  # of one filter
+            4.0
 
     Args:
         gain_initializer: The initialiser of the lengths g, such as `norm_preserving_gain`.
@@ -137,13 +137,13 @@ class WeightNormDense(_WeightNorm, layers.Dense):
     Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
     Training of Deep Neural Networks", NeurIPS 2016.
 
-    Example:
-        >>> import keras
-        >>> from keras_fisher.zoo.weight_norm import WeightNormDense
-        >>> layer = WeightNormDense(4, gain_initializer=keras.initializers.Constant(2.0))
-        >>> layer.build((None, 8))
-        >>> round(float(keras.ops.sum(layer.kernel[:, 0] ** 2)), 4)  # of one unit
-        4.0
+    Examples:
+            >>> import keras
+            >>> from keras_fisher.zoo.weight_norm import WeightNormDense
+            >>> layer = WeightNormDense(4, gain_initializer=keras.initializers.Constant(2.0))
+            >>> layer.build((None, 8))
+            >>> round(float(keras.ops.sum(layer.kernel[:, 0] ** 2)), 4)  # of one unit
+            4.0
 
     Args:
         gain_initializer: The initialiser of the lengths g, such as `norm_preserving_gain`.

@@ -41,11 +41,11 @@ def wide_resnet(
     Blocks Towards the Identity Function in Deep Networks", NeurIPS 2020. He et al., "Delving Deep
     into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification", ICCV 2015.
 
-    Example:
-        >>> from keras_fisher import zoo
-        >>> model = zoo.wide_resnet(num_classes=100, depth=8, width=1, batch_norm=False, seed=0)
-        >>> model.output_shape
-        (None, 100)
+    Examples:
+            >>> from keras_fisher import zoo
+            >>> model = zoo.wide_resnet(num_classes=100, depth=8, width=1, batch_norm=False, seed=0)
+            >>> model.output_shape
+            (None, 100)
 
     Args:
         input_shape: Height, width and channels of one image.

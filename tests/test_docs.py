@@ -1,0 +1,101 @@
+"""README and the pages of the site promise nothing that does not run."""
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import keras_fisher
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+# Pages whose examples run from top to bottom.
+PAGES = [
+    ROOT / "README.md",
+    *(
+        DOCS / f"{name}.md"
+        for name in ("getting_started", "measuring", "choosing_alpha", "data_and_networks")
+    ),
+]
+# Sketches for clusters, which `tests/replicas.py` and `tests/workers.py` try in full.
+SKETCHES = [DOCS / "distributed.md"]
+MODULES = ("callbacks", "data", "penalties", "likelihoods", "tuning", "zoo")
+
+
+def read_examples(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_examples_run_as_printed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("".join(read_examples(page)), page.name, "exec"), {})
+
+
+def test_no_page_has_other_examples():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+    assert {page for page in pages if read_examples(page)} == {*PAGES, *SKETCHES}
+
+
+def test_every_public_name_has_its_place_in_the_api_reference():
+    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    named = {*re.findall(r"^::: keras_fisher\.(\S+)$", text, re.MULTILINE)}
+    public = {
+        name
+        for name in keras_fisher.__all__
+        if not hasattr(keras_fisher, name) or not inspect.ismodule(getattr(keras_fisher, name))
+    }
+    for name in MODULES:
+        module = importlib.import_module(f"keras_fisher.{name}")
+        if name not in named:  # a module with a page of its own has all of its names there
+            public |= {f"{name}.{member}" for member in module.__all__ if member != "NAMES"}
+    assert public <= named
+
+
+def test_the_files_that_the_readme_shows_and_links_are_there():
+    text = PAGES[0].read_text(encoding="utf-8")
+    paths = [path for path in re.findall(r"\]\(([^)#]*)", text) if "://" not in path]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+# What the text says to install for the examples, and to leave out of them.
+INSTALLATIONS = {
+    "tensorflow": ("    pip install '.[tensorflow,recipes]'\n", None),
+    "jax": ("With `.[jax,recipes]` and `KERAS_BACKEND=jax`", "keras.callbacks.TensorBoard"),
+}
+
+
+@pytest.fixture
+def folder():
+    """A folder that is gone afterwards: an environment takes gigabytes."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", INSTALLATIONS)
+def test_the_examples_run_after_the_installation_that_is_documented(folder, backend):
+    text, left_out = INSTALLATIONS[backend]
+    page = DOCS / "getting_started.md"
+    assert text in page.read_text(encoding="utf-8")
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    extras = f".[{backend},recipes]"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", extras], check=True, cwd=ROOT)
+    for path in PAGES:
+        lines = "".join(read_examples(path)).splitlines()
+        kept = [line for line in lines if left_out is None or left_out not in line]
+        (folder / f"{path.stem}.py").write_text("\n".join(kept))
+    hidden = ("KERAS_BACKEND", "PYTHONPATH")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    if backend != "tensorflow":  # which is what Keras takes by itself
+        environment["KERAS_BACKEND"] = backend
+    for path in PAGES:
+        subprocess.run([python, f"{path.stem}.py"], check=True, cwd=folder, env=environment)
+    assert (folder / "plain.keras").exists()
