@@ -73,6 +73,6 @@ def test_a_damaged_archive_is_named(archived, tmp_path):
         results.read([path])
 
 
-def test_numbers_have_five_digits():
-    shortened = archive.shorten({"a": [0.123456789, 123456.789, None, 3], "b": "0.123456789"})
-    assert shortened == {"a": [0.12346, 123460.0, None, 3], "b": "0.123456789"}
+def test_numbers_are_shortened():
+    shortened = archive.shorten({"a": [0.123456789, 123456.789, None, 3], "b": "0.123456789"}, 4)
+    assert shortened == {"a": [0.1235, 123500.0, None, 3], "b": "0.123456789"}
