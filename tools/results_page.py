@@ -13,13 +13,14 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment.files import write_text
 from experiment.recipe import Recipe
-from experiment.results import ARCHIVE, make_frame, read
+from experiment.results import ARCHIVE, Result, make_frame, read
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")
@@ -29,9 +30,9 @@ def main() -> None:
     """Writes the page and its pictures."""
     page = PAGE.read_text(encoding="utf-8")
     for path in list_archives():
-        recipe = load_recipe(path)
-        recipe.figure(make_frame(read([path])), FOLDER / f"{recipe.name}.png")
-        page = replace_section(page, recipe.name, write_section(recipe, path))
+        recipe, runs = load_recipe(path), read([path])
+        recipe.figure(make_frame(runs), FOLDER / f"{recipe.name}.png")
+        page = replace_section(page, recipe.name, write_section(recipe, runs))
     write_text(PAGE, page)
 
 
@@ -45,9 +46,8 @@ def load_recipe(archive: Path) -> Recipe:
     return importlib.import_module(archive.stem).RECIPE
 
 
-def write_section(recipe: Recipe, archive: Path) -> str:
+def write_section(recipe: Recipe, runs: Sequence[Result]) -> str:
     """What the page has of a recipe: how much was run, the table and the picture."""
-    runs = read([archive])
     minutes = sum(run["seconds"] for run in runs) / 60
     versions = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
     title = recipe.description.partition("\n")[0]

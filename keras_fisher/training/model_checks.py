@@ -111,12 +111,13 @@ def warn_if_inner(model: keras.Model) -> None:
     Call it in training mode, outside the model's own step.
     """
     outer = find_calling_layer()
-    is_inner = outer is not None and outer is not model
-    if is_inner or is_stateless():
+    if outer is model:
+        outer = None
+    if outer is not None or is_stateless():
         how = (
-            f"as a layer of {outer.name!r}"
-            if outer is not None and is_inner
-            else "by another training step than its own, such as that of a larger model"
+            "by another training step than its own, such as that of a larger model"
+            if outer is None
+            else f"as a layer of {outer.name!r}"
         )
         warn_once(
             f"The penalty of {model.name!r} is ignored: the model is trained {how}, and a "

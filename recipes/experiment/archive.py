@@ -13,7 +13,7 @@ from typing import Any
 
 from experiment.errors import SettingsError
 from experiment.files import write_json, write_text
-from experiment.results import Result, describe_changes, get_run, read, to_json
+from experiment.results import Result, describe_changes, get_run, to_json
 from experiment.setting import Run
 
 # Significant ones of each number: as many as an accuracy on 10,000 images has, and a table shows.
@@ -46,7 +46,7 @@ def shorten(value: Any, digits: int) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def restore(planned: Sequence[Run], archives: Iterable[Path], out: Path) -> list[str]:
+def restore(planned: Sequence[Run], archived: Sequence[Result], out: Path) -> list[str]:
     """Puts those planned runs into a recipe's folder that archives have, and returns their names.
 
     Runs whose weights others begin with are left out as long as those are to be trained.
@@ -54,11 +54,11 @@ def restore(planned: Sequence[Run], archives: Iterable[Path], out: Path) -> list
     Raises:
         SettingsError: if an archive has a run of a planned name and other settings.
     """
-    archived = {run["name"]: run for run in read(archives)}
-    needed = {run.initial for run in planned if run.name not in archived}
+    results = {run["name"]: run for run in archived}
+    needed = {run.initial for run in planned if run.name not in results}
     restored = []
     for run in planned:
-        folder, result = out / run.name, archived.get(run.name)
+        folder, result = out / run.name, results.get(run.name)
         if result is None or run.name in needed or (folder / "results.json").exists():
             continue
         settings = {"run": to_json(get_run(result)), "versions": result["versions"]}

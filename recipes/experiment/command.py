@@ -88,7 +88,8 @@ def restore_all(
     recipe: Recipe, settings: Mapping[str, Setting], archives: Sequence[Path], out: Path
 ) -> None:
     """Takes what archives have of the runs of a recipe, also of those planned by finished ones."""
-    while archives and restore(recipe.plan_runs(settings, list_finished(out)), archives, out):
+    archived = read(archives)
+    while archived and restore(recipe.plan_runs(settings, list_finished(out)), archived, out):
         pass
 
 

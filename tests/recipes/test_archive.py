@@ -51,10 +51,11 @@ def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
 
 
 def test_a_run_whose_weights_another_begins_with_is_trained_anew(archived, tmp_path):
-    first, second = map(results.get_run, results.read([archived[1]]))
+    runs = results.read([archived[1]])
+    first, second = map(results.get_run, runs)
     planned = [first, dataclasses.replace(second, value=9.0, initial=first.name)]
-    assert archive.restore(planned, [archived[1]], tmp_path) == []
-    assert archive.restore([first], [archived[1]], tmp_path) == [first.name]
+    assert archive.restore(planned, runs, tmp_path) == []
+    assert archive.restore([first], runs, tmp_path) == [first.name]
 
 
 def test_a_setting_that_an_archive_does_not_know_has_its_default(archived, tmp_path):
