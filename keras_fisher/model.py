@@ -205,8 +205,9 @@ class FisherPenaltyModel(BackboneWrapper):
     def alpha(self) -> float:
         """The weight of the penalty in the next step; set it to a number or a schedule.
 
-        A number acts on the next step, without a retrace. Exchanging a schedule (for a number or
-        another schedule) or setting one traces the step anew.
+        A number acts on the next step. Only the first one above 0 traces a step; before it, there
+        is no more to trace than the plain step. Exchanging a schedule (for a number or another
+        schedule) or setting one traces the step anew.
         """
         backend.synchronise(self)
         # By way of its shortest decimal form, a float32 reads as the number that was set.
@@ -397,7 +398,9 @@ class FisherPenaltyModel(BackboneWrapper):
 
     # ---- For the trainer of the backend and for `PenalisedStep` ------------------------------
 
-    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
+    def _take_step(
+        self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
+    ) -> None:
         """Takes one optimisation step on eq. 3."""
         if not self.backbone.built:
             self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
@@ -408,15 +411,16 @@ class FisherPenaltyModel(BackboneWrapper):
             self.optimizer.build(self.trainable_weights)
         self._is_taking_step = True
         try:
-            self._step.take(data, kind)
+            self._step.take(data, kind, replica)
         finally:
             self._is_taking_step = False
 
+    @property
+    def _is_penalty_off(self) -> bool:
+        return self._state.is_off
+
     def _choose_step_kind(self) -> Tensor:
         return self._step.choose_kind()
-
-    def _list_replica_steps(self) -> Sequence[Any]:
-        return self._step.list_replica_steps()
 
     def _compute_training_loss(
         self, x: Any, y: Any, sample_weight: Any, replica: Replica

@@ -30,6 +30,7 @@ class PenaltyState:
     def __init__(self, update_freq: int) -> None:
         self.update_freq = update_freq
         self.schedule: LearningRateSchedule | None = None
+        self._number = 0.0  # alpha where there is no schedule
         self.metric = LatestValue("penalty")
         self.alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
         self.step = _counter("step", 0)
@@ -45,9 +46,15 @@ class PenaltyState:
             self.schedule = value
         else:
             accepted = "at least 0 and finite, or a LearningRateSchedule"
-            self.alpha.assign(arguments.check_non_negative("alpha", value, accepted))
+            self._number = arguments.check_non_negative("alpha", value, accepted)
+            self.alpha.assign(self._number)
             self.schedule = None
         return had_schedule or self.schedule is not None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether alpha is 0 until it is set again; known without waiting for the device."""
+        return self.schedule is None and self._number == 0.0
 
     def read_alpha(self) -> Tensor:
         """Returns the alpha of the next step, a scalar."""
@@ -125,6 +132,7 @@ class PenaltyState:
         self.metric.update_state(store["penalty"][()])
         for name in ("alpha", "step", "computed_at"):
             getattr(self, name).assign(store[name][()])
+        self._number = float(store["alpha"][()])
         if "full_size" in store.keys():  # noqa: SIM118  # not in files of version 0.1.0
             self.full_size.assign(store["full_size"][()])
         is_of_these = np.array_equal(store["weights"][()], _positions(weights, all_weights))

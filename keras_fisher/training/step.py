@@ -1,13 +1,12 @@
 """One penalised optimisation step on eq. 3: from a batch to the gradients of loss and penalty.
 
-`PenalisedStep.take` chooses the kind of step; `_differentiate_loss` and `_differentiate_both` give
-the gradient of the loss and renew that of the penalty, which `_add_penalty` adds times alpha.
+`PenalisedStep.take` is the step. `_differentiate` gives the gradient: that of the loss, and alpha
+times that of the penalty, which is kept from step to step and renewed where that is due.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -125,24 +124,23 @@ class PenalisedStep:
 
     # ---- The kind of step --------------------------------------------------------------------
 
-    def take(self, data: Any, kind: StepKind | None = None) -> None:
+    def take(self, data: Any, kind: StepKind | None = None, replica: Replica | None = None) -> None:
         """Takes a step on a mini-batch; with alpha 0, the plain step of Keras.
 
         Args:
-            data: The mini-batch.
+            data: The mini-batch, or a replica's part of it.
             kind: The kind of step; `None` for the one that the variables choose on the device.
+            replica: The replica, whose gradients the optimizer adds up; `None` for the only one.
         """
         self._state.follow_schedule()
         statistics = self._model._statistics if self._health.skips else []
         before = [(variable, ops.copy(variable)) for variable in statistics]
-        batch = Batch.unpack(data)
+        batch = Batch.unpack(data, replica)
         self._state.see_batch(batch.replica.total)
-        is_due = self._state.is_due() if kind is None else kind == StepKind.NEW_PENALTY
-        backend.cond(
-            self._state.alpha > 0.0 if kind is None else kind != StepKind.NO_PENALTY,
-            lambda: self._apply(self._differentiate_penalised(batch, is_due)),
-            lambda: self._apply(self._differentiate_loss(batch)),
-        )
+        gradients = self._differentiate(batch, kind)
+        if self._scales_dynamically:
+            gradients = batch.replica.align_non_finite(gradients)
+        self._apply(gradients)
         is_finite = self._health.record_step(self._state, self._scales_dynamically)
         for variable, value in before:
             variable.assign(ops.where(is_finite, ops.convert_to_tensor(variable), value))
@@ -155,39 +153,48 @@ class PenalisedStep:
         penalised = ops.where(self._state.is_due(), new, kept)
         return ops.where(self._state.alpha > 0.0, penalised, none)
 
-    def list_replica_steps(self) -> list[Callable[[Replica, Any], None]]:
-        """Returns for each `StepKind` a function of a replica and its part of a mini-batch."""
-        return [functools.partial(self._take_on_replica, kind) for kind in StepKind]
-
-    def _take_on_replica(self, kind: StepKind, replica: Replica, data: Any) -> None:
-        """Takes one replica's part of a step; the optimizer adds up what the replicas give it."""
-        batch = Batch.unpack(data, replica)
-        self._state.see_batch(replica.total)
-        is_new = kind == StepKind.NEW_PENALTY
-        differentiate = self._differentiate_both if is_new else self._differentiate_loss
-        gradients = replica.zero_without_examples(differentiate(batch))
-        if kind != StepKind.NO_PENALTY:
-            connected = ConnectedWeights()
-            gradients = connected.restore(
-                self._add_penalty(connected.select(gradients), connected.indices, replica.count)
-            )
-        if self._scales_dynamically:
-            gradients = replica.align_non_finite(gradients)
-        self._model._apply_gradients(gradients)
-        self._health.record_step(self._state, self._scales_dynamically)
-        self._state.count_step()
-
     # ---- Gradients ---------------------------------------------------------------------------
 
-    def _differentiate_penalised(self, batch: Batch, is_due: Tensor | bool) -> list[Tensor]:
+    def _differentiate(self, batch: Batch, kind: StepKind | None) -> list[Tensor | None]:
         """Returns the gradient of eq. 3, whose second term is renewed where that is due."""
+        if kind is None:
+            is_penalised = self._state.alpha > 0.0
+            is_new = ops.logical_and(is_penalised, self._state.is_due())
+        else:
+            is_penalised, is_new = kind != StepKind.NO_PENALTY, kind == StepKind.NEW_PENALTY
         connected = ConnectedWeights()
+        together = self._settings.shares_forward_pass
+        differentiate = self._differentiate_together if together else self._differentiate_apart
+        of_loss = batch.replica.zero_without_examples(differentiate(batch, is_new, connected))
         gradients = backend.cond(
-            is_due,
+            is_penalised,
+            lambda: self._add_penalty(of_loss, connected.indices, batch.replica.count),
+            lambda: of_loss,
+        )
+        return connected.restore(gradients)
+
+    def _differentiate_together(
+        self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
+    ) -> list[Tensor]:
+        """Returns the gradient of the loss, from one forward pass with that of a new penalty."""
+        return backend.cond(
+            is_new,
             lambda: connected.select(self._differentiate_both(batch)),
             lambda: connected.select(self._differentiate_loss(batch)),
         )
-        return connected.restore(self._add_penalty(gradients, connected.indices))
+
+    def _differentiate_apart(
+        self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
+    ) -> list[Tensor]:
+        """Returns the gradient of the loss; a new penalty has a forward pass of its own."""
+        replayed = self._copy_replayed()
+        gradients = self._differentiate_loss(batch)
+        backend.cond(
+            is_new,
+            lambda: self._state.keep(self._differentiate_part(batch, replayed)),
+            lambda: None,
+        )
+        return connected.select(gradients)
 
     def _differentiate_loss(self, batch: Batch) -> Any:
         """Returns the gradient of the plain loss."""
@@ -197,29 +204,32 @@ class PenalisedStep:
 
     def _differentiate_both(self, batch: Batch) -> Any:
         """Returns the gradient of the plain loss, and keeps that of the penalty."""
-        model, settings = self._model, self._settings
-        # Read before the forward pass changes them: seeds for the same dropout mask, statistics.
-        replayed = [(v, ops.copy(v)) for v in model._replayed_variables]
-        where = find_data(model.likelihood, get_labels(batch.y), batch.sample_weight)
-        if settings.shares_forward_pass:
-            found = self._differentiate_at_once(
-                batch.x,
-                self._make_labels(batch.y, where, self._label_seed),
-                replayed,
-                lambda _, x: model._compute_training_loss(x, *batch[1:]),
-                model.trainable_weights,
-                batch.replica,
-            )
-            self._state.keep(found)
-            return found.loss
-        gradients = self._differentiate_loss(batch)
-        self._state.keep(self._differentiate_part(batch, where, replayed))
-        return gradients
+        replayed = self._copy_replayed()
+        found = self._differentiate_at_once(
+            batch.x,
+            self._make_labels(batch.y, self._find_data(batch), self._label_seed),
+            replayed,
+            lambda _, x: self._model._compute_training_loss(x, *batch[1:]),
+            self._model.trainable_weights,
+            batch.replica,
+        )
+        self._state.keep(found)
+        return found.loss
 
-    def _differentiate_part(self, batch: Batch, where: Any, replayed: Values) -> PenaltyGradients:
+    def _copy_replayed(self) -> Values:
+        """Reads what a forward pass changes: seeds, for the same dropout mask, and statistics."""
+        return [(v, ops.copy(v)) for v in self._model._replayed_variables]
+
+    def _find_data(self, batch: Batch) -> Any:
+        """Returns where the batch is data and not padding; `None` for everywhere."""
+        return find_data(self._model.likelihood, get_labels(batch.y), batch.sample_weight)
+
+    def _differentiate_part(self, batch: Batch, replayed: Values) -> PenaltyGradients:
         """Differentiates the penalty on the first examples, in a forward pass of their own."""
         size, replica = self._take_first(batch.replica, count_examples(batch.x))
-        x, y, where = map_dense(lambda t: t[:size], (batch.x, get_labels(batch.y), where))
+        x, y, where = map_dense(
+            lambda t: t[:size], (batch.x, get_labels(batch.y), self._find_data(batch))
+        )
         weights = [ops.copy(variable) for variable in self._model.trainable_weights]
         if self._settings.micro_batch_size is not None:
             return self._differentiate_in_parts((x, y, where), replayed, weights, replica)

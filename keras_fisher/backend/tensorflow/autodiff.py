@@ -231,8 +231,10 @@ def _any_batch(tensor: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
 
-def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+def cond(condition: Tensor | bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """Runs one of two functions; errors in them keep their own message, unlike `ops.cond`'s."""
+    if isinstance(condition, bool):
+        return if_true() if condition else if_false()
     return tf.cond(condition, if_true, if_false)
 
 

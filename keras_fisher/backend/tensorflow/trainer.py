@@ -14,7 +14,7 @@ from keras import ops
 from keras_fisher.backend.private_api.keras import find_unseeded_generator
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
-from keras_fisher.backend.types import Replica, Tensor
+from keras_fisher.backend.types import Replica, StepKind, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
 
@@ -30,19 +30,27 @@ class Trainer(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
-    def _take_step(self, data: Any) -> None:
-        """Takes a training step on a batch, on one device."""
+    def _take_step(
+        self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
+    ) -> None:
+        """Takes a training step on a batch, or on a replica's part of it.
+
+        A step on one device is of the kind that variables tell.
+        """
 
     @abc.abstractmethod
     def _choose_step_kind(self) -> Any:
-        """Which of `_list_replica_steps` all replicas are to take now, an integer."""
-
-    @abc.abstractmethod
-    def _list_replica_steps(self) -> Sequence[Callable[[Replica, Any], Any]]:
-        """The kinds of training steps, each a function of a replica and its part of a batch."""
+        """The `StepKind` of the next step, an integer."""
 
     train_function: Any
     test_function: Any
+    # Of the step that is taken or traced; `None` where variables tell.
+    _kind: StepKind | None = None
+
+    @property
+    @abc.abstractmethod
+    def _is_penalty_off(self) -> bool:
+        """Whether the next steps are known to be without penalty."""
 
     @property
     @abc.abstractmethod
@@ -81,7 +89,7 @@ class Trainer(keras.Model, abc.ABC):
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes a training step."""
         with free_with_graphs():
-            self._take_step(data)
+            self._take_step(data, self._kind)
             return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -93,6 +101,10 @@ class Trainer(keras.Model, abc.ABC):
         """Predicts a batch."""
         with free_with_graphs():
             return super().predict_step(data)
+
+    def _take_step_on_replica(self, kind: StepKind, data: Any) -> None:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self._take_step(data, kind, replicas.SyncReplica(count_examples(x)))
 
     def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Takes a step of the optimizer."""
@@ -130,15 +142,35 @@ class Trainer(keras.Model, abc.ABC):
             return self.train_function
         KERNELS.free_with(self)
         if not self._is_distributed:
-            return super().make_train_function(force)
+            self.train_function = self._choosing_on_host()
+            return self.train_function
         self.train_function = replicas.run_on_replicas(
             self.distribute_strategy,
             self._choose_step_kind,
-            [functools.partial(_on_replica, step) for step in self._list_replica_steps()],
+            [functools.partial(self._take_step_on_replica, kind) for kind in StepKind],
             self.get_metrics_result,
             self.run_eagerly,
         )
         return self.train_function
+
+    def _choosing_on_host(self) -> Callable[[Any], Any]:
+        """Returns what trains on a batch from an iterator: with the plain step while alpha is 0.
+
+        Each of the two functions is traced when it is first needed.
+        """
+        functions = {}
+        for kind in (None, StepKind.NO_PENALTY):
+            super().make_train_function(force=True)
+            functions[kind] = self.train_function
+
+        def train(iterator: Any) -> Any:
+            self._kind = StepKind.NO_PENALTY if self._is_penalty_off else None
+            try:
+                return functions[self._kind](iterator)
+            finally:
+                self._kind = None
+
+        return train
 
     def make_test_function(self, force: bool = False) -> Any:
         """Makes what evaluates a batch."""
@@ -175,11 +207,6 @@ class Trainer(keras.Model, abc.ABC):
             data_batch = replicas.take_first_part(self.distribute_strategy, dataset)
         with self.distribute_strategy.scope(), free_with_graphs():
             self._symbolic_build(data_batch=data_batch)
-
-
-def _on_replica(step: Callable[[Replica, Any], Any], data: Any) -> None:
-    x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-    step(replicas.SyncReplica(count_examples(x)), data)
 
 
 def _check_arguments(model: keras.Model) -> None:
