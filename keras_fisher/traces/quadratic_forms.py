@@ -43,6 +43,9 @@ _PIECEWISE_LINEAR = (
     layers.ReLU,
 )
 _STRAIGHT_ACTIVATIONS = (activations.leaky_relu, activations.relu, activations.relu6)
+# As many forms take about as long as the quicker way to them takes to compile.
+FORMS_BEFORE_COMPILING = 100
+_PROBES = 2  # the place of the probes among the arguments of a compiled function
 
 
 class QuadraticForms:
@@ -60,7 +63,8 @@ class QuadraticForms:
     along z of the Lagrangian of the network with the nodes as constraints; the gradients are its
     multipliers, and are the same for all probes.
 
-    At calls 1, 2, 4, 8, ... one form by the second way is compared with that by the first: what is
+    The second takes several times as long to compile, so the first gives the first forms. Then, at
+    calls 1, 2, 4, 8, ... one form by the second way is compared with that by the first: what is
     wrong with the second may show only where a weight is no longer 0. Where it does not serve
     (layers that are called in a loop, an operation without a forward derivative, a layer whose
     computation it cannot follow), the first does, and that is logged once; as it does where a
@@ -83,8 +87,8 @@ class QuadraticForms:
         self._products = [layer for layer in inside if self._is_product(layer)]
         self._piecewise_linear = [layer for layer in inside if type(layer) in _PIECEWISE_LINEAR]
         self._by_weight = backend.compile_function(self._twice_differentiated)
-        self._summed = backend.compile_function(self._along_lines, any_batch=False)
-        self._calls_made = 0
+        self._summed = backend.compile_function(self._along_lines, any_length=(_PROBES,))
+        self._forms_given = self._calls_made = 0
         self._is_proven = False
         half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
         if half or backend.Line is None:
@@ -100,12 +104,13 @@ class QuadraticForms:
             seed: Two integers. The same seed draws the same probes.
             by_weight: Whether to split the forms by weight.
         """
-        if not by_weight and self._summed is not self._by_weight:
+        is_second_due = not by_weight and self._forms_given >= FORMS_BEFORE_COMPILING
+        self._forms_given += num_probes
+        if is_second_due and self._summed is not self._by_weight:
             self._calls_made += 1
             if self._calls_made & (self._calls_made - 1) == 0:
                 self._check(x, y, seed)
-        use_second = not by_weight and self._is_proven
-        measure = self._summed if use_second else self._by_weight
+        measure = self._summed if is_second_due and self._is_proven else self._by_weight
         size = backend.PROBES_AT_ONCE or num_probes
         probes = np.split(np.arange(num_probes), range(size, num_probes, size))
         return np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
@@ -121,7 +126,7 @@ class QuadraticForms:
 
     def _check(self, x: Any, y: Any, seed: Any) -> None:
         """Compares one probe, and falls back if it has to."""
-        expected = ops.convert_to_numpy(self._twice_differentiated(x, y, np.arange(1), seed))
+        expected = ops.convert_to_numpy(self._by_weight(x, y, np.arange(1), seed))
         try:
             found = ops.convert_to_numpy(self._summed(x, y, np.arange(1), seed)).sum()
         except backend.InnerGraphError:

@@ -138,6 +138,11 @@ def assert_same(net, batch_size=5):
     assert twice.value != 0
 
 
+@pytest.fixture(autouse=True)
+def second_way_at_once(monkeypatch):
+    monkeypatch.setattr(quadratic_forms, "FORMS_BEFORE_COMPILING", 0)
+
+
 @pytest.fixture
 def warnings(caplog):
     warn_once.cache_clear()
@@ -152,6 +157,25 @@ def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
     keras.utils.set_random_seed(1)
     assert_same(CASES[name]())
     assert warnings.messages == []
+
+
+@reference.tensorflow_only  # JAX has one way
+def test_few_forms_do_not_compile_the_second_way(monkeypatch):
+    monkeypatch.setattr(quadratic_forms, "FORMS_BEFORE_COMPILING", 4)
+    second, along = [], quadratic_forms.QuadraticForms._along_lines
+
+    def spy(*arguments):
+        second.append(meter)
+        return along(*arguments)
+
+    monkeypatch.setattr(quadratic_forms.QuadraticForms, "_along_lines", spy)
+    net, y = chain((5,), layers.Dense(4, "tanh")), np.zeros(4, int)
+    meter = HessianTraceMeter(net, likelihood=kf.likelihoods.Categorical(), num_probes=2, seed=1)
+    compiled = []
+    for _ in range(5):
+        meter((np.ones((4, 5), "float32"), y))
+        compiled.append(len(second))
+    assert compiled == [0, 0, 1, 1, 1]  # and once for any number of probes
 
 
 @pytest.mark.slow

@@ -157,12 +157,14 @@ def map_probes(
     return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
 
 
-def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
+def compile_function(
+    function: Callable[..., Any], any_length: Sequence[int] | None = None
+) -> Callable[..., Any]:
     """Returns the function compiled, once for each kind of its arguments, arrays in structures.
 
     It reads the values that variables have when it is called, and assigns to them.
     """
-    del any_batch  # each size of a batch is compiled by itself
+    del any_length  # each shape is compiled by itself
     made: dict[str, Compiled] = {}
 
     def call(*arguments: Any) -> Any:

@@ -203,20 +203,28 @@ class Line:
         return None if velocity is None else self._second.jvp(velocity)
 
 
-def compile_function(function: Callable[..., Any], any_batch: bool = True) -> Callable[..., Any]:
-    """Returns the function as a graph, traced once for batches of any size or once for each.
+def compile_function(
+    function: Callable[..., Any], any_length: Sequence[int] | None = None
+) -> Callable[..., Any]:
+    """Returns the function as a graph.
 
-    Arguments are structures of arrays. All but the first axis of each is fixed when it is traced;
-    without `any_batch` the first is too.
+    Arguments are structures of arrays, whose shapes are fixed when it is traced; but not the first
+    axis of those at the places `any_length`, which is `None` for all.
     """
     graph = tf.function(function, autograph=False)
     traced: dict[str, Any] = {}
 
     def call(*arguments: Any) -> Any:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
-        specs = tf.nest.map_structure(
-            _any_batch if any_batch else tf.TensorSpec.from_tensor, tensors
-        )
+        specs = [
+            tf.nest.map_structure(
+                _any_batch
+                if any_length is None or place in any_length
+                else tf.TensorSpec.from_tensor,
+                argument,
+            )
+            for place, argument in enumerate(tensors)
+        ]
         key = repr(specs)
         if key not in traced:
             with free_with_graphs():
