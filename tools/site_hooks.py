@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its plugins: start pages from the root, and formulas as MathML.
+"""What mkdocs does beyond its plugins: start pages from the root, guides, and formulas as MathML.
 
 Browsers show MathML by themselves, so the site needs no script for formulas.
 """
@@ -10,7 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import guides
 from latex2mathml.converter import convert
+from mkdocs.plugins import get_plugin_logger
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 # Pages of the site that are files of the root, which GitHub shows.
@@ -18,6 +21,24 @@ FROM_ROOT = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md"}
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</(?:span|div)>', flags=re.DOTALL
 )
+
+logger = get_plugin_logger("guides")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the page, the notebook and the pictures of each guide, which it executes."""
+    paths = guides.list_guides()
+    for number, path in enumerate(paths, start=1):
+        logger.info("%d of %d: %s", number, len(paths), path.stem)
+        page = guides.make_page(path)
+        made: dict[str, Any] = {
+            f"{path.stem}.md": page.text,
+            f"{path.stem}.ipynb": page.notebook,
+            **page.pictures,
+        }
+        for name, content in made.items():
+            files.append(File.generated(config, f"guides/{name}", content=content))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -1,0 +1,99 @@
+"""
+Title: Several devices
+Author: The keras_fisher developers
+Date created: 2026/11/29
+Last modified: 2026/11/29
+Description: Train on all GPUs of a machine, and get the weights that one device gives.
+Accelerator: GPU
+"""
+
+"""
+## Introduction
+
+The penalty is the square of a mean: of the gradient over the whole mini-batch. If each of R devices
+squared the gradient of its own part, the result would be about R times too large, and alpha would mean
+something else on every machine. `FisherPenaltyModel` sums the gradient over the devices before it squares
+it. So R devices train what one device trains on the same batches.
+
+This guide shows it on two virtual devices of a CPU. On a machine with GPUs leave out the lines that make
+them: `MirroredStrategy()` takes all GPUs.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_fisher as kf
+
+tf.get_logger().setLevel("ERROR")
+cpu = tf.config.list_physical_devices("CPU")[0]
+virtual = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, virtual)
+
+train, validation, test, _ = kf.data.load_arrays("digits")
+
+"""
+## Train
+
+Build and compile the model in the scope of the strategy. `fit` is as always, and the batch size is that of
+the whole mini-batch: here each device gets 32 examples of 64.
+"""
+
+
+def train_model(strategy):
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        backbone = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(8, 3, activation="relu"),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10),
+            ]
+        )
+        model = kf.FisherPenaltyModel(backbone, alpha=0.03, penalty="gp", update_freq=1)
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.05, momentum=0.9),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    history = model.fit(
+        train.x,
+        train.y,
+        batch_size=64,
+        epochs=3,
+        shuffle=False,
+        validation_data=validation,
+        verbose=0,
+    )
+    return model, history.history
+
+
+one, history_of_one = train_model(tf.distribute.OneDeviceStrategy("CPU:0"))
+two, history_of_two = train_model(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+"""
+## Compare
+
+The penalty and the weights are equal to rounding. Here the penalty is `"gp"`, which takes the labels of
+the data: under `"fp"` each device draws other labels than a single device would, from the same
+distribution.
+"""
+
+for name, history in (("one device", history_of_one), ("two devices", history_of_two)):
+    print(name, [f"{value:.5f}" for value in history["penalty"]])
+difference = max(
+    np.abs(a - b).max() for a, b in zip(one.get_weights(), two.get_weights(), strict=True)
+)
+print(f"largest difference between weights: {difference:.0e}")
+
+"""
+## More
+
+- With JAX, `keras.distribution.set_distribution(keras.distribution.DataParallel())` before the model is
+  built does the same, without a scope.
+- `SyncBatchNormalization` computes its statistics over the whole batch, as one device does;
+  `BatchNormalization` takes those of each device's part.
+- Several machines: `tf.distribute.MultiWorkerMirroredStrategy()` in the place of `MirroredStrategy()`. See
+  [Many GPUs, many machines](../distributed.md).
+"""
