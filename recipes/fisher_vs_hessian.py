@@ -112,7 +112,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
             pairs = (picture.get_histories(group, name).T for name in (HESSIAN, key))
             scatter.plot(*pairs, "o", ms=3, color=COLOURS[key], label=picture.LABELS[key])
         curves.set_yscale("symlog")  # Tr(H) may be negative
-        scatter.set_xscale("log")
+        scatter.set_xscale("symlog")
         scatter.set_yscale("log")
         limits = scatter.get_xlim()
         scatter.plot(limits, limits, color="#333333", ls=":", lw=1, label="equal to Tr(H)")

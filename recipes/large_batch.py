@@ -47,7 +47,7 @@ TITLES: dict[Method, str] = {
 }
 PENALISED = ("fp", "fp_whole")
 COLOURS: dict[Method, str] = {
-    "small_batch": "#2a9d4a",
+    "small_batch": "#009e73",
     "large_batch": "#999999",
     "half_rate": "#333333",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiment.files import replace_file
 from experiment.tables import TITLES
 
+# Okabe and Ito's, which colour-blind readers can tell apart.
 COLOURS = {
-    "eta_star": "#2a9d4a",
-    "baseline": "#333333",
-    "mixup": "#8c6bb1",
-    "gp_x": "#e08214",
-    "gp": "#7f6a4d",
-    "fp": "#c51b1b",
-    "gp_r": "#1b6fb5",
+    "eta_star": "#009e73",
+    "baseline": "#000000",
+    "mixup": "#cc79a7",
+    "gp_x": "#e69f00",
+    "gp": "#56b4e9",
+    "fp": "#d55e00",
+    "gp_r": "#0072b2",
 }
+STYLES = {"eta_star": "--", "baseline": ":", "gp_x": "-.", "gp": (0, (5, 1)), "gp_r": (0, (1, 1))}
 BLUE_TO_RED = LinearSegmentedColormap.from_list("", ["#1b6fb5", "#8c6bb1", "#c51b1b"])
+COUNTED = ("epoch", "iteration", "continuations")  # axes of whole numbers
 LABELS = {
     "accuracy": "training accuracy",
     "val_accuracy": "validation accuracy",
@@ -36,6 +41,26 @@ LABELS = {
     "minibatch_fisher_trace": r"Tr(F$^B$)",
     "hessian_trace": "Tr(H)",
     "gradient_norm": "norm of the mini-batch gradient",
+}
+# What the names of a recipe's parts stand for.
+WORDS = {
+    "mlp": "MLP",
+    "simple_cnn": "SimpleCNN",
+    "vgg11": "VGG-11",
+    "wide_resnet": "Wide ResNet",
+    "densenet": "DenseNet",
+    "resnet8": "ResNet-8",
+    "resnet56": "ResNet-56",
+    "cifar100": "CIFAR-100",
+    "cifar10": "CIFAR-10",
+    "c100": "CIFAR-100",
+    "c10": "CIFAR-10",
+    "tiny_imagenet": "Tiny ImageNet",
+    "imagenet": "ImageNet",
+    "digits": "digits",
+    "noise": "noisy labels",
+    "rates": "learning rates",
+    "batches": "batch sizes",
 }
 
 
@@ -57,10 +82,24 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def label_axes(axis: Axes, title: str = "", x: str = "epoch", y: str = "") -> None:
-    axis.set_title(title, fontsize=10)
+    """Labels a panel, with the name of a part in its title written out."""
+    axis.set_title(write_part(title), fontsize=10)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
+    if x in COUNTED:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if y in COUNTED:
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
+
+
+def write_part(text: str) -> str:
+    """Writes the names of parts in a text out: "simple_cnn_c10" as "SimpleCNN, CIFAR-10"."""
+    words = "|".join(WORDS)
+    part = rf"(?<![a-z0-9])(?:{words})(?:_(?:{words}))*(?![a-z0-9_])"
+    return re.sub(
+        part, lambda found: ", ".join(WORDS[word] for word in re.findall(words, found[0])), text
+    )
 
 
 def get_histories(runs: pd.DataFrame, key: str) -> np.ndarray:
@@ -69,7 +108,7 @@ def get_histories(runs: pd.DataFrame, key: str) -> np.ndarray:
 
 
 def draw_curve(
-    axis: Axes, runs: pd.DataFrame, key: str, colour: Any, name: str = "", style: str = "-"
+    axis: Axes, runs: pd.DataFrame, key: str, colour: Any, name: str = "", style: Any = "-"
 ) -> None:
     """What runs logged at each epoch: the mean over seeds, and a band of one deviation."""
     if not runs.empty:
@@ -83,12 +122,13 @@ def draw_methods(
     """A panel for each key, with the curves of some methods."""
     for axis, key in zip(row, keys, strict=True):
         for method, group in runs.items():
-            draw_curve(axis, group, key, COLOURS[method], TITLES[method])
+            style = STYLES.get(method, "-")
+            draw_curve(axis, group, key, COLOURS[method], TITLES[method], style)
         label_axes(axis, title, y=LABELS[key])
 
 
 def draw_band(
-    axis: Axes, x: Any, values: np.ndarray, colour: Any, name: str, style: str = "-"
+    axis: Axes, x: Any, values: np.ndarray, colour: Any, name: str, style: Any = "-"
 ) -> None:
     """The mean of curves, an array of shape (runs, points), and a band of one deviation."""
     mean = values.mean(axis=0)
