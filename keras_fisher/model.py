@@ -82,7 +82,7 @@ class FisherPenaltyModel(BackboneWrapper):
         update_freq: The number of steps between two computations of the penalty's gradient. `None`
             means 10, as in the paper, or 1 if `penalty_batch_size` is a share of the batch.
         penalty_batch_size: The number of examples, the first of the batch, to penalise, or their
-            share of the batch, a number below 1; `None` for the whole batch. Fewer examples cost
+            share of the batch, at most 1.0; `None` or 1.0 for the whole batch. Fewer examples cost
             proportionally less. They have a forward pass of their own, which draws the same dropout
             masks, normalises by their own statistics and changes none.
         micro_batch_size: The number of examples to differentiate the penalty on at a time, which

@@ -72,9 +72,12 @@ def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and fi
 
 
 def check_count_or_share(name: str, value: Any) -> int | float | None:
-    """`value`, or an error unless it is an integer >= 1, a share in (0, 1) or `None`."""
+    """`value`, or an error unless it is an integer >= 1, a share in (0, 1] or `None`.
+
+    The share 1.0 is the whole, `None`.
+    """
     message = (
-        f"`{name}` must be an integer >= 1, a share in (0, 1) or None. "
+        f"`{name}` must be an integer >= 1, a share in (0, 1] or None. "
         f"Received: {name}={value!r} ({type(value).__name__})"
     )
     if value is None:
@@ -82,9 +85,11 @@ def check_count_or_share(name: str, value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(message)
     is_count = isinstance(value, (int, np.integer))
-    if not (value >= 1 if is_count else 0 < value < 1):
+    if not (value >= 1 if is_count else 0 < value <= 1):
         raise ValueError(message)
-    return int(value) if is_count else float(value)
+    if is_count:
+        return int(value)
+    return None if value == 1 else float(value)
 
 
 def check_seed(seed: Any) -> int | None:

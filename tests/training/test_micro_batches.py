@@ -256,7 +256,7 @@ def test_the_same_alpha_penalises_a_share_as_much_as_the_whole_batch_in_the_mean
             ValueError,
             "`penalty_batch_size` must be an integer >= 1",
         ),
-        ({"penalty_batch_size": 1.0}, ValueError, "a share in \\(0, 1\\) or None. Received: .*1.0"),
+        ({"penalty_batch_size": 1.5}, ValueError, "a share in \\(0, 1\\] or None. Received: .*1.5"),
         ({"penalty_batch_size": float("nan")}, ValueError, "`penalty_batch_size` must be"),
         ({"penalty_batch_size": "all"}, TypeError, "`penalty_batch_size` must be"),
         ({"micro_batch_size": 0}, ValueError, "`micro_batch_size` must be an integer >= 1"),
@@ -266,3 +266,8 @@ def test_the_same_alpha_penalises_a_share_as_much_as_the_whole_batch_in_the_mean
 def test_other_sizes_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         FisherPenaltyModel(nets.build("dense"), **arguments)
+
+
+def test_a_share_of_1_is_the_whole_batch():
+    model = FisherPenaltyModel(nets.build("dense"), penalty_batch_size=1.0)
+    assert (model.penalty_batch_size, model.update_freq) == (None, 10)
