@@ -4,7 +4,8 @@ A search over learning rates alone finds eta*, one over alphas the best alpha ab
 rate that was given, and one over both the best alpha above 0 with its learning rate, and eta* as
 well if alpha 0 is among the alphas.
 
-A setting takes the findings for the part of its name, with its noise. Where eta* is looked for
+A setting takes the findings for the part of its name, with its noise and its task: the best alpha
+depends on the network, the augmentation and the number of epochs. Where eta* is looked for
 (`learning_rates`), the learning rate of a penalty follows from it, so that alphas are taken that
 were searched at a given one; other settings take an alpha with the learning rate it was found with.
 """
@@ -26,7 +27,7 @@ from experiment.files import name_damage, read_json, write_json
 from experiment.queue import Progress, train_one
 from experiment.recipe import Recipe
 from experiment.results import make_frame, read
-from experiment.setting import Run, Setting
+from experiment.setting import Run, Setting, write_flag
 from experiment.tables import choose_value
 from keras_fisher.penalties import PENALTIES
 from keras_fisher.tuning import GridOracle
@@ -34,6 +35,11 @@ from keras_fisher.tuning import GridOracle
 OBJECTIVE = "validation_accuracy"
 SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # what distinguishes runs
 FINDINGS = "chosen.json"
+# What a finding depends on, beside the noise.
+TASK = (
+    *("network", "width", "dataset", "num_train", "augment", "batch_size", "weight_decay"),
+    *("epochs", "drops"),
+)
 Over = tuple[Literal["lr", "alpha"], ...]  # what is searched
 RATE: Over = ("lr",)
 ALPHA: Over = ("alpha",)
@@ -128,6 +134,7 @@ def get_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
 class Finding:
     """The best combination of a search; without a penalty, which is "" then, it is eta*."""
 
+    task: dict[str, Any]
     noise: float
     over: Over
     penalty: str
@@ -142,6 +149,8 @@ class Finding:
             raise ValueError(f"no search finds {self.over} of {self.penalty!r}")
         if not (0 <= self.noise < 1 and self.learning_rate > 0 and (self.alpha > 0) != is_rate):
             raise ValueError(f"no search finds {dataclasses.astuple(self)}")
+        if set(self.task) != set(TASK):
+            raise ValueError(f"a task has {', '.join(TASK)}, not {', '.join(self.task)}")
 
     def __str__(self) -> str:
         name = {RATE: "eta*", ALPHA: "alpha", BOTH: "learning rate and alpha"}[self.over]
@@ -149,17 +158,23 @@ class Finding:
         return f"{name}{penalty} with {self.noise:.0%} noise"
 
 
+def get_task(setting: Setting | Run) -> dict[str, Any]:
+    """What of a setting a finding depends on, as JSON has it."""
+    task = {name: getattr(setting, name) for name in TASK}
+    return task | {"drops": list(task["drops"])}
+
+
 def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -> None:
     """Leaves the findings of a search in its folder, beside those of others there.
 
-    Of two over the same, with the same noise and penalty, the later one counts.
+    Of two over the same, with the same task, noise and penalty, the later one counts.
     """
     findings = read_findings(out) if (out / FINDINGS).exists() else {}
     for part, setting in settings.items():
         own = runs[(runs["part"] == part) & (runs["noise"] == setting.noise)]
         name = part.removesuffix(NOISY)
         both = [*findings.get(name, []), *list_findings(setting, own)]
-        findings[name] = [*{(f.noise, f.over, f.penalty): f for f in both}.values()]
+        findings[name] = [*{(str(f.task), f.noise, f.over, f.penalty): f for f in both}.values()]
     content = {part: [dataclasses.asdict(f) for f in found] for part, found in findings.items()}
     write_json(out / FINDINGS, content)
 
@@ -167,20 +182,20 @@ def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -
 def list_findings(setting: Any, runs: pd.DataFrame) -> Iterable[Finding]:
     """The findings of a search of a setting, from all runs of its part and noise."""
     if "lr" in setting.over and ("alpha" not in setting.over or 0 in setting.alphas):
-        yield find_best(RATE, "", runs[runs["alpha"] == 0])
+        yield find_best(setting, RATE, "", runs[runs["alpha"] == 0])
     if "alpha" in setting.over and any(setting.alphas):
         penalised = runs[(runs["alpha"] > 0) & (runs["penalty"] == setting.penalty)]
         if "lr" in setting.over:
-            yield find_best(BOTH, setting.penalty, penalised)
+            yield find_best(setting, BOTH, setting.penalty, penalised)
         else:
             at_rate = penalised[penalised["learning_rate"] == setting.learning_rate]
-            yield find_best(ALPHA, setting.penalty, at_rate)
+            yield find_best(setting, ALPHA, setting.penalty, at_rate)
 
 
-def find_best(over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
+def find_best(setting: Setting, over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
     best = choose_combination(runs).iloc[0]
     noise, rate, alpha = (float(best[name]) for name in ("noise", "learning_rate", "alpha"))
-    return Finding(noise, over, penalty, rate, alpha)
+    return Finding(get_task(setting), noise, over, penalty, rate, alpha)
 
 
 def choose_combination(runs: pd.DataFrame) -> pd.DataFrame:
@@ -222,7 +237,11 @@ def apply_findings(
     found = {folder: read_findings(folder) for folder in folders}
     for folder, findings in found.items():
         if not any(take_values(part, setting, [findings]) for part, setting in settings.items()):
-            there = [f"{one} for {part}" for part, some in findings.items() for one in some]
+            there = [
+                f"{one} for {part}{describe_other_task(one, settings.get(part))}"
+                for part, some in findings.items()
+                for one in some
+            ]
             raise SettingsError(
                 f"`--tuned` must be searches that {' or '.join(settings)} can take a value of. "
                 f"Received: {folder}, which has {', '.join(there) or 'found nothing'}"
@@ -233,13 +252,31 @@ def apply_findings(
     }
 
 
+def describe_other_task(finding: Finding, setting: Setting | None) -> str:
+    """How the task of a finding differs from that of a setting, in options of the search."""
+    task = get_task(setting) if setting else finding.task
+    others = [
+        f"{write_flag(name)} {write_option(value)} (this part has {write_option(task[name])})"
+        for name, value in finding.task.items()
+        if value != task[name]
+    ]
+    return f", searched with {', '.join(others)}" if others else ""
+
+
+def write_option(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
 def take_values(
     part: str, setting: Setting, findings: Sequence[Mapping[str, Sequence[Finding]]]
 ) -> dict[str, Any]:
     """The fields of a setting for which searches have found values."""
     noise = getattr(setting, "noise", 0.0)
     noises = noise if isinstance(noise, tuple) else (noise,)
-    found = [f for some in findings for f in some.get(part, []) if f.noise in noises]
+    task = get_task(setting)
+    found = [
+        f for some in findings for f in some.get(part, []) if f.noise in noises and f.task == task
+    ]
     rates = {f.learning_rate for f in found if f.over == RATE}
     looks_for_rate = hasattr(setting, "learning_rates")
     kinds = (ALPHA,) if looks_for_rate else (ALPHA, BOTH)

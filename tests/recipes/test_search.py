@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import approximations
@@ -209,13 +210,18 @@ def frame(runs, accuracy):
 
 def searched(out, recipe_part=PART, preset="demo", **changes):
     """The folder of a search, as if it had been run."""
-    setting = dataclasses.replace(search.PRESETS[preset][recipe_part], seeds=(0,), **changes)
+    task = CLEAN_TASK if preset == "demo" and not changes.get("noise") else {}
+    setting = dataclasses.replace(
+        search.PRESETS[preset][recipe_part], **{"seeds": (0,), **task, **changes}
+    )
     runs = search.plan(recipe_part, setting, {})
     out.mkdir(exist_ok=True)
     with_tuner.write_findings({recipe_part: setting}, frame(runs, accuracy_of), out)
     return str(out)
 
 
+# Of the part without noise of suboptimal_lr.py, and not of the one with noise.
+CLEAN_TASK = {"width": 128, "num_train": 400, "epochs": 40, "drops": ()}
 RATES = {"over": ("lr",), "learning_rates": (0.2, 0.3), "noise": 0.0}
 ALPHAS = {"over": ("alpha",), "learning_rate": 0.2, "alphas": (0.0, 0.01, 0.1), "noise": 0.0}
 NOISY = {"noise": 0.5}
@@ -297,7 +303,8 @@ def test_a_search_over_alpha_counts_runs_at_its_own_learning_rate(tmp_path):
         for run in search.plan(PART, setting, {})
     ]
     with_tuner.write_findings({PART: setting}, frame(runs, accuracy_of), tmp_path)
-    expected = with_tuner.Finding(0.0, with_tuner.ALPHA, "fp", 0.2, 0.1)
+    task = with_tuner.get_task(setting)
+    expected = with_tuner.Finding(task, 0.0, with_tuner.ALPHA, "fp", 0.2, 0.1)
     assert with_tuner.read_findings(tmp_path)[PART] == [expected]
 
 
@@ -328,6 +335,20 @@ def test_a_search_of_which_a_recipe_can_take_nothing_is_refused(tmp_path, recipe
             taken(recipe, "--tuned", searched(tmp_path, **changes), part=part)
 
 
+def test_what_was_searched_with_another_augmentation_or_length_is_refused(tmp_path):
+    other = searched(tmp_path, **RATES | {"augment": "flip", "epochs": 41, "drops": (9, 20)})
+    message = (
+        "searched with --augment flip (this part has none), --epochs 41 (this part has 40), "
+        "--drops 9 20 (this part has none)"
+    )
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        taken(suboptimal_lr.RECIPE, "--tuned", other)
+    both = searched(tmp_path, **RATES | {"learning_rates": (0.2,)})  # in the same folder
+    assert taken(suboptimal_lr.RECIPE, "--tuned", both).learning_rates == (0.2,)
+    task = ("--augment", "flip", "--epochs", "41", "--drops", "9", "20")
+    assert taken(suboptimal_lr.RECIPE, "--tuned", both, *task).learning_rates == (0.2,)
+
+
 def test_two_learning_rates_for_one_are_refused(tmp_path):
     folders = [searched(tmp_path / "fp", **BOTH | NOISY)]
     folders.append(searched(tmp_path / "other", **BOTH | NOISY | {"learning_rates": (0.2,)}))
@@ -338,10 +359,19 @@ def test_two_learning_rates_for_one_are_refused(tmp_path):
 def test_a_search_keeps_what_it_has_found(finished):
     out, runs = finished
     best = max((r for r in runs if r["alpha"]), key=lambda run: run["best"]["validation_accuracy"])
+    task = {name: runs[0][name] for name in with_tuner.TASK}
     assert json.loads((out / "chosen.json").read_text()) == {
         PART: [
-            {"noise": 0.5, "over": ["lr"], "penalty": "", "learning_rate": 0.03, "alpha": 0.0},
             {
+                "task": task,
+                "noise": 0.5,
+                "over": ["lr"],
+                "penalty": "",
+                "learning_rate": 0.03,
+                "alpha": 0.0,
+            },
+            {
+                "task": task,
                 "noise": 0.5,
                 "over": ["lr", "alpha"],
                 "penalty": "fp",
