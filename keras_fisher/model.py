@@ -259,6 +259,7 @@ class FisherPenaltyModel(BackboneWrapper):
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
+        model_checks.check_ready(self, given.get("x"), y)
         if self.likelihood is not None and hasattr(get_labels(y), "__array__"):
             check_classes(self.likelihood, y, get_symbolic_output(self.backbone))
         model_checks.check_preprocessed(self.backbone, given.get("x"))

@@ -462,3 +462,16 @@ def test_adapting_a_frozen_layer_asks_for_none():
         return model.fit(*DATA, shuffle=False, verbose=0).history["loss"]
 
     assert trained(adapted=True) == trained(adapted=False)
+
+
+def test_a_compiled_backbone_does_not_compile_the_model():
+    backbone = nets.build("dense")
+    backbone.compile("sgd", nets.loss())
+    model = FisherPenaltyModel(backbone)
+    with pytest.raises(ValueError, match="`compile` must be called on the FisherPenaltyModel"):
+        model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+
+
+def test_arrays_without_labels_are_refused():
+    with pytest.raises(ValueError, match="`y` must be given"):
+        nets.compiled("dense").fit(nets.inputs("dense"), verbose=0)

@@ -42,14 +42,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Returns the text of a page, with links as they are from `docs/`."""
+    """Returns the text of a page, with links as they are from `docs/`, and to guides as pages."""
     name = FROM_ROOT.get(page.file.src_uri)
-    if name is None:
-        return markdown
-    text = (ROOT / name).read_text(encoding="utf-8")
-    pages = {target: source for source, target in FROM_ROOT.items()}
-    text = re.sub(r"\]\(docs/", "](", text)
-    return re.sub(r"\]\((\w+\.md)\)", lambda m: f"]({pages.get(m[1], m[1])})", text)
+    if name is not None:
+        markdown = (ROOT / name).read_text(encoding="utf-8")
+        pages = {target: source for source, target in FROM_ROOT.items()}
+        markdown = re.sub(r"\]\(docs/", "](", markdown)
+        markdown = re.sub(r"\]\((\w+\.md)\)", lambda m: f"]({pages.get(m[1], m[1])})", markdown)
+    return re.sub(r"\]\((guides/\w+)\.py", r"](\1.md", markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -56,7 +56,7 @@ def compile_model(model, learning_rate=0.015):
 
 Train the plain model until its training loss has fallen by about a tenth: here, one epoch. Then
 `alpha_range` compares the gradient of the penalty with that of the loss on a few mini-batches. Around
-`value` the penalty begins to rule the training; `alphas` is a grid around a fifth of it.
+`balance` the penalty begins to rule the training; `alphas` is a grid around a fifth of it, `value`.
 """
 
 keras.utils.set_random_seed(0)

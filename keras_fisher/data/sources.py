@@ -100,7 +100,8 @@ def import_package(module: str, extra: str = "datasets") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"Loading this data set needs {error.name}: pip install keras-fisher[{extra}]"
+            f"Loading this data set needs {error.name}: pip install 'keras-fisher[{extra}]' "
+            f"(from a clone: pip install '.[{extra}]')"
         ) from error
 
 

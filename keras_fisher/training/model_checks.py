@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_fisher.backend.private_api.keras import (
     find_calling_layer,
@@ -51,6 +52,17 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
             f"The preprocessor of {backbone.name!r}, which its own `fit` applies, is not applied "
             "by FisherPenaltyModel: map the data with backbone.preprocessor first."
         )
+
+
+def check_ready(model: Any, x: Any, y: Any) -> None:
+    """Refuses a training of a model that is not compiled, or of arrays without labels."""
+    if not model.compiled and getattr(model.backbone, "compiled", False):
+        raise ValueError(
+            "`compile` must be called on the FisherPenaltyModel before `fit`. Received: a model "
+            f"whose backbone {model.backbone.name!r} alone is compiled"
+        )
+    if y is None and isinstance(x, np.ndarray):
+        raise ValueError("`y` must be given: the labels of `x`. Received: y=None")
 
 
 def check_trainable(backbone: keras.Model) -> None:

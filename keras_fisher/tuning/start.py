@@ -131,7 +131,8 @@ def _first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
 def _too_few(num_batches: int, found: int) -> ValueError:
     return ValueError(
         "`num_batches` must be at most the number of mini-batches in `data`. "
-        f"Received: num_batches={num_batches} and {found} mini-batches"
+        f"Received: num_batches={num_batches} and {found} mini-batches. Give fewer, or "
+        "batch_size= that of your training"
     )
 
 

@@ -56,7 +56,7 @@ def test_where_a_server_answers_tfds_is_left_to_download(monkeypatch, tmp_path):
 )
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"{module}.*pip install keras-fisher\[{extra}\]"):
+    with pytest.raises(ImportError, match=rf"{module}.*pip install 'keras-fisher\[{extra}\]'"):
         load(name)
 
 
