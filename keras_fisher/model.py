@@ -50,10 +50,11 @@ class FisherPenaltyModel(BackboneWrapper):
         (1/B) sum_i l(x_i, y_i) + alpha ||(1/B) sum_i g(x_i, y^_i)||^2,
 
     where l is the compiled loss, g the gradient of the negative log-likelihood with respect to the
-    weights and y^_i a label drawn from the model's own prediction ("fp"). Those of section 4
-    take the given labels ("gp"), uniform labels ("gp_r"), or the given labels and the gradient with
-    respect to the inputs ("gp_x"). As in section 2, the gradient of the second term is recomputed
-    every `update_freq` steps and reused in between.
+    weights and y^_i a label drawn from the model's own prediction. This is the Fisher penalty,
+    "fp". The other penalties of section 4 use the given labels ("gp"), uniformly drawn labels
+    ("gp_r"), or the given labels and the gradient with respect to the inputs ("gp_x"). As in
+    section 2, the gradient of the second term is recomputed every `update_freq` steps and reused in
+    between.
 
     `compile`, `fit`, `evaluate`, `predict` and `save` behave as on any Keras model. The logs hold
     the plain `loss` and, in training, `penalty`: the latest squared norm, without alpha.
@@ -107,14 +108,15 @@ class FisherPenaltyModel(BackboneWrapper):
             is "exact".
 
     Scaling: Losses and likelihoods are means over the batch, and over the positions of an example.
-    With one label per example and sampled labels, the penalty of a batch of B has the mean Tr(F)/B.
-    On n examples the mean is Tr(F)/n: multiply alpha by n/B to penalise as much. On a share of the
-    batch the package does so itself (the penalty in the logs includes n/B), and the same alpha
-    penalises as much. "gp_x" carries 1/B against the per-example mean.
+    With one label per example and sampled labels, the mean of the penalty over draws is Tr(F)/B
+    for a batch of B examples. If `penalty_batch_size` is an integer n, the mean is Tr(F)/n:
+    multiply alpha by n/B for the same effect. If it is a share of the batch, the model multiplies
+    the penalty by n/B itself, also in the logs, and alpha keeps its meaning. Under "gp_x" the
+    penalty is 1/B times the mean over examples of the squared norm.
 
-    Smaller batches: The expected penalty is that of a full batch, whose size B is the largest of
-    this `fit` so far (saved with the model). A last batch of b < B examples has the squared norm
-    times b/B.
+    Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
+    expected value is the same as for a full batch. B is the size of the largest batch of this `fit`
+    so far, and is saved with the model.
 
     Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores
     (`ignore_class`) belong neither to the likelihood nor to its mean. Other sample weights, class
@@ -205,9 +207,9 @@ class FisherPenaltyModel(BackboneWrapper):
     def alpha(self) -> float:
         """The weight of the penalty in the next step; set it to a number or a schedule.
 
-        A number acts on the next step. Only the first one above 0 traces a step; before it, there
-        is no more to trace than the plain step. Exchanging a schedule (for a number or another
-        schedule) or setting one traces the step anew.
+        A number acts on the next step. The first number above 0 makes Keras trace the penalised
+        step; later numbers do not trace again. Setting a schedule, or replacing one, traces the
+        step again.
         """
         backend.synchronise(self)
         # By way of its shortest decimal form, a float32 reads as the number that was set.

@@ -55,8 +55,9 @@ def compile_model(model, learning_rate=0.015):
 ## A range to begin with
 
 Train the plain model until its training loss has fallen by about a tenth: here, one epoch. Then
-`alpha_range` compares the gradient of the penalty with that of the loss on a few mini-batches. Around
-`balance` the penalty begins to rule the training; `alphas` is a grid around a fifth of it, `value`.
+`alpha_range` compares the gradient of the penalty with the gradient of the loss on a few
+mini-batches. `balance` is the alpha at which the penalty begins to dominate training. `value` is a
+fifth of `balance`, and `alphas` is a logarithmic grid around `value`.
 """
 
 keras.utils.set_random_seed(0)
@@ -66,9 +67,8 @@ found = kf.tuning.alpha_range(plain, (train.x, y_noisy), num=5, batch_size=32, s
 print("proposed:", [float(f"{alpha:.2g}") for alpha in found.alphas])
 
 """
-The measurement knows nothing of generalisation. It saves you from searching in the wrong decade, no
-more.
-
+The measurement says nothing about generalisation. It only tells you the order of magnitude of the
+alphas to search.
 ## A search
 
 `FisherPenaltyHyperModel` makes alpha and the learning rate hyperparameters of keras-tuner. Rank the

@@ -10,13 +10,14 @@ Accelerator: GPU
 """
 ## Introduction
 
-The penalty is the square of a mean: of the gradient over the whole mini-batch. If each of R devices
-squared the gradient of its own part, the result would be about R times too large, and alpha would mean
-something else on every machine. `FisherPenaltyModel` sums the gradient over the devices before it squares
-it. So R devices train what one device trains on the same batches.
+The penalty is the squared norm of a mean: the mean gradient over the whole mini-batch. If each of
+R devices squared the gradient of its own part, the penalty would be about R times too large, and
+the best alpha would depend on the number of devices. `FisherPenaltyModel` averages the gradient
+over the devices before it takes the norm. So R devices give the same training as one device on
+the same batches.
 
-This guide shows it on two virtual devices of a CPU. On a machine with GPUs leave out the lines that make
-them: `MirroredStrategy()` takes all GPUs.
+This guide runs on two virtual devices of a CPU. On a machine with GPUs, leave out the lines that
+create the virtual devices, and call `MirroredStrategy()` without arguments: it uses all GPUs.
 """
 
 import keras
@@ -92,8 +93,8 @@ print(f"largest difference between weights: {difference:.0e}")
 
 - With JAX, `keras.distribution.set_distribution(keras.distribution.DataParallel())` before the model is
   built does the same, without a scope.
-- `SyncBatchNormalization` computes its statistics over the whole batch, as one device does;
-  `BatchNormalization` takes those of each device's part.
+- `BatchNormalization(synchronized=True)` computes its statistics over the whole batch, as one
+  device does. By default, each device uses the statistics of its own part.
 - Several machines: `tf.distribute.MultiWorkerMirroredStrategy()` in the place of `MirroredStrategy()`. See
   [Many GPUs, many machines](../distributed.md).
 """

@@ -16,16 +16,17 @@ if you have clean validation labels to tell you when. The Fisher penalty makes t
 itself expensive.
 
 The penalty is the squared norm of a gradient: that of the loss of a mini-batch whose labels are
-drawn from the model's own prediction. It estimates Tr(F), the trace of the Fisher Information
-Matrix, which grows sharply when a network begins to memorise
+drawn from the model's own prediction. For a mini-batch of B examples its mean is about Tr(F)/B.
+Tr(F) is the trace of the Fisher Information Matrix, which grows sharply when a network begins to
+memorise
 ([Jastrzebski et al., 2021](https://proceedings.mlr.press/v139/jastrzebski21a.html)). Training
 minimises
 
     loss + alpha * ||gradient of the loss of drawn labels||^2.
 
 `keras_fisher` adds this to any Keras model: `FisherPenaltyModel(model, alpha=...)`. This example
-trains the same network with and without the penalty on handwritten digits, of which half have a
-random label.
+trains the same network with and without the penalty on handwritten digits. Half of the training
+images have a random label.
 """
 
 """
@@ -45,9 +46,9 @@ keras.utils.set_random_seed(0)
 """
 ## Prepare the data
 
-`uniform_label_noise` replaces half of the training labels by uniformly drawn ones, and says which.
-A drawn label may be the right one by chance, so about 45% are wrong. The validation and test labels
-stay clean.
+`uniform_label_noise` replaces half of the training labels with labels drawn uniformly at random,
+and returns a mask of the replaced ones. A drawn label may be correct by chance, so about 45% of
+the labels are wrong. The validation and test labels stay clean.
 """
 
 num_classes = 10
@@ -156,7 +157,8 @@ gradients.
 ## Conclusion
 
 One line, `FisherPenaltyModel(model, alpha=0.3)`, keeps the network from memorising most of the wrong
-labels. It needs no clean labels during training and no second network, and it can be combined with
-every loss and every optimizer of Keras. With clean validation labels, early stopping alone does well
-on this easy task; the penalty pays most where you have none.
+labels. It needs no clean labels during training and no second network, and it works with every
+optimizer of Keras. Losses other than cross-entropy and the mean squared error need a
+`likelihood=`. If you have clean validation labels, early stopping by itself does well on this
+easy task. The penalty helps most if you have no clean labels.
 """

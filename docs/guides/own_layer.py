@@ -115,9 +115,10 @@ print(f"the values agree: {np.isclose(fast, slow, rtol=1e-4)}")
 print(f"the closed form takes less time: {fast_seconds < slow_seconds}")
 
 """
-Each rule is compared with plain gradients on some examples when a model is first measured, and on later
-batches ever more rarely. A rule that is wrong is reported and not used, so a mistake costs time and
-never gives a wrong number. Try it:
+`keras_fisher` compares the rules with plain gradients, on a few examples of the first batch and
+then of fewer and fewer later batches. If the numbers differ, it logs a warning and differentiates
+the whole model one example at a time. So a mistake in a rule costs time, and very rarely goes
+unnoticed. Try it:
 """
 
 

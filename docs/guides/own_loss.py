@@ -19,9 +19,9 @@ the outputs describe: the *likelihood*. For the usual losses it follows from the
 | `BinaryCrossentropy` | `kf.likelihoods.Bernoulli` |
 | `MeanSquaredError` | `kf.likelihoods.Gaussian`, of variance 1/2 |
 
-For every other loss, give `likelihood=`. The model is trained on your loss; the likelihood serves the
-penalty and the traces alone. The penalties `"gp"` and `"gp_x"` take the labels of the data, but they too
-need to know the negative log-likelihood that they differentiate.
+For every other loss, pass `likelihood=`. The model still trains on your loss; only the penalty
+and the traces use the likelihood. The penalties `"gp"` and `"gp_x"` use the labels in the data,
+but they also need the likelihood, because they differentiate its negative logarithm.
 """
 
 import textwrap
@@ -50,9 +50,9 @@ def build_model(outputs):
 """
 ## Another loss, a known likelihood
 
-A loss without a likelihood of its own is refused when you compile, with what to do. Generalised
-cross-entropy is a robust loss for classes. Its outputs are probabilities of classes, so the likelihood is
-`Categorical`.
+If a loss has no known likelihood, `compile` raises an error that says what to do. Generalised
+cross-entropy is a robust loss for classification. It takes the probabilities of the classes, so the
+likelihood is `Categorical`.
 """
 
 backbone = build_model(10)
@@ -92,9 +92,9 @@ class Exponential(kf.likelihoods.Likelihood):
 
 
 """
-Drawn labels must have the distribution that the negative log-likelihood describes, or the penalty is
-another one. The score, the derivative of the log-likelihood by the outputs, has mean 0 over drawn labels.
-Test that:
+`sample` must draw from the distribution that `observation_nll` describes; otherwise the penalty
+is not the Fisher penalty. You can test this: the score, which is the derivative of the
+log-likelihood with respect to the outputs, has mean 0 over drawn labels.
 """
 
 outputs = np.full((100_000, 1), 0.7, "float32")

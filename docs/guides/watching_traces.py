@@ -68,8 +68,9 @@ Measuring changes no weight, no metric and no random state of the model.
 
 The callbacks write into the logs of each epoch. `History`, `CSVLogger`, `EarlyStopping`,
 `ModelCheckpoint` and `TensorBoard` find the values there, in whatever order the callbacks are listed.
-With `freq=n` they measure every n steps as well, and keep the values in `history`. On the TensorFlow
-backend, `keras.callbacks.TensorBoard` shows them beside the loss: run `tensorboard --logdir logs`.
+By default they measure at the end of each epoch; with `freq=n` they measure every n steps instead.
+Each callback keeps all its measurements in `history`. On the TensorFlow backend,
+`keras.callbacks.TensorBoard` shows them beside the loss: run `tensorboard --logdir logs`.
 
 Here two learning rates are compared, a good one and one that is ten times smaller.
 """
@@ -113,5 +114,6 @@ depends on the network and the data.)
 - `MinibatchFisherTrace` measures the squared norm of the mini-batch gradient, which is about Tr(F)
   divided by the batch size. It is the quantity that the penalty penalises, and the `penalty` in the
   logs of a `FisherPenaltyModel`.
-- `FisherTrace(explosion_factor=5)` warns when Tr(F) rises to five times its first value.
+- `FisherTrace(explosion_factor=5)` warns when Tr(F) exceeds five times the first value that it
+  measures at or after the end of the first epoch.
 """

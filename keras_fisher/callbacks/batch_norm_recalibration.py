@@ -30,9 +30,9 @@ class BatchNormRecalibration(CopyableCallback):
     instead mix in the statistics of earlier weights.
 
     It acts at the beginning of each evaluation: that of validation data within `fit`, and
-    `model.evaluate(..., callbacks=[...])`. All other variables, states of random generators
-    included, stay as they are, and so do layers that are frozen. Of a model that has no layer to
-    recalibrate it warns, once.
+    `model.evaluate(..., callbacks=[...])`. All other variables, including the states of random
+    generators, stay as they are, and so do frozen layers. If the model has no layer to recalibrate,
+    the callback warns once.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf

@@ -21,9 +21,10 @@ class EarlyPhase(MeasuringCallback):
     on the trace that was measured there, once, as `keras_fisher.fisher_trace` does. The loss is the
     one that Keras shows: the mean over the epoch so far, regularisers included.
 
-    A training that was begun without this callback may be past the threshold already. If its loss
-    is below at the first look, where it crossed is not known: a warning says so and the value stays
-    NaN. Give the state of the callback that saw the beginning to `set_state`.
+    If training began without this callback, the loss may already be below the threshold when the
+    callback first looks at it. Then the point of the crossing is unknown: the callback warns, and
+    the value stays NaN. To continue a training, pass the state of the earlier callback to
+    `set_state`.
 
     Order of callbacks is as in `FisherTrace`.
 

@@ -27,9 +27,10 @@ class FisherTrace(CurveCallback):
     initialisation of networks with batch normalisation.
 
     All callbacks that measure write into `logs` before any other callback reads them, in whatever
-    order they are listed, and leave the training as it is. (To `keras.callbacks.EarlyStopping` and
-    `ModelCheckpoint` say by `mode` whether more is better.) With `freq` a number of steps, the
-    curve over steps also goes to each `keras.callbacks.TensorBoard` of the list.
+    order they are listed, and do not change the training. (Set `mode` of
+    `keras.callbacks.EarlyStopping` and `ModelCheckpoint` to "min" or "max" for these values.) If
+    `freq` is a number of steps, each `keras.callbacks.TensorBoard` in the list also receives the
+    curve over steps.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf

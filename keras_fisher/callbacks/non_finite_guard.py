@@ -16,11 +16,12 @@ _ACTIONS = ("stop", "skip")
 class NonFiniteGuard(keras.callbacks.Callback):
     """Stops training at the step whose loss or penalty is NaN or infinite, or skips such steps.
 
-    Without it, a `FisherPenaltyModel` trains on as any Keras model would, and warns by the end of
-    the epoch. Either way the message has the step, the loss, alpha and the penalty. The same
-    message tells of outputs that are equal for all examples of several mini-batches: a penalty far
-    too large throws the weights where no unit is active, and leaves a constant predictor of finite
-    loss. Nothing is stopped or skipped there.
+    Without this callback a `FisherPenaltyModel` continues to train, like any Keras model, and warns
+    at the end of the epoch. In both cases the message contains the step, the loss, alpha and the
+    penalty. A similar warning reports outputs that are the same for all examples of several
+    mini-batches: a penalty that is far too large can move the weights to a point where no unit is
+    active, and the model then predicts a constant, with a finite loss. This callback does not stop
+    or skip such steps.
 
     A skipped step leaves weights, optimizer, statistics of batch normalisation and metrics as they
     were; steps are counted and random numbers drawn as ever, and the penalty is computed anew in

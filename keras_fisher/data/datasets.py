@@ -35,11 +35,12 @@ def load(
     | "tiny_imagenet32" | 110,000 of 64x64, scaled to 32x32 | none | its validation images |
     | "imagenet2012" | 1,331,167 of many sizes | none | its validation images |
 
-    What is held out of CIFAR-100 and Tiny ImageNet is as in the paper, which does not tell of the
-    others. "digits" comes with scikit-learn. The others come through TensorFlow Datasets, which
-    reads them from the folder named by the environment variable `TFDS_DATA_DIR` and prepares them
-    there if need be. It downloads all but ImageNet, which it takes from archives that you put
-    there; `keras_fisher.data.tensorflow_imagenet` says what else differs for ImageNet.
+    The held-out sizes of CIFAR-100 and Tiny ImageNet are the paper's; it gives none for the other
+    data sets. "digits" comes with scikit-learn. The others come from TensorFlow Datasets, which
+    reads them from the folder in the environment variable `TFDS_DATA_DIR`, and prepares them there
+    if necessary. It downloads every data set except ImageNet, for which you put the archives there
+    yourself; `keras_fisher.data.tensorflow_imagenet` describes what else differs for ImageNet, such
+    as which images are held out.
 
     Per channel, `x = (image - mean) / std`, with the statistics of all training images that are
     not held out, `num_train` or not. Images stay uint8 in memory until they are in a batch.

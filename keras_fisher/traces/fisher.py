@@ -51,10 +51,10 @@ def fisher_trace(
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
         data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. Labels are needed for
-            `labels="given"` only: `(x, None)` and batches of x do for the others. Sample
-            weights, `(x, y, sample_weight)`, mark padding where they are 0, and do not count
-            otherwise. A dataset is traced once for each shape of its examples: pad
-            sequences to few lengths.
+            `labels="given"` only; otherwise `(x, None)` or batches of x are enough. In
+            `(x, y, sample_weight)`, a sample weight of 0 marks padding; other sample weights have
+            no effect. The measurement compiles once for each shape of the examples, so pad
+            sequences to a few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
             "given" takes those of the data (the empirical Fisher).

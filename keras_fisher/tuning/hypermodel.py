@@ -35,13 +35,14 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
         (0.001, 0.001, 0)
 
     Args:
-        build_backbone: From `keras_tuner.HyperParameters`, a Keras model that is not compiled. It
-            may declare further hyperparameters.
+        build_backbone: A function that takes `keras_tuner.HyperParameters` and returns a Keras
+            model that is not compiled. The function may declare further hyperparameters.
         loss: The loss to compile with.
         learning_rates: Learning rates to choose among.
         alphas: Alphas to choose among; 0 is the plain model.
         seeds: Seeds to choose among.
-        optimizer: From a learning rate, an optimizer; `None` for SGD with momentum 0.9 (G.2).
+        optimizer: A function that takes a learning rate and returns an optimizer; `None` for SGD
+            with momentum 0.9 (G.2).
         metrics: The metrics to compile with, by name.
         **penalty: Arguments of `FisherPenaltyModel`, such as `penalty="gp_x"`.
 

@@ -14,8 +14,9 @@ from keras_fisher.utils import arguments
 class GridSearch(keras_tuner.Tuner):
     """Trains every combination of hyperparameters once; the same command resumes after a kill.
 
-    A search whose grid has grown trains what is new in it. A hyperparameter that is declared no
-    more keeps the values it had: begin anew then, with `overwrite=True`.
+    If you add values to the grid, the search trains only the new combinations. If you remove a
+    hyperparameter, the search in the folder keeps its old values: start again with
+    `overwrite=True`.
 
     Examples:
         >>> import keras, numpy as np, tempfile, keras_fisher as kf
