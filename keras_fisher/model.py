@@ -261,7 +261,7 @@ class FisherPenaltyModel(BackboneWrapper):
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
-        model_checks.check_ready(self, given.get("x"), y)
+        model_checks.check_compiled(self)
         if self.likelihood is not None and hasattr(get_labels(y), "__array__"):
             check_classes(self.likelihood, y, get_symbolic_output(self.backbone))
         model_checks.check_preprocessed(self.backbone, given.get("x"))
@@ -285,8 +285,7 @@ class FisherPenaltyModel(BackboneWrapper):
 
         Under XLA, which has no assertions, the loss of such a label is NaN instead.
         """
-        if y is None:
-            raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
+        model_checks.check_labelled(y)
         bound = self.likelihood.class_bound(get_labels(y), y_pred)
         labels = check_labels_in_graph(self.likelihood, y, y_pred)
         loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
@@ -294,6 +293,13 @@ class FisherPenaltyModel(BackboneWrapper):
             return loss
         values = fill_ignored_labels(self.likelihood, get_labels(y))
         return backend.nan_unless_below(loss, values, bound)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Updates the metrics; Keras makes them by their first batch, before any loss."""
+        model_checks.check_labelled(y)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compile_from_config(self, config: Any) -> None:
         """Compiles as `get_compile_config` described."""

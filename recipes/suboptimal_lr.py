@@ -133,7 +133,7 @@ def table(runs: pd.DataFrame) -> str:
             rows.append([part, title, *map(cell, groups.values())])
             if part in paper:
                 rows.append(["", "paper", *map(str, paper[part])])
-        for other in ("baseline", "eta_star"):
+        for other in ("baseline", "eta_star", "fp"):
             title = f"test accuracy less that of {tables.TITLES[other]}, points"
             difference = tables.DifferenceCell("test_accuracy", groups[other])
             rows.append(["", title, *map(difference, groups.values())])

@@ -134,7 +134,7 @@ def test_alpha_set_by_a_callback_acts_on_the_next_step():
     assert differ == [False] * 4 + [True] * 4
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX traces each kind of step")
+@reference.tensorflow_only  # JAX traces each kind of step by itself
 def test_only_the_first_alpha_above_0_traces_the_step_again():
     model, traces = Counting(nets.build("dense"), alpha=0.0), []
     model.compile("sgd", nets.loss())

@@ -472,6 +472,9 @@ def test_a_compiled_backbone_does_not_compile_the_model():
         model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
 
 
-def test_arrays_without_labels_are_refused():
+@pytest.mark.parametrize("make_data", [np.array, lambda x: tf.data.Dataset.from_tensors(x)])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_data_without_labels_are_refused(method, make_data):
+    model = nets.compiled("dense", compile_args={"metrics": ["accuracy"]})
     with pytest.raises(ValueError, match="`y` must be given"):
-        nets.compiled("dense").fit(nets.inputs("dense"), verbose=0)
+        getattr(model, method)(make_data(nets.inputs("dense")), verbose=0)

@@ -129,7 +129,7 @@ print({f"{a:.2g}": np.round(h["val_accuracy"][-1], 3).item() for a, h in histori
 - **Too large:** the training accuracy stays far below that of the plain model. In the extreme the
   outputs become the same for every input; `fit` warns of that, with the step and the numbers, by the
   end of the epoch in which it happens.
-- **Too small:** the training and validation accuracies are those of the plain model.
+- **Too small:** the training and validation accuracies do not differ from the plain model's.
 
 `model.alpha` can be read and set at any time, also by a callback, and acts on the next step. It may also
 be a Keras learning-rate schedule.

@@ -27,15 +27,17 @@ _WHAT = {
 }
 _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
-    "{penalty:g}. An alpha or a learning rate that is far too large does this, or data that are "
-    "not finite. A gradient of the penalty that is kept for many steps does it sooner: try "
-    "update_freq=1 or a share of the batch (penalty_batch_size=1/32) before a smaller alpha."
+    "{penalty:g}. An alpha or a learning rate far too large does this, or data that are not finite."
 )
 _MORE = {
+    _OUTPUTS: (
+        " A gradient of the penalty that is kept for many steps may do it at a smaller alpha: try "
+        "update_freq=1 or a share of the batch, penalty_batch_size=1/32."
+    ),
     _PENALTY: (
         " Under gradient='exact' an operation whose second derivative is NaN does it too (on JAX, "
         "UnitNormalization of a row of zeros); gradient='finite_difference' takes none."
-    )
+    ),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_fisher.backend.private_api.keras import (
     find_calling_layer,
@@ -54,15 +53,19 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
         )
 
 
-def check_ready(model: Any, x: Any, y: Any) -> None:
-    """Refuses a training of a model that is not compiled, or of arrays without labels."""
+def check_compiled(model: Any) -> None:
+    """Refuses a training of a model whose backbone is compiled in its place."""
     if not model.compiled and getattr(model.backbone, "compiled", False):
         raise ValueError(
             "`compile` must be called on the FisherPenaltyModel before `fit`. Received: a model "
             f"whose backbone {model.backbone.name!r} alone is compiled"
         )
-    if y is None and isinstance(x, np.ndarray):
-        raise ValueError("`y` must be given: the labels of `x`. Received: y=None")
+
+
+def check_labelled(y: Any) -> None:
+    """Refuses a batch without labels."""
+    if y is None:
+        raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
 
 
 def check_trainable(backbone: keras.Model) -> None:

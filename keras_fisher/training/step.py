@@ -132,7 +132,8 @@ class PenalisedStep:
             kind: The kind of step; `None` for the one that the variables choose on the device.
             replica: The replica, whose gradients the optimizer adds up; `None` for the only one.
         """
-        self._state.follow_schedule()
+        if replica is None:  # for replicas `choose_kind` has done so
+            self._state.follow_schedule()
         statistics = self._model._statistics if self._health.skips else []
         before = [(variable, ops.copy(variable)) for variable in statistics]
         batch = Batch.unpack(data, replica)

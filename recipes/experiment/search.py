@@ -237,11 +237,7 @@ def apply_findings(
     found = {folder: read_findings(folder) for folder in folders}
     for folder, findings in found.items():
         if not any(take_values(part, setting, [findings]) for part, setting in settings.items()):
-            there = [
-                f"{one} for {part}{describe_other_task(one, settings.get(part))}"
-                for part, some in findings.items()
-                for one in some
-            ]
+            there = [f"{one} for {part}" for part, some in findings.items() for one in some]
             raise SettingsError(
                 f"`--tuned` must be searches that {' or '.join(settings)} can take a value of. "
                 f"Received: {folder}, which has {', '.join(there) or 'found nothing'}"
@@ -252,15 +248,15 @@ def apply_findings(
     }
 
 
-def describe_other_task(finding: Finding, setting: Setting | None) -> str:
+def describe_other_task(finding: Finding, setting: Setting) -> str:
     """How the task of a finding differs from that of a setting, in options of the search."""
-    task = get_task(setting) if setting else finding.task
+    task = get_task(setting)
     others = [
         f"{write_flag(name)} {write_option(value)} (this part has {write_option(task[name])})"
         for name, value in finding.task.items()
         if value != task[name]
     ]
-    return f", searched with {', '.join(others)}" if others else ""
+    return f", searched with {', '.join(others)}"
 
 
 def write_option(value: Any) -> str:
@@ -270,13 +266,26 @@ def write_option(value: Any) -> str:
 def take_values(
     part: str, setting: Setting, findings: Sequence[Mapping[str, Sequence[Finding]]]
 ) -> dict[str, Any]:
-    """The fields of a setting for which searches have found values."""
+    """The fields of a setting for which searches of its task have found values.
+
+    Raises:
+        SettingsError: if a value was found on another task alone.
+    """
     noise = getattr(setting, "noise", 0.0)
     noises = noise if isinstance(noise, tuple) else (noise,)
-    task = get_task(setting)
-    found = [
-        f for some in findings for f in some.get(part, []) if f.noise in noises and f.task == task
-    ]
+    there = [f for some in findings for f in some.get(part, []) if f.noise in noises]
+    found = [f for f in there if f.task == get_task(setting)]
+    missing = [f for f in there if str(f) not in map(str, found)]
+    if list_values(part, setting, missing):
+        raise SettingsError(
+            f"`--tuned` must be searches of the task of {part}. Received: "
+            + "; ".join(f"{one}{describe_other_task(one, setting)}" for one in missing)
+        )
+    return list_values(part, setting, found)
+
+
+def list_values(part: str, setting: Setting, found: Sequence[Finding]) -> dict[str, Any]:
+    """The fields of a setting that findings have values for."""
     rates = {f.learning_rate for f in found if f.over == RATE}
     looks_for_rate = hasattr(setting, "learning_rates")
     kinds = (ALPHA,) if looks_for_rate else (ALPHA, BOTH)

@@ -349,6 +349,14 @@ def test_what_was_searched_with_another_augmentation_or_length_is_refused(tmp_pa
     assert taken(suboptimal_lr.RECIPE, "--tuned", both, *task).learning_rates == (0.2,)
 
 
+def test_another_task_of_one_part_is_refused_beside_the_own_one_of_another(tmp_path):
+    searched(tmp_path, "vgg11_c100", "paper", **RATES)
+    folder = searched(tmp_path, "simple_cnn_c10", "paper", **RATES | {"epochs": 10})
+    arguments = ["--preset", "paper", "--only", "vgg11_c100", "simple_cnn_c10", "--tuned", folder]
+    with pytest.raises(SettingsError, match=r"task of simple_cnn_c10\..*--epochs 10"):
+        command.parse(suboptimal_lr.RECIPE, arguments)
+
+
 def test_two_learning_rates_for_one_are_refused(tmp_path):
     folders = [searched(tmp_path / "fp", **BOTH | NOISY)]
     folders.append(searched(tmp_path / "other", **BOTH | NOISY | {"learning_rates": (0.2,)}))

@@ -218,7 +218,7 @@ def compile_function(
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         specs = [
             tf.nest.map_structure(
-                _any_batch
+                _any_length
                 if any_length is None or place in any_length
                 else tf.TensorSpec.from_tensor,
                 argument,
@@ -234,7 +234,7 @@ def compile_function(
     return call
 
 
-def _any_batch(tensor: Tensor) -> tf.TensorSpec:
+def _any_length(tensor: Tensor) -> tf.TensorSpec:
     shape = tensor.shape.as_list()
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
