@@ -112,7 +112,9 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
             pairs = (picture.get_histories(group, name).T for name in (HESSIAN, key))
             scatter.plot(*pairs, "o", ms=3, color=COLOURS[key], label=picture.LABELS[key])
         curves.set_yscale("symlog")  # Tr(H) may be negative
-        scatter.set_xscale("symlog")
+        is_positive = picture.get_histories(group, HESSIAN).min() > 0
+        scatter.set_xscale("log" if is_positive else "symlog")
+        scatter.xaxis.set_minor_formatter("")  # within a decade they would overlap
         scatter.set_yscale("log")
         limits = scatter.get_xlim()
         scatter.plot(limits, limits, color="#333333", ls=":", lw=1, label="equal to Tr(H)")

@@ -145,6 +145,18 @@ def test_only_the_first_alpha_above_0_traces_the_step_again():
     assert traces == [1, 2, 2, 2, 2]
 
 
+@reference.tensorflow_only  # a loop of one's own has no state of JAX's
+def test_a_training_loop_of_ones_own_sees_the_alpha_that_was_set_after_a_plain_fit():
+    weights = []
+    for alpha in (0.0, 0.5):
+        model = nets.compiled("dense", keras.optimizers.SGD(0.1), alpha=0.0, penalty="gp")
+        fit(model, steps=2)
+        model.alpha = alpha
+        model.train_step((nets.inputs("dense"), nets.labels()))
+        weights.append(nets.flat(model.weights))
+    assert np.any(weights[0] != weights[1])
+
+
 def test_alpha_reads_what_was_set():
     model = nets.compiled("dense", alpha=0.25)
     assert model.alpha == 0.25

@@ -358,3 +358,13 @@ def test_a_model_saved_by_version_0_1_0_loads_and_resumes(name):
     for index, weight in enumerate(model.get_weights()):
         np.testing.assert_allclose(weight, after[f"weight_{index}"], rtol=1e-4, atol=1e-6)
     assert float(model.get_metrics_result()["penalty"]) == pytest.approx(after["penalty"], rel=1e-4)
+
+
+def test_an_alpha_that_is_loaded_into_a_model_without_penalty_penalises(tmp_path):
+    saved = nets.compiled("dense", alpha=0.5, penalty="gp")
+    saved.save_weights(tmp_path / "saved.weights.h5")
+    loaded = nets.compiled("dense", alpha=0.0, penalty="gp")
+    loaded.load_weights(tmp_path / "saved.weights.h5")
+    for model in (saved, loaded):
+        model.fit(nets.inputs("dense"), nets.labels(), shuffle=False, verbose=0)
+    np.testing.assert_array_equal(nets.flat(loaded.weights), nets.flat(saved.weights))
