@@ -1,4 +1,4 @@
-"""Gradient-norm penalties that keep a Keras model from memorising, and instruments to see why."""
+"""Gradient-norm penalties that reduce memorisation in Keras models, and tools to measure it."""
 
 from importlib import import_module as _import_module
 from importlib.metadata import version as _version
@@ -18,7 +18,7 @@ __version__ = _version("keras-fisher")
 
 
 def __getattr__(name: str) -> _Any:
-    """`tuning` is imported on first use: it needs keras-tuner."""
+    """Imports `tuning`, which needs keras-tuner, on first use."""
     if name == "tuning":
         return _import_module("keras_fisher.tuning")
     raise AttributeError(f"module 'keras_fisher' has no attribute {name!r}")

@@ -1,13 +1,13 @@
-"""What a model's outputs say about the labels: p(y | outputs).
+"""Likelihoods p(y | outputs) of the labels, given a model's outputs.
 
-A likelihood draws labels from the model's own prediction and gives the negative log-likelihood of
-labels. Outputs have one *observation* for each label: a class for every position (`Categorical`),
-a bit (`Bernoulli`) or a real number (`Gaussian`) for every component. As in Keras's losses, the
-negative log-likelihood of an example is the **mean** over its observations, so that without sample
-weights, label smoothing and regularisers its mean over the batch is the compiled loss itself.
+A likelihood draws labels from the model's own prediction and computes the negative log-likelihood
+of labels. Outputs have one *observation* for each label: a class for every position
+(`Categorical`), a bit (`Bernoulli`) or a real number (`Gaussian`) for every component. As in
+Keras's losses, the negative log-likelihood of an example is the **mean** over its observations.
+Without sample weights, label smoothing and regularisers, its mean over the batch is the loss.
 
-Padding is no data. Observations that Keras masks, whose sample weight is 0 or whose label the loss
-ignores (`ignore_class`) belong neither to the likelihood nor to its mean.
+Padding is excluded: observations that Keras masks, whose sample weight is 0 or whose label the loss
+ignores (`ignore_class`) count neither in the likelihood nor in its mean.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from keras_fisher.utils.loss_advice import advise_likelihood
 from keras_fisher.utils.masks import align_mask, combine_masks
 
 _PACKAGE = "keras_fisher"
-# Names with which Keras chooses a cross-entropy by the shape of the labels.
+# For these names Keras chooses the cross-entropy by the shape of the labels.
 _CHOSEN_BY_LABELS = ("crossentropy", "ce")
 
 
 class Likelihood(abc.ABC):
     """The distribution of labels given a model's outputs.
 
-    Subclass it for a loss of your own: give the negative log-likelihood of every observation and
-    say how labels are drawn, in `keras.ops` and `keras.random` alone.
+    Subclass it for a custom loss: implement the negative log-likelihood of every observation and
+    the sampling of labels, using only `keras.ops` and `keras.random`.
     """
 
     @abc.abstractmethod
@@ -73,8 +73,8 @@ class Likelihood(abc.ABC):
         Args:
             labels: Labels, in any layout that the likelihood accepts.
             outputs: Outputs of the model, shape `(batch, ...)`. Those that Keras masks are padding.
-            present: Which observations are data, booleans of a shape that broadcasts against the
-                observations, such as `(batch,)`; `None` for all.
+            present: A boolean mask of the observations that are data. Its shape broadcasts against
+                the observations, such as `(batch,)`; `None` for all.
 
         Returns:
             A float tensor, shape `(batch,)`, at least float32.
@@ -85,7 +85,7 @@ class Likelihood(abc.ABC):
         return values * ops.divide_no_nan(1.0, ops.mean(fractions))
 
     def counted_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> tuple[Any, Any]:
-        """Returns what `nll` is made of, for a mean that is taken over several parts of a batch.
+        """Returns the numerator and denominator of `nll`, for averaging over parts of a batch.
 
         The mean over the observations that count is the mean of the first over all examples,
         divided by the mean of the second.
@@ -96,9 +96,9 @@ class Likelihood(abc.ABC):
             present: As in `nll`.
 
         Returns:
-            Two float tensors of shape `(batch,)`: the mean over an example's observations, where
-            padded ones count as 0, and the fraction of its observations that are data. `None` for
-            the second if all are.
+            Two float tensors of shape `(batch,)`: the mean over an example's observations, with 0
+            for padded ones, and the fraction of its observations that are data. The second is
+            `None` if all are.
         """
         values = self.observation_nll(labels, outputs)
         counted = combine_masks(get_mask(outputs), present)
@@ -108,10 +108,10 @@ class Likelihood(abc.ABC):
         return ops.mean(values, axis=-1), ops.mean(weights, axis=-1)
 
     def nll_terms(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Any:
-        """Returns what each observation adds to the negative log-likelihood of its own example.
+        """Returns the contribution of each observation to its example's negative log-likelihood.
 
-        An example is taken by itself: its observations that count have equal weights, whatever else
-        is in the batch.
+        The observations of an example that count have equal weights, independently of the rest of
+        the batch.
 
         Args:
             labels: As in `nll`.
@@ -119,7 +119,7 @@ class Likelihood(abc.ABC):
             present: As in `nll`.
 
         Returns:
-            A float tensor, shape `(batch, observations)`, at least float32. The sum over the
+            A float tensor, shape `(batch, observations)`, at least float32. Its sum over the
             observations is the mean negative log-likelihood of those that count; 0 if none do.
         """
         values = self.observation_nll(labels, outputs)
@@ -132,26 +132,26 @@ class Likelihood(abc.ABC):
 
     def mean_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
         """Returns the mean of `nll` over the batch, a scalar."""
-        if present is None:  # a likelihood of one's own may know of labels and outputs alone
+        if present is None:  # a custom likelihood may accept only labels and outputs
             return ops.mean(self.nll(labels, outputs))
         return ops.mean(self.nll(labels, outputs, present))
 
     def counted(self, labels: Tensor) -> Any:
-        """Returns which observations given `labels` do not leave out, or `None` for all.
+        """Returns a mask of the observations that `labels` do not mark as padding, or `None`.
 
         Args:
             labels: Labels, in any layout that the likelihood accepts.
 
         Returns:
-            Booleans of shape `(batch, ...)`, or `None`.
+            Booleans of shape `(batch, ...)`; `None` for all.
         """
         return None
 
     def num_outcomes(self, outputs: Tensor) -> int:
-        """Returns how many outcomes stand for all labels that one observation can have.
+        """Returns the number of outcomes that represent all labels of one observation.
 
         Raises:
-            ValueError: if the likelihood does not list them.
+            ValueError: if the likelihood does not enumerate its outcomes.
         """
         raise ValueError(
             "labels='expected' sums over the labels of a likelihood that lists them in "
@@ -160,23 +160,23 @@ class Likelihood(abc.ABC):
         )
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
-        """Returns an outcome and its probability, so that they give the Fisher information.
+        """Returns an outcome and its probability, which determine the Fisher information.
 
         Over all outcomes, sum_k p_k s_k s_k^T is the expectation of s s^T over labels, where s is
         the gradient of the negative log-likelihood with respect to the outputs.
 
         Args:
-            index: Which outcome, an integer tensor below `num_outcomes`.
+            index: The outcome's index, an integer tensor below `num_outcomes`.
             outputs: Outputs of the model, shape `(batch, ...)`.
 
         Returns:
-            The labels, and for each observation the probability, in the layout of
+            The labels, and the probability of each observation in the layout of
             `observation_nll`.
         """
         raise NotImplementedError
 
     def class_bound(self, labels: Tensor, outputs: Tensor) -> int | None:
-        """Returns the bound that integer `labels` must stay below, or `None` to accept any."""
+        """Returns the exclusive upper bound of integer `labels`, or `None` if there is none."""
         return None
 
     def get_config(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Likelihood(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Likelihood:
-        """Returns the likelihood that `get_config` described."""
+        """Creates the likelihood from the result of `get_config`."""
         return cls(**config)
 
 
@@ -201,16 +201,16 @@ class Categorical(Likelihood):
         [0.2877 0.6931]
 
     Args:
-        from_logits: Whether outputs are logits (the default) or probabilities, which are divided by
-            their sum and clipped as in Keras's losses.
-        ignore_class: The integer label of positions that are padding, as in Keras's sparse
-            categorical cross-entropy; `None` if no label marks them.
+        from_logits: Whether outputs are logits (the default) or probabilities, which are normalised
+            and clipped as in Keras's losses.
+        ignore_class: The integer label that marks padding, as in Keras's sparse categorical
+            cross-entropy; `None` if there is none.
 
     Labels are integers of shape `(batch, ...)` (a trailing axis of length 1 is dropped) or one-hot
     or soft targets of the outputs' shape `(batch, ..., classes)`.
     """
 
-    # Whether drawn classes, too, have the probabilities of Keras's loss of one-hot labels.
+    # Whether drawn classes use the probabilities that Keras's loss computes for one-hot labels.
     _is_one_hot = False
 
     def __init__(self, from_logits: bool = True, ignore_class: int | None = None) -> None:
@@ -225,13 +225,13 @@ class Categorical(Likelihood):
             weights = ops.cast(labels, log_p.dtype)
         else:
             weights = ops.one_hot(_sparse(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
-        # A logit of minus infinity (a class that is ruled out) counts only where it is the label.
+        # A logit of minus infinity (an excluded class) counts only where it is the label.
         return -ops.sum(ops.where(weights > 0, weights * log_p, 0.0), axis=-1)
 
     def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""
         log_p = self._log_probabilities(outputs, self._is_one_hot)
-        # The Gumbel-max trick: unlike a categorical draw it takes any number of axes and XLA.
+        # The Gumbel-max trick, unlike a categorical draw, supports any number of axes and XLA.
         uniform = keras.random.uniform(
             ops.shape(log_p), minval=_tiny(log_p.dtype), dtype=log_p.dtype, seed=seed
         )
@@ -247,7 +247,7 @@ class Categorical(Likelihood):
         return outputs.shape[-1]
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
-        """Returns the class `index` at every position, and its probability."""
+        """Returns class `index` for every position, and its probability."""
         p = ops.exp(self._log_probabilities(outputs, self._is_one_hot))
         p = ops.take(p, index, axis=-1)
         return ops.zeros_like(p, dtype="int32") + ops.cast(index, "int32"), p
@@ -257,7 +257,7 @@ class Categorical(Likelihood):
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
 
     def counted(self, labels: Tensor) -> Any:
-        """Returns where `labels` are not `ignore_class`; `None` without one."""
+        """Returns a mask of `labels` other than `ignore_class`; `None` if that is `None`."""
         if self.ignore_class is None:
             return None
         return ops.not_equal(ops.cast(labels, "int32"), self.ignore_class)
@@ -292,7 +292,7 @@ class Bernoulli(Likelihood):
     Args:
         from_logits: Whether outputs are logits (the default) or probabilities.
 
-    Labels are 0, 1 or anything between, of the outputs' shape (a trailing axis of length 1 may be
+    Labels are numbers from 0 to 1, of the outputs' shape (a trailing axis of length 1 may be
     missing).
     """
 
@@ -321,7 +321,7 @@ class Bernoulli(Likelihood):
         return 2
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
-        """Returns the bit `index` for every component, and its probability."""
+        """Returns bit `index` for every component, and its probability."""
         p = self._probabilities(outputs)
         bits = ops.zeros_like(p) + ops.cast(index, p.dtype)
         return bits, bits * p + (1.0 - bits) * (1.0 - p)
@@ -371,11 +371,11 @@ class Gaussian(Likelihood):
         return outputs + self.variance**0.5 * noise
 
     def num_outcomes(self, outputs: Tensor) -> int:
-        """Returns 1: the gradient is linear in the label, so its mean square is enough."""
+        """Returns 1: the gradient is linear in the label, so one outcome gives its mean square."""
         return 1
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
-        """Returns labels one standard deviation away, which have the mean squared gradient."""
+        """Returns labels one standard deviation away, which give the mean squared gradient."""
         outputs = _at_least_float32(outputs)
         return outputs + self.variance**0.5, ops.ones_like(outputs)
 
@@ -385,7 +385,7 @@ class Gaussian(Likelihood):
 
 
 def check_likelihood(likelihood: Any) -> Likelihood | None:
-    """Returns what was given as `likelihood`, or raises unless it is a likelihood or `None`."""
+    """Returns `likelihood`; raises unless it is a `Likelihood` or `None`."""
     if likelihood is None or isinstance(likelihood, Likelihood):
         return likelihood
     raise TypeError(
@@ -398,7 +398,7 @@ def check_likelihood(likelihood: Any) -> Likelihood | None:
 def from_loss(loss: Tensor) -> Likelihood:
     """Returns the likelihood whose negative logarithm is the compiled `loss`.
 
-    Label smoothing, class and sample weights and regularisers are no part of it.
+    It excludes label smoothing, class and sample weights, and regularisers.
 
     Examples:
         >>> import keras
@@ -410,14 +410,14 @@ def from_loss(loss: Tensor) -> Likelihood:
         {'from_logits': True}
 
     Args:
-        loss: A loss as `compile` takes it: a name, a function or a `keras.losses.Loss`; one of
-            sparse categorical, categorical and binary cross-entropy and mean squared error.
+        loss: A loss as passed to `compile` (a name, a function or a `keras.losses.Loss`): sparse
+            categorical, categorical or binary cross-entropy, or mean squared error.
 
     Returns:
         A `Categorical`, `Bernoulli` or `Gaussian` likelihood.
 
     Raises:
-        ValueError: if the likelihood of the loss is not known.
+        ValueError: if the likelihood of the loss is unknown.
     """
     if isinstance(loss, dict | list | tuple) and len(loss) == 1:
         return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
@@ -444,7 +444,7 @@ def from_loss(loss: Tensor) -> Likelihood:
 
 
 def _function_of(loss: Tensor) -> tuple[Any, dict[str, Any]]:
-    """Returns the function that a loss computes, and its arguments; `None` where it has its own."""
+    """Returns the function of a loss, and its arguments; `None` for a loss with its own `call`."""
     if isinstance(loss, str) and loss.lower() not in _CHOSEN_BY_LABELS:
         loss = keras.losses.get(loss)
     if not isinstance(loss, keras.losses.Loss):
@@ -454,13 +454,13 @@ def _function_of(loss: Tensor) -> tuple[Any, dict[str, Any]]:
         getattr(type(loss), name) is not getattr(kind, name) for name in ("call", "__call__")
     ):
         return None, {}
-    # Keras's losses are wrappers of functions, but it has no public name for that. The public
-    # configuration leaves out some arguments (the sparse one its axis), and a subclass others.
+    # Keras's losses wrap functions, but these have no public name. The public configuration omits
+    # some arguments (the sparse loss omits its axis), and that of a subclass may omit others.
     return loss.fn, loss._fn_kwargs
 
 
 def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
-    """Refuses the options of a cross-entropy that change which observations there are."""
+    """Rejects the options of a cross-entropy that change the set of observations."""
     if config.get("axis", -1) != -1:
         raise ValueError(
             "The likelihood of the compiled `loss` is known for axis=-1 only. "
@@ -470,9 +470,9 @@ def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
 
 
 def _weighted(values: Tensor, counted: Any) -> tuple[Any, Any]:
-    """Returns the observations, 0 where they do not count, and 1 or 0; two of one shape.
+    """Returns the values, 0 where they do not count, and their 0 or 1 weights.
 
-    It is `(batch, observations)`.
+    Both have shape `(batch, observations)`.
     """
     counted = ops.cast(align_mask(counted, len(values.shape)), "bool")
     weights = ops.where(counted, ops.ones_like(values), ops.zeros_like(values))
@@ -480,7 +480,7 @@ def _weighted(values: Tensor, counted: Any) -> tuple[Any, Any]:
 
 
 def _by_example(values: Tensor) -> Any:
-    """Shape `(batch, observations)`."""
+    """Reshapes to `(batch, observations)`."""
     return ops.reshape(values, (ops.shape(values)[0], -1))
 
 
@@ -493,10 +493,10 @@ def _at_least_float32(outputs: Tensor) -> Any:
 def _logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     """Returns the outputs as Keras's losses see them, and whether they are logits.
 
-    A softmax or sigmoid activation leaves its logits on the tensor. Without them the logarithm is
-    that of a clipped probability, which has no gradient where the model is nearly certain.
+    A softmax or sigmoid activation stores its logits on the tensor. Without them, the loss takes
+    the logarithm of a clipped probability, which has no gradient where the model is nearly certain.
     """
-    # The losses cast outputs of another type first, which drops them.
+    # The losses first cast outputs of another type, which drops the stored logits.
     is_cast = keras.backend.standardize_dtype(outputs.dtype) != keras.config.floatx()
     logits = None if from_logits or is_cast else getattr(outputs, "_keras_logits", None)
     if logits is not None:
@@ -514,7 +514,7 @@ def _normalised(p: Tensor) -> Any:
 
 
 def _is_dense(labels: Tensor, outputs: Tensor) -> bool:
-    """Whether `labels` hold a number per class (one-hot or soft) and not a class."""
+    """Whether `labels` hold a number per class (one-hot or soft) rather than a class."""
     return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]
 
 

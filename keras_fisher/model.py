@@ -76,22 +76,22 @@ class FisherPenaltyModel(BackboneWrapper):
     Args:
         backbone: The model to train, in place: functional, sequential or subclassed, with one
             output. `model.backbone` is the same object.
-        alpha: The weight of the penalty: a number of at least 0, or a
+        alpha: The weight of the penalty: a non-negative number, or a
             `keras.optimizers.schedules.LearningRateSchedule` of the training step, whose negative
             values count as 0.
         penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
         update_freq: The number of steps between two computations of the penalty's gradient. `None`
             means 10, as in the paper, or 1 if `penalty_batch_size` is a share of the batch.
-        penalty_batch_size: The number of examples, the first of the batch, to penalise, or their
-            share of the batch, at most 1.0; `None` or 1.0 for the whole batch. Fewer examples cost
-            proportionally less. They have a forward pass of their own, which draws the same dropout
-            masks, normalises by their own statistics and changes none.
+        penalty_batch_size: The number of examples to penalise, from the first of the batch, or
+            their share of the batch, at most 1.0; `None` or 1.0 for the whole batch. Fewer examples
+            cost proportionally less. They use a separate forward pass, which draws the same dropout
+            masks, normalises with their own statistics and updates no moving statistics.
         micro_batch_size: The number of examples to differentiate the penalty on at a time, which
-            bounds its memory; `None` for all at once. Each micro-batch has a forward pass of its
-            own: its labels, dropout masks and batch statistics.
+            limits its memory; `None` for all at once. Each micro-batch uses a separate forward
+            pass, with its own labels, dropout masks and batch statistics.
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
-            gradients: cheaper, and for operations that have no second derivative, but inaccurate in
-            half precision).
+            gradients). The latter is cheaper and needs no second derivatives, but is inaccurate in
+            half precision.
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
@@ -99,19 +99,19 @@ class FisherPenaltyModel(BackboneWrapper):
         **kwargs: Passed to `keras.Model`.
 
     Raises:
-        TypeError: if `backbone` is no Keras model, or a number has another type.
-        ValueError: if an argument is out of range, or `backbone` has no trainable weights, several
-            outputs, or another `FisherPenaltyModel` in it. In `compile`: if the loss has no known
-            likelihood, or is no mean and no likelihood is given. In training: if "gp_x" finds no
-            floating-point input, or "gp_r" no finite set of labels.
+        TypeError: if `backbone` is not a Keras model, or a number has the wrong type.
+        ValueError: if an argument is out of range, or `backbone` has no trainable weights, has
+            several outputs, or contains a `FisherPenaltyModel`. In `compile`: if the likelihood of
+            the loss is unknown, or the loss is not a mean and `likelihood` is `None`. In training:
+            if "gp_x" finds no floating-point input, or "gp_r" no finite label set.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
             is "exact".
 
     Scaling: Losses and likelihoods are means over the batch, and over the positions of an example.
     With one label per example and sampled labels, the mean of the penalty over draws is Tr(F)/B
     for a batch of B examples. If `penalty_batch_size` is an integer n, the mean is Tr(F)/n:
-    multiply alpha by n/B for the same effect. If it is a share of the batch, the model multiplies
-    the penalty by n/B itself, also in the logs, and alpha keeps its meaning. Under "gp_x" the
+    multiply alpha by n/B for the same effect. If it is a share of the batch, the model itself
+    multiplies the penalty by n/B, also in the logs, and alpha keeps its meaning. Under "gp_x" the
     penalty is 1/B times the mean over examples of the squared norm.
 
     Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
@@ -119,13 +119,13 @@ class FisherPenaltyModel(BackboneWrapper):
     so far, and is saved with the model.
 
     Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores
-    (`ignore_class`) belong neither to the likelihood nor to its mean. Other sample weights, class
-    weights and loss weights act on the plain loss alone.
+    (`ignore_class`) are excluded from the likelihood and from its mean. Other sample weights, class
+    weights and loss weights affect only the plain loss.
 
     Several devices: In the scope of a `tf.distribute.MirroredStrategy` or
     `MultiWorkerMirroredStrategy`, gradients are averaged over the whole batch before they are
-    squared. Each device draws its own labels. `compile` refuses `steps_per_execution`,
-    `jit_compile`, gradient accumulation and losses that are no mean.
+    squared. Each device draws its own labels. `compile` rejects `steps_per_execution`,
+    `jit_compile`, gradient accumulation and losses that are not a mean.
 
     Resuming: Loading weights restores alpha, the step counter, the kept gradient and the states of
     random generators.
@@ -147,7 +147,7 @@ class FisherPenaltyModel(BackboneWrapper):
         **kwargs: Any,
     ) -> None:
         model_checks.check_backbone(backbone, FisherPenaltyModel)
-        # Keras wraps the optimizer in a loss scale by the policy of the model that is compiled.
+        # Keras decides by the compiled model's policy whether to scale the loss.
         kwargs.setdefault("dtype", backbone.dtype_policy)
         super().__init__(name=name, autocast=False, **kwargs)
         self.backbone = backbone
@@ -168,7 +168,7 @@ class FisherPenaltyModel(BackboneWrapper):
             update_freq = 1 if isinstance(self.penalty_batch_size, float) else 10
         self._state = PenaltyState(arguments.check_integer("update_freq", update_freq, low=1))
         self._health = StepHealth()
-        # Attributes of the model, so that Keras tracks them.
+        # Attributes, so that Keras tracks them.
         self._label_seed = LabelSeedGenerator(self.seed)
         self._penalty_metric = self._state.metric
         self._step = PenalisedStep(
@@ -180,17 +180,17 @@ class FisherPenaltyModel(BackboneWrapper):
 
     @property
     def penalty(self) -> Penalty:
-        """What is penalised."""
+        """The penalty."""
         return self._settings.penalty
 
     @property
     def penalty_batch_size(self) -> int | float | None:
-        """How many examples, or what share of them, the penalty is taken on; `None` for all."""
+        """The number or share of examples to penalise; `None` for all."""
         return self._settings.penalty_batch_size
 
     @property
     def micro_batch_size(self) -> int | None:
-        """On how many examples at a time the penalty is differentiated; `None` for all."""
+        """The number of examples to differentiate the penalty on at a time; `None` for all."""
         return self._settings.micro_batch_size
 
     @property
@@ -200,19 +200,18 @@ class FisherPenaltyModel(BackboneWrapper):
 
     @property
     def update_freq(self) -> int:
-        """Every how many steps the penalty's gradient is recomputed."""
+        """The number of steps between two computations of the penalty's gradient."""
         return self._state.update_freq
 
     @property
     def alpha(self) -> float:
         """The weight of the penalty in the next step; set it to a number or a schedule.
 
-        A number acts on the next step. The first number above 0 makes Keras trace the penalised
-        step; later numbers do not trace again. Setting a schedule, or replacing one, traces the
-        step again.
+        The first number above 0 makes Keras trace the penalised step; later numbers do not trace
+        again. Setting or replacing a schedule traces the step again.
         """
         backend.synchronise(self)
-        # By way of its shortest decimal form, a float32 reads as the number that was set.
+        # The shortest decimal form of the float32 is the number that was set.
         return float(str(ops.convert_to_numpy(self._state.read_alpha())))
 
     @alpha.setter
@@ -223,11 +222,11 @@ class FisherPenaltyModel(BackboneWrapper):
 
     @property
     def health(self) -> StepHealth:
-        """The record of steps that failed in this training, such as by a loss of NaN."""
+        """The record of this training's failed steps, such as those with a NaN loss."""
         return self._health
 
     def skip_non_finite(self, value: bool) -> None:
-        """Sets whether this training skips steps that are not finite; see `NonFiniteGuard`."""
+        """Sets whether this training skips non-finite steps; see `NonFiniteGuard`."""
         if value and self._is_distributed:
             raise ValueError(
                 "`action` must be 'stop' under a tf.distribute strategy that mirrors variables. "
@@ -250,14 +249,14 @@ class FisherPenaltyModel(BackboneWrapper):
                 self.likelihood, self.backbone
             )
         except Exception:
-            self.compiled = False  # not with this loss and the likelihood of the one before
+            self.compiled = False  # the likelihood is still that of the previous loss
             raise
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains as `keras.Model.fit` does; labels given as arrays are checked beforehand.
+        """Trains as `keras.Model.fit` does, after checking labels that are arrays.
 
-        Warns of the first step whose loss, penalty or outputs went wrong, by the end of its epoch.
-        `keras_fisher.callbacks.NonFiniteGuard` can stop there, or skip such steps.
+        Warns, at the end of the epoch, of the first step whose loss, penalty or outputs are wrong.
+        `keras_fisher.callbacks.NonFiniteGuard` can stop training there, or skip such steps.
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
         y = given.get("y")
@@ -267,7 +266,7 @@ class FisherPenaltyModel(BackboneWrapper):
         model_checks.check_preprocessed(self.backbone, given.get("x"))
         given["callbacks"] = add_health_warning(given.get("callbacks"), self._health)
         backend.synchronise(self)
-        self._state.full_size.assign(0)  # batches may be smaller than those of another fit
+        self._state.full_size.assign(0)  # each fit may have another batch size
         try:
             return super().fit(**{name: value for name, value in given.items() if name != "self"})
         finally:
@@ -297,13 +296,13 @@ class FisherPenaltyModel(BackboneWrapper):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Updates the metrics; Keras makes them by their first batch, before any loss."""
+        """Updates the metrics, which Keras creates from the first batch, before any loss."""
         model_checks.check_labelled(y)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def compile_from_config(self, config: Any) -> None:
-        """Compiles as `get_compile_config` described."""
-        # Keras leaves this to models that override `compile`.
+        """Compiles the model from the result of `get_compile_config`."""
+        # Models that override `compile` must do this themselves.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
@@ -363,7 +362,7 @@ class FisherPenaltyModel(BackboneWrapper):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FisherPenaltyModel:
-        """Returns the model that `get_config` described."""
+        """Creates the model from the result of `get_config`."""
         return cls(
             **{
                 key: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
@@ -374,18 +373,18 @@ class FisherPenaltyModel(BackboneWrapper):
         )
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves what exact resuming needs beyond weights and optimizer."""
+        """Saves the state, beyond weights and optimizer, that exact resuming needs."""
         self._state.save(store, self.weights)
         save_random_states(store, self._random_states())
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Loads weights as `keras.Model.load_weights` does.
 
-        The kept gradient is loaded with them, unless only a part of them is (`skip_mismatch=True`,
-        or an error): then it is recomputed at the next step.
+        The kept gradient is loaded with them. If only some weights are loaded
+        (`skip_mismatch=True`, or an error), the next step recomputes it.
         """
         is_whole = False
-        self._state.forget()  # for files that hold weights alone
+        self._state.forget()  # for files that hold only weights
         try:
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
             is_whole = not (skip_mismatch or kwargs)
@@ -413,7 +412,7 @@ class FisherPenaltyModel(BackboneWrapper):
         """Takes one optimisation step on eq. 3."""
         if not self.backbone.built:
             self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
-        # Neither branch of a step can create variables.
+        # A branch of the traced step cannot create variables.
         model_checks.check_trainable(self.backbone)
         self._state.allocate(self.trainable_weights)
         if not self.optimizer.built:
@@ -449,7 +448,7 @@ class FisherPenaltyModel(BackboneWrapper):
         return self.optimizer.scale_loss(loss), y_pred
 
     def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
-        """Returns the outputs in training mode at other values of variables; none changes."""
+        """Returns the training-mode outputs at other variable values; changes no variable."""
         values = [*zip(self.trainable_weights, weights, strict=True), *others]
         with Stateless(values, fixed=self._assigned_before_replay):
             return self(x, training=True)
@@ -466,7 +465,7 @@ class FisherPenaltyModel(BackboneWrapper):
         return [*self._state.variables, *self._health.variables]
 
     def _random_states(self) -> list[keras.Variable]:
-        """The states of every seed generator, of dropout layers too, which Keras does not save."""
+        """The states of all seed generators, dropout's included, which Keras does not save."""
         weights = {id(weight) for weight in self.weights}
         return [v for v in self._moved_variables if id(v) not in weights]
 

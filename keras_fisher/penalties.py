@@ -1,8 +1,8 @@
-"""What is penalised: the squared norm of which mini-batch gradient.
+"""Penalties: squared norms of the mini-batch gradient.
 
 All four penalties of section 4 are ||d/dv (1/B) sum_i l(x_i, y_i)||^2, the squared norm of the
-gradient of the *mean* loss of the mini-batch (eq. 3). They differ in the labels y_i and in what v
-is:
+gradient of the *mean* loss of the mini-batch (eq. 3). They differ in the labels y_i and the
+variable v:
 
 | name | labels | with respect to |
 |------|--------|-----------------|
@@ -31,7 +31,7 @@ _WRT = ("weights", "inputs")
 @keras.saving.register_keras_serializable(package="keras_fisher")
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """A squared norm of the mini-batch gradient, by its labels and its variable.
+    """A squared norm of the mini-batch gradient, defined by its labels and its variable.
 
     Example: the input gradient under labels drawn from the model, which the paper does not try.
 
@@ -58,13 +58,13 @@ class Penalty:
     def draw_labels(
         self, likelihood: Likelihood, y: Any, outputs: Tensor, seed: keras.random.SeedGenerator
     ) -> Any:
-        """Returns the labels at which the gradient is taken; they carry no gradient.
+        """Returns the labels of the gradient, as constants of the differentiation.
 
         Args:
             likelihood: The model's likelihood.
             y: The labels of the batch.
             outputs: The model's outputs for the batch, shape `(batch, ...)`.
-            seed: The generator that drawn labels come from.
+            seed: The generator for drawn labels.
 
         Returns:
             Labels in a layout that `likelihood` accepts.
@@ -80,7 +80,7 @@ class Penalty:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Penalty:
-        """Returns the penalty that `get_config` described."""
+        """Creates the penalty from the result of `get_config`."""
         return cls(**config)
 
 
@@ -93,7 +93,7 @@ PENALTIES = {
 
 
 def get(penalty: str | Penalty) -> Penalty:
-    """Returns the penalty of that name, or the `Penalty` itself.
+    """Returns the penalty with the given name, or the given `Penalty` itself.
 
     >>> from keras_fisher import penalties
     >>> penalties.get("gp_x")
