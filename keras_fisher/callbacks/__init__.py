@@ -1,6 +1,6 @@
-"""Callbacks that measure during `fit`, and three that act on it.
+"""Callbacks that measure during `fit`, and three that affect it.
 
-What they measure is in `logs` for every other callback, in whatever order all are listed.
+Every other callback finds the measurements in `logs`, in whatever order the callbacks are listed.
 """
 
 from keras_fisher.callbacks.alpha_scheduler import AlphaScheduler

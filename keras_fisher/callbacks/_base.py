@@ -1,4 +1,4 @@
-"""The base classes of callbacks that measure and write into `logs`."""
+"""Base classes of callbacks that measure and write into `logs`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CopyableCallback(Callback):
     """A callback whose copies share its data, and start without a model."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along."""
+        """Returns the attributes of a copy."""
         return {**self.__dict__, "_model": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -39,14 +39,14 @@ class CopyableCallback(Callback):
 
 
 class LogWriter(CopyableCallback):
-    """A callback that writes into `logs`, for every other to read, wherever it is listed.
+    """A callback that writes into `logs` before all other callbacks read them.
 
-    Keras hands one `logs` from callback to callback in the order of their list, made anew for
-    each event. What comes later is missed by `History`, `CSVLogger` and `EarlyStopping` alike, so
-    writers move to the front of the list that calls them when training begins.
+    For each event, Keras passes one `logs` to the callbacks in their order. `History`, `CSVLogger`
+    and `EarlyStopping` would miss values that are written after them, so writers move to the front
+    of the callback list when training begins.
 
-    TensorBoard reads them too, but with `update_freq=n` it drops each epoch whose last step is no
-    n-th one. Writers let it write every epoch.
+    TensorBoard reads `logs` too, but with `update_freq=n` it drops epochs whose last step is not a
+    multiple of n. Writers make it write every epoch.
     """
 
     def __init__(self) -> None:
@@ -79,21 +79,21 @@ class LogWriter(CopyableCallback):
         return [peer for peer in self._peers if isinstance(peer, TensorBoard)]
 
     def _warn_of_nan(self, value: float, when: str) -> None:
-        """Warns, once in a training, if what was measured is NaN."""
+        """Warns, once per training, if the measured value is NaN."""
         if math.isnan(value) and not self._has_warned:
             self._has_warned = True
             warnings.warn(f"{type(self).__name__} measured NaN {when}", stacklevel=2)
 
 
 class MeasuringCallback(LogWriter, abc.ABC):
-    """A callback that looks at the model in training, every `freq`.
+    """A callback that measures the model during training, at intervals of `freq`.
 
-    Every so many steps it looks where the next batch begins, or the epoch ends. So the end of an
-    epoch is known to be one; and Keras, where its backend allows, may call the end of a batch from
-    another thread during training, but never these.
+    It measures in `on_train_batch_begin` and `on_epoch_end`, because it is then known whether the
+    epoch has ended, and because some backends let Keras call `on_train_batch_end` from another
+    thread.
 
-    What it remembers is of one training. A fit whose optimizer has taken no step yet is a new one,
-    unless `set_state` was called before it.
+    It keeps the measurements of one training. A fit starts a new training if its optimizer has
+    taken no step yet, unless `set_state` was called before.
     """
 
     def __init__(
@@ -126,23 +126,23 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     @abc.abstractmethod
     def _make_meter(self, model: keras.Model) -> Any:
-        """Returns what measures the model."""
+        """Returns the meter of the model."""
 
     @abc.abstractmethod
     def _look(self, logs: dict[str, Any] | None) -> None:
-        """Measures; `logs` are the epoch's at its end, and `None` within it."""
+        """Measures; `logs` are those of the epoch at its end, and `None` before."""
 
     @abc.abstractmethod
     def _values(self) -> dict[str, float]:
-        """Returns what goes into the logs of the epoch."""
+        """Returns the values for the logs of the epoch."""
 
     @abc.abstractmethod
     def _forget(self) -> None:
-        """Starts with nothing remembered."""
+        """Discards all measurements."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        # A meter with no seed draws one from Python's generator, and so may the training data.
+        # A meter without a seed draws one from Python's generator, which training data may use too.
         state = random.getstate()
         self._meter = self._make_meter(self.model)
         random.setstate(state)
@@ -150,7 +150,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epochs = epoch
-        if self._counter is None:  # No earlier: BackupAndRestore acts when training begins.
+        if self._counter is None:  # Not earlier: BackupAndRestore acts when training begins.
             self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
             if not (self._counter.taken or self._is_restored):
                 self._forget()
@@ -191,11 +191,11 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
 
 class CurveCallback(MeasuringCallback, abc.ABC):
-    """Follows one measure: in `logs`, in `history` and, by steps, in TensorBoard.
+    """Records one quantity in `logs`, in `history` and, by steps, in TensorBoard.
 
     Attributes:
-        key: The name of the measure in `logs` and in TensorBoard.
-        history: All measurements of the training, a list of `(step, Estimate)`.
+        key: The name of the quantity in `logs` and in TensorBoard.
+        history: All measurements of this training, a list of `(step, Estimate)`.
     """
 
     key: ClassVar[str]
@@ -205,12 +205,12 @@ class CurveCallback(MeasuringCallback, abc.ABC):
         return super().__getstate__() | {"history": list(self.history)}
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what the callback remembers of the training, in values that JSON has."""
+        """Returns the state of the callback, in JSON-compatible values."""
         drawn = self._random_state if self._meter is None else self._meter.random_state
         return {"history": [to_json(*measured) for measured in self.history], "random_state": drawn}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_state` returned; the next fit resumes from it."""
+        """Restores the state from `get_state`; the next fit resumes from it."""
         self.history = [from_json(measured) for measured in state["history"]]
         self._random_state = state["random_state"]
         self._is_restored = True
@@ -233,19 +233,19 @@ class CurveCallback(MeasuringCallback, abc.ABC):
 
 
 class StepCounter:
-    """Counts the steps of a training, and tells when `freq` more have passed.
+    """Counts the steps of a training, and reports when `freq` more have passed.
 
-    It starts from the optimizer's count and counts by itself: the optimizer counts neither steps
-    over which it accumulates gradients nor those that a loss scale skips.
+    It starts from the optimizer's count, then counts by itself: the optimizer counts neither the
+    steps over which it accumulates gradients nor those that a loss scale skips.
 
     Args:
-        model: The model that is trained.
-        freq: "epoch", or every how many steps of the training, from its first on.
-        steps_per_epoch: How many steps an epoch has; `None` if that is not known (an epoch is then
-            counted in whole executions of `steps_per_execution`).
+        model: The model in training.
+        freq: "epoch", or the number of steps between measurements.
+        steps_per_epoch: The number of steps in an epoch; `None` if unknown (an epoch then counts
+            as whole executions of `steps_per_execution`).
 
     Attributes:
-        taken: How many steps the training has taken.
+        taken: The number of steps taken in the training.
     """
 
     def __init__(
@@ -258,21 +258,21 @@ class StepCounter:
         self._executed = 0
 
     def begin_epoch(self) -> None:
-        """Starts on the batches of an epoch."""
+        """Starts counting the batches of an epoch."""
         self._epoch_began_at = self.taken
         self._executed = 0
 
     def begin_batch(self, batch: int) -> bool:
-        """Counts the batches before number `batch` of the epoch; returns whether it is time."""
+        """Counts the epoch's batches before `batch`; returns whether to measure."""
         return self._advance(batch)
 
     def end_batch(self, batch: int) -> None:
-        """Notes that the epoch got as far as `batch`, or to its end."""
-        # With steps_per_execution, Keras may name a batch behind the last.
+        """Records that the epoch has reached the end of `batch`."""
+        # With steps_per_execution, Keras may pass a number beyond the last batch.
         self._executed = int(min(batch + 1, self._steps_per_epoch))
 
     def end_epoch(self) -> bool:
-        """Counts the epoch's remaining batches; returns whether it is time."""
+        """Counts the epoch's remaining batches; returns whether to measure."""
         return self._advance(self._executed) or self._freq == "epoch"
 
     def _advance(self, in_epoch: int) -> bool:
@@ -281,30 +281,30 @@ class StepCounter:
 
 
 def count_steps_taken(model: keras.Model) -> int:
-    """Returns how many steps the optimizer of a model has taken, 0 if it does not count."""
+    """Returns the number of steps that the model's optimizer has taken, 0 if it does not count."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     iterations = int(ops.convert_to_numpy(getattr(optimizer, "iterations", 0)))
     return iterations * (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
 
 
 def number_to_json(number: float) -> float | str:
-    """The number, or its name ("nan", "inf") where JSON has none such."""
+    """Returns the number, or its name ("nan", "inf") if JSON cannot represent it."""
     return number if math.isfinite(number) else str(number)
 
 
 def to_json(step: int, estimate: Estimate) -> list[float | str]:
-    """`[step, value, stderr, count]`."""
+    """Returns `[step, value, stderr, count]`."""
     return [number_to_json(number) for number in (step, *estimate)]
 
 
 def from_json(numbers: Sequence[float | str]) -> tuple[int, Estimate]:
-    """The step and the estimate that `to_json` wrote."""
+    """Returns the step and the estimate from the result of `to_json`."""
     step, value, stderr, count = map(float, numbers)
     return int(step), Estimate(value, stderr, int(count))
 
 
 def check_freq(freq: Any) -> Frequency:
-    """`freq`, or an error unless it is "epoch" or a number of steps."""
+    """Returns `freq`; raises unless it is "epoch" or a number of steps."""
     message = f"`freq` must be 'epoch' or an integer >= 1 (of steps). Received: freq={freq!r}"
     if isinstance(freq, bool) or not isinstance(freq, str | int | np.integer):
         raise TypeError(message)
@@ -316,7 +316,7 @@ def check_freq(freq: Any) -> Frequency:
 
 
 def check_rereadable(data: Any) -> None:
-    """Raises if `data` can be read only once, as a generator can."""
+    """Raises if `data` can be read only once, like a generator."""
     if iter(data) is data:
         raise TypeError(
             "`data` must be `(x, y)` or a tf.data.Dataset, which can be read again and again. "

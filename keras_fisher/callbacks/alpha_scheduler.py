@@ -1,4 +1,4 @@
-"""The weight of the penalty, epoch by epoch."""
+"""A schedule of the penalty's weight over epochs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from keras_fisher.utils import arguments
 class AlphaScheduler(LogWriter):
     """Sets `alpha`, the weight of the penalty, at the beginning of each epoch.
 
-    It is to `FisherPenaltyModel` what `keras.callbacks.LearningRateScheduler` is to an optimizer.
-    (Section 4.2 turns the penalty on late in training, or off early.) It logs `alpha`, for every
-    other callback to see wherever it is listed.
+    It works like `keras.callbacks.LearningRateScheduler`, for example to turn the penalty on late
+    in training, or off early (section 4.2). It logs `alpha` before any other callback reads `logs`,
+    in whatever order they are listed.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -31,14 +31,14 @@ class AlphaScheduler(LogWriter):
         [0.0, 0.0, 0.1]
 
     Args:
-        schedule: A function of the epoch's index, or of that and the present alpha if it needs
-            both, that returns a number of at least 0.
+        schedule: A function of the epoch index, or of the epoch index and the current alpha, that
+            returns a non-negative number.
 
     Raises:
-        TypeError: if `schedule` is no such function, or a Keras schedule (which counts steps, and
-            is itself a value of `FisherPenaltyModel(alpha=...)`); when training begins, if the
-            model has no `alpha`; in training, if `schedule` returns no number.
-        ValueError: in training, if `schedule` returns a number below 0 or not finite.
+        TypeError: if `schedule` is not such a function, or is a Keras schedule (it counts steps:
+            pass it as `FisherPenaltyModel(alpha=...)`); when training begins, if the model has no
+            `alpha`; in training, if `schedule` does not return a number.
+        ValueError: in training, if `schedule` returns a negative or non-finite number.
     """
 
     def __init__(self, schedule: Callable[[int], float] | Callable[[int, float], float]) -> None:
@@ -66,7 +66,7 @@ class AlphaScheduler(LogWriter):
 
 
 def _takes_alpha(schedule: Any) -> bool:
-    """Whether `schedule` needs alpha beside the epoch, or an error if it takes neither."""
+    """Returns whether `schedule` needs alpha besides the epoch; raises if it accepts neither."""
     if isinstance(schedule, LearningRateSchedule):
         raise TypeError(
             "`schedule` must be a function of the epoch. A LearningRateSchedule is one of the "
@@ -93,6 +93,6 @@ def _accepts(function: Callable[..., Any], *arguments: Any) -> bool:
         inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
-    except ValueError:  # A built-in, such as a list's __getitem__, may have no signature to read.
+    except ValueError:  # A built-in, such as a list's __getitem__, may have no signature.
         return True
     return True

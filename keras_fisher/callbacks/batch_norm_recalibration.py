@@ -1,4 +1,4 @@
-"""Fresh statistics of batch normalisation for every evaluation."""
+"""Re-estimation of batch-normalisation statistics before each evaluation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from keras_fisher.utils.stateless import Stateless
 class BatchNormRecalibration(CopyableCallback):
     """Re-estimates the statistics of batch normalisation before each evaluation.
 
-    The moving mean and variance of each layer become the averages, over the first `num_batches`
-    mini-batches of training data, of the mean and variance of the mini-batch in training mode, at
-    the weights as they are: appendix G.2 does so with 100 batches when it tests. Moving averages
-    instead mix in the statistics of earlier weights.
+    The moving mean and variance of each layer become the averages of the mini-batch mean and
+    variance in training mode, over the first `num_batches` mini-batches of training data, at the
+    current weights. Appendix G.2 does this for testing, with 100 batches. Moving averages instead
+    mix in the statistics of earlier weights.
 
-    It acts at the beginning of each evaluation: that of validation data within `fit`, and
+    It acts at the beginning of each evaluation: validation within `fit`, and
     `model.evaluate(..., callbacks=[...])`. All other variables, including the states of random
-    generators, stay as they are, and so do frozen layers. If the model has no layer to recalibrate,
+    generators, stay unchanged, and so do frozen layers. If the model has no layer to recalibrate,
     the callback warns once.
 
     Examples:
@@ -47,14 +47,14 @@ class BatchNormRecalibration(CopyableCallback):
         True
 
     Args:
-        data: Training data: `(x,)` or `(x, y)`, arrays, or a `tf.data.Dataset` of such batches,
+        data: Training data: arrays `(x,)` or `(x, y)`, or a `tf.data.Dataset` of such batches,
             which is read from its beginning each time. Labels are not used.
-        num_batches: How many mini-batches to average over at most. A last one that is smaller than
-            the first is left out.
-        batch_size: The size of a mini-batch of arrays; a dataset keeps its own.
+        num_batches: The maximum number of mini-batches to average over. A smaller last mini-batch
+            is dropped.
+        batch_size: The mini-batch size for arrays; a dataset keeps its own.
 
     Raises:
-        TypeError: if `data` is of another kind, or a number has another type.
+        TypeError: if `data` or a number has the wrong type.
         ValueError: if `num_batches` or `batch_size` is below 1, or `data` is empty.
     """
 
@@ -72,7 +72,7 @@ class BatchNormRecalibration(CopyableCallback):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self._pass = None  # Compiled for one model.
+        self._pass = None  # It is compiled for one model.
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         layers = _batch_norms(self.model)
@@ -99,7 +99,7 @@ class BatchNormRecalibration(CopyableCallback):
 
 
 def _batch_norms(model: keras.Model) -> list[Any]:
-    # `model.layers` does not list what is inside of layers and backbones.
+    # `model.layers` does not list the layers inside layers and backbones.
     return [
         layer
         for layer in list_all_layers(model)
@@ -108,7 +108,7 @@ def _batch_norms(model: keras.Model) -> list[Any]:
 
 
 class _TrainingPass:
-    """Forward passes in training mode that leave the model as it was."""
+    """Runs forward passes in training mode that leave the model unchanged."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
@@ -116,14 +116,14 @@ class _TrainingPass:
         self._compiled = backend.compile_function(self._step)
 
     def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
-        """Yields what each pass leaves in the variables, by their id; the next starts from it."""
+        """Yields the variables' values by id after each pass, from which the next pass starts."""
         state = [ops.copy(v) for v in self._variables]
         for x in inputs:
             state = self._compiled(state, x)
             yield dict(zip(map(id, self._variables), state, strict=True))
 
     def _step(self, state: Sequence[Any], x: Any) -> list[Any]:
-        # A compiled function takes the first axis of whatever it is given for that of a batch.
+        # A compiled function treats the first axis of every argument as the batch axis.
         state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
         with Stateless(zip(self._variables, state, strict=True)) as scope:
             self._model(x, training=True)
@@ -132,7 +132,7 @@ class _TrainingPass:
 
 @contextlib.contextmanager
 def _forgetting(layers: Sequence[Any]) -> Iterator[None]:
-    """Makes the moving statistics, after a step, those of its mini-batch alone."""
+    """Sets the momentum to 0, so that moving statistics are those of the latest mini-batch."""
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:

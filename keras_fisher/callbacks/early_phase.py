@@ -17,16 +17,15 @@ from keras_fisher.utils import arguments
 class EarlyPhase(MeasuringCallback):
     """Measures Tr(F_i): Tr(F) where the training loss first reaches a threshold (section 3).
 
-    It logs `early_fisher_trace`: NaN until the loss is at or below `loss_threshold`, and from then
-    on the trace that was measured there, once, as `keras_fisher.fisher_trace` does. The loss is the
-    one that Keras shows: the mean over the epoch so far, regularisers included.
+    It logs `early_fisher_trace`: NaN until the loss is at or below `loss_threshold`, and then the
+    trace at that step, measured once as in `keras_fisher.fisher_trace`. The loss is the one that
+    Keras logs: the mean over the epoch so far, including regularisers.
 
     If training began without this callback, the loss may already be below the threshold when the
-    callback first looks at it. Then the point of the crossing is unknown: the callback warns, and
-    the value stays NaN. To continue a training, pass the state of the earlier callback to
-    `set_state`.
+    callback first reads it. Then the crossing step is unknown: the callback warns, and the value
+    stays NaN. To resume a training, pass the state of the earlier callback to `set_state`.
 
-    Order of callbacks is as in `FisherTrace`.
+    As with `FisherTrace`, the order of callbacks does not matter.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -46,14 +45,14 @@ class EarlyPhase(MeasuringCallback):
         True
 
     Args:
-        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.
-            Labels are needed for "given" ones only.
-        loss_threshold: The training loss to wait for. Section 3 has 3.5 for CIFAR-100 and ImageNet
-            and 1.2 for CIFAR-10.
-        freq: When to look at the loss: "epoch" at the end of each, or every how many training
-            steps. (The first batches of an epoch make a mean of few.)
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: How many examples are computed at a time.
+        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches.
+            Labels are needed only if `labels` is "given".
+        loss_threshold: The training loss to wait for. Section 3 uses 3.5 for CIFAR-100 and
+            ImageNet, and 1.2 for CIFAR-10.
+        freq: "epoch" to read the loss after each epoch, or the number of steps between two
+            readings. (Early in an epoch the mean covers few batches.)
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The number of examples processed at a time.
         labels: "sampled" from the model's prediction, "expected" for the exact sum over the
             classes, or "given" for those of `data`.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
@@ -63,10 +62,10 @@ class EarlyPhase(MeasuringCallback):
         crossing: `(step, Estimate)` once the threshold was crossed, `None` before.
 
     Raises:
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `loss_threshold` is not finite, `freq`, `labels` or a number is out of range,
             or `data` holds too little; when training begins, if the model has no known likelihood;
-            in training, if it reports no `loss`.
+            in training, if it does not log `loss`.
     """
 
     key = "early_fisher_trace"

@@ -16,17 +16,17 @@ from keras_fisher.utils.messages import warn
 
 
 class FisherTrace(CurveCallback):
-    """Follows Tr(F), the mean squared norm of the per-example gradient, through training.
+    """Tracks Tr(F), the mean squared norm of the per-example gradient, during training.
 
         Tr(F) = (1/n) sum_i ||g(x_i, y^_i)||^2
 
-    with g the gradient of the negative log-likelihood with respect to the weights, as
-    `keras_fisher.fisher_trace` measures it. It logs `fisher_trace`, the latest value, and
-    `fisher_trace_peak`, the largest one from the end of the first epoch on; both are NaN until
-    there is one. Maxima start there as in appendix A.2, since Tr(F) explodes at the
-    initialisation of networks with batch normalisation.
+    where g is the gradient of the negative log-likelihood with respect to the weights, measured as
+    in `keras_fisher.fisher_trace`. It logs `fisher_trace`, the latest value, and
+    `fisher_trace_peak`, the largest value since the end of the first epoch; each is NaN before its
+    first measurement. As in appendix A.2, the peak excludes the first epoch, because Tr(F) explodes
+    at the initialisation of networks with batch normalisation.
 
-    All callbacks that measure write into `logs` before any other callback reads them, in whatever
+    All measuring callbacks write into `logs` before any other callback reads them, in whatever
     order they are listed, and do not change the training. (Set `mode` of
     `keras.callbacks.EarlyStopping` and `ModelCheckpoint` to "min" or "max" for these values.) If
     `freq` is a number of steps, each `keras.callbacks.TensorBoard` in the list also receives the
@@ -46,28 +46,28 @@ class FisherTrace(CurveCallback):
         True
 
     Args:
-        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
-            is read from its beginning each time. Labels are needed for "given" ones only.
-        freq: "epoch" to measure at the end of each epoch, or every how many training steps. Steps
-            are counted from the first of the training, across fits. (`freq=1, num_examples=128` on
-            a dataset that shuffles is figures 15 and 16.)
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: How many examples are computed at a time.
+        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time. Labels are needed only if `labels` is "given".
+        freq: "epoch" to measure after each epoch, or the number of steps between measurements,
+            counted from the beginning of the training, across fits. (`freq=1, num_examples=128` on
+            a shuffling dataset gives figures 15 and 16.)
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The number of examples processed at a time.
         labels: "sampled" from the model's prediction, "expected" for the exact sum over the
             classes, or "given" for those of `data` (the empirical Fisher).
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the drawn labels; `None` for a random one.
-        explosion_factor: Warn, once in a training, where the peak exceeds the first value that
-            counts towards it by this factor (figure 1, middle); `None` for never.
+        explosion_factor: Warns, once per training, when the peak exceeds `early` by this factor
+            (figure 1, middle); `None` never warns.
 
     Attributes:
-        history: All measurements of the training, a list of `(step, Estimate)`.
-        peak: The largest value measured at the end of epoch 0 or later, by the numbers that `fit`
-            gives to epochs (a fit with `initial_epoch` above 0 is past it); NaN before.
-        early: The first of these values; NaN before.
+        history: All measurements of this training, a list of `(step, Estimate)`.
+        peak: The largest value since the end of epoch 0, as `fit` numbers epochs (a fit with
+            `initial_epoch` above 0 starts after it); NaN before.
+        early: The first value since then; NaN before.
 
     Raises:
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `freq`, `labels` or a number is out of range, or `data` holds too little;
             when training begins, if the model has no known likelihood.
     """

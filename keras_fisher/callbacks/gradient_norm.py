@@ -12,14 +12,14 @@ from keras_fisher.traces import GradientNormMeter
 
 
 class GradientNorm(CurveCallback):
-    """Follows the norm of the mini-batch gradient through training (figure 1).
+    """Tracks the norm of the mini-batch gradient during training (figure 1).
 
         ||(1/B) sum_i g(x_i, y_i)||,
 
-    with the given labels, averaged over mini-batches, as `keras_fisher.gradient_norm` measures it.
-    It logs `gradient_norm`, the latest value, NaN until there is one.
+    with the given labels, averaged over mini-batches, measured as in `keras_fisher.gradient_norm`.
+    It logs `gradient_norm`, the latest value; NaN before the first measurement.
 
-    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+    The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -33,18 +33,18 @@ class GradientNorm(CurveCallback):
         2
 
     Args:
-        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
             is read from its beginning each time.
-        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: The size B of a mini-batch of arrays; a dataset keeps its own.
+        freq: "epoch" to measure after each epoch, or the number of steps between measurements.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The mini-batch size B for arrays; a dataset keeps its own.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Attributes:
-        history: All measurements of the training, a list of `(step, Estimate)`.
+        history: All measurements of this training, a list of `(step, Estimate)`.
 
     Raises:
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `freq` or a number is out of range, or `data` holds too little; when training
             begins, if the model has no known likelihood.
     """

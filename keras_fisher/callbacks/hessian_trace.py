@@ -13,14 +13,14 @@ from keras_fisher.utils import arguments
 
 
 class HessianTrace(CurveCallback):
-    """Follows Tr(H), the trace of the Hessian of the mean loss, through training (figure 18).
+    """Tracks Tr(H), the trace of the Hessian of the mean loss, during training (figure 18).
 
         Tr(H) = E_z z^T H z,
 
-    estimated from `num_probes` probes z, as `keras_fisher.hessian_trace` does. It logs
-    `hessian_trace`, the latest value, NaN until there is one.
+    estimated from `num_probes` probes z, as in `keras_fisher.hessian_trace`. It logs
+    `hessian_trace`, the latest value; NaN before the first measurement.
 
-    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+    The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -34,21 +34,21 @@ class HessianTrace(CurveCallback):
         True
 
     Args:
-        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
+        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
             is read from its beginning each time.
-        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: How many examples are computed at a time.
-        num_probes: How many probes are drawn for each measurement.
-        distribution: What their entries are drawn from, "gaussian" or "rademacher".
+        freq: "epoch" to measure after each epoch, or the number of steps between measurements.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The number of examples processed at a time.
+        num_probes: The number of probes to draw for each measurement.
+        distribution: The distribution of their entries, "gaussian" or "rademacher".
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
 
     Attributes:
-        history: All measurements of the training, a list of `(step, Estimate)`.
+        history: All measurements of this training, a list of `(step, Estimate)`.
 
     Raises:
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `freq`, `distribution` or a number is out of range, or `data` holds too
             little; when training begins, if the model has no known likelihood.
     """

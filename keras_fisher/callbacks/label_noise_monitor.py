@@ -1,4 +1,4 @@
-"""How clean and noisy labels are learnt."""
+"""Measurements of how clean and noisy labels are learnt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from keras_fisher.utils import arguments
 class LabelNoiseMonitor(LogWriter):
     """Measures, after each epoch, how clean and noisy examples are being learnt (figure 5).
 
-    It logs the training accuracy on either group against the labels that are trained on
-    (`clean_accuracy`, `noisy_accuracy`: the latter is the fraction of noisy labels memorised), the
-    norm of the mini-batch gradient on either (`clean_gradient_norm`, `noisy_gradient_norm`) and
-    the ratio clean to noisy of these (`gradient_norm_ratio`). All in inference mode. Losses that
-    compare each output with a number of its own, such as the squared error, get one-hot labels.
+    For each group it logs the accuracy on the training labels (`clean_accuracy`, and
+    `noisy_accuracy`, which is the fraction of noisy labels memorised) and the norm of the
+    mini-batch gradient (`clean_gradient_norm`, `noisy_gradient_norm`), and the ratio of these,
+    clean to noisy (`gradient_norm_ratio`). It measures in inference mode. Losses that compare each
+    output with its own number, such as the squared error, get one-hot labels.
 
-    Order of callbacks is as in `FisherTrace`.
+    As with `FisherTrace`, the order of callbacks does not matter.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -40,15 +40,15 @@ class LabelNoiseMonitor(LogWriter):
 
     Args:
         x: Training inputs, an array of shape `(n, ...)`.
-        y: The labels that are trained on, integers of shape `(n,)`.
-        is_noisy: Which of them are noisy, booleans of shape `(n,)`; some of either kind.
-        batch_size: The size of a mini-batch.
-        gradient_batches: On how many mini-batches of either group the gradient norm is measured.
+        y: The training labels, integers of shape `(n,)`.
+        is_noisy: Whether each label is noisy, booleans of shape `(n,)`; not all equal.
+        batch_size: The mini-batch size.
+        gradient_batches: The number of mini-batches per group to measure the gradient norm on.
 
     Raises:
-        ValueError: if the arrays differ in length, or all examples are of one kind; when training
-            begins, if the model has no known likelihood, or no output for each label of `y` (a
-            subclassed one: at the end of the first epoch).
+        ValueError: if the arrays differ in length, or all examples are in one group; when training
+            begins, if the model has no known likelihood, or lacks an output for a label of `y` (for
+            a subclassed model, at the end of the first epoch).
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LabelNoiseMonitor(LogWriter):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        if not self._targets:  # of a subclassed model
+        if not self._targets:  # The model is subclassed.
             x = self._groups["clean"][0][: self.batch_size]
             self._targets = self._targets_of(self.model.predict(x, verbose=0))
         measured = {}
@@ -109,7 +109,7 @@ class LabelNoiseMonitor(LogWriter):
         self._meter = None
 
     def _targets_of(self, outputs: Any) -> dict[str, np.ndarray]:
-        """The labels of each group as the model's loss takes them."""
+        """Returns the labels of each group in the layout that the model's loss accepts."""
         check_outputs(self.model, outputs)
         width = outputs.shape[1]
         labels = {name: y for name, (_, y) in self._groups.items()}

@@ -13,14 +13,14 @@ from keras_fisher.utils import arguments
 
 
 class MinibatchFisherTrace(CurveCallback):
-    """Follows Tr(F^B), the squared norm of the mini-batch gradient of eq. 3, through training.
+    """Tracks Tr(F^B), the squared norm of the mini-batch gradient of eq. 3, during training.
 
         Tr(F^B) = ||(1/B) sum_i g(x_i, y^_i)||^2,
 
-    averaged over mini-batches, as `keras_fisher.minibatch_fisher_trace` measures it. It logs
-    `minibatch_fisher_trace`, the latest value, NaN until there is one.
+    averaged over mini-batches, measured as in `keras_fisher.minibatch_fisher_trace`. It logs
+    `minibatch_fisher_trace`, the latest value; NaN before the first measurement.
 
-    Order of callbacks, TensorBoard and the meaning of `freq` are those of `FisherTrace`.
+    The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -34,20 +34,20 @@ class MinibatchFisherTrace(CurveCallback):
         True
 
     Args:
-        data: What is measured on: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches, which
-            is read from its beginning each time. Labels are needed for "given" ones only.
-        freq: "epoch" to measure at the end of each epoch, or every how many training steps.
-        num_examples: How many examples to use, from the first on; `None` for all.
-        batch_size: The size B of a mini-batch of arrays; a dataset keeps its own.
+        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
+            is read from its beginning each time. Labels are needed only if `labels` is "given".
+        freq: "epoch" to measure after each epoch, or the number of steps between measurements.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The mini-batch size B for arrays; a dataset keeps its own.
         labels: "sampled" from the model's prediction, or "given" for those of `data`.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the drawn labels; `None` for a random one.
 
     Attributes:
-        history: All measurements of the training, a list of `(step, Estimate)`.
+        history: All measurements of this training, a list of `(step, Estimate)`.
 
     Raises:
-        TypeError: if an argument has another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `freq`, `labels` or a number is out of range, or `data` holds too little;
             when training begins, if the model has no known likelihood.
     """

@@ -1,4 +1,4 @@
-"""What to do about a step that went wrong."""
+"""Stopping at, or skipping, steps that are not finite."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class NonFiniteGuard(keras.callbacks.Callback):
     active, and the model then predicts a constant, with a finite loss. This callback does not stop
     or skip such steps.
 
-    A skipped step leaves weights, optimizer, statistics of batch normalisation and metrics as they
-    were; steps are counted and random numbers drawn as ever, and the penalty is computed anew in
-    the next. How many were skipped is logged by the end of each epoch that had some. With a loss
-    scale (float16), which skips gradients that overflow by itself, losses alone are looked at.
+    A skipped step leaves weights, optimizer, batch-normalisation statistics and metrics unchanged.
+    It still counts as a step and draws random numbers, and the next step recomputes the penalty.
+    Each epoch with skipped steps ends with a warning that reports their number. With a loss scale
+    (float16), which itself skips gradients that overflow, only losses are checked.
 
     "stop" reads one number from the device after each step (or `steps_per_execution` of them).
 
@@ -44,17 +44,17 @@ class NonFiniteGuard(keras.callbacks.Callback):
         (1, True)
 
     Args:
-        action: "stop" to stop training after the step, or "skip" to take none of such steps. With
-            "skip" each step looks at all gradients, which takes one more pass over the weights.
+        action: "stop" to stop training after the step, or "skip" to skip such steps. With "skip"
+            each step checks all gradients, which takes one more pass over the weights.
 
     Attributes:
-        skipped: How many steps of the latest training were skipped.
+        skipped: The number of skipped steps of the latest training.
 
     Raises:
-        ValueError: if `action` is another; when training begins, for "skip" under a tf.distribute
+        ValueError: if `action` is unknown; when training begins, for "skip" under a tf.distribute
             strategy that mirrors variables.
-        TypeError: when training begins, if the model is no `FisherPenaltyModel`
-            (`keras.callbacks.TerminateOnNaN` takes any).
+        TypeError: when training begins, if the model is not a `FisherPenaltyModel`
+            (`keras.callbacks.TerminateOnNaN` accepts any model).
     """
 
     def __init__(self, action: str = "stop") -> None:
