@@ -1,8 +1,8 @@
 """Traces of the Fisher and the Hessian matrix and norms of gradients, measured over data.
 
 All are measured in inference mode (dropout off, batch normalisation with its moving statistics) and
-leave every variable, loss and random state of the model as it was. Each comes as a function, and as
-a meter that is compiled once for many measurements of one model.
+leave all variables, losses and random states of the model unchanged. Each is available as a
+function, and as a meter that compiles once for many measurements of one model.
 """
 
 from keras_fisher.traces.accuracy import accuracy

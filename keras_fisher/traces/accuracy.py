@@ -12,22 +12,22 @@ from keras_fisher.utils import arguments
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int = 512) -> float:
     """Measures the fraction of examples whose label has the largest output, in inference mode.
 
-    Unlike `model.evaluate` it needs no compiled metric, and is cheap enough for a few hundred
+    Unlike `model.evaluate`, it needs no compiled metric, and it is cheap enough for a few hundred
     examples after every epoch.
 
     Args:
         model: A Keras model with one output.
         x: Inputs, an array of shape `(n, ...)`.
         y: Integer labels, an array of shape `(n,)`.
-        batch_size: How many examples are evaluated at a time.
+        batch_size: The number of examples evaluated at a time.
 
     Returns:
         A float in `[0, 1]`.
 
     Raises:
-        TypeError: if an argument has another type.
-        ValueError: if `x` and `y` differ in length, `y` is no vector, there are no examples, or the
-            model has no output for each class.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `x` and `y` differ in length, `y` is not a vector, there are no examples, or
+            the model does not have one output per class.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
@@ -45,7 +45,7 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
 
 
 def check_outputs(model: keras.Model, outputs: Tensor) -> None:
-    """Raises unless a model's outputs, or symbols of them, are one for each class."""
+    """Raises unless a model's outputs, actual or symbolic, are one per class."""
     if len(outputs.shape) != 2 or outputs.shape[1] < 2:
         raise ValueError(
             "`model` must have an output for each class, of which there are 2 or more. "

@@ -1,4 +1,4 @@
-"""The data that is measured on: arrays, or a dataset of batches."""
+"""The data to measure on: arrays, or a dataset of batches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Batch = tuple[Any, Any, Any]
 
 
 def check_data(data: Any, num_examples: int | None, batch_size: int, needs_labels: bool) -> None:
-    """Refuses what can be seen to be wrong before the data is read.
+    """Checks as much as is possible without reading the data.
 
     Raises:
-        TypeError: if a number is no integer, or `data` is neither `(x, y)` nor a dataset.
-        ValueError: if a number is below 1, the data is sparse, empty or endless, holds fewer
-            examples than `num_examples`, or lacks labels that are needed.
+        TypeError: if a number is not an integer, or `data` is neither `(x, y)` nor a dataset.
+        ValueError: if a number is below 1, or the data is sparse, empty or endless, holds fewer
+            examples than `num_examples`, or lacks required labels.
     """
     arguments.check_integer("batch_size", batch_size, low=1)
     if num_examples is not None:
@@ -37,8 +37,8 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Ba
     """Yields all examples of checked data, or the first `num_examples`, in batches.
 
     Raises:
-        ValueError: if a dataset turns out to be empty, to hold fewer examples than that, or to be
-            one of other things than batches.
+        ValueError: if a dataset is empty, holds fewer examples than that, or does not consist of
+            batches.
     """
     found = 0
     for batch in _read(data, batch_size):
@@ -57,10 +57,10 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Ba
 
 
 def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
-    """Yields the same, in mini-batches of equal size; a smaller one at the end is left out.
+    """Yields the same examples in mini-batches of equal size; drops a smaller last one.
 
     Raises:
-        ValueError: if a dataset has mini-batches of other sizes before its last.
+        ValueError: if mini-batches of a dataset differ in size before the last one.
     """
     first, other = None, None
     for batch in batches(data, num_examples, batch_size):
@@ -126,7 +126,7 @@ def _check_dense(structure: Any) -> None:
 
 
 def _cardinality(data: keras.utils.PyDataset) -> int:
-    """How many batches there are, as TensorFlow says it: -1 for no end, -2 if that is not known."""
+    """Returns the number of batches in TensorFlow's convention: -1 for endless, -2 for unknown."""
     try:
         return -1 if data.num_batches is None else data.num_batches
     except NotImplementedError:
@@ -176,7 +176,7 @@ def _read(data: Any, batch_size: int) -> Iterator[Batch]:
 
 
 def _parts(batch: Any) -> Batch:
-    """The inputs, labels and sample weights, `None` where there are none."""
+    """Returns the inputs, labels and sample weights; `None` where there are none."""
     return keras.utils.unpack_x_y_sample_weight(tuple(batch) if isinstance(batch, list) else batch)
 
 
@@ -188,7 +188,7 @@ def _rows(structure: Any, start: int, end: int) -> Any:
 
 
 def _standard(array: Any) -> Any:
-    """Arrays of floating point in Keras's default precision, as `fit` takes them."""
+    """Casts floating-point arrays to Keras's default precision, as `fit` does."""
     if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
         return array.astype(keras.config.floatx())
     return array
@@ -200,7 +200,7 @@ def length(x: Any) -> int:
 
 
 def _common_length(batch: Batch) -> int:
-    """How many examples a batch holds, whose arrays must agree on it."""
+    """Returns the batch size; raises if the arrays disagree."""
     shapes = _shapes(batch)
     if any(len(shape) == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
@@ -214,6 +214,6 @@ def _common_length(batch: Batch) -> int:
 
 
 def _shapes(structure: Any) -> list[Tensor]:
-    """The shapes in a structure of arrays or specifications, some of which may be `None`."""
+    """Returns the shapes in a structure of arrays or specifications; `None` leaves have none."""
     leaves = keras.tree.flatten(structure)
     return [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]

@@ -1,4 +1,4 @@
-"""A mean and how well it is known."""
+"""A mean and its standard error."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 class _Mean(NamedTuple):
     value: float
     stderr: float
-    count: int  # type: ignore[assignment]  # a tuple's own `count` is of no use here
+    count: int  # type: ignore[assignment]  # it hides the method `tuple.count`
 
 
 class Estimate(_Mean):
-    """A mean and how well it is known: a named tuple `(value, stderr, count)`.
+    """A mean and its standard error: a named tuple `(value, stderr, count)`.
 
     Attributes:
-        value: The mean of what was measured.
-        stderr: Its standard error; NaN where fewer than two measurements were made.
-        count: How many measurements were made.
-        layers: With `by_layer=True`, what each layer adds to `value`: a dictionary from the path of
-            the layer to a float, which sums to `value`. Otherwise `None`.
+        value: The mean of the measurements.
+        stderr: Its standard error; NaN for fewer than two measurements.
+        count: The number of measurements.
+        layers: With `by_layer=True`, the contribution of each layer to `value`: a dictionary from
+            the layer's path to a float. The contributions sum to `value`. Otherwise `None`.
     """
 
     layers: dict[str, float] | None = None
 
 
 def estimate(measured: np.ndarray, layers: Sequence[str] | None = None) -> Estimate:
-    """Returns the mean of some measurements and its standard error.
+    """Returns the mean of the measurements and its standard error.
 
     Args:
         measured: Shape `(measurements, parts)`; a measurement is the sum of its parts.
-        layers: The layer that each part belongs to, if the estimate is to be split by layer.
+        layers: The layer of each part, to split the estimate by layer.
     """
     measured = np.asarray(measured, "float64")
     whole = measured.sum(axis=1)

@@ -33,8 +33,8 @@ def fisher_trace(
 
         Tr(F) = E_x E_{y^ ~ p(y|x)} ||d/dw l(x, y^)||^2,
 
-    the mean over examples of the squared norm of each example's own gradient: squared first, then
-    averaged, exactly and not from mini-batch gradients.
+    the mean over examples of the squared norm of each example's own gradient. Norms are squared
+    before they are averaged, exactly and not from mini-batch gradients.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -50,40 +50,40 @@ def fisher_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. Labels are needed for
-            `labels="given"` only; otherwise `(x, None)` or batches of x are enough. In
+        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. Labels are needed only for
+            `labels="given"`; otherwise `(x, None)` or batches of x are enough. In
             `(x, y, sample_weight)`, a sample weight of 0 marks padding; other sample weights have
             no effect. The measurement compiles once for each shape of the examples, so pad
             sequences to a few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
-            "given" takes those of the data (the empirical Fisher).
-        num_examples: How many examples to measure, the first ones; `None` for all. (The paper takes
-            2,500 to 5,000 in appendix G.1, a batch in G.2.)
-        batch_size: How many examples of arrays are measured at a time; it changes speed and memory
-            (and which labels a seed draws). A batch that would take too much memory is split.
-        by_layer: Whether the estimate is to have `layers`, the trace split by layer.
+            "given" uses those of the data (the empirical Fisher).
+        num_examples: The number of examples to measure, from the first; `None` for all. (The paper
+            uses 2,500 to 5,000 in appendix G.1, a batch in G.2.)
+        batch_size: The number of examples of arrays measured at a time. It affects speed and memory
+            (and which labels a seed draws). Batches that need too much memory are split.
+        by_layer: Whether to fill in `layers`, the trace split by layer.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of drawn labels; `None` for a random one.
 
     Returns:
         An `Estimate` over examples.
 
-    Scaling: the gradient is that of the mean negative log-likelihood over an example's
-    observations, as in Keras's losses. For one label per example that is eq. 2. For T positions it
-    is 1/T^2 of the trace for their joint likelihood. Padding (masked by Keras, of weight 0 or with
-    a label that the loss ignores) is no data: T counts the other positions of the example, and an
-    example without any does not count.
+    Scaling: the loss of an example is the mean negative log-likelihood over its observations, as in
+    Keras's losses. For one label per example this is eq. 2. For T positions the trace is 1/T^2 of
+    the trace for their joint likelihood. Padding (masked by Keras, of weight 0 or with a label that
+    the loss ignores) is excluded: T counts the other positions of the example, and an example with
+    only padding does not count.
 
-    Every example is measured in one backward pass for a whole batch, with the closed forms of
-    `keras_fisher.rules`; layers or models without them are differentiated one example after
-    another, which is logged once.
+    One backward pass measures all examples of a batch, using the closed forms of
+    `keras_fisher.rules`. Layers and models without them are differentiated one example at a time,
+    which is logged once.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `data` is empty or holds fewer than `num_examples`, lacks labels that are
-            needed, the model has no known likelihood, `labels` is unknown or "expected" for a
-            likelihood that does not list its outcomes.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `data` is empty, holds fewer than `num_examples` or lacks required labels,
+            the model has no known likelihood, or `labels` is unknown, or is "expected" for a
+            likelihood that does not enumerate its outcomes.
     """
     meter = FisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
     return meter(
@@ -132,7 +132,7 @@ class FisherTraceMeter(Meter):
         return np.concatenate([self._batch_norms(x, labels) for x, labels in batches])
 
     def _batch_norms(self, x: Any, labels: Labels) -> np.ndarray:
-        # Time steps may differ between batches, and with them the passes and what fits in memory.
+        # Time steps may differ between batches, and so may the passes and the memory limit.
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
         if shapes not in self._norms:
             kind = self._labels

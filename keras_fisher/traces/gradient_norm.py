@@ -23,9 +23,9 @@ def gradient_norm(
 ) -> Estimate:
     """Measures the norm of the mini-batch gradient, ||(1/B) sum_i g(x_i, y_i)||, given labels.
 
-    This is the norm of figures 1 and 5 and section 4.1: not squared, of the gradient of the mean
-    loss of a mini-batch with respect to the trainable weights, averaged over mini-batches. The
-    larger the mini-batch, the smaller the norm: compare equal batch sizes only.
+    This is the norm of figures 1 and 5 and section 4.1: the norm, not squared, of the gradient of a
+    mini-batch's mean loss with respect to the trainable weights, averaged over mini-batches. Larger
+    mini-batches give smaller norms: compare only equal batch sizes.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -38,21 +38,21 @@ def gradient_norm(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.
-        num_examples: How many examples to use, the first ones; `None` for all.
-        batch_size: The size of a mini-batch of arrays; a dataset keeps its own. A last mini-batch
-            that is smaller than the first is left out.
-        by_layer: Whether the estimate is to have `layers`. Norms do not add up over layers, squared
-            norms do: each layer has the share of the norm that it has of the squared norm.
+        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The mini-batch size for arrays; a dataset keeps its own. A smaller last
+            mini-batch is dropped.
+        by_layer: Whether to fill in `layers`. Squared norms add up over layers, but norms do not:
+            each layer's share of the norm is its share of the squared norm.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Returns:
         An `Estimate` over the mini-batches.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `data` is empty or holds fewer than `num_examples` or no labels, or the model
-            has no known likelihood.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `data` is empty, holds fewer than `num_examples` or lacks labels, or the
+            model has no known likelihood.
     """
     meter = GradientNormMeter(model, likelihood=likelihood)
     return meter(

@@ -38,8 +38,8 @@ def hessian_trace(
 
     where H is the Hessian, with respect to the trainable weights, of the mean negative
     log-likelihood of the given labels over all of `data`, and the probes z_m have independent
-    entries of mean 0 and variance 1. Each z^T H z is exact: second derivatives are right through
-    batch, layer and group normalisation too.
+    entries of mean 0 and variance 1. Each z^T H z is exact, including second derivatives through
+    batch, layer and group normalisation.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -51,28 +51,28 @@ def hessian_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches.
-        num_probes: M, the number of probes; the paper takes 30.
-        distribution: "gaussian" (the paper's) or "rademacher" (entries 1 or -1), whose standard
-            error is never larger: the diagonal of H adds nothing to it.
-        num_examples: How many examples to use, the first ones; `None` for all.
-        batch_size: How many examples of arrays are taken at a time; it changes speed and memory
-            only. The first-order gradient is computed once per batch and reused by all probes.
-        by_layer: Whether the estimate is to have `layers`, the trace split by layer.
+        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches.
+        num_probes: M, the number of probes; the paper uses 30.
+        distribution: "gaussian" (as in the paper) or "rademacher" (entries 1 or -1), whose standard
+            error is never larger, because the diagonal of H does not contribute to it.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The number of examples of arrays processed at a time. It affects only speed and
+            memory. The first-order gradient is computed once per batch and reused by all probes.
+        by_layer: Whether to fill in `layers`, the trace split by layer.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
 
     Returns:
-        An `Estimate` over probes: the standard error is that of the estimator for this data.
+        An `Estimate` over probes, with the standard error of the estimator for this data.
 
     Scaling: the loss is the mean over examples (and over the positions of an example), without
     regularisers. Padding (masked by Keras, of weight 0 or with a label that the loss ignores) is
-    left out.
+    excluded.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `num_probes` is below 1, `distribution` is unknown, `data` is empty or holds
-            fewer than `num_examples` or no labels, or the model has no known likelihood.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `num_probes` is below 1, `distribution` is unknown, `data` is empty, holds
+            fewer than `num_examples` or lacks labels, or the model has no known likelihood.
         NotImplementedError: if an operation has no second derivative.
     """
     meter = HessianTraceMeter(
@@ -129,6 +129,6 @@ class HessianTraceMeter(Meter):
 
     def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
         outputs = self._outputs(x, values)
-        # Each example by itself, so that padding in the others of its batch does not matter.
+        # Terms of single examples do not depend on padding elsewhere in the batch.
         terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
         return ops.mean(ops.sum(terms, axis=-1))

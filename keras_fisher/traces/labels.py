@@ -1,8 +1,8 @@
-"""Which labels a Fisher trace is taken with.
+"""The kinds of labels of a Fisher trace.
 
-Each kind draws what its values need from the outputs of a batch, and gives the loss of each example
-whose squared gradient norm counts. Padded observations add nothing to it. `passes` lists the
-further arguments of `draw`: the squared norms of all passes are added.
+Each kind draws labels from the outputs of a batch, and computes the per-example losses whose
+squared gradient norms are measured. Padded observations do not contribute. `passes` lists the
+further arguments of `draw` for each pass; the squared norms of all passes are added.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Passes = list[tuple[Any, ...]]
 
 
 class Labels(NamedTuple):
-    """What a batch says of its examples beside their inputs, tensors of shape `(batch, ...)`.
+    """The labels of a batch and their mask, tensors of shape `(batch, ...)`.
 
     Attributes:
-        y: Its labels; empty if they are not needed.
-        where: Which observations are data; empty if all are.
+        y: The labels; empty if they are not needed.
+        where: A mask of the observations that are data; empty if all are.
     """
 
     y: Any = ()
@@ -34,12 +34,12 @@ class Labels(NamedTuple):
 
     @property
     def present(self) -> Any:
-        """Which observations are data; `None` if all are."""
+        """A mask of the observations that are data; `None` if all are."""
         return None if isinstance(self.where, tuple) else self.where
 
     @property
     def padding(self) -> dict[str, Any]:
-        """The argument for a likelihood: none without padding, which one's own may not take."""
+        """The mask as an argument; omitted without padding, as custom likelihoods may lack it."""
         return {} if self.present is None else {"present": self.present}
 
 
@@ -77,7 +77,7 @@ class Sampled(Given):
 
 
 class Expected(Given):
-    """The expectation over all labels of an example, exactly.
+    """The exact expectation over all labels of an example.
 
     The observations of an example are independent given the outputs, and their gradients have mean
     zero. So E ||sum_t g_t||^2 = sum_t sum_k p_tk ||g_tk||^2: one pass for each observation t and
@@ -108,6 +108,6 @@ class Expected(Given):
 def choose_labels(
     labels: str, kinds: Mapping[str, type[Given]], likelihood: Likelihood, seed: int | None
 ) -> Given:
-    """Returns the kind of labels of that name, or an error that lists those accepted."""
+    """Returns the kind of labels of that name; raises for an unknown name."""
     kind = kinds[arguments.check_choice("labels", labels, kinds)]
     return kind(likelihood, arguments.check_seed(seed))

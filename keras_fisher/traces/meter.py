@@ -1,4 +1,4 @@
-"""What all meters share: the model and its likelihood, and turning data into an `Estimate`."""
+"""The base class of meters, which measure a model on data and return an `Estimate`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ONE_OUTPUT = (
 
 
 class Meter(abc.ABC):
-    """A measurement of one model, compiled on first use for many uses.
+    """A measurement of one model, compiled on first use and then reused.
 
     Args:
         model: A Keras model with one output, wrapped or not.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Raises:
-        TypeError: if `model` is no Keras model or `likelihood` no likelihood.
+        TypeError: if `model` is not a Keras model or `likelihood` is not a `Likelihood`.
         ValueError: if the model has no known likelihood, or several outputs.
     """
 
@@ -48,7 +48,7 @@ class Meter(abc.ABC):
     def __init__(self, model: keras.Model, likelihood: Likelihood | None = None) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}")
-        outputs = getattr(model, "outputs", None)  # known of functional ones alone
+        outputs = getattr(model, "outputs", None)  # only functional models have them
         if outputs is not None and len(outputs) > 1:
             raise ValueError(
                 f"`model` must have one output. Received: {model.name!r} with {len(outputs)}. "
@@ -73,7 +73,7 @@ class Meter(abc.ABC):
     ) -> Estimate:
         """Measures over `data`; see the function of the same name for the arguments.
 
-        With `verbose` a progress bar is shown after some seconds.
+        With `verbose`, shows a progress bar after some seconds.
         """
         check_data(data, num_examples, batch_size, self.needs_labels)
         arguments.check_bool("by_layer", by_layer)
@@ -95,7 +95,7 @@ class Meter(abc.ABC):
         try:
             with preserve_losses(self._model):
                 measured = self._measure(prepared(), by_layer)
-            # A model may know what to do with inputs that are not finite.
+            # Some models accept non-finite inputs, so only a non-finite result is an error.
             if not np.isfinite(measured).all() and not all(map(bool, are_finite)):
                 raise ValueError(
                     "`data` must hold finite inputs. Received: inputs that are NaN or infinite, "
@@ -111,7 +111,7 @@ class Meter(abc.ABC):
 
     @property
     def random_state(self) -> list[int]:
-        """The state of the random draws, for a meter that resumes; empty if nothing is drawn."""
+        """Generator state, for resuming; empty if the meter draws nothing."""
         if self._generator is None:
             return []
         return [int(number) for number in ops.convert_to_numpy(self._generator.state)]
@@ -125,14 +125,14 @@ class Meter(abc.ABC):
 
     @abc.abstractmethod
     def _compile(self) -> None:
-        """Compiles anew what depends on which weights of the model are trainable."""
+        """Compiles the functions that depend on which weights are trainable."""
 
     @abc.abstractmethod
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
-        """Returns what was measured, shape `(measurements, parts)`.
+        """Returns the measurements, shape `(measurements, parts)`.
 
-        The parts of a measurement sum to it. With `by_weight` there is one for each trainable
-        weight; otherwise there may be fewer.
+        A measurement is the sum of its parts. With `by_weight` there is one part for each
+        trainable weight; otherwise there may be fewer.
         """
 
     def _outputs(self, x: Any, values: Sequence[tuple[keras.Variable, Any]] = ()) -> Any:
@@ -145,7 +145,7 @@ class Meter(abc.ABC):
         return outputs
 
     def _prepared(self, batch: Batch) -> tuple[Any, Labels]:
-        """Tensors; a model that is built."""
+        """Returns the batch as checked tensors; builds and compiles the model as needed."""
         x, y = batch[0], get_labels(batch[1])
         if y is None and self.needs_labels:
             raise ValueError("`data` must hold labels. Received: a batch of x alone")
@@ -173,7 +173,7 @@ class Meter(abc.ABC):
         if self._unverified is not None:
             if ops.convert_to_numpy(probability_checks.find_outside(self._outputs(x))):
                 probability_checks.warn_of_values(self._unverified)
-            self._unverified = None  # one look is enough
+            self._unverified = None  # checked once
         if self.needs_labels:
             if self._known_outputs is None:
                 outputs = self._outputs(x)
@@ -182,13 +182,13 @@ class Meter(abc.ABC):
         return x, labels
 
     def _outputs_of_first(self, x: Any) -> Any:
-        """Returns the outputs for the first example, and notes whether Keras masks them."""
+        """Returns the outputs for the first example, and records whether Keras masks them."""
         outputs = self._outputs(keras.tree.map_structure(lambda array: array[:1], x))
         self._is_masked = get_mask(outputs) is not None
         return outputs
 
     def _with_data(self, x: Any, labels: Labels) -> np.ndarray | None:
-        """Returns which examples have any data, shape `(batch,)`; `None` for all."""
+        """Returns a mask of the examples that have any data, shape `(batch,)`; `None` for all."""
         if self._is_masked is None:
             self._outputs_of_first(x)
         if not self._is_masked and labels.present is None:
@@ -205,17 +205,17 @@ class Meter(abc.ABC):
 
 
 def outputs_of(model: keras.Model) -> Any:
-    """The symbolic output of a model, wrapped or not; `None` where it is not known beforehand."""
+    """Returns the symbolic output of a model, wrapped or not; `None` if it has none."""
     return get_symbolic_output(get_backbone(model))
 
 
 def get_backbone(model: keras.Model) -> keras.Model:
-    """The model itself, or the one that it wraps."""
+    """Returns the wrapped model, or the model itself if it wraps none."""
     return model.backbone if isinstance(model, backend.Trainer) else model
 
 
 def _are_finite(x: Any) -> list[Tensor]:
-    """Whether all numbers are finite in each dense tensor of floating-point inputs."""
+    """Returns, for each dense floating-point input, whether all its numbers are finite."""
     return [
         ops.all(ops.isfinite(leaf))
         for leaf in keras.tree.flatten(x)

@@ -34,8 +34,8 @@ def minibatch_fisher_trace(
 
         Tr(F^B) = ||(1/B) sum_i g(x_i, y^_i)||^2 with y^_i ~ p(y | x_i),
 
-    averaged over mini-batches. This is what the Fisher penalty penalises: averaged first, then
-    squared. Its mean is Tr(F)/B, and it follows Tr(F) in training (figure 12).
+    averaged over mini-batches. This is the quantity that the Fisher penalty penalises: gradients
+    are averaged, then squared. Its mean is Tr(F)/B, and it tracks Tr(F) in training (figure 12).
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -47,13 +47,13 @@ def minibatch_fisher_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches. `(x, None)` and batches of x
-            do unless labels are "given".
-        labels: "sampled" draws them from the model's prediction; "given" takes those of the data.
-        num_examples: How many examples to use, the first ones; `None` for all.
-        batch_size: B for arrays; a dataset keeps its own. A last mini-batch that is smaller than
-            the first is left out.
-        by_layer: Whether the estimate is to have `layers`, the value split by layer.
+        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. `(x, None)` and batches of x
+            are enough unless labels are "given".
+        labels: "sampled" draws them from the model's prediction; "given" uses those of the data.
+        num_examples: The number of examples to use, from the first; `None` for all.
+        batch_size: The mini-batch size B for arrays; a dataset keeps its own. A smaller last
+            mini-batch is dropped.
+        by_layer: Whether to fill in `layers`, the value split by layer.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of drawn labels; `None` for a random one.
 
@@ -61,13 +61,13 @@ def minibatch_fisher_trace(
         An `Estimate` over mini-batches.
 
     Scaling: the negative log-likelihood is the mean over the mini-batch (and over the positions of
-    an example, as in Keras's losses). Compare equal batch sizes only. Padding (masked by Keras, of
-    weight 0 or with a label that the loss ignores) is left out of the mean.
+    an example, as in Keras's losses). Compare only equal batch sizes. Padding (masked by Keras, of
+    weight 0 or with a label that the loss ignores) is excluded from the mean.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `data` is empty or holds fewer than `num_examples`, lacks labels that are
-            needed, the model has no known likelihood, or `labels` is unknown.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `data` is empty, holds fewer than `num_examples` or lacks required labels,
+            the model has no known likelihood, or `labels` is unknown.
     """
     meter = MinibatchFisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
     return meter(

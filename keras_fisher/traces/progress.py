@@ -1,4 +1,4 @@
-"""A progress bar for what turns out to take long."""
+"""A progress bar shown only for slow measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS_BEFORE_IT_SHOWS = 5.0
 
 
 def show_progress(batches: Iterable[Batch], total: int | None) -> Iterator[Batch]:
-    """Yields the batches, and shows how many examples are done once it has taken a while."""
+    """Yields the batches, and shows a progress bar over examples after a few seconds."""
     started, done, bar = time.monotonic(), 0, None
     for batch in batches:
         yield batch

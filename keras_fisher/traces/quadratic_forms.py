@@ -1,4 +1,4 @@
-"""z^T H z for random probes z: the curvature of a mean loss along them."""
+"""z^T H z for random probes z: the curvature of a mean loss along the probes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_fisher.utils.stateless import Stateless
 
 Values = Sequence[tuple[keras.Variable, Any]]
 
-# Linear in their input and in their kernel.
+# Layers that are linear in their input and in their kernel.
 _PRODUCTS = (
     layers.Conv1D,
     layers.Conv1DTranspose,
@@ -34,7 +34,7 @@ _PRODUCTS = (
     layers.DepthwiseConv2D,
     layers.EinsumDense,
 )
-# Linear wherever they have a derivative.
+# Layers that are linear wherever they have a derivative.
 _PIECEWISE_LINEAR = (
     layers.LeakyReLU,
     layers.MaxPooling1D,
@@ -43,32 +43,32 @@ _PIECEWISE_LINEAR = (
     layers.ReLU,
 )
 _STRAIGHT_ACTIVATIONS = (activations.leaky_relu, activations.relu, activations.relu6)
-# As many forms take about as long as the quicker way to them takes to compile.
+# Computing this many forms takes about as long as compiling the faster method.
 FORMS_BEFORE_COMPILING = 100
-_PROBES = 2  # the place of the probes among the arguments of a compiled function
+_PROBES = 2  # the index of the probes in the arguments of a compiled function
 
 
 class QuadraticForms:
-    """z^T H z for random probes z, where H is the Hessian of a loss by the trainable weights.
+    """Computes z^T H z for random probes z, where H is the Hessian in the trainable weights.
 
-    There are two ways to it. The one that serves every model differentiates the gradient again,
-    which takes six products with each kernel. Where only the sum over weights is wanted, three
-    suffice. Let each layer that is linear in its input x and in its kernel W be a node y = W x with
-    the gradients g_y and g_x of the loss. Let the weights move along z, as w + t z, and each y as
-    it follows to first order, y + t y'. Then
+    There are two methods. The first works for every model: it differentiates the gradient again,
+    which takes six products with each kernel. The second gives only the sum over weights, but takes
+    three products. Let each layer that is linear in its input x and in its kernel W be a node
+    y = W x with the gradients g_y and g_x of the loss. Let the weights move along z, as w + t z,
+    and each y move to first order, as y + t y'. Then
 
         z^T H z = d^2 loss / dt^2 + sum over nodes of (<g_y, 2 W' x'> + <g_x, d^2 x / dt^2>),
 
-    where second derivatives are those of what lies between two nodes. That is the second derivative
-    along z of the Lagrangian of the network with the nodes as constraints; the gradients are its
-    multipliers, and are the same for all probes.
+    where second derivatives are taken between two nodes. This is the second derivative along z of
+    the Lagrangian of the network with the nodes as constraints. The gradients are its multipliers,
+    and are the same for all probes.
 
-    The second takes several times as long to compile, so the first gives the first forms. Then, at
-    calls 1, 2, 4, 8, ... one form by the second way is compared with that by the first: what is
-    wrong with the second may show only where a weight is no longer 0. Where it does not serve
-    (layers that are called in a loop, an operation without a forward derivative, a layer whose
-    computation it cannot follow), the first does, and that is logged once; as it does where a
-    comparison proves nothing, and in half precision, where the two differ too much to be compared.
+    The second method takes several times as long to compile, so the first computes the first forms.
+    Later, at calls 1, 2, 4, 8, ... one form of the second method is compared with the first method:
+    some errors appear only once a weight is no longer 0. If the second method fails (layers called
+    in a loop, an operation without a forward derivative, a layer whose computation it cannot
+    follow), the class falls back to the first and logs that once. It also uses the first while a
+    comparison is inconclusive, and in half precision, which is too inexact for the comparison.
 
     Args:
         model: A built Keras model with trainable weights.
@@ -100,7 +100,7 @@ class QuadraticForms:
         Args:
             x: A batch of inputs.
             y: The labels of the batch.
-            num_probes: How many probes to draw.
+            num_probes: The number of probes to draw.
             seed: Two integers. The same seed draws the same probes.
             by_weight: Whether to split the forms by weight.
         """
@@ -125,20 +125,20 @@ class QuadraticForms:
         )
 
     def _check(self, x: Any, y: Any, seed: Any) -> None:
-        """Compares one probe, and falls back if it has to."""
+        """Compares both methods on one probe, and falls back if they differ."""
         expected = ops.convert_to_numpy(self._by_weight(x, y, np.arange(1), seed))
         try:
             found = ops.convert_to_numpy(self._summed(x, y, np.arange(1), seed)).sum()
         except backend.InnerGraphError:
             self._fall_back("layers with weights are called inside a loop or a branch")
-        # TensorFlow has no error of its own for what it cannot differentiate forward, and fails in
-        # many ways. The errors of the model and the data have been raised above.
+        # TensorFlow has no specific error for operations without a forward derivative. Errors of
+        # the model and the data have been raised above.
         except Exception as error:
             logging.getLogger("keras_fisher").debug("Not differentiated forward", exc_info=error)
             self._fall_back("TensorFlow cannot differentiate one of its operations forward")
         else:
             if not np.isfinite(expected).all() or not expected.any():
-                return  # it proves nothing
+                return  # inconclusive
             self._is_proven = True
             tolerance = 1e-3 if expected.dtype == "float32" else 1e-6
             if not abs(found - expected.sum()) <= tolerance * np.abs(expected).sum():
@@ -186,7 +186,7 @@ class QuadraticForms:
             outputs: list[Any] = []
 
             def call(layer: Any, original: Any, inputs: Any, **_: Any) -> Any:
-                # A copy, whose gradient is that by this use of the tensor alone.
+                # The copy's gradient counts only this use of the tensor.
                 inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
                 outputs.append(tap(_product(layer, original, inputs, *_weights(layer))))
                 return _activated(layer, outputs[-1])
@@ -202,9 +202,9 @@ class _Node(NamedTuple):
     """A call of a layer that is linear in its input and in its kernel.
 
     Attributes:
-        output: What it gave, before its activation.
-        by_input: The gradient of the loss by its input; `None` where there is none.
-        by_output: That by its output.
+        output: Its output before the activation.
+        by_input: The gradient of the loss with respect to its input; `None` where there is none.
+        by_output: The gradient with respect to its output.
     """
 
     output: Tensor
@@ -216,7 +216,7 @@ class _Along:
     """Calls layers while their inputs and weights move, and collects the terms of z^T H z.
 
     Args:
-        line: What they move along.
+        line: The line that the weights move along.
         nodes: The nodes, in the order of their calls.
         weights: The value and the velocity of each weight, by its id.
     """
@@ -229,7 +229,7 @@ class _Along:
 
     def add(self, gradient: Tensor, second_derivative: Any, times: int = 1) -> None:
         if gradient is not None and second_derivative is not None:
-            # To TensorFlow `ops.vdot` is a matrix product, which is slow for two long vectors.
+            # In TensorFlow, `ops.vdot` is a matrix product, which is slow for two long vectors.
             self.terms.append(times * ops.sum(gradient * second_derivative))
 
     def product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:
@@ -265,13 +265,13 @@ class _Along:
 
 
 def _weights(layer: Any) -> tuple[keras.Variable, keras.Variable | None]:
-    """The kernel and the bias of a layer of class `_PRODUCTS`."""
+    """Returns the kernel and the bias of a layer of class `_PRODUCTS`."""
     kernel = next(weight for weight in layer.weights if weight is not layer.bias)
     return kernel, layer.bias
 
 
 def _product(layer: Any, call: Any, inputs: Any, kernel: Tensor, bias: Tensor | None = None) -> Any:
-    """What a layer gives before its activation, with another kernel and bias."""
+    """Returns a layer's output before its activation, with another kernel and bias."""
     values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stateless(values))
@@ -288,7 +288,7 @@ def _activated(layer: Any, product: Any) -> Any:
 
 @contextlib.contextmanager
 def _called_by(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[None]:
-    """Has `caller(layer, call, *arguments)` called in place of the layers' own `call`."""
+    """Replaces each layer's `call` by `caller(layer, call, *arguments)`."""
     with contextlib.ExitStack() as stack:
         for layer in those:
             call = functools.partial(caller, layer, layer.call)

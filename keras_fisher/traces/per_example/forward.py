@@ -1,4 +1,4 @@
-"""Running a model without a trace."""
+"""Calling a model without changing it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def call_unchanged(
     values: Sequence[tuple[keras.Variable, Any]] = (),
     **options: Any,
 ) -> Any:
-    """Returns what the model returns; no variable, loss or random state of it moves.
+    """Returns the model's outputs without changing its variables, losses or random states.
 
-    Layers of a `keras.RematScope` keep their activations: run again in the backward pass, their
-    calls could not be recorded (and TensorFlow cannot do it in a graph).
+    It switches off `keras.RematScope`, because calls that run again in the backward pass cannot be
+    recorded (and TensorFlow cannot run them again in a graph).
 
     Args:
-        model: What to call.
-        *arguments: What to call it with.
-        values: Pairs of a variable and the value to read it as.
-        **options: What else to call it with.
+        model: The model or layer to call.
+        *arguments: The positional arguments of the call.
+        values: Pairs of a variable and its value during the call.
+        **options: The keyword arguments of the call.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stateless(values))
@@ -40,7 +40,7 @@ def call_unchanged(
 
 @contextlib.contextmanager
 def replace_attribute(layer: Any, name: str, value: Tensor) -> Iterator[None]:
-    """Gives a layer another attribute for a while, past Keras's tracking of attributes."""
+    """Replaces an attribute of a layer within a `with` block, bypassing Keras's tracking."""
     attributes = vars(layer)
     had, before = name in attributes, attributes.get(name)
     attributes[name] = value

@@ -1,4 +1,4 @@
-"""Squared norms of per-example gradients: by the rules of layers, or one example after another."""
+"""Squared norms of per-example gradients, by layer rules or one example at a time."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from keras_fisher.traces.per_example.recording import (
 from keras_fisher.traces.per_example.suspects import find_suspects
 from keras_fisher.utils.messages import warn_once
 
-# How many numbers a batch may take: all that is kept for the backward pass, and the largest
-# temporary of a rule. Larger batches are split. The second is small because what fits into a
-# processor's cache is quicker than what does not.
+# The most numbers that a batch may take: in total for the backward pass, and in the largest
+# temporary of a rule. Larger batches are split. The second limit is small because temporaries that
+# fit into a processor's cache are faster.
 _MOST_KEPT = 2**28
 _MOST_TEMPORARY = 2**23
 
@@ -37,14 +37,14 @@ Values = Callable[[Any, Any], Any]
 
 
 class SquaredGradientNorms:
-    """Measures, for each example of a batch, the squared norm of its gradient by each weight.
+    """Computes, for each example, the squared norm of its gradient with respect to each weight.
 
     Args:
         model: A built Keras model with one output and with trainable weights.
         labels: `labels(outputs, y, *arguments)` returns what `values` needs, a structure of tensors
             of shape `(batch, ...)` that are not differentiated.
         values: `values(labels, outputs)` returns the loss of each example, shape `(batch,)`.
-        generator: What `labels` draws from, if it does. What is measured again draws the same.
+        generator: The generator of `labels`, if any. A repeated measurement draws the same labels.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SquaredGradientNorms:
         self._index = {id(weight): i for i, weight in enumerate(self._weights)}
         self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
         self._units: list[Unit] = []
-        self._slow: dict[str, None] = {}  # classes of layers differentiated one by one, in order
+        self._slow: dict[str, None] = {}  # layer classes differentiated one by one, in order
         self._measure: Callable[..., Any] | None = None
         self._batch_limit = 0
         self._uses_rules = True
@@ -69,9 +69,9 @@ class SquaredGradientNorms:
     def __call__(self, x: Any, y: Any, *arguments: Any) -> np.ndarray:
         """Returns the squared norms, shape `(batch, trainable weights)`.
 
-        At calls 1, 2, 4, 8, ... those of some examples are compared with plain gradients. A single
-        comparison would prove nothing of weights whose gradient is still 0, as behind a residual
-        branch that starts at 0, nor of inputs of a kind that is yet to come.
+        At calls 1, 2, 4, 8, ... the norms of some examples are compared with plain gradients. One
+        comparison is not enough: some gradients are 0 at first, as behind a residual branch that
+        starts at 0, and later inputs may be of another kind.
         """
         self._calls_made += 1
         if not self._uses_rules or self._calls_made & (self._calls_made - 1):
@@ -96,7 +96,7 @@ class SquaredGradientNorms:
         return found
 
     def _in_parts(self, x: Any, y: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
-        """The squared norms, and the labels of each of the parts that memory asks for."""
+        """Returns the squared norms and the labels, computed in parts that fit in memory."""
         assert self._measure is not None
         batch = len(keras.tree.flatten(x)[0])
         parts = -(-batch // (self._batch_limit or batch))
@@ -111,7 +111,7 @@ class SquaredGradientNorms:
         self._plain = backend.compile_function(self._one_by_one)
 
     def _take_as_one(self, error: Exception) -> None:
-        # Keras gives errors inside a layer's call another text.
+        # Keras changes the text of errors raised inside a layer's call.
         inner = isinstance(error, backend.InnerGraphError)
         reason = "layers with weights are called inside a loop or a branch" if inner else error
         late = " Earlier measurements of it may be wrong." if self._calls_made > 1 else ""
@@ -122,7 +122,7 @@ class SquaredGradientNorms:
         self._uses_rules, self._measure = False, backend.compile_function(self._by_examples)
 
     def _survey(self, one: Any, two: Any) -> None:
-        """Finds the units, and how large a batch may be."""
+        """Finds the units and the largest batch that fits in memory."""
         self._units = list_units(self._model)
         for x, batch in ((one, 1), (two, 2)):
             calls = self._calls(x)
@@ -153,14 +153,14 @@ class SquaredGradientNorms:
         self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // largest))
 
     def _size_of_all(self, index: int, uses: Sequence[Any]) -> int:
-        """How many numbers it takes for each example to add up the gradients by a weight."""
+        """Returns the numbers per example needed to add up the gradients of a weight."""
         closed = gradients.join(uses)
         if closed is None:
             return 2 * math.prod(self._weights[index].shape)
         return gradients.size(closed)
 
     def _size(self, call: Call, weight: Any, gradient: Tensor) -> int:
-        """How many numbers a gradient takes for each example; checks the shape of a rule's own."""
+        """Returns the numbers per example that a gradient takes; checks the shape from a rule."""
         shape = getattr(gradient, "shape", (2, *weight.shape))
         if tuple(shape) != (2, *weight.shape):
             raise _WholeError(
@@ -170,17 +170,17 @@ class SquaredGradientNorms:
         return gradients.size(gradient)
 
     def _calls(self, x: Any) -> list[Call]:
-        """Records one run of the model; calls inside a loop or a branch are an error."""
+        """Records one run of the model; raises for calls inside a loop or a branch."""
 
         def run(tap: backend.Tap) -> tuple[Any, list[Call]]:
             with record_calls(self._units, tap) as calls:
                 call_unchanged(self._model, x, training=False)
-            return ops.zeros(()), calls  # nothing is to be differentiated
+            return ops.zeros(()), calls  # only the calls are needed
 
         return backend.differentiate_by_taps(run)[1]
 
     def _covers(self, call: Call, zeros: Sequence[Tensor]) -> bool:
-        """Whether the unit's rule gives all its trainable weights, in this configuration."""
+        """Whether the unit's rule covers all its trainable weights in this configuration."""
         if call.unit.rule is None:
             return True
         try:
@@ -191,20 +191,20 @@ class SquaredGradientNorms:
         return all(id(weight) in covered for weight in call.unit.weights)
 
     def _compare(self, found: np.ndarray, x: Any, labels: Sequence[Any]) -> None:
-        """Compares what was found with plain gradients, of the examples that may show an error."""
+        """Compares the norms with plain gradients, on examples that are likely to show errors."""
         rows = find_suspects(x, found, seed=self._calls_made)
         labels = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), *labels)
         expected = ops.convert_to_numpy(self._plain(*_rows((x, labels), rows)))
         is_finite = np.isfinite(expected).all(axis=1)
         if not is_finite.any():
-            return  # it proves nothing
+            return  # inconclusive
         found, expected = found[rows][is_finite], expected[is_finite]
         half = any(unit.layer.compute_dtype in ("float16", "bfloat16") for unit in self._units)
         total = expected.sum(axis=1, keepdims=True)
         if half:
             tolerance = 0.2 * expected + 0.02 * total.max()
         else:
-            # Where a prediction is all but certain, its small gradient is a matter of rounding.
+            # Rounding dominates the small gradient of a nearly certain prediction.
             small = np.minimum(0.01 * total, 0.1 * expected + 1e-4 * total)
             tolerance = np.maximum(small, 1e-6 * total.max())
         wrong = ~(np.abs(found - expected) <= tolerance).all(axis=0)  # also where found is NaN
@@ -249,14 +249,14 @@ class SquaredGradientNorms:
         return backend.map_examples(squares, (x, labels), self._dtype)
 
     def _gradients(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
-        """The per-example gradients of one call by each weight of its layer."""
+        """Returns the per-example gradients of one call with respect to its layer's weights."""
         if all(gradient is None for gradient in by_output):
             return []
         by_output = [
             ops.zeros_like(tensor, dtype=self._dtype) if g is None else ops.cast(g, self._dtype)
             for tensor, g in zip(call.tapped, by_output, strict=True)
         ]
-        # Rules need to know all sizes but that of the batch.
+        # Rules need all static sizes except that of the batch.
         tensors = [*by_output, *keras.tree.flatten(call.inputs)]
         if call.unit.rule is None or any(None in tensor.shape[1:] for tensor in tensors):
             return self._gradients_one_by_one(call, by_output)
@@ -319,7 +319,7 @@ class SquaredGradientNorms:
 
 
 class _WholeError(Exception):
-    """The model cannot be taken apart, and why."""
+    """Raised when layer rules cannot be applied; the message says why."""
 
 
 def _state(generator: keras.random.SeedGenerator | None) -> Any:

@@ -1,4 +1,4 @@
-"""What goes into layers and what comes out of them while a model runs."""
+"""Recording of the inputs and outputs of layers while a model runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import Rule, find
 from keras_fisher.traces.per_example.forward import replace_attribute
 
-# Layers that run the layers inside them in a loop, where these cannot be recorded.
+# Layers that call inner layers in a loop, where they cannot be recorded.
 _WHOLE = (keras.layers.RNN, keras.layers.SpectralNormalization, keras.layers.TimeDistributed)
 
 
 class Unit(NamedTuple):
-    """A layer that is recorded as one, its rule if it has one, and its weights that are trained."""
+    """A layer that is recorded as a whole, its rule (if any) and its trainable weights."""
 
     layer: keras.layers.Layer
     rule: Rule | None
@@ -32,12 +32,12 @@ class Call(NamedTuple):
     """One call of a unit's layer.
 
     Attributes:
-        unit: Whose call it is.
+        unit: The unit of the layer.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        masks: Keras's mask of each of these, in the order of their flat list; `None` without one.
-        tapped: The tensors whose gradient is needed: of a unit with a rule and an activation, the
-            value before it; otherwise all outputs that are differentiable.
+        masks: Keras's mask of each argument, in flattened order; `None` without one.
+        tapped: The tensors whose gradient is needed: for a unit with a rule and an activation, the
+            value before the activation; otherwise all differentiable outputs.
     """
 
     unit: Unit
@@ -52,7 +52,7 @@ class Call(NamedTuple):
         return self.args[0] if self.args else next(iter(self.kwargs.values()))
 
     def further(self) -> dict[str, Any]:
-        """Those of the other arguments that the unit's rule has a parameter for."""
+        """Returns the other arguments that the unit's rule has a parameter for."""
         names = _further_parameters(self.unit.rule)
         if not names:
             return {}
@@ -68,7 +68,7 @@ def _further_parameters(rule: Rule | None) -> list[str]:
 
 
 def is_differentiable(output: Tensor) -> bool:
-    """Whether an output of a layer is a floating-point tensor: no mask, and not `None`."""
+    """Whether an output of a layer is a floating-point tensor, rather than a mask or `None`."""
     dtype = getattr(output, "dtype", None)
     return dtype is not None and keras.backend.is_float_dtype(dtype)
 
@@ -81,7 +81,7 @@ def list_units(model: keras.layers.Layer) -> list[Unit]:
 
 
 def _collect(layer: keras.layers.Layer, trained: set[int], found: dict[int, Unit]) -> None:
-    # A frozen layer has no `trainable_weights`, but what is trained inside of it is the model's.
+    # A frozen layer has no `trainable_weights`, but the model may train weights inside it.
     weights = [weight for weight in layer.weights if id(weight) in trained]
     if not weights:
         return
@@ -98,7 +98,7 @@ def _collect(layer: keras.layers.Layer, trained: set[int], found: dict[int, Unit
 
 @contextlib.contextmanager
 def record_calls(units: Sequence[Unit], tap: Tap) -> Iterator[list[Call]]:
-    """Records the calls of the units' layers, in the order in which they end."""
+    """Records the calls of the units' layers, in the order in which they return."""
     calls: list[Call] = []
     with contextlib.ExitStack() as stack:
         for unit in units:
@@ -144,9 +144,9 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
 
 
 def _with_static_shape(output: Tensor, layer: Any, inputs: Any) -> Any:
-    """Restores the shape of an output that TensorFlow has lost in a graph, if Keras knows it.
+    """Restores the static shape of an output that TensorFlow loses in a graph, if Keras knows it.
 
-    Depthwise convolutions with strides and dilation lose theirs.
+    This happens in depthwise convolutions with strides and dilation.
     """
     if None not in output.shape[1:] or not hasattr(inputs, "shape"):
         return output

@@ -1,4 +1,4 @@
-"""Which examples of a batch a check of the rules looks at."""
+"""Choice of the examples on which the rules are checked."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import keras
 import numpy as np
 from keras import ops
 
-# Always as many, since JAX compiles each number of examples by itself.
+# A fixed number, because JAX compiles once for each number of examples.
 _SIZE = 8
 
 
 def find_suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
-    """Returns 8 examples in which an error of a rule would show; some may be the same.
+    """Returns 8 examples that are likely to show an error of a rule; some may coincide.
 
-    These are the one with the largest gradient, those with the smallest and the largest number in
-    each input (a padded sequence, an id that counts from the end), and others drawn at random.
-    Another seed draws others, and of many inputs chooses others too.
+    These are the example with the largest gradient, those with the smallest and the largest number
+    in each input (a padded sequence, an id that counts from the end), and others drawn at random.
+    The seed determines the random ones and, if there are many inputs, which inputs are used.
 
     Args:
         x: A batch of inputs.
@@ -32,7 +32,7 @@ def find_suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
 
 
 def _extreme(leaf: Any) -> list[int]:
-    """The examples with the smallest and with the largest number."""
+    """Returns the examples with the smallest and the largest number."""
     array = ops.convert_to_numpy(leaf)
     array = array.reshape(len(array), -1)
     if not array.shape[1]:
