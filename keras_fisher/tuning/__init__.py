@@ -1,4 +1,4 @@
-"""Searching alpha and the learning rate with keras-tuner; needs the `tuning` extra."""
+"""Searches over alpha and the learning rate with keras-tuner; needs the `tuning` extra."""
 
 try:
     import keras_tuner as _keras_tuner  # noqa: F401

@@ -7,15 +7,15 @@ import numpy as np
 from keras_fisher.penalties import PENALTIES
 from keras_fisher.utils import arguments
 
-_DIGITS = 3  # significant ones, so that a value can be typed, and names a folder
+_DIGITS = 3  # significant digits: values are easy to type and to use in folder names
 
 
 def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
-    """The alphas to search around `value`, v: `num` from v/10 to 10 v (section 4, appendix G.2).
+    """Returns alphas to search around `value`, v: `num` from v/10 to 10 v (section 4, G.2).
 
-    Appendix G.2 finds v = 0.01 right for FP, GP and GP_r, and larger values for GP_x. Appendix C
-    searches v = 0.1 for a penalty that is computed at every step, and v = 0.001 for the penalty on
-    one example (eq. 6).
+    Appendix G.2 finds v = 0.01 suitable for FP, GP and GP_r, and larger values for GP_x. Appendix C
+    uses v = 0.1 for a penalty computed at every step, and v = 0.001 for the penalty on one example
+    (eq. 6).
 
     Examples:
         >>> import keras_fisher as kf
@@ -24,21 +24,21 @@ def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
 
     Args:
         value: The middle of the range.
-        num: How many; the paper has 10, and 5 on Tiny ImageNet.
+        num: The number of values; the paper uses 10, and 5 on Tiny ImageNet.
 
     Returns:
         Values in ascending order, rounded to three digits.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `value` is not positive, or `num` below 2.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `value` is not positive, or `num` is below 2.
     """
     value = arguments.check_positive("value", value)
     return _logarithmic(value / 10, 10 * value, arguments.check_integer("num", num, low=2))
 
 
 def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[float, ...]:
-    """The learning rates to search: `num` from `low` to `high` (appendix G.2).
+    """Returns learning rates to search: `num` from `low` to `high` (appendix G.2).
 
     Examples:
         >>> import keras_fisher as kf
@@ -46,16 +46,16 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
         (0.01, 0.0316, 0.1, 0.316, 1.0)
 
     Args:
-        low: The smallest. The paper moves the range until the best rate lies inside it.
-        high: The largest.
-        num: How many.
+        low: The smallest rate. The paper moves the range until the best rate lies inside it.
+        high: The largest rate.
+        num: The number of rates.
 
     Returns:
         Values in ascending order, rounded to three digits.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if `low` is not positive, `high` not above it, or `num` below 2.
+        TypeError: if an argument has the wrong type.
+        ValueError: if `low` is not positive, `high` is not above it, or `num` is below 2.
     """
     low, high = arguments.check_positive("low", low), arguments.check_positive("high", high)
     if low >= high:
@@ -64,7 +64,7 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
 
 
 def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
-    """The alphas that appendix G.3 lists for noisy labels.
+    """Returns the alphas that appendix G.3 lists for noisy labels.
 
     Examples:
         >>> import keras_fisher as kf
@@ -85,7 +85,7 @@ def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
 
 
 def mixup_betas() -> tuple[float, ...]:
-    """The betas of mixup that appendix G.3 lists for noisy labels.
+    """Returns the betas of mixup that appendix G.3 lists for noisy labels.
 
     Examples:
         >>> import keras_fisher as kf

@@ -1,4 +1,4 @@
-"""What keras-tuner builds and trains: a model under a gradient-norm penalty."""
+"""A hypermodel for keras-tuner: a model with a gradient-norm penalty."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
     """A `FisherPenaltyModel` whose seed, learning rate and alpha are hyperparameters.
 
     They are choices called `seed`, `learning_rate` and `alpha`, in this order, so that a grid
-    search finishes one seed before it begins the next. The seed sets the weights, the order of the
-    examples and the labels that are drawn; a trial for each seed shows how far chance goes.
+    search finishes one seed before it begins the next. The seed sets the initial weights, the order
+    of the examples and the drawn labels; several seeds show the variation between runs.
 
     Examples:
         >>> import keras, keras_tuner, keras_fisher as kf
@@ -35,20 +35,20 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
         (0.001, 0.001, 0)
 
     Args:
-        build_backbone: A function that takes `keras_tuner.HyperParameters` and returns a Keras
-            model that is not compiled. The function may declare further hyperparameters.
+        build_backbone: A function that takes `keras_tuner.HyperParameters` and returns an
+            uncompiled Keras model. It may declare further hyperparameters.
         loss: The loss to compile with.
-        learning_rates: Learning rates to choose among.
-        alphas: Alphas to choose among; 0 is the plain model.
-        seeds: Seeds to choose among.
+        learning_rates: The learning rates to choose from.
+        alphas: The alphas to choose from; 0 is the plain model.
+        seeds: The seeds to choose from.
         optimizer: A function that takes a learning rate and returns an optimizer; `None` for SGD
             with momentum 0.9 (G.2).
         metrics: The metrics to compile with, by name.
         **penalty: Arguments of `FisherPenaltyModel`, such as `penalty="gp_x"`.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if there is nothing to choose among, or a value is negative.
+        TypeError: if an argument has the wrong type.
+        ValueError: if there is nothing to choose from, or a value is negative.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ def _sgd(learning_rate: float) -> keras.optimizers.Optimizer:
 
 
 def _choices(name: str, values: Sequence[Any], check: Callable[[str, Any], Any]) -> list[Any]:
-    """The values of a hyperparameter, each of them checked."""
+    """Returns the checked values of a hyperparameter."""
     if not isinstance(values, Iterable):
         raise TypeError(f"`{name}` must list values. Received: {name}={values!r}")
     checked = [check(name, value) for value in values]

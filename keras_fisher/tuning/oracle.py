@@ -1,4 +1,4 @@
-"""A grid search that resumes where it was killed."""
+"""A grid search that resumes after it was killed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine import trial as trials
 
-_TO_BE_RUN = (trials.TrialStatus.RUNNING, trials.TrialStatus.INVALID)  # again, or at all
+_TO_BE_RUN = (trials.TrialStatus.RUNNING, trials.TrialStatus.INVALID)  # interrupted, or to retry
 
 
 class GridOracle(keras_tuner.Oracle):
     """Tries every combination of hyperparameter values once, and resumes.
 
-    The next trial is the first combination that no trial has, in the order in which the
+    The next trial is the first combination without a trial. Combinations follow the order in which
     hyperparameters were declared, the last one varying fastest. So a search that was killed, or
-    whose grid has grown, trains what is missing. (`keras_tuner.GridSearch` does not resume.)
-    A trial that was running when the search was killed is run again, if the grid still has it.
+    whose grid has grown, trains the missing combinations. (`keras_tuner.GridSearch` does not
+    resume.) It repeats a trial that was running when it was killed, if the grid still contains it.
 
     It takes the arguments of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
 
@@ -31,7 +31,7 @@ class GridOracle(keras_tuner.Oracle):
         'max'
     """
 
-    _retry_queue: list[str]  # keras-tuner gives it no type
+    _retry_queue: list[str]  # untyped in keras-tuner
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
@@ -51,7 +51,7 @@ class GridOracle(keras_tuner.Oracle):
         return {"status": trials.TrialStatus.STOPPED}
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
-        """Values of the active hyperparameters; a combination may come more than once."""
+        """Yields values of the active hyperparameters; may repeat a combination."""
         space = self.hyperparameters.space
         for values in itertools.product(*(parameter.values for parameter in space)):
             chosen = keras_tuner.HyperParameters()
@@ -70,16 +70,16 @@ class GridOracle(keras_tuner.Oracle):
     def reload(self) -> None:
         """Reads the search from its folder.
 
-        What the trials' own files say counts: a process may have been killed between writing one of
-        them and writing the list of all.
+        The trials' own files determine their status: a process may have been killed after writing
+        one of them and before writing the list of all trials.
         """
         super().reload()
         waiting = {t.trial_id for t in self.trials.values() if t.status in _TO_BE_RUN}
-        self._retry_queue = sorted(waiting, reverse=True)  # the last of it is run first
+        self._retry_queue = sorted(waiting, reverse=True)  # trials are taken from its end
 
 
 def _write(path: str, state: dict[str, Any]) -> None:
-    """Writes JSON so that a process that is killed leaves the old file or the new one."""
+    """Writes JSON atomically: a killed process leaves the old or the new file."""
     new = Path(f"{path}.new")
     new.write_text(json.dumps(state))
     new.replace(path)

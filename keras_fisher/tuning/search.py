@@ -1,4 +1,4 @@
-"""The tuner of a grid."""
+"""A tuner for grid searches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ class GridSearch(keras_tuner.Tuner):
     """Trains every combination of hyperparameters once; the same command resumes after a kill.
 
     If you add values to the grid, the search trains only the new combinations. If you remove a
-    hyperparameter, the search in the folder keeps its old values: start again with
-    `overwrite=True`.
+    hyperparameter, the existing search keeps its old values: start again with `overwrite=True`.
 
     Examples:
         >>> import keras, numpy as np, tempfile, keras_fisher as kf
@@ -35,24 +34,24 @@ class GridSearch(keras_tuner.Tuner):
         True
 
     To search on several machines that share `directory`, start the same program on each of them,
-    with `KERASTUNER_TUNER_ID` "chief" on one and "tuner0", "tuner1", ... on the others, and
-    `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` set to where the chief listens. A worker
-    that was killed is started again under its own name, and is given the trial that it was in.
+    with `KERASTUNER_TUNER_ID` set to "chief" on one and to "tuner0", "tuner1", ... on the others,
+    and `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` set to the chief's address. If a worker
+    was killed, restart it under the same name: it receives its interrupted trial again.
 
     Args:
-        hypermodel: What builds and trains a model, such as `FisherPenaltyHyperModel`.
-        objective: What is compared, at the best epoch of each trial (appendix G.2).
+        hypermodel: The hypermodel to search, such as `FisherPenaltyHyperModel`.
+        objective: The metric to compare, at the best epoch of each trial (appendix G.2).
         directory: The folder of the search.
-        project_name: A folder in it.
-        overwrite: Whether to begin anew, and delete what is there.
-        max_retries_per_trial: How often a trial that failed is run again.
-        max_consecutive_failed_trials: After how many failed trials in a row the search stops.
+        project_name: The name of the search's subfolder.
+        overwrite: Whether to delete an existing search and start again.
+        max_retries_per_trial: The number of times to retry a failed trial.
+        max_consecutive_failed_trials: The number of failures in a row that stops the search.
         **kwargs: Other arguments of `keras_tuner.Tuner`, such as `executions_per_trial`.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if a number is out of range, `keras_tuner.Tuner` does not know an argument, or a
-            worker is to overwrite what others have found.
+        TypeError: if an argument has the wrong type.
+        ValueError: if a number is out of range, an argument is unknown to `keras_tuner.Tuner`, or
+            `overwrite` is set on a worker.
     """
 
     def __init__(
@@ -93,11 +92,11 @@ class GridSearch(keras_tuner.Tuner):
         )
 
     def reload(self) -> None:
-        """Reads the search from its folder; which values are tried is what the hypermodel says."""
+        """Reads the search from its folder, but takes the hyperparameters from the hypermodel."""
         super().reload()
         if self._is_worker():
             return
         declared = self.oracle.get_space()
         self.oracle.hyperparameters = keras_tuner.HyperParameters()
         self._populate_initial_space()
-        self.oracle.update_space(declared)  # Some are declared in training alone.
+        self.oracle.update_space(declared)  # Some are declared only during training.

@@ -1,4 +1,4 @@
-"""Where to begin a search for alpha: the penalty's gradient beside that of the loss."""
+"""A starting range for alpha, from the gradients of the penalty and of the loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_fisher.tuning import grids
 from keras_fisher.utils import arguments
 from keras_fisher.utils.batches import count_examples
 
-# The alpha to begin with, as a share of the one at which both gradients are of one size.
+# The alpha to start from, as a share of the one at which both gradients have the same norm.
 _SHARE = 0.2
 
 
@@ -55,21 +55,20 @@ def alpha_range(
     likelihood: Likelihood | None = None,
     seed: int | None = None,
 ) -> AlphaRange:
-    """Proposes alphas to search, from the size of the penalty's gradient in a few mini-batches.
+    """Proposes alphas to search, from the norm of the penalty's gradient in a few mini-batches.
 
-    The alpha at which alpha times the gradient of the penalty is as long as the gradient of the
-    loss,
+    The penalty begins to dominate training at the alpha where alpha times its gradient has the norm
+    of the gradient of the loss,
 
         ||d/dw (1/B) sum_i l(x_i, y_i)|| / ||d/dw P||,
 
-    where P is the squared norm that is penalised (eq. 3), is where the penalty begins to rule the
-    training. The search is proposed around a fifth of it, which is where the best alphas of the
-    searches in `docs/results.md` lie, give or take a factor of ten.
+    where P is the penalised squared norm (eq. 3). The proposed range is centred on a fifth of this
+    alpha. The best alphas of the searches in `docs/results.md` lie within a factor of ten of that.
 
-    When to trust it: measure on the plain model, where its training loss has fallen by about a
-    tenth. At the first weights the penalty's gradient may be ten times smaller, and so the alphas
-    ten times too large; much later they come out too small. It knows nothing of generalisation, so
-    where the best alpha of a search is its first or its last, search on beyond it.
+    When to trust it: measure on the plain model, once its training loss has fallen by about a
+    tenth. At the initial weights the penalty's gradient may be ten times smaller, so that the
+    alphas are ten times too large; much later in training they are too small. The range does not
+    account for generalisation: if the best alpha of a search is its first or last, extend it.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -85,11 +84,11 @@ def alpha_range(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: `(x, y)`, arrays, or a `tf.data.Dataset` of such batches; at least `num_batches`.
-        penalty: What is to be penalised, as in `FisherPenaltyModel`.
-        num: How many alphas to propose.
-        num_batches: On how many mini-batches to measure.
-        batch_size: The size of a mini-batch of arrays, that of the training.
+        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches; at least `num_batches`.
+        penalty: The penalty, as in `FisherPenaltyModel`.
+        num: The number of alphas to propose.
+        num_batches: The number of mini-batches to measure on.
+        batch_size: The mini-batch size for arrays, as in training.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of drawn labels; `None` for a random one.
 
@@ -97,9 +96,9 @@ def alpha_range(
         An `AlphaRange`.
 
     Raises:
-        TypeError: if an argument is of another type.
+        TypeError: if an argument has the wrong type.
         ValueError: if `data` holds too few mini-batches or no labels, the model has no known
-            likelihood, or the penalty or the loss has no finite gradient.
+            likelihood, or the gradient of the penalty or of the loss is 0 or not finite.
     """
     arguments.check_integer("num", num, low=2)
     arguments.check_integer("num_batches", num_batches, low=1)
@@ -119,7 +118,7 @@ def alpha_range(
 
 
 def _first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
-    """The first mini-batches, or an error if there are fewer."""
+    """Yields the first mini-batches; raises if there are fewer."""
     found = 0
     for batch in itertools.islice(batches, num_batches):
         found += 1
@@ -137,7 +136,7 @@ def _too_few(num_batches: int, found: int) -> ValueError:
 
 
 class BalanceMeter(Meter):
-    """Measures the alpha at which the penalty pulls as hard as the loss."""
+    """Measures the alpha at which the gradients of penalty and loss have the same norm."""
 
     def __init__(
         self,
