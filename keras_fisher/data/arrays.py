@@ -1,4 +1,4 @@
-"""The small data sets as arrays, split and normalised."""
+"""Small data sets as arrays, split and normalised."""
 
 from typing import NamedTuple
 
@@ -22,10 +22,10 @@ class Splits(NamedTuple):
 def load_arrays(
     name: str, *, validation_size: int | None = None, num_train: int | None = None, seed: int = 0
 ) -> Splits:
-    """Loads a data set into arrays, for what needs to change labels or to pick examples.
+    """Loads a data set into arrays, so that you can change labels or select examples.
 
-    What is held out, and how images are normalised, is as in `load`, which yields the same
-    examples in batches and needs a quarter of the memory.
+    Held-out images and normalisation are as in `load`, which yields the same examples in batches
+    and needs a quarter of the memory.
 
     Examples:
         >>> from keras_fisher.data import load_arrays
@@ -38,20 +38,20 @@ def load_arrays(
     Args:
         name: "digits", "cifar10", "cifar100" or "tiny_imagenet32".
         validation_size: Number of training images to hold out, as in `load`.
-        num_train: Number of the remaining training images to keep, equally many of each class
-            as far as there are enough. Defaults to all.
-        seed: Non-negative integer: which images are held out and which are kept. The test images
-            never depend on it.
+        num_train: Number of the remaining training images to keep, with equally many of each class
+            if there are enough. Defaults to all.
+        seed: Non-negative integer. Determines which images are held out and which are kept; the
+            test images never depend on it.
 
     Returns:
         `Splits(train, validation, test, num_classes)`. Each of the first three is
         `Examples(x, y)`: float32 images of shape `(n, height, width, channels)` and int32 labels
-        of shape `(n,)`. Where nothing is held out, `validation` has no examples.
+        of shape `(n,)`. If no images are held out, `validation` is empty.
 
     Raises:
         DatasetDamagedError: If the data set cannot be read.
-        DatasetNotFoundError: If the data set is neither on this machine nor in reach.
-        ImportError: If the package that brings the data set is not installed.
+        DatasetNotFoundError: If the data set is not on this machine and cannot be downloaded.
+        ImportError: If the package that provides the data set is not installed.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, or the labels do not match the classes.
 
@@ -66,7 +66,7 @@ def load_arrays(
 def read_splits(
     name: str, validation_size: int | None, num_train: int | None, seed: int
 ) -> tuple[Splits, Normalisation]:
-    """The parts of a data set as uint8 images, and how to normalise them."""
+    """Returns the splits of a data set as uint8 images, and their normalisation."""
     check_choice("name", name, [small for small in SOURCES if small != "imagenet2012"])
     seed = check_given_seed(seed)
     source = SOURCES[name]

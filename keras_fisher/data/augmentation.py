@@ -1,4 +1,4 @@
-"""The standard augmentation of small images."""
+"""Standard augmentation of small images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def flip(images: Tensor, seed: Tensor) -> Tensor:
 def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
     """Flips each image at random and crops it at random after zero padding.
 
-    Each image is padded by 4 zero pixels on every side, a window of its own size is cut at a
-    random position, and the window is mirrored left to right with probability 1/2. Pad *after*
+    It pads each image by 4 zero pixels on every side, cuts a window of the original size at a
+    random position, and flips it left to right with probability 1/2. Apply it *after*
     normalisation, so that the border has the mean colour.
 
     Examples:
@@ -34,8 +34,8 @@ def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
-        seed: Two integers, shape `(2,)`. The result is a pure function of `images` and `seed`;
-            backends draw different numbers.
+        seed: Two integers, shape `(2,)`. The result depends only on `images`, `seed` and the
+            backend.
 
     Returns:
         Tensor of the shape and dtype of `images`.
@@ -60,7 +60,7 @@ def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
     columns = corners[:, 1:] + ops.where(is_flipped[:, None], across[::-1], across)
     border = (PADDING, PADDING)
     padded = ops.pad(images, ((0, 0), border, border, (0, 0)))
-    # One gather of pixels, numbered through the batch.
+    # A single gather, with pixels numbered across the whole batch.
     tall, wide = height + 2 * PADDING, width + 2 * PADDING
     first = ops.arange(count) * (tall * wide)
     pixels = first[:, None, None] + rows[:, :, None] * wide + columns[:, None, :]

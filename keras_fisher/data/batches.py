@@ -1,4 +1,4 @@
-"""Batches that an interrupted training run can resume, and batches for evaluation."""
+"""Training batches that resume after an interruption, and evaluation batches."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def training_batches(
     num_classes: int | None = None,
     normalisation: Normalisation | None = None,
 ) -> Batches:
-    """Shuffled batches, epoch after epoch without end.
+    """Returns an endless dataset of shuffled batches.
 
-    Each epoch is a fresh permutation of the examples in `ceil(n / batch_size)` batches, the last
-    one smaller where `batch_size` does not divide `n`. Order, augmentation and mixup are pure
-    functions of the seed, the epoch and the position in the epoch: a dataset made with
-    `first_epoch=k` yields exactly what one made with `first_epoch=0` yields from epoch `k` on.
-    That holds on every machine. Backends, and versions of a backend, may draw different numbers.
+    Each epoch is a new permutation of the examples in `ceil(n / batch_size)` batches; the last one
+    is smaller if `batch_size` does not divide `n`. Order, augmentation and mixup depend only on the
+    seed, the epoch and the position in the epoch: a run resumed at `first_epoch=k` sees the same
+    batches as an uninterrupted one, on every machine. Backends, and versions of a backend, may draw
+    different numbers.
 
-    Give `fit` the number of batches in an epoch, which an endless dataset cannot tell:
-    `model.fit(batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=steps)`. (A
-    `steps_per_execution` that does not divide it makes Keras take more batches than that.)
+    Because the dataset is endless, pass the number of batches in an epoch to `fit`:
+    `model.fit(batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=steps)`. (With a
+    `steps_per_execution` that does not divide it, Keras uses more batches per epoch.)
 
     Examples:
         >>> from keras_fisher.data import training_batches
@@ -59,23 +59,23 @@ def training_batches(
         batch_size: Positive integer, at most `n`.
         seed: Non-negative integer.
         first_epoch: Non-negative integer, the epoch to begin with.
-        augment: `None`, or what to do to the images at random: "flip" mirrors left to right,
-            "flip_and_crop" is `flip_and_crop`.
+        augment: `None`, "flip" for random flips left to right, or "flip_and_crop" for the function
+            of that name.
         mixup_beta: Positive float to apply `mixup` with, or `None` for no mixup.
-        num_classes: Number of classes. Needed for mixup of integer labels only.
-        normalisation: What to do to the images before they are augmented, so that the arrays
-            can be uint8; `None` if they are normalised.
+        num_classes: Number of classes. Needed only for mixup of integer labels.
+        normalisation: The normalisation to apply before augmentation, so that the arrays can be
+            uint8; `None` if the images are already normalised.
 
     Returns:
-        Endless batches `(x, y)`, a `tf.data.Dataset` with the TensorFlow backend and, with JAX, a
-        `keras.utils.PyDataset` whose arrays are on the device. Shapes are `(batch, ...)`, dtypes
-        those of the arrays; with a normalisation, `x` is float32; with mixup, labels are as
+        Endless batches `(x, y)`: a `tf.data.Dataset` with the TensorFlow backend, or, with JAX, a
+        `keras.utils.PyDataset` whose arrays are on the device. Shapes are `(batch, ...)` and dtypes
+        are those of the arrays. With a normalisation, `x` is float32; with mixup, labels are as
         `mixup` returns them.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, `x` and `y` differ in length, or a label lies
-            outside the classes.
+        ValueError: If an argument is out of range, `x` and `y` differ in length, or a label is out
+            of range.
 
     Reference:
         Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
@@ -105,7 +105,7 @@ def training_batches(
 def evaluation_batches(
     x: np.ndarray, y: np.ndarray, *, batch_size: int, normalisation: Normalisation
 ) -> Batches:
-    """Returns the batches of uint8 images and their labels, in their order, once."""
+    """Returns one pass over uint8 images and their labels, in order, as normalised batches."""
     return containers.make_evaluation(
         lambda images, labels: (_normalise(images, normalisation), labels), (x, y), batch_size
     )
@@ -119,7 +119,7 @@ def normalise_batches(batches: Batches, normalisation: Normalisation) -> Batches
 
 
 def encode_labels(batches: Batches, num_classes: int) -> Batches:
-    """Returns the same batches with one-hot labels, as mixup yields them."""
+    """Returns the same batches with one-hot labels, in the layout of mixup."""
     return containers.map_batches(
         lambda _, batch: (batch[0], ops.one_hot(batch[1], num_classes)), batches
     )

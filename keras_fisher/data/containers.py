@@ -1,4 +1,4 @@
-"""What holds batches for each Keras backend: `tf.data.Dataset` or `keras.utils.PyDataset`."""
+"""Containers of batches for each Keras backend: `tf.data.Dataset` or `keras.utils.PyDataset`."""
 
 from keras_fisher import backend
 

@@ -1,4 +1,4 @@
-"""The data sets of the paper as pipelines that are ready for `fit`."""
+"""The data sets of the paper as pipelines for `fit`."""
 
 import math
 
@@ -38,17 +38,17 @@ def load(
     The held-out sizes of CIFAR-100 and Tiny ImageNet are the paper's; it gives none for the other
     data sets. "digits" comes with scikit-learn. The others come from TensorFlow Datasets, which
     reads them from the folder in the environment variable `TFDS_DATA_DIR`, and prepares them there
-    if necessary. It downloads every data set except ImageNet, for which you put the archives there
-    yourself; `keras_fisher.data.tensorflow_imagenet` describes what else differs for ImageNet, such
-    as which images are held out.
+    if necessary. It downloads every data set except ImageNet, whose archives you must put there
+    yourself. `keras_fisher.data.tensorflow_imagenet` describes how ImageNet differs otherwise, for
+    example in the choice of held-out images.
 
     Per channel, `x = (image - mean) / std`, with the statistics of all training images that are
-    not held out, `num_train` or not. Images stay uint8 in memory until they are in a batch.
+    not held out, independent of `num_train`. Images stay uint8 in memory until they are batched.
 
-    `train` is made by `training_batches`, and what that promises holds: the batches of epoch `k`
-    are the same whatever `first_epoch` was, on every machine. Which images are held out and kept
-    depends on `seed` alone, by the `permutation` of NumPy's default generator. (NumPy keeps its
-    bits for good, but reserves the right to draw a permutation from them in another way.)
+    `train` comes from `training_batches`: the batches of epoch `k` are the same for every
+    `first_epoch`, on every machine. The held-out and kept images depend only on `seed`, through the
+    `permutation` of NumPy's default generator. (Future versions of NumPy may compute a different
+    permutation from the same seed.)
 
     Examples:
         >>> from keras_fisher.data import load
@@ -72,31 +72,31 @@ def load(
     Args:
         name: One of the names above.
         batch_size: Positive integer, at most the number of training images. The last batch of an
-            epoch is smaller where it does not divide that number.
-        augment: `None`, "flip" or "flip_and_crop", of training images alone. The paper flips
-            CIFAR-10 and leaves CIFAR-100 and ImageNet as they are in section 3 (appendix G.1);
+            epoch is smaller if it does not divide that number.
+        augment: `None`, "flip" or "flip_and_crop"; applies only to training images. In section 3
+            the paper flips CIFAR-10, and does not augment CIFAR-100 and ImageNet (appendix G.1);
             the standard augmentation of section 4 is "flip_and_crop" (appendix G.2).
         mixup_beta: Positive float to apply `mixup` with to training batches, or `None`. The
             labels of validation and test are then one-hot as well.
         validation_size: Number of training images to hold out. Defaults to the one above.
-        num_train: Number of the remaining training images to keep, equally many of each class
-            as far as there are enough. Defaults to all.
-        seed: Non-negative integer: which images are held out and kept, and all that is drawn in
-            training. The test images never depend on it.
+        num_train: Number of the remaining training images to keep, with equally many of each class
+            if there are enough. Defaults to all.
+        seed: Non-negative integer. Determines the held-out and kept images and all random draws in
+            training; the test images never depend on it.
         first_epoch: Non-negative integer, the epoch that `train` begins with.
-        image_size: Positive integer, height and width of the images of ImageNet, 224 by default.
-            The other data sets have a size of their own.
+        image_size: Positive integer, height and width of ImageNet images, 224 by default. The other
+            data sets have a fixed size.
 
     Returns:
         `Pipelines(train, validation, test, num_classes, input_shape, steps_per_epoch)`. Batches
         are `(x, y)`: float32 images of shape `(batch, height, width, channels)`, and int32 labels
         of shape `(batch,)` or, with mixup, float32 ones of shape `(batch, num_classes)`.
-        `validation` is `None` where nothing is held out.
+        `validation` is `None` if no images are held out.
 
     Raises:
         DatasetDamagedError: If the data set cannot be read.
-        DatasetNotFoundError: If the data set is neither on this machine nor in reach.
-        ImportError: If the package that brings the data set is not installed.
+        DatasetNotFoundError: If the data set is not on this machine and cannot be downloaded.
+        ImportError: If the package that provides the data set is not installed.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, or the labels do not match the classes.
 
@@ -155,7 +155,7 @@ def load(
 
 
 def _check_streams() -> None:
-    """Refuses ImageNet, whose images do not fit in memory, without TensorFlow to read them."""
+    """Raises unless the backend is TensorFlow, which streams ImageNet from disk."""
     if backend.NAME != "tensorflow":
         raise ValueError(
             f"`name` must not be {IMAGENET!r} with the {backend.NAME} backend: its images do not "

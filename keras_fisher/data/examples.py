@@ -1,4 +1,4 @@
-"""Images with their labels, and what can be wrong with the files that hold them."""
+"""Images with their labels, and the errors of loading them."""
 
 from typing import NamedTuple
 
@@ -15,13 +15,13 @@ class Examples(NamedTuple):
     y: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """The examples at these positions."""
+        """Returns the examples at the given positions."""
         return Examples(self.x[rows], self.y[rows])
 
 
 class DatasetNotFoundError(OSError):
-    """The data set is not on this machine, and cannot be fetched."""
+    """Raised when a data set is not on this machine and cannot be downloaded."""
 
 
 class DatasetDamagedError(OSError):
-    """The data set is on this machine, but cannot be read."""
+    """Raised when a data set is on this machine, but cannot be read."""

@@ -1,4 +1,4 @@
-"""Batches as a `keras.utils.PyDataset`, made on the device when asked for by their position."""
+"""Batches as a `keras.utils.PyDataset`, computed on the device on request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from keras_fisher.backend import random
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches `(x, y)`, each made when it is asked for by its position.
+    """Batches `(x, y)`, each computed on request.
 
     Args:
-        batch: From a position, the batch.
-        num_batches: How many there are; `None` for no end.
+        batch: A function from a position to the batch.
+        num_batches: The number of batches; `None` if they are endless.
     """
 
     def __init__(self, batch: Callable[[int], tuple[Any, Any]], num_batches: int | None) -> None:
@@ -29,7 +29,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches there are; `None` for no end."""
+        """The number of batches; `None` if they are endless."""
         return self._num_batches
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
@@ -59,11 +59,11 @@ def make_epochs(
     seed: int,
     first_epoch: int,
 ) -> Batches:
-    """Returns endless batches, each epoch in an order of its own.
+    """Returns endless batches, with a new order in each epoch.
 
     Args:
-        make_batch: From the arrays, the rows of the batch, its position in the epoch and the three
-            seeds of the epoch to the batch.
+        make_batch: A function from the arrays, the rows of the batch, its position in the epoch
+            and the three seeds of the epoch to the batch.
         arrays: Images and labels, put on the device once.
         batch_size: The number of examples in a batch.
         seed: The seed of all epochs.
@@ -95,7 +95,7 @@ def make_evaluation(
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
 ) -> Batches:
-    """Returns a function of each batch of the arrays, in their order, once."""
+    """Returns one pass over the arrays, in order, with `function` applied to each batch."""
     images, labels = map(jnp.asarray, arrays)
 
     def batch(index: int) -> tuple[Any, Any]:
@@ -108,12 +108,12 @@ def make_evaluation(
 def map_batches(
     function: Callable[[Any, Any], tuple[Any, Any]], batches: keras.utils.PyDataset
 ) -> Batches:
-    """Applies a function of position and batch."""
+    """Applies a function of position and batch to each batch."""
     return Batches(lambda index: function(index, batches[index]), batches.num_batches)
 
 
 def check_batches(dataset: Any) -> None:
-    """Refuses what yields no batches `(x, y)` of floating-point x."""
+    """Raises unless `dataset` yields batches `(x, y)` with floating-point x."""
     if not isinstance(dataset, keras.utils.PyDataset):
         raise TypeError(
             f"`dataset` must be a keras.utils.PyDataset. Received: {type(dataset).__name__}"
@@ -124,5 +124,5 @@ def check_batches(dataset: Any) -> None:
 
 
 def has_integer_labels(dataset: keras.utils.PyDataset) -> bool:
-    """Returns whether labels are integers, or one-hot."""
+    """Returns whether labels are integers, as opposed to one-hot."""
     return dataset[0][1].ndim == 1

@@ -1,10 +1,10 @@
-"""Whether labels are classes."""
+"""Checks of labels."""
 
 import numpy as np
 
 
 def check_labels(what: str, y: np.ndarray, num_classes: int) -> None:
-    """Refuses integer labels of which one lies outside the classes; `what` says whose they are."""
+    """Raises if an integer label is not a class; `what` names the labels in the message."""
     outside = np.flatnonzero((y < 0) | (y >= num_classes))
     if outside.size:
         raise ValueError(

@@ -18,12 +18,12 @@ def mixup(
 ) -> containers.Batches:
     """Mixes each batch with a random permutation of itself.
 
-    For each batch one `lam ~ Beta(beta, beta)` and one permutation `p` are drawn, and
+    For each batch it draws one `lam ~ Beta(beta, beta)` and one permutation `p`, and computes
 
         x_mixed = lam * x + (1 - lam) * x[p]
         y_mixed = lam * y + (1 - lam) * y[p]
 
-    with `y` one-hot. Both are pure functions of `seed` and of the position of the batch in the
+    with one-hot `y`. `lam` and `p` depend only on `seed` and on the position of the batch in the
     dataset. Larger values of `beta` mix more.
 
     Examples:
@@ -44,8 +44,8 @@ def mixup(
         num_classes: Number of classes. Needed for integer labels, unused for one-hot ones.
 
     Returns:
-        As many batches `(x_mixed, y_mixed)`: the first of the shape and dtype of `x`, the second
-        float32 of shape `(batch, num_classes)`.
+        The same number of batches `(x_mixed, y_mixed)`, with `x_mixed` of the shape and dtype of
+        `x`, and `y_mixed` float32 of shape `(batch, num_classes)`.
 
     Raises:
         TypeError: If an argument, or `x`, has the wrong type.
@@ -53,8 +53,8 @@ def mixup(
             `(x, y)`, or if labels are integers and `num_classes` is missing.
 
     Reference:
-        Zhang et al., 2018, compared with in section 4.1 of Catastrophic Fisher Explosion
-        (Jastrzebski et al., 2021).
+        Zhang et al., 2018; section 4.1 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021)
+        compares with it.
     """
     containers.check_batches(dataset)
     beta = check_positive("beta", beta)
@@ -74,7 +74,7 @@ def mixup(
 def mix_batch(
     x: Tensor, y: Tensor, num_classes: int | None, beta: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mixes one batch, whose labels are one-hot unless there is `num_classes`."""
+    """Mixes one batch, whose labels are one-hot unless `num_classes` is given."""
     y = ops.cast(y, "float32") if num_classes is None else ops.one_hot(y, num_classes)
     weight, order = random.draw_mixing(seed, beta, ops.shape(y)[0])
     return _interpolate(weight, x, order), _interpolate(weight, y, order)

@@ -11,10 +11,10 @@ def uniform_label_noise(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Replaces a fraction of the labels by labels drawn uniformly from all classes.
 
-    Exactly `round(fraction * len(y))` distinct examples are chosen at random, and each gets a
-    new label, uniform on `{0, ..., num_classes - 1}`. The true label is one of those it can get:
-    on average `1 / num_classes` of the re-drawn labels equal the one they replace, so a little
-    less than `fraction` of the labels end up wrong.
+    It chooses exactly `round(fraction * len(y))` distinct examples at random, and gives each a new
+    label, uniform on `{0, ..., num_classes - 1}`. The new label may equal the true one: on average
+    `1 / num_classes` of the re-drawn labels do, so slightly less than `fraction` of the labels are
+    wrong.
 
     Examples:
         >>> from keras_fisher.data import uniform_label_noise
@@ -27,15 +27,15 @@ def uniform_label_noise(
         True
 
     Args:
-        y: Integer array of shape `(n,)`, the true labels. It is left as it is.
-        fraction: Float in `[0, 1]`, the part of the labels to draw again.
+        y: Integer array of shape `(n,)`, the true labels. It is not modified.
+        fraction: Float in `[0, 1]`, the fraction of the labels to re-draw.
         num_classes: Integer of at least 2. Labels lie in `[0, num_classes)`.
         seed: Non-negative integer. The same seed gives the same noise.
 
     Returns:
         `(y_noisy, is_noisy)`: the labels after the noise, of the shape and dtype of `y`, and a
         boolean array of shape `(n,)` that is true where a label was *re-drawn*, whether or not
-        it changed. `y_noisy != y` tells where it did.
+        it changed. `y_noisy != y` marks the changed ones.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -1,4 +1,4 @@
-"""Normalisation of images by the statistics of their channels."""
+"""Normalisation of images with per-channel statistics."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Normalisation(NamedTuple):
     std: np.ndarray
 
     def array(self, images: np.ndarray) -> np.ndarray:
-        """`(images - mean) / std` as a float32 array."""
+        """Returns `(images - mean) / std` as a float32 array."""
         x = images.astype(np.float32)
         x -= self.mean
         x /= self.std
@@ -20,9 +20,9 @@ class Normalisation(NamedTuple):
 
 
 def measure(images: np.ndarray, rows: np.ndarray) -> Normalisation:
-    """The statistics of some of the uint8 images.
+    """Computes the per-channel statistics of the given rows of uint8 images.
 
-    From how often each value occurs, which needs little memory and is exact in any order of rows.
+    It counts each value, which needs little memory and is exact for any order of rows.
     """
     channels = range(images.shape[-1])
     counts = np.zeros((len(channels), 256), np.int64)

@@ -1,4 +1,4 @@
-"""Which training images are held out, and which of the others are kept."""
+"""The choice of held-out training images, and of those kept for training."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from keras_fisher.utils.arguments import check_integer
 
 
 class Partition(NamedTuple):
-    """Positions in the training images: integer arrays, the first a part of the second.
+    """Indices of training images, as integer arrays.
 
-    `train` are trained on, `remaining` are all that are not held out, `validation` are.
+    `validation` is held out, `remaining` is the rest, and `train` is the part of it to train on.
     """
 
     train: np.ndarray
@@ -19,7 +19,7 @@ class Partition(NamedTuple):
 
 
 def partition(y: np.ndarray, validation_size: int, num_train: int | None, seed: int) -> Partition:
-    """Holds out random images, and keeps as many of each class as far as there are enough."""
+    """Holds out random images, and keeps equally many of each class if there are enough."""
     order = np.random.default_rng(seed).permutation(len(y))
     validation_size, num_train = check_sizes(len(y), validation_size, num_train)
     validation, remaining = order[:validation_size], order[validation_size:]
@@ -36,7 +36,7 @@ def check_sizes(num_images: int, validation_size: int, num_train: int | None) ->
 
 
 def _balanced(y: np.ndarray) -> np.ndarray:
-    """An order in which the k-th examples of all classes come before any (k+1)-th one."""
+    """Returns an order in which the k-th examples of all classes precede any (k+1)-th example."""
     by_class = np.argsort(y, kind="stable")
     sorted_y = y[by_class]
     rank = np.empty(len(y), dtype=int)

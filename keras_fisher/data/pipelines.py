@@ -1,4 +1,4 @@
-"""What the pipelines of every backend have in common."""
+"""The result of loading a data set, and checks shared by the pipelines of all backends."""
 
 import sys
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ AUGMENTATIONS = ("flip", "flip_and_crop")
 
 
 class Pipelines(NamedTuple):
-    """A data set in batches `(x, y)`, and what `fit` and a model need to know of it.
+    """A data set in batches `(x, y)`, and its sizes for `fit` and for the model.
 
-    `train` continues epoch after epoch, each of `steps_per_epoch` batches; `validation` and `test`
-    end. `validation` is `None` where nothing is held out. `input_shape` is that of one image. With
-    the TensorFlow backend the first three are a `tf.data.Dataset`, with JAX a
-    `keras.utils.PyDataset` whose arrays are kept on the device.
+    `train` is endless, with `steps_per_epoch` batches in an epoch; `validation` and `test` are
+    finite. `validation` is `None` if no images are held out. `input_shape` is the shape of one
+    image. The first three are a `tf.data.Dataset` with the TensorFlow backend, and with JAX a
+    `keras.utils.PyDataset` whose arrays stay on the device.
     """
 
     train: Any
@@ -37,7 +37,7 @@ class Pipelines(NamedTuple):
 def check_training(
     batch_size: int, seed: int, first_epoch: int, augment: str | None, mixup_beta: float | None
 ) -> None:
-    """Refuses what can be seen to be wrong before there are images."""
+    """Checks the arguments that can be checked before images are loaded."""
     check_integer("batch_size", batch_size, low=1)
     check_given_seed(seed)
     check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
@@ -48,7 +48,7 @@ def check_training(
 
 
 def check_classes_to_mix(num_classes: int | None) -> int:
-    """Returns the number of classes that mixup of integer labels needs."""
+    """Returns `num_classes`; raises if it is missing, as mixup of integer labels needs it."""
     if num_classes is None:
         raise ValueError(
             "Mixup of integer labels needs `num_classes`. Received: num_classes=None. "
@@ -60,7 +60,7 @@ def check_classes_to_mix(num_classes: int | None) -> int:
 def check_examples(
     x: Any, y: Any, batch_size: int, augment: str | None, num_classes: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the examples as arrays, or an error unless they can be trained on."""
+    """Returns the examples as arrays; raises unless they are valid for training."""
     x, y = check_array("x", x), check_array("y", y)
     num_examples = len(x)
     if num_examples != len(y) or num_examples == 0:

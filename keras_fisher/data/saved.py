@@ -1,4 +1,4 @@
-"""Data sets saved as plain arrays, which are read without TensorFlow."""
+"""Data sets saved as plain arrays, which can be read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 
 
 def path_of(name: str, folder: str | None = None) -> Path:
-    """Where the arrays of a data set lie, or would."""
+    """Returns the path of a data set's arrays, which may not exist."""
     default = Path.home() / "tensorflow_datasets"
     return Path(folder or os.environ.get("TFDS_DATA_DIR") or default) / "arrays" / f"{name}.npz"
 
 
 def save(name: str, parts: tuple[Examples, Examples], folder: str) -> Path:
-    """Writes the training and the test images, and returns where."""
+    """Writes the training and the test images, and returns their path."""
     path = path_of(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
@@ -33,7 +33,7 @@ def save(name: str, parts: tuple[Examples, Examples], folder: str) -> Path:
 
 
 def load(name: str) -> tuple[Examples, Examples] | None:
-    """The training and the test images, or `None` if they have not been saved."""
+    """Returns the training and the test images, or `None` if they have not been saved."""
     path = path_of(name)
     if not path.exists():
         return None

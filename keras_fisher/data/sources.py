@@ -1,4 +1,4 @@
-"""Where data sets come from: what is on this machine, and what TensorFlow Datasets fetches."""
+"""Sources of data sets: files on this machine, and TensorFlow Datasets (TFDS)."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ IMAGENET = "imagenet2012"
 
 
 class Source(NamedTuple):
-    """What is known of a data set; `test_split` is the name of its test images in TFDS."""
+    """Facts about a data set; `test_split` is the name of its test images in TFDS."""
 
     num_classes: int
     validation_size: int
@@ -30,7 +30,7 @@ SOURCES = {
     "digits": Source(10, validation_size=180),
     "cifar10": Source(10, validation_size=5000),
     "cifar100": Source(100, validation_size=5000),
-    # Of these two the labels of the test images are not public.
+    # The test labels of these two data sets are not public.
     "tiny_imagenet32": Source(200, validation_size=0, test_split="validation"),
     "imagenet2012": Source(1000, validation_size=0, test_split="validation"),
 }
@@ -39,7 +39,7 @@ MANUAL_FILES = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val
 
 
 def read(name: str) -> tuple[Examples, Examples]:
-    """The training and the test images of a small data set, uint8."""
+    """Returns the training and the test images of a small data set, uint8."""
     parts = _digits() if name == "digits" else saved.load(name) or from_tfds(name)
     for part, split in zip(parts, ("training", "test"), strict=True):
         check_labels(f"the {split} images of {name!r}", part.y, SOURCES[name].num_classes)
@@ -48,19 +48,19 @@ def read(name: str) -> tuple[Examples, Examples]:
 
 
 def find(name: str, data_dir: str | None = None) -> Any:
-    """The TFDS builder of a data set, which may not be prepared.
+    """Returns the TFDS builder of a data set, which may not be prepared.
 
     `data_dir` defaults to the environment variable `TFDS_DATA_DIR`, then to TFDS's own default.
     """
     tfds = import_package("tensorflow_datasets")
     if name == "tiny_imagenet32":
-        import_package("keras_fisher.data.tiny_imagenet")  # which makes it known to TFDS
-    # TFDS itself reads the variable only once, when it is imported.
+        import_package("keras_fisher.data.tiny_imagenet")  # registers it with TFDS
+    # TFDS itself reads the variable only once, on import.
     return tfds.builder(name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))
 
 
 def prepare(name: str, data_dir: str | None = None) -> Any:
-    """The TFDS builder of a data set that is prepared, now or earlier."""
+    """Returns the TFDS builder of a data set, after preparing it if necessary."""
     builder = find(name, data_dir)
     if not builder.is_prepared():
         folder = Path(builder.data_dir).parents[1]
@@ -73,7 +73,7 @@ def prepare(name: str, data_dir: str | None = None) -> Any:
 
 
 def damaged_files(builder: Any, split: str) -> Iterator[Path]:
-    """The record files of a split that are missing, cut short or changed. Reads them all."""
+    """Yields the record files of a split that are missing, truncated or changed; reads them all."""
     tf = import_package("tensorflow")
     info = builder.info.splits[split]
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
@@ -87,7 +87,7 @@ def damaged_files(builder: Any, split: str) -> Iterator[Path]:
 
 
 def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedError:
-    """The error that says what of a data set cannot be read, and what to do."""
+    """Returns the error for a damaged data set, which says what is damaged and how to repair it."""
     return DatasetDamagedError(
         f"The data set {name!r} is damaged: {what}. Delete {builder.data_dir} and prepare it "
         f"again: `python tools/prepare_data.py {name}`, or load it with a network at hand."
@@ -95,7 +95,7 @@ def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedErro
 
 
 def import_package(module: str, extra: str = "datasets") -> Any:
-    """The module, or an error that says how to install it."""
+    """Imports a module; if it is missing, the error says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -114,7 +114,7 @@ def _digits() -> tuple[Examples, Examples]:
 
 
 def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Examples]:
-    """The training and the test images of a data set, as TFDS has them."""
+    """Returns the training and the test images of a data set from TFDS."""
     if backend.NAME != "tensorflow":
         raise DatasetNotFoundError(
             f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
@@ -156,7 +156,7 @@ def _check_manual_files(name: str, folder: Path) -> None:
 
 
 def _check_network(name: str, folder: Path, url: str) -> None:
-    """Fails in seconds where TFDS would try to connect for minutes."""
+    """Raises after a few seconds without a network; TFDS would retry for minutes."""
     try:
         urllib.request.urlopen(url, timeout=10).close()
     except urllib.error.HTTPError:

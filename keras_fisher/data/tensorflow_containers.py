@@ -21,11 +21,11 @@ def make_epochs(
     seed: int,
     first_epoch: int,
 ) -> Batches:
-    """Returns endless batches, each epoch in an order of its own.
+    """Returns endless batches, with a new order in each epoch.
 
     Args:
-        make_batch: From the arrays, the rows of the batch, its position in the epoch and the three
-            seeds of the epoch to the batch.
+        make_batch: A function from the arrays, the rows of the batch, its position in the epoch
+            and the three seeds of the epoch to the batch.
         arrays: Images and labels.
         batch_size: The number of examples in a batch.
         seed: The seed of all epochs.
@@ -44,7 +44,7 @@ def make_epochs(
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    # One element, the whole arrays, which all epochs share: they are in memory once.
+    # The whole arrays are one element that all epochs share, so they are in memory once.
     shared = tf.data.Dataset.from_tensors(arrays).repeat()
     return chain_epochs(epoch_batches, first_epoch, shared)
 
@@ -54,20 +54,20 @@ def make_evaluation(
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
 ) -> Batches:
-    """Returns a function of each batch of the arrays, in their order, once."""
+    """Returns one pass over the arrays, in order, with `function` applied to each batch."""
     examples = tf.data.Dataset.from_tensor_slices(arrays)
     batches = batch_examples(examples, batch_size, len(arrays[0]))
     return fix_order(map_batches(lambda _, batch: function(*batch), batches))
 
 
 def map_batches(function: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> Batches:
-    """Applies a function of position and batch."""
+    """Applies a function of position and batch to each batch."""
     function = tf.autograph.experimental.do_not_convert(function)
     return batches.enumerate().map(function, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def check_batches(dataset: Any) -> None:
-    """Refuses what yields no batches `(x, y)` of floating-point x."""
+    """Raises unless `dataset` yields batches `(x, y)` with floating-point x."""
     if not isinstance(dataset, tf.data.Dataset):
         raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {type(dataset).__name__}")
     spec = dataset.element_spec
@@ -80,7 +80,7 @@ def check_batches(dataset: Any) -> None:
 
 
 def has_integer_labels(dataset: Batches) -> bool:
-    """Returns whether labels are integers, or one-hot."""
+    """Returns whether labels are integers, as opposed to one-hot."""
     _, y = dataset.element_spec
     if y.shape.rank == 1 and y.dtype.is_integer:
         return True
@@ -95,7 +95,7 @@ def has_integer_labels(dataset: Batches) -> bool:
 def chain_epochs(
     epoch_batches: Callable[..., Batches], first_epoch: int, shared: Batches | None = None
 ) -> Batches:
-    """Chains the batches of all epochs; `shared` is a second argument of `epoch_batches`."""
+    """Chains the batches of all epochs; `shared` is the second argument of `epoch_batches`."""
     epochs = tf.data.Dataset.range(first_epoch, sys.maxsize)
     if shared is not None:
         epochs = tf.data.Dataset.zip(epochs, shared)
@@ -105,15 +105,15 @@ def chain_epochs(
 
 
 def batch_examples(examples: Batches, batch_size: int, num_examples: int) -> Batches:
-    """Returns batches, of a size that is known to the graph where all are equally large."""
+    """Returns batches, with a static size if all are equally large."""
     return examples.batch(batch_size, drop_remainder=num_examples % batch_size == 0)
 
 
 def fix_order(batches: Batches) -> Batches:
-    """Adds the last stage of every pipeline: a fixed order, and batches shared by replicas."""
+    """Adds the last stage of every pipeline: a fixed order, and batches split among replicas."""
     options = tf.data.Options()
     options.deterministic = True
-    # TensorFlow 2.21 may take as long to end an iterator that it tunes as the iterator lived.
+    # With autotuning, TensorFlow 2.21 may take as long to end an iterator as the iterator lived.
     options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

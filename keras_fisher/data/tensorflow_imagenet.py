@@ -1,19 +1,19 @@
-"""ImageNet, which does not fit in memory: how `load("imagenet2012")` streams it.
+"""Streaming of ImageNet, which does not fit in memory, for `load("imagenet2012")`.
 
-Statistics for normalisation are the usual ones of the training images, fixed here because taking
-them anew means to decode 1.28 million images. Images held out are the last of the prepared files
-and those kept the first, whatever the seed: TFDS wrote them in a random order.
+Normalisation uses the usual statistics of the training images, fixed here because computing them
+again would decode 1.28 million images. Held-out images are the last of the prepared files, and kept
+images are the first, for every seed: TFDS wrote them in a random order.
 
-An epoch takes the files in a random order, sixteen at a time, and shuffles within windows of 4,096
-images. Every image comes once. The same files with the same seed give the same order again, from
-any epoch on; it is no uniform permutation, and differs for files prepared in another number of
-shards. A damaged record stops training with TensorFlow's `DataLossError`, which does not tell the
+An epoch reads the files in a random order, sixteen at a time, and shuffles within windows of 4,096
+images. Each epoch contains every image once. The same files and the same seed give the same order,
+whatever the first epoch. This order is not a uniform permutation, and depends on the number of
+shards. A damaged record stops training with TensorFlow's `DataLossError`, which does not name the
 file: `tools/prepare_data.py imagenet2012 --check` does.
 
 Evaluation, and training without "flip_and_crop", cut the central square of 7/8 of the shorter side
-and scale it to `image_size`: scaling the shorter side to 256 and cutting 224, in one step.
-"flip_and_crop" cuts a random rectangle instead, of 8% to 100% of the area and a width of 3/4 to 4/3
-of the height (Szegedy et al., 2015), scales it to the same square and flips half of them.
+and scale it to `image_size`. For 224, this combines scaling the shorter side to 256 and cropping to
+224. "flip_and_crop" instead cuts a random rectangle of 8% to 100% of the area and a width of 3/4 to
+4/3 of the height (Szegedy et al., 2015), scales it to the same square and flips half of them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def stream(
     first_epoch: int,
     image_size: int | None,
 ) -> Pipelines:
-    """The pipelines of `load`, whose arguments are checked but for those that need the data."""
+    """Returns the pipelines of `load`; checks only the arguments whose limits need the data."""
     image_size = check_integer("image_size", 224 if image_size is None else image_size, low=1)
     builder = prepare(NAME)
     _check_files(builder)
@@ -111,14 +111,14 @@ def stream(
 
 
 def central_image(jpeg: tf.Tensor, size: int) -> tf.Tensor:
-    """The central square of 7/8 of the shorter side, float32 of shape `(size, size, 3)`."""
+    """Returns the central square of 7/8 of the shorter side, float32, `(size, size, 3)`."""
     height, width, _ = tf.unstack(tf.image.extract_jpeg_shape(jpeg))
     side = tf.minimum(height, width) * 7 // 8
     return _cut(jpeg, [(height - side) // 2, (width - side) // 2, side, side], size)
 
 
 def training_image(jpeg: tf.Tensor, seed: tf.Tensor, augment: str | None, size: int) -> tf.Tensor:
-    """The augmented image, float32 of shape `(size, size, 3)`; a pure function of the seed."""
+    """Returns the augmented image, float32, `(size, size, 3)`; depends only on image and seed."""
     crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
     if augment == "flip_and_crop":
         image = _random_rectangle(jpeg, crop_seed, size)
@@ -161,7 +161,7 @@ class _Records:
         )
 
     def parse(self, record: tf.Tensor) -> Example:
-        """The JPEG and the label, in a graph that fails where the label is no class."""
+        """Returns the JPEG and the label; asserts in the graph that the label is a class."""
         example = self._builder.info.features.deserialize_example(record, decoders=self._decoders)
         num_classes = SOURCES[NAME].num_classes
         label = tf.cast(example["label"], tf.int32)
@@ -176,7 +176,7 @@ class _Records:
         return self._read(self._files, at_a_time=1)
 
     def shuffle(self, seed: tf.Tensor) -> tf.data.Dataset:
-        """A pure function of the seed, unlike `Dataset.shuffle`, which mixes in the global one."""
+        """Shuffles by `seed` only; `Dataset.shuffle` also depends on the global seed."""
         shuffle = tf.random.experimental.stateless_shuffle
         order = shuffle(tf.range(len(self._files[0])), tf.stack([seed, -1]))
         files = tuple(tf.gather(column, order) for column in self._files)

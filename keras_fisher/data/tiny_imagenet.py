@@ -15,9 +15,9 @@ ROOT = "tiny-imagenet-200"
 class TinyImagenet32(tfds.core.GeneratorBasedBuilder):
     """Downloads Tiny ImageNet and scales its images down as the paper does.
 
-    Importing this module makes the data set known to TFDS by the name "tiny_imagenet32". Class
-    `k` is the `k`-th WordNet id in alphabetical order. The labels of the official test images are
-    not public: the splits are "train" and "validation".
+    Importing this module registers the data set with TFDS as "tiny_imagenet32". Class `k` is the
+    `k`-th WordNet id in alphabetical order. The labels of the official test images are not public,
+    so the splits are "train" and "validation".
 
     Reference:
         Section 4 and appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
@@ -66,19 +66,19 @@ def _lines(archive: zipfile.ZipFile, path: str) -> list[str]:
 
 
 def _training_labels(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The WordNet id of each image, which is the name of its folder."""
+    """Returns the WordNet id of each image, which is the name of its folder."""
     images = (path for path in archive.namelist() if path.endswith(".JPEG"))
     return {path: path.split("/")[2] for path in images if path.startswith(f"{ROOT}/train/")}
 
 
 def _validation_labels(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The WordNet id of each image, from a table of them all."""
+    """Returns the WordNet id of each image, from the archive's table."""
     rows = (line.split("\t") for line in _lines(archive, "val/val_annotations.txt"))
     return {f"{ROOT}/val/images/{name}": label for name, label, *_ in rows}
 
 
 def _halved(jpeg: bytes) -> io.BytesIO:
-    """The means of 2x2 pixels, as JPEG."""
+    """Returns the means of 2x2 pixels, as JPEG."""
     image = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
     small = tf.image.resize(image, [32, 32], method="area")
     return io.BytesIO(tf.io.encode_jpeg(tf.cast(tf.round(small), tf.uint8)).numpy())
