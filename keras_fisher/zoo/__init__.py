@@ -1,7 +1,7 @@
 """The architectures of the paper, as functional Keras models that return logits.
 
 - `simple_cnn`, `vgg11`, `densenet`, `wide_resnet`, `resnet`, `resnet18`: the networks.
-- `skip_init`, `fixup`, `weight_norm`: layers and initialisations that do without batch
+- `skip_init`, `fixup`, `weight_norm`: layers and initialisations that replace batch
   normalisation.
 """
 

@@ -1,4 +1,4 @@
-"""Checks of what the networks are asked for."""
+"""Checks of the networks' arguments."""
 
 import operator
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from keras_fisher.utils.arguments import check_integer
 def check_network(
     input_shape: Any, num_classes: Any, *, smallest: int = 1
 ) -> tuple[tuple[int, int, int], int]:
-    """Returns both as plain integers, or raises an error that names what is wrong.
+    """Returns the input shape and the number of classes as plain integers, or raises.
 
     Args:
         input_shape: Height, width and channels of one image.
@@ -23,7 +23,7 @@ def check_network(
         `(input_shape, num_classes)`.
 
     Raises:
-        TypeError: If one is of the wrong type.
+        TypeError: If one has the wrong type.
         ValueError: If one is out of range.
     """
     pixels = f"{smallest} by {smallest} pixel{'s' if smallest > 1 else ''}"
@@ -40,7 +40,7 @@ def check_network(
 
 
 def check_depth(depth: Any, step: int, base: int) -> int:
-    """Returns the n >= 1 for which the depth is `step * n + base`, or raises an error naming it."""
+    """Returns n >= 1 such that the depth is `step * n + base`; raises if there is none."""
     accepted = f"{step}n + {base} for a whole number n >= 1"
     message = f"`depth` must be {accepted}. Received: depth={depth!r}"
     if not _is_integer(depth):

@@ -1,4 +1,4 @@
-"""Pieces that several networks are made of."""
+"""Building blocks shared by several networks."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def conv(
 ) -> Any:
     """Adds a padded convolution whose windows are centred on every `strides`-th pixel.
 
-    Where Keras pads an even number of pixels for strides of 2, all zeros go to the far side: the
-    windows of a residual branch would lie one pixel off the pixels that its shortcut takes.
+    With strides of 2 and an even number of pixels, Keras pads only the far side, so the windows of
+    a residual branch would be one pixel off those of its shortcut.
     """
     padding = "same"
     if strides > 1 and size > 1:
@@ -28,5 +28,5 @@ def conv(
 
 
 def batch_norm(x: Any, *, name: str) -> Any:
-    """Adds batch normalisation with the constants of the residual networks' authors."""
+    """Adds batch normalisation with the constants of the authors of residual networks."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)

@@ -1,4 +1,4 @@
-"""A multiplication by one learned number."""
+"""Multiplication by one learned scalar."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from keras_fisher import rules
 
 
 class ScalarScale(keras.layers.Layer):
-    """Multiplies its input by one learned scalar; a subclass says where that starts."""
+    """Multiplies its input by one learned scalar; subclasses set its initial value."""
 
     initializer: str
 

@@ -1,4 +1,4 @@
-"""Seeds for a whole network, from one."""
+"""One seed per layer, derived from the seed of the network."""
 
 import itertools
 import random
@@ -8,10 +8,10 @@ from keras_fisher.utils.arguments import check_seed
 
 
 def layer_seeds(seed: int | None) -> Iterator[int]:
-    """Returns an iterator of seeds, one for each layer, without end.
+    """Returns an endless iterator of seeds, one for each layer.
 
-    Two Keras initialisers with the same integer seed give the same numbers, so each layer's gets a
-    seed of its own.
+    Two Keras initialisers with the same integer seed draw the same numbers, so each layer needs its
+    own seed.
 
     Examples:
             >>> seeds = layer_seeds(0)
@@ -19,13 +19,13 @@ def layer_seeds(seed: int | None) -> Iterator[int]:
             True
 
     Args:
-        seed: An integer, or None to draw from the state that `keras.utils.set_random_seed` sets.
+        seed: An integer, or `None` to use the global state of `keras.utils.set_random_seed`.
 
     Returns:
         An iterator of integers below 2^31.
 
     Raises:
-        TypeError: If the seed is no integer.
+        TypeError: If the seed is not an integer.
         ValueError: If it is negative.
     """
     seed = check_seed(seed)

@@ -1,4 +1,4 @@
-"""Densely connected networks for small images."""
+"""DenseNet for small images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +22,13 @@ def densenet(
     growth: int = 12,
     seed: int | None = None,
 ) -> keras.Model:
-    """A DenseNet with neither bottlenecks nor compression.
+    """Builds a DenseNet without bottlenecks, compression or dropout.
 
     A 3x3 convolution to 16 channels; three dense blocks of `(depth - 4) / 3` pre-activation 3x3
-    convolutions of `growth` filters, each of which reads the outputs of all before it in its block;
-    between two blocks a transition, which is a pre-activation 1x1 convolution that keeps the number
-    of channels and 2x2 average pooling; global average pooling, and the logits. There is no
-    dropout. Kernels start from He's normal distribution (He et al., 2015).
+    convolutions with `growth` filters, each of which reads the outputs of all earlier ones in its
+    block; between blocks, a transition of a pre-activation 1x1 convolution, which keeps the number
+    of channels, and 2x2 average pooling; global average pooling, and the logits. Kernels start from
+    He's normal distribution (He et al., 2015).
 
     References: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017. He et al.,
     "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification",
@@ -44,14 +44,14 @@ def densenet(
         input_shape: Height, width and channels of one image; at least 4 by 4 pixels.
         num_classes: The number of logits.
         depth: The number of layers with weights: 3n + 4 for n layers in a dense block.
-        growth: The channels that each layer of a dense block adds.
-        seed: Makes the initial weights reproducible.
+        growth: The number of channels that each layer of a dense block adds.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If `depth` is not 3n + 4 for a whole number n of at least 1, or another argument
             is out of range.
     """

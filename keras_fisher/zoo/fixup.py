@@ -16,12 +16,12 @@ from keras_fisher.zoo._scalar import ScalarScale
 def fixup_normal(
     num_branches: int, layers_per_branch: int = 2, *, seed: int | None = None
 ) -> keras.initializers.Initializer:
-    """The initialiser of the layers in a residual branch, all but the last, which starts at zero.
+    """Returns the initialiser of the layers in a residual branch, except the last (zeros).
 
-    He's normal distribution, narrower by the factor `L^(-1 / (2m - 2))` for L branches of m layers:
-    the variance is `2 / (fan_out L^(1 / (m - 1)))`. A step of gradient descent with learning rate
-    eta then changes the network's outputs by about eta, however deep the network is. As in the
-    authors' code, the variance is that which keeps the scale of the gradients: by `fan_out`, the
+    It is He's normal distribution, scaled by the factor `L^(-1 / (2m - 2))` for L branches of m
+    layers: the variance is `2 / (fan_out L^(1 / (m - 1)))`. A step of gradient descent with
+    learning rate eta then changes the network's outputs by about eta, for every depth. As in the
+    authors' code, the variance preserves the scale of the gradients: it depends on `fan_out`, the
     area of the kernel times the number of filters.
 
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
@@ -36,13 +36,13 @@ def fixup_normal(
         num_branches: The number L of residual branches in the whole network; 1 gives He's normal
             distribution itself, for the layers outside the branches.
         layers_per_branch: The number m of layers with weights in each branch; at least 2.
-        seed: Makes the numbers reproducible.
+        seed: The seed of the initial weights.
 
     Returns:
         A `keras.initializers.VarianceScaling`.
 
     Raises:
-        TypeError: If an argument is no integer.
+        TypeError: If an argument is not an integer.
         ValueError: If an argument is too small.
     """
     check_integer("num_branches", num_branches, low=1)
@@ -59,7 +59,7 @@ def fixup_normal(
 class FixupScale(ScalarScale):
     """Multiplies its input by one learned scalar, which starts at one.
 
-    There is one at the end of each residual branch.
+    Each residual branch ends in one.
 
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
     ICLR 2019.
@@ -76,9 +76,9 @@ class FixupScale(ScalarScale):
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
 class FixupBias(keras.layers.Layer):
-    """Adds one learned scalar to its input, which starts at zero.
+    """Adds one learned scalar, which starts at zero, to its input.
 
-    It takes the place of the biases of convolutions, which have one number for each filter.
+    It replaces the biases of convolutions, which have one number for each filter.
 
     Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization",
     ICLR 2019.

@@ -1,4 +1,4 @@
-"""The plain residual networks for small images."""
+"""Plain residual networks for small images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,22 +22,22 @@ def resnet(
     batch_norm: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
-    """The residual network of He et al. for CIFAR, with batch or with weight normalisation.
+    """Builds the residual network of He et al. for CIFAR, with batch or weight normalisation.
 
     A 3x3 convolution to `width` channels; three stages of `(depth - 2) / 6` post-activation blocks
     of two 3x3 convolutions, with `width`, `2 * width` and `4 * width` filters, the second and third
     stages halving the resolution; global average pooling, and the logits.
 
-    A shortcut is the identity. Where the shape changes it takes every other pixel, and zeros for
-    the channels that it lacks: option A of He et al., which is theirs for CIFAR, and the one that
-    gives the depths and the numbers of parameters that the networks are known by.
+    A shortcut is the identity. Where the shape changes, it takes every other pixel and fills the
+    missing channels with zeros. This is option A of He et al., which they use for CIFAR. It gives
+    the usual depths and numbers of parameters of these networks.
 
     Each convolution is followed by batch normalisation, and kernels start from He's normal
     distribution. With `batch_norm=False`, the convolutions and the dense layer are
     weight-normalised and have biases. They start as Arpit et al. prescribe, from orthogonal
     directions with the gains of `zoo.weight_norm.norm_preserving_gain`; biases start at zero. An
-    option A shortcut keeps the norm of each pixel that it takes, which is what their 1x1
-    convolutions are initialised for.
+    option A shortcut preserves the norm of each pixel that it takes, as the 1x1 convolutions of
+    Arpit et al. do at initialisation.
 
     References: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     He et al., "Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet
@@ -57,14 +57,14 @@ def resnet(
         num_classes: The number of logits.
         depth: The number of layers with weights: 6n + 2 for n blocks in a stage.
         width: The number of filters in the first stage; 16 in He et al.
-        batch_norm: Whether to use batch normalisation; without it, weight normalisation is used.
-        seed: Makes the initial weights reproducible.
+        batch_norm: Whether to use batch normalisation; otherwise uses weight normalisation.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If `depth` is not 6n + 2 for a whole number n of at least 1, or another argument
             is out of range.
     """
@@ -90,7 +90,7 @@ def resnet(
 
 
 class _BatchNormed:
-    """Makes layers with batch normalisation, which forgets by what factor a convolution scales."""
+    """Creates layers with batch normalisation, which would cancel `factor`: it is ignored."""
 
     def __init__(self, seeds: Iterator[int]) -> None:
         self.seeds = seeds
@@ -107,7 +107,7 @@ class _BatchNormed:
 
 
 class _WeightNormed:
-    """Makes weight-normalised layers, which scale the squared norm by a factor."""
+    """Creates weight-normalised layers, which scale the squared norm by `factor`."""
 
     def __init__(self, seeds: Iterator[int]) -> None:
         self.seeds = seeds
@@ -150,7 +150,7 @@ def _block(
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
 class PaddedShortcut(layers.Layer):
-    """The shortcut without weights of He et al.: every `strides`-th pixel, with channels of zeros.
+    """The shortcut of He et al. without weights: every `strides`-th pixel, and zero channels.
 
     Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, option A.
 
@@ -162,8 +162,8 @@ class PaddedShortcut(layers.Layer):
             [[[[1.0, 0.0, 0.0]]]]
 
     Args:
-        filters: The channels of the output, at least as many as those of the input.
-        strides: The step from one pixel that is taken to the next.
+        filters: The number of output channels, at least that of the input.
+        strides: The step between two selected pixels.
     """
 
     def __init__(self, filters: int, strides: int = 2, **kwargs: Any) -> None:

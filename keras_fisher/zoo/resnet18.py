@@ -12,7 +12,7 @@ from keras_fisher.zoo._layers import conv
 from keras_fisher.zoo._seeds import layer_seeds
 from keras_fisher.zoo.fixup import FixupBias, FixupScale, fixup_normal
 
-_STAGES, _BLOCKS = 4, 2  # and blocks in each stage
+_STAGES, _BLOCKS = 4, 2  # stages, and blocks per stage
 
 
 def resnet18(
@@ -22,22 +22,22 @@ def resnet18(
     width: int = 64,
     seed: int | None = None,
 ) -> keras.Model:
-    """ResNet-18 under Fixup, without normalisation.
+    """Builds ResNet-18 with Fixup, without normalisation.
 
     A 7x7 convolution with stride 2 and 3x3 max pooling with stride 2; four stages of two
     post-activation blocks of two 3x3 convolutions, with 64, 128, 256 and 512 filters, each stage
     but the first halving the resolution; global average pooling, and the logits. A shortcut is the
     identity, except where the shape changes: there it is a 1x1 convolution.
 
-    In place of the biases of convolutions there are learned scalars: a bias before and after the
-    first convolution of each branch, before its second one and at its end, where there is a
-    multiplier too, and one after the stem and before the dense layer. The second convolution of
-    each branch and the dense layer start at zero, so that every block starts as the ReLU of its
-    shortcut, and all logits as 0. The first ones start from `zoo.fixup.fixup_normal`, and the stem
-    and the shortcuts from He's normal distribution.
+    Learned scalars replace the biases of convolutions. Each branch has biases before and after its
+    first convolution, before its second one and at its end, where it also has a multiplier. The
+    stem is followed, and the dense layer preceded, by one bias. The second convolution of each
+    branch and the dense layer start at zero, so that every block starts as the ReLU of its
+    shortcut, and all logits start at 0. The first convolutions start from `zoo.fixup.fixup_normal`,
+    and the stem and the shortcuts from He's normal distribution.
 
-    The resolution is halved five times, rounding up, so images may be of any size; those up to
-    32x32 pixels reach the last stage as a single one.
+    The resolution is halved five times, rounding up, so images may have any size. Images of up to
+    32x32 pixels reach the last stage as a single pixel.
 
     References: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
     Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without Normalization", ICLR 2019.
@@ -51,14 +51,14 @@ def resnet18(
     Args:
         input_shape: Height, width and channels of one image.
         num_classes: The number of logits.
-        width: Filters of the first stage; each further stage has twice as many.
-        seed: Makes the initial weights reproducible.
+        width: The number of filters in the first stage; each further stage has twice as many.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
     """
     input_shape, num_classes = check_network(input_shape, num_classes)
@@ -68,7 +68,7 @@ def resnet18(
     stem = fixup_normal(1, seed=next(seeds))
     x = conv(inputs, width, 7, 2, use_bias=False, kernel_initializer=stem, name="stem")
     x = layers.ReLU(name="stem_relu")(FixupBias(name="stem_bias")(x))
-    # After a ReLU, to pad with zeros is to leave the padding out.
+    # After a ReLU, zero padding does not change the maximum.
     x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
     for stage in range(1, _STAGES + 1):

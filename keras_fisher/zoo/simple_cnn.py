@@ -17,7 +17,7 @@ def simple_cnn(
     width: int = 32,
     seed: int | None = None,
 ) -> keras.Model:
-    """The CIFAR-10 network of the Keras examples, without dropout and with 128 hidden units.
+    """Builds the CIFAR-10 network of the Keras examples, without dropout, with 128 hidden units.
 
     Two stages of two 3x3 convolutions, the first padded and the second not, each stage followed by
     2x2 max pooling; then a dense layer of 128 units, and the logits. Kernels start from Glorot's
@@ -36,14 +36,14 @@ def simple_cnn(
     Args:
         input_shape: Height, width and channels of one image; at least 10 by 10 pixels.
         num_classes: The number of logits.
-        width: Filters in the first stage; the second has twice as many.
-        seed: Makes the initial weights reproducible.
+        width: The number of filters in the first stage; the second stage has twice as many.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If `input_shape` is too small for the unpadded convolutions, or another argument
             is out of range.
     """

@@ -1,4 +1,4 @@
-"""SkipInit: training deep residual networks without normalisation."""
+"""SkipInit, for training deep residual networks without normalisation."""
 
 import keras
 
@@ -9,8 +9,8 @@ from keras_fisher.zoo._scalar import ScalarScale
 class SkipInitScale(ScalarScale):
     """Multiplies its input by one learned scalar, which starts at zero.
 
-    At the end of every residual branch it makes each block start as its shortcut alone, which keeps
-    a deep network without normalisation trainable.
+    At the end of every residual branch, it makes each block start as its shortcut, which keeps deep
+    networks without normalisation trainable.
 
     Reference: De & Smith, "Batch Normalization Biases Residual Blocks Towards the Identity Function
     in Deep Networks", NeurIPS 2020.

@@ -7,7 +7,7 @@ from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo._arguments import check_network
 from keras_fisher.zoo._seeds import layer_seeds
 
-# Filters of each convolution, in multiples of `width`, by stage: configuration A.
+# The filters of each convolution by stage, in multiples of `width` (configuration A).
 _STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 
 
@@ -18,12 +18,12 @@ def vgg11(
     width: int = 64,
     seed: int | None = None,
 ) -> keras.Model:
-    """VGG-11 (Simonyan & Zisserman, 2015) for small images, with neither dropout nor normalisation.
+    """Builds VGG-11 (Simonyan & Zisserman, 2015) for small images, without dropout.
 
     Configuration A: eight padded 3x3 convolutions in five stages, each stage followed by 2x2 max
-    pooling. The original's two hidden dense layers are kept, so that there are still eleven layers
-    with weights, but have 512 units (`8 * width`) in place of 4096. A 32x32 image reaches them as
-    512 numbers. Pooling rounds odd sizes up, so images smaller than 32x32 are accepted too.
+    pooling, without normalisation. The two hidden dense layers remain, so that eleven layers have
+    weights, but with 512 units (`8 * width`) instead of 4096. A 32x32 image reaches them as 512
+    numbers. Pooling rounds odd sizes up, so images smaller than 32x32 are accepted too.
 
     Kernels start from He's normal distribution (He et al., 2015), which keeps the scale of the
     activations from layer to layer. Biases start at zero.
@@ -41,14 +41,14 @@ def vgg11(
     Args:
         input_shape: Height, width and channels of one image.
         num_classes: The number of logits.
-        width: Filters of the first convolution; every other width is a multiple of it.
-        seed: Makes the initial weights reproducible.
+        width: The number of filters of the first convolution; other widths are multiples of it.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
     """
     input_shape, num_classes = check_network(input_shape, num_classes)

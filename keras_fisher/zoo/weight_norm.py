@@ -1,4 +1,4 @@
-"""Weight normalisation, and an initialisation that keeps the scale of what passes through it."""
+"""Weight normalisation, and an initialisation that preserves the scale of activations."""
 
 import math
 from typing import Any
@@ -13,16 +13,16 @@ from keras_fisher.utils.arguments import check_integer, check_positive
 def norm_preserving_gain(
     fan_in: int, fan_out: int, factor: float = 1.0
 ) -> keras.initializers.Initializer:
-    """The initialiser of the gains of a weight-normalised layer: sqrt(factor * fan_in / fan_out).
+    """Returns the initialiser of weight-normalised gains: sqrt(factor * fan_in / fan_out).
 
-    With orthogonal kernels, the layer then multiplies the expected squared norm of what it reads by
+    With orthogonal kernels, the layer then multiplies the expected squared norm of its input by
     `factor`. A ReLU halves it, so Arpit et al. choose
 
-    - 2 for a layer that a ReLU follows;
-    - 1 for one that no ReLU follows;
-    - 1 / B for the last layer of a residual branch, in a stage of B blocks. A block adds 1 / B of
-      the squared norm to it, and a stage multiplies it by no more than (1 + 1 / B)^B < e, however
-      many blocks it has.
+    - 2 for a layer followed by a ReLU;
+    - 1 for a layer not followed by a ReLU;
+    - 1 / B for the last layer of a residual branch, in a stage of B blocks. A block increases the
+      squared norm by 1 / B of it, so a stage multiplies it by at most (1 + 1 / B)^B < e, for any
+      number of blocks.
 
     Reference: Arpit, Campos & Bengio, "How to Initialize your Network? Robust Initialization for
     WeightNorm & ResNets", NeurIPS 2019, and its authors' code,
@@ -37,16 +37,16 @@ def norm_preserving_gain(
             [2.0, 2.0, 2.0, 2.0]
 
     Args:
-        fan_in: The channels that go into the layer.
-        fan_out: The channels that come out of it. For a convolution the area of its kernel belongs
-            to both, and cancels.
-        factor: What the layer multiplies the squared norm by.
+        fan_in: The number of input channels of the layer.
+        fan_out: The number of its output channels. For a convolution, the area of the kernel
+            belongs to both and cancels.
+        factor: The factor by which the layer multiplies the squared norm.
 
     Returns:
         A `keras.initializers.Constant`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is not positive.
     """
     check_integer("fan_in", fan_in, low=1)
@@ -56,7 +56,7 @@ def norm_preserving_gain(
 
 
 class _WeightNorm(layers.Layer):
-    """Turns the kernel of a layer into directions, whose lengths are weights of their own."""
+    """Parametrises the kernel of a layer by directions and lengths."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class _WeightNorm(layers.Layer):
 
     @property
     def direction(self) -> Any:
-        """The weights v, which have the shape of the kernel."""
+        """The weights v, of the shape of the kernel."""
         return self._kernel
 
     @property
     def kernel(self) -> Any:
-        """The directions at their lengths, g v / ||v||, the norm taken for each output channel."""
+        """The kernel g v / ||v||, with one norm for each output channel."""
         # In mixed precision, the norm is computed in the precision of the weights.
         direction, gain = (ops.cast(w, self.variable_dtype) for w in (self.direction, self.gain))
         return ops.cast(gain / _norms(direction) * direction, self.compute_dtype)
@@ -92,7 +92,7 @@ class _WeightNorm(layers.Layer):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("A weight-normalised layer cannot be quantised.")
 
-    # The parents save the kernel, not the weights it is made of.
+    # The parent classes would save the kernel instead of its weights.
     def save_own_variables(self, store: Any) -> None:
         layers.Layer.save_own_variables(self, store)
 
@@ -108,8 +108,8 @@ class _WeightNorm(layers.Layer):
 class WeightNormConv2D(_WeightNorm, layers.Conv2D):
     """A convolution whose kernel is g v / ||v||: a length and a direction for each filter.
 
-    Takes the arguments of `keras.layers.Conv2D`. `kernel_initializer` gives the directions v, whose
-    lengths do not matter, and is orthogonal by default.
+    Takes the arguments of `keras.layers.Conv2D`. `kernel_initializer` initialises the directions v,
+    whose lengths do not matter; it is orthogonal by default.
 
     Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
     Training of Deep Neural Networks", NeurIPS 2016.
@@ -131,8 +131,8 @@ class WeightNormConv2D(_WeightNorm, layers.Conv2D):
 class WeightNormDense(_WeightNorm, layers.Dense):
     """A dense layer whose kernel is g v / ||v||: a length and a direction for each unit.
 
-    Takes the arguments of `keras.layers.Dense`. `kernel_initializer` gives the directions v, whose
-    lengths do not matter, and is orthogonal by default.
+    Takes the arguments of `keras.layers.Dense`. `kernel_initializer` initialises the directions v,
+    whose lengths do not matter; it is orthogonal by default.
 
     Reference: Salimans & Kingma, "Weight Normalization: A Simple Reparameterization to Accelerate
     Training of Deep Neural Networks", NeurIPS 2016.
@@ -161,7 +161,7 @@ def _dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
 
 
 def _split(layer: Any, kernel: tuple[Any, Any], *bias: tuple[Any, Any]) -> list[tuple[Any, Any]]:
-    """With G that of a filter: dg = <G, v / ||v||> and dv = g / ||v|| (G - dg v / ||v||)."""
+    """For a filter's gradient G: dg = <G, v / ||v||> and dv = g / ||v|| (G - dg v / ||v||)."""
     by_kernel = kernel[1].gradient()
     direction, gain = (ops.cast(w, by_kernel.dtype) for w in (layer.direction, layer.gain))
     norms = _norms(direction)
@@ -173,6 +173,6 @@ def _split(layer: Any, kernel: tuple[Any, Any], *bias: tuple[Any, Any]) -> list[
 
 
 def _norms(direction: Any) -> Any:
-    """Of each output channel, which is the last axis."""
+    """Returns the norm of each output channel (the last axis)."""
     others = tuple(range(len(direction.shape) - 1))
     return ops.sqrt(ops.sum(ops.square(direction), axis=others, keepdims=True))

@@ -22,19 +22,19 @@ def wide_resnet(
     batch_norm: bool = True,
     seed: int | None = None,
 ) -> keras.Model:
-    """A wide residual network, with batch normalisation or with SkipInit in its place.
+    """Builds a wide residual network, with batch normalisation or with SkipInit.
 
     A 3x3 convolution to 16 channels; three stages of `(depth - 2) / 6` pre-activation blocks of two
     3x3 convolutions, with `16 * width`, `32 * width` and `64 * width` filters, the second and third
-    stages halving the resolution; global average pooling, and the logits. The depth counts the
-    first convolution, those of the blocks and the dense layer, as He et al. do; Zagoruyko &
-    Komodakis count 6n + 4 for the same n.
+    stages halving the resolution; global average pooling, and the logits. As in He et al., the
+    depth counts the first convolution, the convolutions of the blocks and the dense layer;
+    Zagoruyko & Komodakis count 6n + 4 for the same n.
 
     A shortcut is the identity, except where the shape changes: there it is a 1x1 convolution of the
     pre-activated input. Kernels start from He's normal distribution (He et al., 2015).
 
-    With `batch_norm=False`, convolutions have biases, which start at zero, and each residual branch
-    ends in a scalar that starts at zero (SkipInit), so that every block starts as its shortcut.
+    With `batch_norm=False`, convolutions have biases, and each residual branch ends in a scalar
+    (SkipInit). Both start at zero, so that every block starts as its shortcut.
 
     References: He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016. Zagoruyko &
     Komodakis, "Wide Residual Networks", BMVC 2016. De & Smith, "Batch Normalization Biases Residual
@@ -50,16 +50,16 @@ def wide_resnet(
     Args:
         input_shape: Height, width and channels of one image.
         num_classes: The number of logits.
-        depth: The number of layers with weights, shortcuts apart: 6n + 2 for n blocks in a stage.
-        width: The factor by which the stages are wider than those of the plain residual network.
-        batch_norm: Whether to use batch normalisation; without it, SkipInit is used.
-        seed: Makes the initial weights reproducible.
+        depth: The number of layers with weights, without shortcuts: 6n + 2 for n blocks in a stage.
+        width: The factor by which the stages are wider than in the plain residual network.
+        batch_norm: Whether to use batch normalisation; otherwise uses SkipInit.
+        seed: The seed of the initial weights.
 
     Returns:
         A functional model from images to logits of shape `(batch, num_classes)`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument has the wrong type.
         ValueError: If `depth` is not 6n + 2 for a whole number n of at least 1, or another argument
             is out of range.
     """
@@ -84,7 +84,7 @@ def wide_resnet(
 
 
 class _Builder:
-    """Adds layers to a network, all with the same choices."""
+    """Adds layers to a network, all with the same options."""
 
     def __init__(self, seeds: Iterator[int], batch_norm: bool) -> None:
         self.seeds = seeds
