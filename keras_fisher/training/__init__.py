@@ -1,1 +1,1 @@
-"""One penalised optimisation step; `step.py` tells it from top to bottom."""
+"""One penalised optimisation step; begin reading in `step.py`."""

@@ -1,4 +1,4 @@
-"""The parts of a mini-batch that the penalty is taken on, and its mean over them."""
+"""The parts of a mini-batch that are penalised, and means over them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_fisher.utils.batches import map_tensors
 
 
 def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
-    """Applies a function to each tensor of a structure, and refuses sparse ones.
+    """Applies a function to each tensor of a structure, and rejects sparse tensors.
 
     Raises:
         ValueError: if a tensor is sparse.
@@ -32,12 +32,12 @@ def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
 
 
 def at_least_one(number: Tensor) -> Any:
-    """Returns a number or 1, the larger: an integer of an integer, as JAX needs for shapes."""
+    """Returns max(number, 1): a Python integer for one, as JAX needs for shapes."""
     return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
 
 
 def count_share(examples: Tensor, share: float) -> Any:
-    """Returns how many examples a share of some makes: rounded, at least 1."""
+    """Returns the number of examples in a share of them: rounded, at least 1."""
     if isinstance(examples, int):
         return max(int(np.round(np.float32(share) * np.float32(examples))), 1)
     size = ops.maximum(ops.round(share * ops.cast(examples, "float32")), 1.0)
@@ -45,7 +45,7 @@ def count_share(examples: Tensor, share: float) -> Any:
 
 
 def take_smaller(number: Tensor, other: Tensor) -> Any:
-    """Returns the smaller of two numbers: an integer of integers, as JAX needs for shapes."""
+    """Returns min(number, other): a Python integer for two, as JAX needs for shapes."""
     if isinstance(number, int) and isinstance(other, int):
         return min(number, other)
     return ops.minimum(ops.cast(number, "int32"), ops.cast(other, "int32"))
@@ -57,13 +57,13 @@ def sqrt_ratio(part: Tensor, whole: Tensor, dtype: Any) -> Tensor:
 
 
 class MeanNll:
-    """The mean negative log-likelihood of examples, as the penalty takes it.
+    """The mean negative log-likelihood of examples, scaled for the penalty.
 
     The expected squared norm of a mean of n gradients is Tr(F)/n. The mean is multiplied by
-    sqrt(n / full), so that the penalty of a batch with less data is that of a full one.
+    sqrt(n / full), so that smaller batches have the same expected penalty as full ones.
 
     Args:
-        full: How many there are if the batch is a full one.
+        full: The number of examples of a full batch.
         replica: This replica.
     """
 
@@ -75,10 +75,10 @@ class MeanNll:
         """Returns the mean over the examples of this replica, a scalar.
 
         Args:
-            values: What each example adds, shape `(batch,)`.
+            values: The contribution of each example, shape `(batch,)`.
             fractions: The fraction of its observations that are data; `None` if all are.
         """
-        if self._factor is None:  # kept, as labels are
+        if self._factor is None:  # kept for further passes, like labels
             self._factor = self._compute_factor(fractions, values.dtype)
         return ops.mean(values) * self._factor
 
@@ -89,11 +89,11 @@ class MeanNll:
         return self.scale(*self._replica.sum(sums))
 
     def scale(self, fractions: Tensor, with_data: Tensor) -> Any:
-        """Returns what a mean over examples, in which padding counts as 0, is multiplied by.
+        """Returns the factor for a mean over examples in which padding counts as 0.
 
         Args:
             fractions: The sum over all examples of the fraction that is data.
-            with_data: How many examples have any.
+            with_data: The number of examples that have any data.
         """
         root = sqrt_ratio(with_data, self._full, fractions.dtype)
         return root * ops.divide_no_nan(ops.cast(self._replica.total, fractions.dtype), fractions)
@@ -128,7 +128,7 @@ class FloatingInputs:
 
 
 class ConnectedWeights:
-    """Takes unconnected weights (gradient `None`) out of a list, and puts them back."""
+    """Removes unconnected weights (gradient `None`) from a list, and restores them."""
 
     def __init__(self) -> None:
         self.indices: list[int] = []
@@ -147,11 +147,11 @@ class ConnectedWeights:
 
 
 class MicroBatches:
-    """A batch in parts of equal size, the last filled up with examples that count for nothing.
+    """A batch in parts of equal size, the last one filled up with examples of weight 0.
 
     Args:
-        examples: How many examples the batch has.
-        size: How many a part may have.
+        examples: The number of examples in the batch.
+        size: The maximum number of examples in a part.
     """
 
     def __init__(self, examples: Tensor, size: int) -> None:
@@ -163,14 +163,14 @@ class MicroBatches:
         self._examples = examples
 
     def take(self, index: Tensor, tensors: Any) -> Any:
-        """Returns a part of tensors of shape `(batch, ...)`."""
+        """Returns one part of tensors of shape `(batch, ...)`."""
         rows = self._rows[index]
         return map_dense(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
     def mean(self, index: Tensor, values: Tensor) -> Any:
-        """Returns what the values of a part's examples add to the mean over the batch."""
+        """Returns the contribution of a part to the mean over the batch."""
         return self.sum(index, values) / ops.cast(self._examples, values.dtype)
 
     def sum(self, index: Tensor, values: Tensor) -> Any:
-        """Returns what the values of a part's examples add to the sum over the batch."""
+        """Returns the contribution of a part to the sum over the batch."""
         return ops.sum(ops.where(self._counts[index], values, 0.0))

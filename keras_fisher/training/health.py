@@ -13,11 +13,11 @@ from keras_fisher.training.state import PenaltyState
 from keras_fisher.utils import probability_checks
 from keras_fisher.utils.messages import warn
 
-# Outputs differ by less, of their size, where nothing but rounding tells examples apart.
+# Relative differences between outputs below this may be due to rounding.
 _SAME = 1e-5
 _SAME_FOR = 10  # steps
-_LOOKED_AT = 16  # along each axis of the outputs but that of examples
-# What can go wrong, by the number that stands for it.
+_LOOKED_AT = 16  # outputs compared along each axis except that of examples
+# The kinds of failure.
 _LOSS, _PENALTY, _GRADIENT, _OUTPUTS = 1, 2, 3, 4
 _WHAT = {
     _LOSS: "the loss became NaN or infinite",
@@ -44,16 +44,16 @@ _MORE = {
 class StepHealth:
     """Records, on the device, the first step that failed.
 
-    A step fails where its loss, or the penalty or its gradient, is NaN or infinite. And under
-    a penalty, where outputs that differed before are the same for all examples of several
-    mini-batches while the loss is no better than half of the first: such a constant predictor is
-    left where a penalty far too large has thrown the weights where no unit is active.
+    A step fails if its loss, its penalty or the penalty's gradient is NaN or infinite. With a
+    penalty, a step also fails if outputs that differed before have become the same for all examples
+    of several mini-batches, while the loss is still at least half of the first loss. Such a
+    constant predictor results if a penalty that is far too large deactivates all units.
 
-    The variables are no weights of the model, and are not saved.
+    The variables are not weights of the model, and are not saved.
 
     Attributes:
-        skips: Whether steps that are not finite leave weights, statistics and metrics as they were.
-        unverified: The name of a model whose outputs must lie in [0, 1] and may not; or `None`.
+        skips: Whether non-finite steps leave weights, statistics and metrics unchanged.
+        unverified: The name of a model whose outputs must lie in [0, 1] but may not; or `None`.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class StepHealth:
             )
         )
         self._same_for = _variable("same_for", 0, backend.COUNTER_DTYPE)
-        # Of the first step that went wrong: what and when; and loss, alpha and penalty.
+        # The first failed step: its kind of failure and step, and its loss, alpha and penalty.
         self._event = _variable("event", (0, 0), backend.COUNTER_DTYPE)
         self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
         self._skipped = _variable("skipped", 0, backend.COUNTER_DTYPE)
@@ -79,11 +79,11 @@ class StepHealth:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """All that it remembers on the device."""
+        """All variables on the device."""
         return [v for v in vars(self).values() if isinstance(v, keras.Variable)]
 
     def reset(self) -> None:
-        """Begins a training."""
+        """Resets the record for a new training."""
         self._event.assign((0, 0))
         self._skipped.assign(0)
         self._same_for.assign(0)
@@ -94,7 +94,7 @@ class StepHealth:
         self._warned_of = 0
 
     def observe(self, loss: Tensor, outputs: Tensor, replica: Replica) -> None:
-        """Records the loss of a forward pass, summed over replicas, and how its outputs differ."""
+        """Records a forward pass: its loss, summed over replicas, and whether outputs differ."""
         outputs = ops.stop_gradient(ops.cast(outputs, "float32"))
         outputs = outputs[(slice(None), *[slice(_LOOKED_AT)] * (len(outputs.shape) - 1))]
         if self.unverified is not None:
@@ -113,7 +113,7 @@ class StepHealth:
         self._same.assign(same)
 
     def check_gradients(self, gradients: Any, state: PenaltyState) -> Any:
-        """Returns whether loss, penalty and gradients are finite, and records it."""
+        """Returns whether loss, penalty and gradients are finite; records it for gradients."""
         is_finite = ops.isfinite(backend.squared_norm(gradients))
         self._is_gradient_finite.assign(is_finite)
         is_finite = ops.logical_and(is_finite, _is_penalty_finite(state))
@@ -123,8 +123,8 @@ class StepHealth:
         """Records the step if it is the first that failed; returns whether it is finite.
 
         Args:
-            state: That of the step.
-            has_dynamic_scale: Whether a loss scale deals with gradients that are too large for it.
+            state: The state of the penalty.
+            has_dynamic_scale: Whether a dynamic loss scale handles gradients that overflow.
         """
         checks = [(ops.isfinite(ops.convert_to_tensor(self._loss)), _LOSS)]
         if not has_dynamic_scale:
@@ -149,7 +149,7 @@ class StepHealth:
         return is_finite
 
     def _is_constant(self, state: PenaltyState) -> Any:
-        """Whether the penalty has left a constant predictor."""
+        """Whether the penalty has made the model a constant predictor."""
         loss, first_loss, differ, has_differed, same = map(
             ops.convert_to_tensor,
             (self._loss, self._first_loss, self._differ, self._has_differed, self._same),
@@ -163,9 +163,9 @@ class StepHealth:
         return self._same_for >= _SAME_FOR
 
     def warn(self) -> None:
-        """Warns once of what went wrong first, and of what is not finite after constant outputs.
+        """Warns once of the first failure, and of a non-finite step after constant outputs.
 
-        And of outputs that are no probabilities, as they must be.
+        Also warns if outputs that must be probabilities are not.
         """
         if self.unverified is not None and ops.convert_to_numpy(self._is_outside):
             probability_checks.warn_of_values(self.unverified)
@@ -180,7 +180,7 @@ class StepHealth:
 
     @property
     def is_finite(self) -> bool:
-        """Whether no step of this training had a number that was NaN or infinite."""
+        """Whether all steps of this training were finite."""
         return self._kind() in (0, _OUTPUTS)
 
     def _kind(self) -> int:
@@ -188,7 +188,7 @@ class StepHealth:
 
     @property
     def skipped(self) -> int:
-        """How many steps of this training were skipped."""
+        """The number of skipped steps of this training."""
         return int(ops.convert_to_numpy(self._skipped))
 
 
@@ -208,7 +208,7 @@ def add_health_warning(callbacks: Any, health: StepHealth) -> Any:
 
 
 class HealthWarning(keras.callbacks.Callback):
-    """Warns, by the end of its epoch, of a step that went wrong."""
+    """Warns of a failed step at the end of its epoch."""
 
     def __init__(self, health: StepHealth) -> None:
         super().__init__()
@@ -225,12 +225,12 @@ class HealthWarning(keras.callbacks.Callback):
 
 
 def _is_penalty_finite(state: PenaltyState) -> Any:
-    """Whether there is no penalty, or one whose gradient is finite."""
+    """Whether the penalty's gradient is finite, or there is no penalty."""
     return ops.logical_or(state.alpha <= 0.0, state.is_finite())
 
 
 def _variable(name: str, value: Tensor, dtype: str = "float32") -> keras.Variable:
-    # Replicas all have the same.
+    # All replicas have the same value.
     return keras.Variable(
         value, dtype=dtype, trainable=False, aggregation="only_first_replica", name=f"watch_{name}"
     )

@@ -23,7 +23,7 @@ _SEED_OFFSET = 1_000_003
 
 
 def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Tensor) -> Any:
-    """Returns `y`, in a graph that fails where a label lies outside the classes."""
+    """Returns `y`; asserts in the graph that its labels are classes."""
     labels = get_labels(y)
     check_numbers(labels)
     bound = likelihood.class_bound(labels, outputs)
@@ -35,14 +35,14 @@ def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Tensor) -> An
 
 
 class BatchLabels:
-    """The labels of a batch, drawn in its first forward pass and kept for the others.
+    """The labels of a batch, drawn in its first forward pass and reused in later ones.
 
     Args:
         likelihood: The model's likelihood.
-        penalty: Says which labels to draw.
+        penalty: The penalty, which determines the labels to draw.
         y: The labels of the data.
         seed: The generator of drawn labels.
-        present: Which observations are data, or `None` for all.
+        present: A mask of the observations that are data, or `None` for all.
     """
 
     def __init__(
@@ -53,20 +53,20 @@ class BatchLabels:
         self.labels: Any = None
 
     def draw(self, outputs: Tensor) -> Any:
-        """Returns the labels."""
+        """Returns the labels, drawn on the first call."""
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
         return self.labels
 
     def nll(self, outputs: Tensor) -> tuple[Any, Any]:
-        """Returns what each example adds to a mean over all, as `Likelihood.counted_nll`."""
+        """Returns each example's contribution to the mean, as `Likelihood.counted_nll` does."""
         if self.present is None and get_mask(outputs) is None:
             return self.likelihood.nll(self.draw(outputs), outputs), None
         return self.likelihood.counted_nll(self.draw(outputs), outputs, self.present)
 
 
 class LabelSeedGenerator(keras.random.SeedGenerator):
-    """Seeds of drawn labels, different on each replica."""
+    """Generates seeds of drawn labels, different on each replica."""
 
     def next(self, ordered: bool = True) -> Any:
         seed = super().next(ordered)
@@ -75,15 +75,14 @@ class LabelSeedGenerator(keras.random.SeedGenerator):
 
 
 def offset_seed(seed: Any, index: Tensor) -> Any:
-    """Returns a seed for each index, far from the next ones of a generator, which count up."""
+    """Returns a seed for each index, far from a generator's next seeds, which count up."""
     return seed + ops.cast(ops.stack([_SEED_OFFSET * index, 0]), seed.dtype)
 
 
 class MicroBatchSeedGenerator(keras.random.SeedGenerator):
-    """Seeds of the labels of one micro-batch, the same in each of its passes.
+    """Generates the label seeds of one micro-batch, the same in each of its passes.
 
-    They differ from those of other micro-batches in their second number, as those of replicas do in
-    their first.
+    Seeds of micro-batches differ in their second number, and seeds of replicas in their first.
     """
 
     def __init__(self, seed: Any, index: Tensor) -> None:

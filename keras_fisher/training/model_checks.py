@@ -1,4 +1,4 @@
-"""Checks of the model that a `FisherPenaltyModel` wraps, and of what it is given."""
+"""Checks of the model that a `FisherPenaltyModel` wraps, and of its data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ONE_OUTPUT = (
 
 
 def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
-    """Refuses what cannot be trained with a penalty.
+    """Raises if `backbone` cannot be trained with a penalty.
 
     Args:
-        backbone: What to train.
-        wrapper: The class that penalises, which cannot be nested.
+        backbone: The model to train.
+        wrapper: The penalising class, which cannot be nested.
     """
     if not isinstance(backbone, keras.Model):
         raise TypeError(f"`backbone` must be a keras.Model. Received: {backbone!r}")
@@ -54,7 +54,7 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
 
 
 def check_compiled(model: Any) -> None:
-    """Refuses a training of a model whose backbone is compiled in its place."""
+    """Raises if only the backbone is compiled, but not the model itself."""
     if not model.compiled and getattr(model.backbone, "compiled", False):
         raise ValueError(
             "`compile` must be called on the FisherPenaltyModel before `fit`. Received: a model "
@@ -63,13 +63,13 @@ def check_compiled(model: Any) -> None:
 
 
 def check_labelled(y: Any) -> None:
-    """Refuses a batch without labels."""
+    """Raises if a batch has no labels."""
     if y is None:
         raise ValueError("`y` must be given: the labels of the batch. Received: y=None")
 
 
 def check_trainable(backbone: keras.Model) -> None:
-    """Refuses a model without trainable weights."""
+    """Raises if a model has no trainable weights."""
     if not backbone.trainable_weights:
         raise ValueError(
             f"`backbone` must have trainable weights. Received: {backbone.name!r}, which has none"
@@ -77,7 +77,7 @@ def check_trainable(backbone: keras.Model) -> None:
 
 
 def check_output(outputs: Tensor, backbone: keras.Model) -> Tensor:
-    """Returns the output of a model, or an error if it has several."""
+    """Returns the output of a model; raises if it has several."""
     if isinstance(outputs, list | tuple | dict):
         raise ValueError(
             f"`backbone` must have one output, a tensor. Received: {backbone.name!r}, "
@@ -87,7 +87,7 @@ def check_output(outputs: Tensor, backbone: keras.Model) -> Tensor:
 
 
 def check_preprocessed(backbone: keras.Model, x: Any) -> None:
-    """Refuses strings, or a dataset of them, for a KerasHub task, whose own `fit` preprocesses."""
+    """Raises for string inputs to a KerasHub task, which only its own `fit` preprocesses."""
     if getattr(backbone, "preprocessor", None) is None:
         return
     if hasattr(x, "element_spec"):
@@ -101,7 +101,7 @@ def check_preprocessed(backbone: keras.Model, x: Any) -> None:
 
 
 def check_no_synchronized_layer(backbone: keras.Model) -> None:
-    """Refuses layers that wait for other replicas, which may have fewer micro-batches."""
+    """Raises for layers that wait for other replicas, which may have fewer micro-batches."""
     for layer in list_all_layers(backbone):
         if getattr(layer, "synchronized", False):
             raise ValueError(
@@ -112,7 +112,7 @@ def check_no_synchronized_layer(backbone: keras.Model) -> None:
 
 
 def warn_of_rounding(gradient: str, dtype: str) -> None:
-    """Warns once if gradients that are rounded are to be subtracted."""
+    """Warns once if finite differences are used in half precision."""
     if gradient == "finite_difference" and dtype in _HALF_PRECISION:
         warn_once(
             f"gradient='finite_difference' subtracts two gradients, which {dtype} rounds: in a "
@@ -123,7 +123,7 @@ def warn_of_rounding(gradient: str, dtype: str) -> None:
 def warn_if_inner(model: keras.Model) -> None:
     """Warns once if a `FisherPenaltyModel` is trained as a layer of another model.
 
-    Call it in training mode, outside the model's own step.
+    Called in training mode, outside the model's own step.
     """
     outer = find_calling_layer()
     if outer is model:

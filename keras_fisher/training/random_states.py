@@ -1,4 +1,4 @@
-"""The states of random generators in a saved model, which exact resumption needs."""
+"""Saving of random generators' states, which exact resuming needs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def save_random_states(store: Any, states: Sequence[keras.Variable]) -> None:
 
 
 def load_random_states(store: Any, states: Sequence[keras.Variable]) -> None:
-    """Reads the states back; those of another number of generators are ignored with a warning."""
+    """Restores the states; warns and ignores them if the number of generators differs."""
     saved = sum(key.startswith(_PREFIX) for key in store.keys())  # noqa: SIM118
     if saved != len(states):
         warn(

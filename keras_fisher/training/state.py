@@ -1,4 +1,4 @@
-"""What a penalised training carries from step to step, beside weights and optimizer."""
+"""The state of penalised training besides weights and optimizer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class PenaltyState:
     """Alpha, the step counter, the size of a full batch and the penalty's latest gradient.
 
     The gradient (without alpha, section 2) is recomputed at steps 0, `update_freq`,
-    2 `update_freq`, …, and at once where the latest of these was missed because alpha was 0 or the
-    gradient was not finite.
+    2 `update_freq`, …. If the latest of these was missed, because alpha was 0 or the gradient was
+    not finite, it is recomputed at the next step.
 
-    The variables are no weights of the model: they appear in none of its weight lists or counts.
+    The variables are not weights of the model: its weight lists and counts exclude them.
     """
 
     def __init__(self, update_freq: int) -> None:
         self.update_freq = update_freq
         self.schedule: LearningRateSchedule | None = None
-        self._number = 0.0  # alpha where there is no schedule
+        self._number = 0.0  # alpha without a schedule
         self.metric = LatestValue("penalty")
         self.alpha = keras.Variable(0.0, dtype="float32", trainable=False, name="alpha")
         self.step = _counter("step", 0)
@@ -40,7 +40,7 @@ class PenaltyState:
         self._weights: list[keras.Variable] = []
 
     def set_alpha(self, value: float | LearningRateSchedule) -> bool:
-        """Sets alpha to a number or a schedule; returns whether steps have to be traced again."""
+        """Sets alpha to a number or a schedule; returns whether to trace the step again."""
         had_schedule = self.schedule is not None
         if isinstance(value, LearningRateSchedule):
             self.schedule = value
@@ -53,7 +53,7 @@ class PenaltyState:
 
     @property
     def is_off(self) -> bool:
-        """Whether alpha is 0 until it is set again; known without waiting for the device."""
+        """Whether alpha stays 0 until it is set again; does not wait for the device."""
         return self.schedule is None and self._number == 0.0
 
     def read_alpha(self) -> Tensor:
@@ -63,17 +63,17 @@ class PenaltyState:
         return ops.maximum(self.schedule(ops.convert_to_tensor(self.step)), 0.0)
 
     def follow_schedule(self) -> None:
-        """Sets alpha to that of the schedule, if there is one."""
+        """Sets alpha from the schedule, if there is one."""
         if self.schedule is not None:
             self.alpha.assign(self.read_alpha())
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Everything but the metric, which Keras tracks."""
+        """All variables except the metric's, which Keras tracks."""
         return [self.alpha, self.step, self.computed_at, self.full_size, *self.gradients]
 
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
-        """Makes room for a gradient of each weight, unless there is room for these already."""
+        """Allocates a kept gradient for each weight, unless it exists already."""
         if [id(weight) for weight in weights] == [id(weight) for weight in self._weights]:
             return
         self._weights = list(weights)
@@ -84,31 +84,31 @@ class PenaltyState:
         self.computed_at.assign(_NEVER)
 
     def see_batch(self, examples: Tensor) -> None:
-        """Counts a batch of so many examples as a full one if it is the largest so far."""
+        """Updates the size of a full batch, which is the largest size so far."""
         full = ops.convert_to_tensor(self.full_size)
         self.full_size.assign(ops.maximum(full, ops.cast(examples, full.dtype)))
 
     def is_due(self) -> Tensor:
-        """Returns whether nothing was computed since the last scheduled step, a boolean scalar."""
+        """Returns whether the latest scheduled computation is still missing, a boolean scalar."""
         step = ops.convert_to_tensor(self.step)
         return ops.less(self.computed_at, step - step % self.update_freq)
 
     def is_finite(self) -> Tensor:
-        """Returns whether there is a kept gradient, which is finite, a boolean scalar."""
+        """Returns whether there is a finite kept gradient, a boolean scalar."""
         return ops.greater(self.computed_at, _NEVER)
 
     def keep(self, penalty: PenaltyGradients) -> None:
-        """Keeps a new gradient, which counts as computed only if it is finite, and its norm."""
+        """Keeps a new gradient and norm; counts the gradient as computed only if it is finite."""
         gradients = penalty.penalty
         for kept, gradient in zip(self.gradients, gradients, strict=True):
             kept.assign(gradient)
-        # One pass over the gradients; a sum of squares that overflows is of no use either.
+        # A single pass over the gradients. It also rejects sums of squares that overflow.
         finite = ops.isfinite(backend.squared_norm(gradients))
         self.computed_at.assign(ops.where(finite, ops.convert_to_tensor(self.step), _NEVER))
         self.metric.update_state(penalty.squared_norm)
 
     def forget(self) -> None:
-        """Leaves the gradient to be recomputed at the next step."""
+        """Makes the next step recompute the gradient."""
         self.computed_at.assign(_NEVER)
 
     def count_step(self) -> None:
@@ -116,7 +116,7 @@ class PenaltyState:
         self.step.assign_add(1)
 
     def save(self, store: Any, all_weights: Sequence[keras.Variable]) -> None:
-        """Writes the state, and of which of the model's weights it is, into a Keras store."""
+        """Writes the state, and the positions of its weights in the model, into a Keras store."""
         store["weights"] = _positions(self._weights, all_weights)
         for name in ("alpha", "step", "computed_at", "full_size"):
             store[name] = ops.convert_to_numpy(getattr(self, name))
@@ -127,7 +127,7 @@ class PenaltyState:
     def load(
         self, store: Any, weights: Sequence[keras.Variable], all_weights: Sequence[keras.Variable]
     ) -> None:
-        """Reads the state back; a gradient of other than `weights` is left to be recomputed."""
+        """Restores the state, except a kept gradient of other weights than `weights`."""
         self.allocate(weights)
         self.metric.update_state(store["penalty"][()])
         for name in ("alpha", "step", "computed_at"):
@@ -145,25 +145,25 @@ class PenaltyState:
 
 
 class LatestValue(keras.metrics.Metric):
-    """Reports the last value it was given; a new epoch does not reset it."""
+    """Reports the latest value; a new epoch does not reset it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name, dtype="float32")
-        # Replicas all have the same.
+        # All replicas have the same value.
         self.latest = self.add_variable(
             (), "zeros", "float32", aggregation="only_first_replica", name="latest"
         )
 
     def update_state(self, value: Tensor) -> None:
-        """Keeps `value`."""
+        """Stores `value`."""
         self.latest.assign(value)
 
     def result(self) -> Any:
-        """Returns the last value."""
+        """Returns the latest value."""
         return keras.ops.convert_to_tensor(self.latest)
 
     def reset_state(self) -> None:
-        """Does nothing: between recomputations the last value stays the current one."""
+        """Does nothing: the latest value stays valid until it is recomputed."""
 
 
 def _positions(

@@ -1,7 +1,7 @@
 """One penalised optimisation step on eq. 3: from a batch to the gradients of loss and penalty.
 
-`PenalisedStep.take` is the step. `_differentiate` gives the gradient: that of the loss, and alpha
-times that of the penalty, which is kept from step to step and renewed where that is due.
+`PenalisedStep.take` is the step. `_differentiate` computes the gradient of the loss, plus alpha
+times the gradient of the penalty, which is kept between steps and recomputed when due.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Values = Sequence[tuple[keras.Variable, Tensor]]
 
 
 class Trainee(Protocol):
-    """What a step needs of the model that it trains; the private members are of this package."""
+    """The interface of a model to a step; its private members are internal to this package."""
 
     optimizer: Any
     likelihood: Likelihood
@@ -51,27 +51,27 @@ class Trainee(Protocol):
 
     @property
     def _replayed_variables(self) -> list[keras.Variable]:
-        """Variables that a further forward pass finds as the first one did, such as seeds."""
+        """Variables that are restored before a further forward pass, such as seeds."""
 
     @property
     def _statistics(self) -> list[keras.Variable]:
-        """Variables that a step without effect leaves alone: statistics of layers, metrics."""
+        """Variables that a skipped step leaves unchanged: statistics of layers, metrics."""
 
     def _compute_training_loss(
         self, x: Any, y: Any, sample_weight: Any, replica: Replica
     ) -> tuple[Tensor, Tensor]:
-        """Returns the loss, as the optimizer scales it, and the outputs of a forward pass."""
+        """Returns the loss, scaled by the optimizer, and the outputs of a forward pass."""
 
     def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
-        """Returns the outputs at other values of variables; none of them changes."""
+        """Returns the outputs at other variable values; changes no variable."""
 
     def _apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """Takes a step of the optimizer."""
+        """Applies one optimizer step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PenaltySettings:
-    """What is penalised, and how it is differentiated; as in `FisherPenaltyModel`."""
+    """The penalty and how to differentiate it, as in `FisherPenaltyModel`."""
 
     penalty: Penalty
     penalty_batch_size: int | float | None
@@ -81,7 +81,7 @@ class PenaltySettings:
 
     @property
     def shares_forward_pass(self) -> bool:
-        """Whether the penalty is taken on the forward pass of the loss."""
+        """Whether the penalty uses the forward pass of the loss."""
         return self.penalty_batch_size is None and self.micro_batch_size is None
 
 
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def unpack(cls, data: Any, replica: Replica | None = None) -> Batch:
-        """Returns the batch that Keras's data adapters give."""
+        """Creates a batch from the output of Keras's data adapters."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return cls(x, y, sample_weight, replica or Replica(count_examples(x)))
 
@@ -104,11 +104,11 @@ class PenalisedStep:
     """Takes the steps of a model.
 
     Args:
-        model: The model that is trained.
-        settings: What is penalised.
-        state: What is carried from step to step.
-        health: What records the steps that fail.
-        label_seed: The seeds of drawn labels.
+        model: The model to train.
+        settings: The penalty and how to differentiate it.
+        state: The state that is kept between steps.
+        health: The record of failed steps.
+        label_seed: The generator of seeds for drawn labels.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class PenalisedStep:
 
         Args:
             data: The mini-batch, or a replica's part of it.
-            kind: The kind of step; `None` for the one that the variables choose on the device.
-            replica: The replica, whose gradients the optimizer adds up; `None` for the only one.
+            kind: The kind of step; `None` to choose it on the device, from the variables.
+            replica: The replica; the optimizer sums gradients over replicas. `None` for one device.
         """
-        if replica is None:  # for replicas `choose_kind` has done so
+        if replica is None:  # with replicas, `choose_kind` does this
             self._state.follow_schedule()
         statistics = self._model._statistics if self._health.skips else []
         before = [(variable, ops.copy(variable)) for variable in statistics]
@@ -157,7 +157,7 @@ class PenalisedStep:
     # ---- Gradients ---------------------------------------------------------------------------
 
     def _differentiate(self, batch: Batch, kind: StepKind | None) -> list[Tensor | None]:
-        """Returns the gradient of eq. 3, whose second term is renewed where that is due."""
+        """Returns the gradient of eq. 3; recomputes its second term when due."""
         if kind is None:
             is_penalised = self._state.alpha > 0.0
             is_new = ops.logical_and(is_penalised, self._state.is_due())
@@ -177,7 +177,7 @@ class PenalisedStep:
     def _differentiate_together(
         self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
     ) -> list[Tensor]:
-        """Returns the gradient of the loss, from one forward pass with that of a new penalty."""
+        """Returns the gradient of the loss; a new penalty uses the same forward pass."""
         return backend.cond(
             is_new,
             lambda: connected.select(self._differentiate_both(batch)),
@@ -187,7 +187,7 @@ class PenalisedStep:
     def _differentiate_apart(
         self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
     ) -> list[Tensor]:
-        """Returns the gradient of the loss; a new penalty has a forward pass of its own."""
+        """Returns the gradient of the loss; a new penalty uses a separate forward pass."""
         replayed = self._copy_replayed()
         gradients = self._differentiate_loss(batch)
         backend.cond(
@@ -204,7 +204,7 @@ class PenalisedStep:
         )
 
     def _differentiate_both(self, batch: Batch) -> Any:
-        """Returns the gradient of the plain loss, and keeps that of the penalty."""
+        """Returns the gradient of the plain loss, and keeps the gradient of the penalty."""
         replayed = self._copy_replayed()
         found = self._differentiate_at_once(
             batch.x,
@@ -218,15 +218,15 @@ class PenalisedStep:
         return found.loss
 
     def _copy_replayed(self) -> Values:
-        """Reads what a forward pass changes: seeds, for the same dropout mask, and statistics."""
+        """Copies the variables that a forward pass changes: seeds (of dropout), statistics."""
         return [(v, ops.copy(v)) for v in self._model._replayed_variables]
 
     def _find_data(self, batch: Batch) -> Any:
-        """Returns where the batch is data and not padding; `None` for everywhere."""
+        """Returns a mask of the data in the batch, as opposed to padding; `None` for all."""
         return find_data(self._model.likelihood, get_labels(batch.y), batch.sample_weight)
 
     def _differentiate_part(self, batch: Batch, replayed: Values) -> PenaltyGradients:
-        """Differentiates the penalty on the first examples, in a forward pass of their own."""
+        """Differentiates the penalty on the first examples, in a separate forward pass."""
         size, replica = self._take_first(batch.replica, count_examples(batch.x))
         x, y, where = map_dense(
             lambda t: t[:size], (batch.x, get_labels(batch.y), self._find_data(batch))
@@ -244,11 +244,11 @@ class PenalisedStep:
         )
 
     def _take_first(self, replica: Replica, examples: Tensor) -> tuple[Any, Replica]:
-        """Returns how many examples the penalty is taken on here, and a replica of those."""
+        """Returns the number of examples to penalise here, and a replica of these."""
         size = self._settings.penalty_batch_size
         if size is None:
             return examples, replica
-        # Of this batch and not of a full one, whose size XLA does not know: `MeanNll` makes up.
+        # A share of this batch, as XLA does not know the size of a full one; `MeanNll` corrects.
         if isinstance(size, float):
             return replica.take_first(count_share(replica.total, size))
         return replica.take_first(take_smaller(size, replica.total))
@@ -262,7 +262,7 @@ class PenalisedStep:
         weights: Sequence[Tensor],
         replica: Replica,
     ) -> PenaltyGradients:
-        """Differentiates the penalty on all of `x`; `evaluate` gives the loss and the outputs."""
+        """Differentiates the penalty on all of `x`; `evaluate` returns the loss and outputs."""
         inputs, mean = FloatingInputs(x), self._make_mean(replica)
         is_by_inputs = self._settings.penalty.wrt == "inputs"
         arguments = (
@@ -292,7 +292,7 @@ class PenalisedStep:
         weights: Sequence[Tensor],
         replica: Replica,
     ) -> PenaltyGradients:
-        """Differentiates the penalty on (x, y, where there is data), one micro-batch at a time."""
+        """Differentiates the penalty on (x, y, data mask), one micro-batch at a time."""
         assert self._settings.micro_batch_size is not None
         parts = MicroBatches(count_examples(examples[0]), self._settings.micro_batch_size)
         statistics = {id(weight) for weight in self._model.weights}
@@ -313,7 +313,7 @@ class PenalisedStep:
                 nonlocal fractions
                 outputs = self._model._call_at(at, own, inputs.replace(at_inputs))
                 values, found = labels.nll(outputs)
-                if fractions is None:  # kept, as labels are
+                if fractions is None:  # kept for further passes, like labels
                     fractions = ops.ones_like(values) if found is None else found
                 return replica.add_up(parts.mean(index, values))
 
@@ -339,7 +339,7 @@ class PenalisedStep:
         return BatchLabels(self._model.likelihood, self._settings.penalty, y, seed, where)
 
     def _make_mean(self, replica: Replica) -> MeanNll:
-        """Returns a mean over these examples whose penalty is that of a full batch."""
+        """Returns a mean over these examples with the same expected penalty as a full batch."""
         full = ops.convert_to_tensor(self._state.full_size)
         if isinstance(self._settings.penalty_batch_size, int):
             full = take_smaller(self._settings.penalty_batch_size, full)
@@ -350,7 +350,7 @@ class PenalisedStep:
     def _add_penalty(
         self, gradients: Sequence[Tensor], indices: Sequence[int], replicas: int = 1
     ) -> list[Tensor]:
-        """Adds alpha times a replica's share of the kept gradient, as the optimizer scales it."""
+        """Adds alpha times the replica's share of the kept gradient, with the loss scale."""
         scale = self._find_loss_scale()
         factor = self._state.alpha * (1.0 if scale is None else scale)
         kept = [ops.convert_to_tensor(self._state.gradients[index]) for index in indices]
@@ -360,12 +360,12 @@ class PenalisedStep:
         ]
 
     def _apply(self, gradients: Sequence[Tensor | None]) -> None:
-        """Gives the gradients to the optimizer, unless the step is skipped."""
+        """Applies the gradients with the optimizer, unless the step is skipped."""
 
         def apply() -> None:
             self._model._apply_gradients(gradients)
 
-        # A dynamic loss scale skips steps itself, and has to see those that overflow.
+        # A dynamic loss scale skips steps itself, and must see gradients that overflow.
         if self._health.skips and not self._scales_dynamically:
             is_finite = self._health.check_gradients(gradients, self._state)
             backend.cond(is_finite, apply, lambda: None)
@@ -373,7 +373,7 @@ class PenalisedStep:
             apply()
 
     def _find_loss_scale(self) -> Tensor | None:
-        """Returns the factor that the optimizer expects gradients to carry; `None` for 1."""
+        """Returns the loss scale that the optimizer expects in gradients; `None` for 1."""
         scale = self._model.optimizer.scale_loss(1.0)
         return None if isinstance(scale, float) and scale == 1.0 else ops.convert_to_tensor(scale)
 

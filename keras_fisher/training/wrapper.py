@@ -1,4 +1,4 @@
-"""A Keras model that shows the model it wraps."""
+"""A Keras model that exposes the structure of its backbone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from keras_fisher.training import model_checks
 
 
 class BackboneWrapper(backend.Trainer):
-    """Has the inputs, outputs, layers and calls of its `backbone`."""
+    """Exposes the inputs, outputs, layers and calls of its `backbone`."""
 
     backbone: keras.Model
-    _is_taking_step = False  # of its own, which penalises
+    _is_taking_step = False  # whether its own, penalised step is running
 
     @property
     def inputs(self) -> Any:
@@ -40,25 +40,25 @@ class BackboneWrapper(backend.Trainer):
 
     @property
     def output_names(self) -> list[str]:
-        """The name of a functional backbone's output, by which `compile` takes losses."""
+        """The name of a functional backbone's output, a key for losses in `compile`."""
         return self.backbone.output_names
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> keras.Layer:
-        """Returns a layer of the backbone, or by its own name the backbone itself."""
+        """Returns a layer of the backbone, or the backbone itself by its own name."""
         if index is None and name == self.backbone.name:
             return self.backbone
         return self.backbone.get_layer(name, index)
 
     @build_after_call
     def build(self, input_shape: Any) -> None:
-        """Builds the backbone for inputs of a shape, or of a structure of shapes."""
+        """Builds the backbone for an input shape, or a structure of shapes."""
         if not self.backbone.built:
             inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
             with self._variables_scope():
                 self.compute_output_spec(inputs)
 
     def build_from_config(self, config: Any) -> None:
-        """Builds the backbone as `get_build_config` described."""
+        """Builds the backbone from the result of `get_build_config`."""
         super().build_from_config(config)
         self.built = self.backbone.built
 
@@ -71,5 +71,5 @@ class BackboneWrapper(backend.Trainer):
         return model_checks.check_output(outputs, self.backbone)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
-        """Exports the backbone, which is all that inference needs."""
+        """Exports the backbone, which is sufficient for inference."""
         return self.backbone.export(*args, **kwargs)
