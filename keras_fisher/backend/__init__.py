@@ -1,25 +1,25 @@
-"""The only room that asks for the Keras backend: one folder for each, with the same functions.
+"""All code that depends on the Keras backend: one folder per backend, with the same functions.
 
 - `differentiate(objective, weights)`: a plain first-order gradient.
-- `differentiate_penalty(objective, ...)`: the gradient of a squared gradient norm, exactly.
+- `differentiate_penalty(objective, ...)`: the exact gradient of a squared gradient norm.
 - `differentiate_penalty_by_difference(objective, ...)`: the same from two first-order gradients.
-- `differentiate_penalty_in_parts(part, ...)`: either, from one part of the batch after another.
+- `differentiate_penalty_in_parts(part, ...)`: either method, one part of the batch at a time.
 - `differentiate_by_taps(objective)`: the gradient with respect to tensors inside the model.
-- `map_examples(function, examples)`: a function of one example after another.
+- `map_examples(function, examples)`: applies a function to one example at a time.
 - `compute_quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
-- `map_probes(function, weights, ...)`: a function of one random probe after another.
-- `Line`: the first two derivatives along a line, forward; `None` without them.
-- `compile_function(function)`: the function, compiled for batches of any size.
+- `map_probes(function, weights, ...)`: applies a function to one random probe at a time.
+- `Line`: the first two derivatives along a line, in forward mode; `None` if unsupported.
+- `compile_function(function)`: compiles a function for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond`: a branch inside a compiled step.
 - `assert_below`, `nan_unless_below`: checks inside a compiled step; each backend has one of them.
-- `get_replica_index()`: which of several replicas takes a step.
-- `synchronise(model)`: writes the values that training has reached into a model's variables.
+- `get_replica_index()`: the index of the current replica.
+- `synchronise(model)`: writes the current training state into the model's variables.
 - `Trainer`: the base class of models, with the steps that the backend's `fit` calls.
-- `random`: numbers for training data, pure functions of a seed.
-- `COUNTER_DTYPE`: the dtype of variables that count.
-- `PROBES_AT_ONCE`: how many probes one call may follow.
-- `SPARSE_LOSS_CLIPS_FIRST`: how Keras's sparse cross-entropy treats probabilities.
+- `random`: random numbers for training data, which depend only on a seed.
+- `COUNTER_DTYPE`: the dtype of counters.
+- `PROBES_AT_ONCE`: the maximum number of probes per call.
+- `SPARSE_LOSS_CLIPS_FIRST`: the order of clipping and normalising in sparse cross-entropy.
 """
 
 # ruff: noqa: F401, F403

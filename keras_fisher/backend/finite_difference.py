@@ -1,4 +1,4 @@
-"""The difference of two gradients, in the place of a second derivative."""
+"""Finite differences of gradients, in place of second derivatives."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from keras import ops
 
 from keras_fisher.backend.types import Tensor
 
-# How far, of its size, a point is shifted along the gradient for a difference: about the square
-# root of each dtype's rounding error; for bfloat16, whose rounding is felt at any length, what was
-# least wrong on SimpleCNN, VGG-11 and a Wide ResNet.
+# The relative shift of a point along the gradient: about the square root of each dtype's rounding
+# error. For bfloat16, where rounding matters at any shift, it is the value with the smallest error
+# on SimpleCNN, VGG-11 and a Wide ResNet.
 _SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
 
 
 def step_length(squared_norm_of_point: Tensor, squared_norm_of_g: Tensor, precision: str) -> Tensor:
-    """The h for which the shift h g is a fixed small fraction of the point's own size."""
+    """Returns h such that the shift h g is a small fixed fraction of the point's norm."""
     size = 1.0 + ops.sqrt(squared_norm_of_point)
     return _SHIFT[precision] * size / (ops.sqrt(squared_norm_of_g) + 1e-30)
 
 
 def shift(point: Sequence[Tensor], g: Sequence[Tensor], step: Tensor) -> list[Tensor]:
-    """The point moved by h g."""
+    """Returns the point moved by h g."""
     return [v + ops.cast(step * d, v.dtype) for v, d in zip(point, g, strict=True)]
 
 
 def may_be_on_kink(point: Sequence[Tensor], g: Sequence[Tensor]) -> Tensor:
-    """Returns whether the point moves off a value of exactly 0, a boolean scalar.
+    """Returns whether a value of exactly 0 moves, a boolean scalar.
 
-    Inputs of 0 and biases that are still 0 put a ReLU on its kink, and the gradients at the point
-    and beside it then differ by a jump, however small the shift.
+    Inputs of 0 and biases that are still 0 put a ReLU on its kink. The gradient then jumps between
+    the point and the shifted point, for any shift.
     """
     moves = [ops.any(ops.logical_and(v == 0, d != 0)) for v, d in zip(point, g, strict=True)]
     return ops.any(ops.stack(moves))
@@ -45,15 +45,15 @@ def compute_slope(
 ) -> list[Tensor]:
     """Returns the derivative of the squared norm of g, from two gradients along h g.
 
-    They are those at h = 0 and at one step, or on a kink those at one step and at two, which lie on
-    the same side of it.
+    It uses the gradients at h = 0 and at one step. On a kink, it uses those at one step and at two
+    steps, which are on the same side of it.
 
     Args:
         here: The gradient at h = 0.
-        gradient_at: The gradient at another h.
-        step: The distance between the two, a scalar.
+        gradient_at: A function from h to the gradient there.
+        step: The step length, a scalar.
         is_on_kink: Whether h = 0 is on a kink, a boolean scalar.
-        cond: Runs one of two functions.
+        cond: A function that runs one of two functions.
     """
     near = gradient_at(step)
     first, second = cond(

@@ -1,4 +1,4 @@
-"""The gradient of a squared gradient norm, from one part of the batch after another."""
+"""The gradient of a squared gradient norm, one part of the batch at a time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Terms = Callable[[Any, list[Any]], list[Any]]
 
 
 class Backend(Protocol):
-    """What a backend differentiates: `tensorflow_penalty.py` and `jax_penalty.py`."""
+    """The interface that each backend's `penalty.py` implements."""
 
     def squared_norm(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum of squares, at least float32."""
+        """Returns the sum of squares, at least float32."""
 
     def differentiate(self, nll: Nll, at: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-        """D nll / d at, at least float32."""
+        """Returns d nll / d at, at least float32."""
 
     def differentiate_along(
         self, nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor
     ) -> list[Tensor]:
-        """D <2 d nll / d at, direction> / d at, at least float32."""
+        """Returns d <2 d nll / d at, direction> / d at, at least float32."""
 
     def cond(self, condition: Tensor, if_true: Any, if_false: Any) -> Any:
         """Runs one of two functions."""
@@ -34,12 +34,12 @@ class Backend(Protocol):
     def sum_over_parts(
         self, terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
     ) -> list[Tensor]:
-        """The sum of `terms(index, at)`, in a loop that frees what each of them needed."""
+        """Returns the sum of `terms(index, at)`, in a loop that frees the memory of each term."""
 
     def differentiate_penalty(
         self, objective: Any, weights: Any, inputs: Any, scale: Tensor
     ) -> PenaltyGradients:
-        """That of all examples at once."""
+        """Differentiates the squared norm of all examples at once."""
 
     def differentiate_penalty_by_difference(
         self,
@@ -50,7 +50,7 @@ class Backend(Protocol):
         scale: Tensor,
         precision: str,
     ) -> PenaltyGradients:
-        """That of all examples at once, from two first-order gradients."""
+        """Differentiates it from two first-order gradients."""
 
 
 def differentiate_penalty_in_parts(
@@ -66,24 +66,24 @@ def differentiate_penalty_in_parts(
     precision: str = "float32",
     replica: Replica,
 ) -> PenaltyGradients:
-    """Differentiates the squared norm of g in the memory that a single part of the batch takes.
+    """Differentiates the squared norm of g using the memory of a single part of the batch.
 
-    With respect to inputs, of which each part has its own, the squared norm is the sum of those of
-    the parts. With respect to weights, g = sum g_p is computed first; the gradient of the squared
-    norm is then the sum over parts of d <2 g_p, g> / d weights, where g is held fixed, or comes
-    from further sums at weights shifted along g.
+    If g is taken with respect to inputs, which differ between parts, the squared norm is the sum of
+    the squared norms of the parts. If g is taken with respect to weights, g = sum g_p is computed
+    first. The gradient of the squared norm is then the sum over parts of d <2 g_p, g> / d weights,
+    with g held fixed, or a finite difference of sums at weights shifted along g.
 
     Args:
-        backend: What differentiates.
-        part: From an index, the part, evaluated anew for each derivative.
-        count: How many parts there are.
-        weights: What to differentiate by, tensors.
-        factor: From the two sums of `count_data` over all parts, what g is multiplied by.
+        backend: The backend's functions.
+        part: A function from an index to the part, which is evaluated again for each derivative.
+        count: The number of parts.
+        weights: The tensors to differentiate with respect to.
+        factor: A function from the two sums of `count_data` over all parts to the factor of g.
         wrt_inputs: Whether g is taken with respect to inputs.
-        exact: Whether to backpropagate twice, or to take a difference.
+        exact: Whether to backpropagate twice instead of taking a finite difference.
         scale: A loss scale, as in `differentiate_penalty`.
-        precision: The dtype that the model computes in.
-        replica: This replica, whose parts add to the mean over all replicas.
+        precision: The dtype of the model's computations.
+        replica: This replica; the mean is over the parts of all replicas.
 
     Returns:
         The gradient of the squared norm, and the squared norm; no gradients of a loss.
@@ -96,7 +96,7 @@ def differentiate_penalty_in_parts(
         at: Sequence[Tensor],
         zeros: list[Tensor],
     ) -> list[Tensor]:
-        """The sum over the parts of this replica."""
+        """Returns the sum over the parts of this replica."""
         return backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
 
     def counts(one: MicroBatch) -> list[Tensor]:
@@ -124,7 +124,7 @@ def differentiate_penalty_in_parts(
         return [*gradient(one, at), *counts(one)]
 
     def gradient_there(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
-        one.nll(weights, [])  # which draws the labels
+        one.nll(weights, [])  # draws the labels
         return gradient(one, at)
 
     def along_g(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:

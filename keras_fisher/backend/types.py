@@ -1,4 +1,4 @@
-"""What every backend takes and returns, and what one device has in place of replicas."""
+"""Types shared by all backends, and the replica of training on one device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Nll: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 
 
 class StepKind(enum.IntEnum):
-    """What a step adds to the gradient of the loss."""
+    """The penalty of a step: none, the kept gradient or a new one."""
 
     NO_PENALTY = 0
     KEPT_PENALTY = 1
@@ -25,15 +25,15 @@ class StepKind(enum.IntEnum):
 
 
 class InnerGraphError(Exception):
-    """A tensor was tapped inside a loop, a branch or another function than the derivative's."""
+    """Raised when a tensor is tapped inside a loop, a branch or an inner function."""
 
 
 class PenaltyGradients(NamedTuple):
     """The derivatives of one penalised evaluation.
 
     Attributes:
-        loss: d loss / d weights, a list; `None` where a weight is unconnected. `None` if the
-            objective had no loss.
+        loss: d loss / d weights, a list with `None` for unconnected weights; `None` if the
+            objective has no loss.
         penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
         squared_norm: ||g||^2, a scalar, at least float32.
     """
@@ -47,11 +47,11 @@ class MicroBatch(NamedTuple):
     """A part of the mini-batch.
 
     Attributes:
-        nll: From weights and inputs (none for the part's own), what the part adds to the mean nll,
-            in which padding counts as 0. Its labels are drawn in the first call, and kept.
-        count_data: After a call of `nll`, what the part adds to two sums over examples: the
-            fraction of their observations that are data, and the number of those that have any.
-        inputs: What g is taken with respect to, or `None` for the weights.
+        nll: A function from weights and inputs (an empty list for the part's own) to the part's
+            contribution to the mean nll, in which padding counts as 0. The first call draws labels.
+        count_data: A function that returns, after a call of `nll`, the part's contributions to two
+            sums over examples: the fraction that is data, and whether any is.
+        inputs: The tensors that g is taken with respect to, or `None` for the weights.
     """
 
     nll: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
@@ -60,14 +60,14 @@ class MicroBatch(NamedTuple):
 
 
 class Replica:
-    """The only replica of a training on one device: its part of a mini-batch is all of it.
+    """The only replica of training on one device, which has the whole mini-batch.
 
     Args:
-        examples: How many examples this replica has.
+        examples: The number of examples on this replica.
 
     Attributes:
-        count: How many replicas train together.
-        total: How many examples all of them have.
+        count: The number of replicas.
+        total: The number of examples on all replicas.
     """
 
     count = 1
@@ -76,23 +76,23 @@ class Replica:
         self.total = examples
 
     def take_first(self, examples: int | Tensor) -> tuple[int | Tensor, Replica]:
-        """Returns how many of the first `examples` are here, and a replica of those."""
+        """Returns how many of the first `examples` are on this replica, and a replica of these."""
         return examples, Replica(examples)
 
     def add_up(self, mean: Tensor) -> Tensor:
-        """Returns what a mean over this replica's examples adds to that over all."""
+        """Returns the contribution of this replica's mean to the mean over all replicas."""
         return mean
 
     def restore_mean(self, loss: Tensor) -> Tensor:
-        """Returns the mean over this replica's examples, from what Keras's losses give here."""
+        """Returns the mean over this replica's examples, from the result of Keras's losses."""
         return loss
 
     def zero_without_examples(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Returns the gradients, 0 where there are no examples."""
+        """Returns the gradients, or zeros if the replica has no examples."""
         return list(gradients)
 
     def align_non_finite(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Returns the gradients, NaN on every replica where one has a non-finite gradient."""
+        """Returns the gradients, or NaN on every replica if one has a non-finite gradient."""
         return list(gradients)
 
     def sum(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

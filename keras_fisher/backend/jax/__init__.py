@@ -1,4 +1,4 @@
-"""Derivatives with JAX's transformations, and training by functions of all variables."""
+"""Derivatives with JAX's transformations, and stateless training steps."""
 
 from keras_fisher.backend.jax.autodiff import (
     COUNTER_DTYPE,

@@ -15,24 +15,24 @@ from keras_fisher.backend.types import InnerGraphError, Tensor
 
 Tap = Callable[[Any], Any]
 
-# Where JAX has 64-bit integers only if told so.
+# JAX disables 64-bit integers by default.
 COUNTER_DTYPE = "int32"
 
-# How many random probes may be followed in one call of a compiled function, `None` for any number:
-# XLA computes a loop on one core of a CPU alone.
+# The maximum number of random probes in one call of a compiled function; `None` for no limit. On a
+# CPU, XLA runs a loop on a single core.
 PROBES_AT_ONCE: int | None = 1 if jax.default_backend() == "cpu" else None
 
-# JAX does not tell the derivatives along a line of what is computed within a function.
+# JAX does not expose the derivatives of values inside a function.
 Line: Any = None
 
 
-# Whether Keras's sparse categorical cross-entropy clips probabilities before it divides them by
-# their sum; its dense one clips afterwards.
+# Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
+# the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = False
 
 
 def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns d objective() / d weights, zeros where a weight is unconnected."""
+    """Returns d objective() / d weights; zeros for unconnected weights."""
     pure = Pure(objective, weights)
     found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
     pure.assign_state(assigned)
@@ -40,17 +40,17 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
 
 
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
-    """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
+    """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
     Args:
-        objective: `objective(tap)` returns a value and a structure of anything.
+        objective: `objective(tap)` returns a value and an arbitrary structure.
 
     Returns:
-        The gradients in the order of the taps, dense, zeros where a tensor is unconnected; and the
+        The dense gradients in the order of the taps, with zeros for unconnected tensors; and the
         structure.
 
     Raises:
-        InnerGraphError: if a tensor is tapped where its gradient cannot be taken.
+        InnerGraphError: if a tensor is tapped where its gradient cannot be computed.
     """
     pure = Pure(lambda zeros: _tapped(objective, zeros))
     tapped = jax.eval_shape(lambda: pure([], None)[0][1])
@@ -72,12 +72,12 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
-    """Applies a function to one example after another, each with a batch axis of length 1.
+    """Applies a function to one example at a time, each with a batch axis of length 1.
 
     Args:
-        function: From a structure like `examples` to a tensor.
+        function: A function from a structure like `examples` to a tensor.
         examples: A structure of tensors of shape `(batch, ...)`.
-        dtype: The dtype of what the function returns.
+        dtype: The dtype of the function's results.
 
     Returns:
         The stacked results.
@@ -100,12 +100,12 @@ def compute_quadratic_forms(
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
-    The first-order gradient is linearised once; each probe is one product with H.
+    It linearises the first-order gradient once; each probe then takes one product with H.
 
     Args:
-        objective: Evaluates the model and returns a scalar.
-        weights: What to differentiate by.
-        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -134,12 +134,12 @@ def map_probes(
     gaussian: bool,
     seed: Any,
 ) -> Any:
-    """Applies a function to one random probe after another, a tensor for each weight.
+    """Applies a function to one random probe at a time; a probe has a tensor for each weight.
 
     Args:
-        function: From a probe to a tensor.
-        weights: What the probes are shaped like.
-        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        function: A function from a probe to a tensor.
+        weights: The weights, which have the probes' shapes.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -160,11 +160,11 @@ def map_probes(
 def compile_function(
     function: Callable[..., Any], any_length: Sequence[int] | None = None
 ) -> Callable[..., Any]:
-    """Returns the function compiled, once for each kind of its arguments, arrays in structures.
+    """Compiles a function once for each structure, shape and dtype of its array arguments.
 
-    It reads the values that variables have when it is called, and assigns to them.
+    Each call reads the current values of variables, and assigns to them.
     """
-    del any_length  # each shape is compiled by itself
+    del any_length  # each shape is compiled separately
     made: dict[str, Compiled] = {}
 
     def call(*arguments: Any) -> Any:
@@ -178,13 +178,13 @@ def compile_function(
 
 
 def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Tensor:
-    """Returns `result`: a compiled step cannot fail; see `nan_unless_below`."""
+    """Returns `result`: a compiled step cannot raise; see `nan_unless_below`."""
     del values, bound, message
     return result
 
 
 def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
-    """Returns `result`; NaN unless every one of `values` is a whole number in [0, bound)."""
+    """Returns `result`, or NaN unless all `values` are whole numbers in [0, bound)."""
     values = jnp.asarray(values)
     integers = values.astype("int32")
     fine = (integers >= 0) & (integers < bound) & (integers == values)
@@ -197,22 +197,22 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def promote(tensor: Tensor) -> Tensor:
-    """A tensor as float32, or wider if it was."""
+    """Casts a tensor to float32 unless it is wider."""
     return tensor.astype(keras.backend.result_type(tensor.dtype, "float32"))
 
 
 def synchronise(model: keras.Model) -> None:
-    """Gives variables the values that training has come to, which it keeps apart from them."""
+    """Writes the current training state, which JAX keeps separately, into the variables."""
     model.jax_state_sync()
 
 
 def get_replica_index() -> Tensor:
-    """`None`: a step is written for the whole batch, however many devices share it."""
+    """Returns `None`: a step is written for the whole batch, on any number of devices."""
     return None
 
 
 def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:
-    """The value, what was tapped and the rest; the tapped tensors get `zeros` added."""
+    """Returns the value, the tapped tensors and the structure; adds `zeros` to the tensors."""
     context = _context()
     tapped: list[Any] = []
 
@@ -227,7 +227,7 @@ def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[An
 
 
 def _context() -> Any:
-    """What operations are traced in now."""
+    """Returns the current trace."""
     return get_opaque_trace_state(convention="nnx")
 
 

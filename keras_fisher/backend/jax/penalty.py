@@ -1,4 +1,4 @@
-"""The gradient of a squared gradient norm: exactly, by a difference, or part by part."""
+"""The gradient of a squared gradient norm: exact, by a finite difference, or in parts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def differentiate_penalty(
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
 
     Args:
-        objective: Evaluates the model once at weights and inputs, and returns `(loss, nll)`, two
-            scalars; the loss may be `None`.
-        weights: What to differentiate the loss and the squared norm by; v, unless there are inputs.
-        inputs: v, when the gradient with respect to inputs is penalised.
-        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
-            do not underflow, and what is returned for the penalty is divided by it again.
+        objective: A function that evaluates the model once at weights and inputs, and returns
+            `(loss, nll)`, two scalars; the loss may be `None`.
+        weights: The weights to differentiate with respect to; v if `inputs` is `None`.
+        inputs: v, if the gradient with respect to inputs is penalised.
+        scale: A loss scale, which keeps half-precision gradients from underflowing. The returned
+            results of the penalty are divided by it again.
         replica: Ignored: a step is written for the whole batch.
 
     Returns:
@@ -61,16 +61,16 @@ def differentiate_penalty_by_difference(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
-    takes a third gradient where v may be on a kink.
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. If v
+    may be on a kink, it needs a third gradient.
 
     Args:
         objective: As in `differentiate_penalty`.
-        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        shifted_nll: The nll as a function of weights and inputs, with the same labels and seeds.
         weights: As in `differentiate_penalty`.
         inputs: As in `differentiate_penalty`.
         scale: A loss scale, as in `differentiate_penalty`.
-        precision: The dtype that the model computes in; the coarser, the longer the step.
+        precision: The dtype of the model's computations; coarser dtypes use longer steps.
         replica: Ignored: a step is written for the whole batch.
 
     Returns:
@@ -114,12 +114,12 @@ def differentiate_along(
 def sum_over_parts(
     terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
 ) -> list[Tensor]:
-    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
+    """Adds up lists of tensors over indices, in a loop that frees the memory of each term."""
 
     def add(index: Tensor, sums: list[Tensor]) -> list[Tensor]:
         return [a + b for a, b in zip(sums, terms(index, list(at)), strict=True)]
 
-    # In a step that is not compiled: some layers, such as RandomCrop, cannot be.
+    # The step is not compiled: some layers, such as RandomCrop, cannot be compiled.
     if not any(isinstance(tensor, jax.core.Tracer) for tensor in [count, *at]):
         return functools.reduce(lambda sums, index: add(index, sums), range(count), zeros)
     return jax.lax.fori_loop(0, count, add, zeros)
@@ -131,7 +131,7 @@ class _First:
     Attributes:
         by_weights: d nll / d weights, at least float32.
         by_inputs: d nll / d inputs.
-        assigned: What variables were assigned.
+        assigned: The values assigned to variables.
     """
 
     def __init__(self, outcome: Any, pull: Any, assigned: list[Any], scale: Tensor) -> None:
@@ -144,7 +144,7 @@ class _First:
         self.by_weights, self.by_inputs = (_unscaled(some, scale) for some in gradients)
 
     def of_loss(self) -> list[Tensor] | None:
-        """D loss / d weights, if there is a loss."""
+        """Returns d loss / d weights, if there is a loss."""
         if self._loss is None:
             return None
         return self._pull((jnp.ones_like(self._loss), self._none))[0]
@@ -155,8 +155,8 @@ class _Evaluation:
 
     Args:
         objective: As in `differentiate_penalty`.
-        weights: Variables, whose values the objective reads; or tensors, which it is given.
-        inputs: Tensors that the objective is given.
+        weights: Variables, which the objective reads, or tensors, which are passed to it.
+        inputs: Tensors, which are passed to the objective.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class _Evaluation:
         self.pure = Pure(objective, weights if self.are_variables else [])
 
     def differentiated(self, at: Sequence[Tensor], scale: Tensor) -> _First:
-        """The derivatives at other values of the weights."""
+        """Returns the derivatives at other values of the weights."""
 
         def evaluate(values: Sequence[Any], inputs: Sequence[Tensor]) -> tuple[Any, Any]:
             return self.pure(values if self.are_variables else [], values, inputs)
@@ -178,11 +178,11 @@ class _Evaluation:
 
 
 def _scaled(scalar: Tensor, scale: Tensor) -> Tensor:
-    """A scalar times a loss scale, which may be `None` for 1."""
+    """Multiplies a scalar by a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * scale.astype(scalar.dtype)
 
 
 def _unscaled(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-    """Tensors divided by a loss scale, at least float32."""
+    """Divides tensors by a loss scale; the results are at least float32."""
     wide = [promote(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

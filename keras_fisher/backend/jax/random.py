@@ -1,4 +1,4 @@
-"""Random numbers of training data: pure functions of a seed, an epoch and a position."""
+"""Random numbers for training data, which depend only on a seed, an epoch and a position."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def draw_windows(seed: Tensor, size: int, positions: int) -> tuple[Tensor, Tenso
 def draw_mixing(seed: Tensor, beta: float, size: int) -> tuple[Tensor, Tensor]:
     """Returns a weight from Beta(beta, beta), a scalar, and a permutation, shape `(size,)`."""
     weight_key, order_key = jax.random.split(_key(seed))
-    # By the logarithms of two gammas, which themselves underflow where beta is small.
+    # Uses the logarithms of two gamma draws, which themselves underflow for small beta.
     log_a, log_b = jax.random.loggamma(weight_key, beta, shape=(2,))
     return jax.nn.sigmoid(log_a - log_b), jax.random.permutation(order_key, size)
 

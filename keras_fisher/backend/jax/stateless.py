@@ -13,13 +13,13 @@ from keras_fisher.utils.stateless import Stateless
 
 
 class Pure:
-    """A function without side effects, of the values of variables and of other arguments.
+    """Turns a function into one without side effects, of variables' values and other arguments.
 
-    It returns what the function returns and the values of what the function has assigned to.
+    It returns the function's result and the values that the function has assigned.
 
     Args:
-        function: What may read and assign Keras variables.
-        variables: Those whose values are given.
+        function: A function that may read and assign Keras variables.
+        variables: The variables whose values are arguments.
     """
 
     def __init__(
@@ -36,15 +36,15 @@ class Pure:
         return result, [scope.get_current_value(variable) for variable in self.assigned]
 
     def assign(self, values: Sequence[Any]) -> None:
-        """Assigns, where it is called, what a call has returned for it."""
+        """Assigns the values that a call has returned to their variables."""
         for variable, value in zip(self.assigned, values, strict=True):
             variable.assign(value)
 
     def assign_state(self, values: Sequence[Any]) -> None:
-        """Assigns what a call has returned, but for the given variables.
+        """Assigns the values that a call has returned, except those of `variables`.
 
-        With JAX, Keras drops what a forward pass assigns to trainable weights, as the optimizer
-        moves them from where the forward pass began.
+        With JAX, Keras drops assignments to trainable weights in a forward pass: the optimizer
+        updates the weights from their values before it.
         """
         given = {id(variable) for variable in self._variables}
         for variable, value in zip(self.assigned, values, strict=True):
@@ -53,7 +53,7 @@ class Pure:
 
 
 class ReadVariables(Stateless):
-    """A scope that notes which variables are read in it."""
+    """A scope that records which variables are read in it."""
 
     def __init__(self) -> None:
         super().__init__(collect_losses=True)
@@ -65,7 +65,7 @@ class ReadVariables(Stateless):
 
 
 def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """Runs one of two functions; what either assigns is assigned."""
+    """Runs one of two functions; keeps the assignments to variables."""
     if not isinstance(condition, jax.core.Tracer):
         return if_true() if condition else if_false()
     branches = [_Branch(function) for function in (if_true, if_false)]
@@ -83,7 +83,7 @@ def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], A
 
 
 class _Branch:
-    """A function, traced once; called, it repeats what was traced."""
+    """A function that is traced once; calls repeat the trace."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.pure = Pure(function)
@@ -96,11 +96,11 @@ class _Branch:
 
 
 class Compiled:
-    """A function, compiled for arguments of one kind and for any values of the variables it reads.
+    """A function compiled for one structure of arguments, and for any values of its variables.
 
     Args:
-        function: Of structures of arrays.
-        arguments: An example of them.
+        function: A function of structures of arrays.
+        arguments: Example arguments.
     """
 
     def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:

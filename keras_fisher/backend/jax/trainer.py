@@ -1,4 +1,4 @@
-"""Training by functions of all variables, as JAX needs."""
+"""Training with stateless functions of all variables, as JAX requires."""
 
 from __future__ import annotations
 
@@ -25,55 +25,55 @@ TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
 
 
 class Trainer(keras.Model, abc.ABC):
-    """A model whose step is written as one that assigns variables, and run as one that does not.
+    """A model whose step assigns variables, but runs as a stateless function.
 
-    On several devices (`keras.distribution.DataParallel`) a step is that of the whole batch.
+    On several devices (`keras.distribution.DataParallel`) a step covers the whole batch.
     """
 
     @abc.abstractmethod
     def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
-        """Takes a training step on a batch: of a kind, or of that which variables tell."""
+        """Takes a training step on a batch; by default, variables determine its kind."""
 
     @abc.abstractmethod
     def _choose_step_kind(self) -> Any:
-        """The `StepKind` of the next step."""
+        """Returns the `StepKind` of the next step."""
 
     @abc.abstractmethod
     def _own_variables(self) -> list[keras.Variable]:
-        """What a step moves that Keras does not know of."""
+        """The variables that a step changes and Keras does not track."""
 
     train_function: Any
     _is_distributed = False
-    # By their ids, when training was last prepared.
+    # The ids of the weights when training was last prepared.
     _trained_weights: tuple[int, ...] | None = None
     _other_variables: tuple[int, ...] | None = None
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:
-        """All variables but trained ones, those that carry the penalty from step to step too."""
+        """All variables except trained ones, including the state of the penalty."""
         return [*self._moved_variables, *self._own_variables()]
 
     @property
     def _replayed_variables(self) -> list[keras.Variable]:
-        """What a second forward pass is to find as the first did."""
+        """Variables that are restored before a second forward pass."""
         return self._moved_variables
 
     @property
     def _moved_variables(self) -> list[keras.Variable]:
-        """What a forward pass moves: statistics of layers, states of random generators."""
+        """Variables that a forward pass changes: statistics of layers, generator states."""
         return super().non_trainable_variables
 
     @property
     def _assigned_before_replay(self) -> list[keras.Variable]:
-        """What a second forward pass must not assign again: nothing.
+        """Variables that a second forward pass must not assign again: none.
 
-        Keras drops what a forward pass assigns to trainable weights (see `Pure.assign_state`), and
-        the gradient is the one through the assignment.
+        Keras drops assignments to trainable weights in a forward pass (see `Pure.assign_state`),
+        and the gradient is taken through the assignment.
         """
         return []
 
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where variables are made."""
+        """The scope in which to create variables."""
         return contextlib.nullcontext()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -82,11 +82,11 @@ class Trainer(keras.Model, abc.ABC):
         self._trained_weights = None
 
     def make_train_function(self, force: bool = False) -> None:
-        """Makes what trains on `steps_per_execution` batches from an iterator.
+        """Creates the function that trains on `steps_per_execution` batches from an iterator.
 
-        On a CPU XLA computes what is inside of a branch or a loop on one core alone: there the host
-        looks which kind of step is next, and steps are dispatched one by one. Elsewhere it never
-        waits for the device, and they go there in one dispatch.
+        On a CPU, XLA runs the code inside a branch or a loop on a single core, so the host chooses
+        the kind of each step and dispatches steps one by one. On other devices, all steps go into
+        one dispatch, and the host never waits for the device.
         """
         force = force or self._has_other_variables()
         if self.train_function is not None and not force:
@@ -94,7 +94,7 @@ class Trainer(keras.Model, abc.ABC):
         super().make_train_function(force)
         if self.run_eagerly or not self.jit_compile:
             return
-        has_own_step = type(self).train_step is not Trainer.train_step  # of a subclass
+        has_own_step = type(self).train_step is not Trainer.train_step  # overridden in a subclass
         if jax.default_backend() == "cpu":
             if not has_own_step:
                 self.train_function = self._branching_on_host()
@@ -102,10 +102,10 @@ class Trainer(keras.Model, abc.ABC):
             self.train_function = self._in_one_dispatch(self.train_function)
 
     def _has_other_variables(self) -> bool:
-        """Whether variables that are not trained are others than at the last call.
+        """Returns whether the untrained variables have changed since the last call.
 
         Raises:
-            ValueError: if trained ones are others than those that the optimizer was built for.
+            ValueError: if the trained ones differ from those that the optimizer was built for.
         """
         trained, others = (
             tuple(id(variable) for variable in group)
@@ -147,7 +147,7 @@ class Trainer(keras.Model, abc.ABC):
         return train
 
     def _shardings(self) -> Any:
-        """How logs and state are spread over devices, if they are."""
+        """The sharding of logs and state over devices, if any."""
         if keras.distribution.distribution() is None:
             return None
         return None, self._get_state_sharding_spec()
@@ -173,7 +173,7 @@ class Trainer(keras.Model, abc.ABC):
         return train
 
     def train_step(self, state: State, data: Any) -> tuple[dict[str, Any], State]:
-        """Takes a training step: from the values of all variables to the logs and new values."""
+        """Takes a stateless training step: returns the logs and the new values of all variables."""
         return self._step_of_kind(None, state, data)
 
     def _step_of_kind(
@@ -191,7 +191,7 @@ class Trainer(keras.Model, abc.ABC):
         return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
 
     def _trained_groups(self) -> Groups:
-        """The variables, as Keras groups them."""
+        """The variables in Keras's groups."""
         return (
             self.trainable_variables,
             self.non_trainable_variables,
@@ -200,7 +200,7 @@ class Trainer(keras.Model, abc.ABC):
         )
 
     def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
-        """Takes a step of the optimizer."""
+        """Applies one optimizer step."""
         weights, own = self.trainable_variables, self.optimizer.variables
         values = [[ops.convert_to_tensor(v) for v in group] for group in (own, weights)]
         found = self.optimizer.stateless_apply(values[0], list(gradients), values[1])

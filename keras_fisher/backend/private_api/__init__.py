@@ -1,4 +1,4 @@
-"""Every private API of another package that this one uses, one file per package.
+"""All private APIs of other packages that this package uses, one file per package.
 
-Each says why nothing public does. `tests/backend/test_private_api.py` fails when one goes away.
+Each says why no public API is enough. `tests/backend/test_private_api.py` fails if one disappears.
 """

@@ -14,7 +14,7 @@ from keras.src.backend.common.global_state import get_global_attribute
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
-# Marks a `build` that Keras calls only after it has traced `call`: shapes do not tell dtypes.
+# Marks a `build` that Keras calls only after tracing `call`, because shapes do not give dtypes.
 from keras.src.utils.python_utils import default as build_after_call
 
 __all__ = [
@@ -34,34 +34,34 @@ __all__ = [
 
 
 def get_mask(tensor: Any) -> Any:
-    """Returns the mask of a tensor, or `None`: JAX's tensors take no attribute for it."""
+    """Returns the mask of a tensor, or `None`; JAX's tensors cannot hold it as an attribute."""
     return get_keras_mask(tensor)
 
 
 def set_mask(tensor: Any, mask: Any) -> None:
-    """Gives a tensor a mask."""
+    """Sets the mask of a tensor."""
     set_keras_mask(tensor, mask)
 
 
 def find_calling_layer() -> keras.Layer | None:
-    """Returns the outermost layer that is being called: layers do not know their parents."""
+    """Returns the outermost layer in the current call; layers do not know their parents."""
     context = get_global_attribute("current_call_ctx")
     return None if context is None else context.entry_layer
 
 
 def is_stateless() -> bool:
-    """Whether a call changes no variable: on JAX, that of a model in its training step.
+    """Whether the current call changes no variable, as in a model's training step on JAX.
 
-    Keras calls that model's `call` by itself, so that no layer is known to be calling.
+    Keras calls that model's `call` directly, so that there is no outermost layer.
     """
     return in_stateless_scope()
 
 
 def find_callback_list(callback: keras.callbacks.Callback) -> keras.callbacks.CallbackList | None:
-    """Returns the list that is calling a callback: Keras gives callbacks their model alone.
+    """Returns the list that calls a callback; Keras gives callbacks only their model.
 
-    Readers of `logs` that come before a writer miss its values without a word, and a TensorBoard's
-    file can be shared only by who finds it.
+    Callbacks that read `logs` before a writer silently miss its values, and writers need the list
+    to find the TensorBoard callback whose file they share.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -75,22 +75,22 @@ def find_callback_list(callback: keras.callbacks.Callback) -> keras.callbacks.Ca
 
 
 def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
-    """Returns the generator of draws without a seed, whose state a second forward pass resets.
+    """Returns the generator of unseeded draws, whose state a second forward pass resets.
 
     Args:
-        create: Whether to make one if there has been no such draw yet.
+        create: Whether to create one if there has been no such draw yet.
     """
     found = get_global_attribute(GLOBAL_SEED_GENERATOR)
     return global_seed_generator() if found is None and create else found
 
 
 def list_all_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns a layer and all that are inside of it; `Model.layers` stops at the first level."""
+    """Returns a layer and all layers inside it; `Model.layers` stops at the first level."""
     return list(layer._flatten_layers())
 
 
 def list_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers directly inside of a layer, which only models list."""
+    """Returns the layers directly inside a layer; only models list them publicly."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
@@ -109,17 +109,17 @@ def preserve_losses(layer: keras.Layer) -> Iterator[None]:
 def record_summaries(board: keras.callbacks.TensorBoard) -> Iterator[Any]:
     """Writes into the file of a TensorBoard callback, and yields TensorFlow's summary operations.
 
-    TensorBoard reads one file of a folder at a time, and never returns to an earlier one. And with
-    `update_freq=n` the callback has summaries off but for each n-th batch.
+    TensorBoard reads one file of a folder at a time, and never returns to an earlier one. With
+    `update_freq=n`, the callback enables summaries only for every n-th batch.
     """
     with board._train_writer.as_default(), board.summary.record_if(True):
         yield board.summary
 
 
 def record_epoch_summaries(board: keras.callbacks.TensorBoard) -> None:
-    """Lets a TensorBoard callback write the coming `epoch_*` values.
+    """Makes a TensorBoard callback write the next `epoch_*` values.
 
-    With `update_freq=n` it writes them only if the last step of the epoch is an n-th one.
+    With `update_freq=n`, it writes them only if the epoch's last step is a multiple of n.
     """
     if board.update_freq == "epoch":
         return

@@ -10,25 +10,25 @@ from tensorflow.python.framework import ops
 from tensorflow.python.framework.func_graph import FuncGraph
 
 __all__ = [
-    "FuncGraph",  # to tell the graphs of functions and loops from others
+    "FuncGraph",  # identifies the graphs of functions and loops
     "clear_kernel_cache",
     "list_gradients",
     "look_up_gradient",
-    "record_operation",  # puts an operation with a gradient of its own on the tapes
+    "record_operation",  # records an operation with a custom gradient on the tapes
     "stop_recording",
 ]
 
 
 def list_gradients() -> dict[str, Any]:
-    """Returns the registry of gradients, which nothing public replaces or removes.
+    """Returns the registry of gradients; no public API replaces or removes its entries.
 
-    Tapes, loops and forward accumulators all look there.
+    Tapes, loops and forward accumulators all use it.
     """
     return ops.gradient_registry._registry
 
 
 def look_up_gradient(operation: str) -> Any:
-    """Returns the gradient that is registered for a kind of operation; `None` if it has none.
+    """Returns the gradient registered for a kind of operation; `None` if it has none.
 
     Raises:
         LookupError: if nothing is registered.
@@ -37,5 +37,5 @@ def look_up_gradient(operation: str) -> Any:
 
 
 def clear_kernel_cache() -> None:
-    """Frees the kernels of all functions that were called, which TensorFlow keeps for ever."""
+    """Frees the kernels of all called functions, which TensorFlow never frees."""
     eager_context.context().clear_kernel_cache()

@@ -1,4 +1,4 @@
-"""Derivatives with TensorFlow's tapes, and training on one device and on replicas."""
+"""Derivatives with TensorFlow's tapes, and training on one device or on several replicas."""
 
 from keras_fisher.backend.tensorflow.autodiff import (
     COUNTER_DTYPE,

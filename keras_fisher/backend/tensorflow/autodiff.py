@@ -18,41 +18,41 @@ from keras_fisher.backend.types import InnerGraphError, Tensor
 
 Tap = Callable[[Any], Any]
 
-# What the bits of each octet stand for, shape (256, 8).
+# The signs that the bits of each byte represent, shape (256, 8).
 _SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype="uint8")[:, np.newaxis], axis=1) - 1.0
 
-# 32-bit integer variables are not kept on a GPU.
+# TensorFlow does not place 32-bit integer variables on a GPU.
 COUNTER_DTYPE = "int64"
 
 
-# How many random probes may be followed in one call of a compiled function, `None` for any number.
+# The maximum number of random probes in one call of a compiled function; `None` for no limit.
 PROBES_AT_ONCE: int | None = None
 
 
-# Whether Keras's sparse categorical cross-entropy clips probabilities before it divides them by
-# their sum; its dense one clips afterwards.
+# Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
+# the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = True
 
 
 def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns d objective() / d weights; dense, `None` where a weight is unconnected."""
+    """Returns d objective() / d weights; dense, `None` for unconnected weights."""
     with tf.GradientTape() as tape:
         value = objective()
     return tapes.densify(tape.gradient(value, list(weights)))
 
 
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
-    """Returns d value / d each tensor that passes through a `tap`, and what else is returned.
+    """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
     Args:
-        objective: `objective(tap)` returns a value and a structure of anything.
+        objective: `objective(tap)` returns a value and an arbitrary structure.
 
     Returns:
-        The gradients in the order of the taps, dense, `None` where a tensor is unconnected; and the
+        The dense gradients in the order of the taps, with `None` for unconnected tensors; and the
         structure.
 
     Raises:
-        InnerGraphError: if a tensor is tapped where its gradient cannot be taken.
+        InnerGraphError: if a tensor is tapped where its gradient cannot be computed.
     """
     tapped: list[Any] = []
     context = _context()
@@ -71,12 +71,12 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
-    """Applies a function to one example after another, each with a batch axis of length 1.
+    """Applies a function to one example at a time, each with a batch axis of length 1.
 
     Args:
-        function: From a structure like `examples` to a tensor.
+        function: A function from a structure like `examples` to a tensor.
         examples: A structure of tensors of shape `(batch, ...)`.
-        dtype: The dtype of what the function returns.
+        dtype: The dtype of the function's results.
 
     Returns:
         The stacked results.
@@ -98,12 +98,12 @@ def compute_quadratic_forms(
 ) -> Any:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
-    The first-order gradient is computed once; each probe is one backpropagation through it.
+    It computes the first-order gradient once; each probe then takes one backpropagation through it.
 
     Args:
-        objective: Evaluates the model and returns a scalar.
-        weights: What to differentiate by.
-        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -144,12 +144,12 @@ def map_probes(
     gaussian: bool,
     seed: Any,
 ) -> Any:
-    """Applies a function to one random probe after another, a tensor for each weight.
+    """Applies a function to one random probe at a time; a probe has a tensor for each weight.
 
     Args:
-        function: From a probe to a tensor of the dtype of the weights, at least float32.
-        weights: What the probes are shaped like.
-        probes: Which probes to draw, integers of shape `(num_probes,)`.
+        function: A function from a probe to a tensor of the weights' dtype, at least float32.
+        weights: The weights, which have the probes' shapes.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
         gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
         seed: Two integers, shape `(2,)`. The same seed draws the same probes.
 
@@ -167,10 +167,10 @@ def map_probes(
 
 
 class Line:
-    """Tensors that move along a line, `value + t * velocity`, and what is computed from them.
+    """A context for derivatives along a line, `value + t * velocity`, in forward mode.
 
-    A context: the derivatives with respect to t, at t = 0, are known of what is computed in it,
-    forward and without a tape. What TensorFlow differentiates wrongly twice is replaced.
+    Inside it, the first two derivatives with respect to t at t = 0 are available for all results,
+    without a tape. It replaces operations whose second derivatives are wrong in TensorFlow.
     """
 
     def __enter__(self) -> Line:
@@ -186,19 +186,19 @@ class Line:
         self._stack.__exit__(*raised)
 
     def attach_velocity(self, value: Tensor, velocity: Any) -> Any:
-        """Returns `value`, moving; neither argument's own motion counts."""
+        """Returns `value` with the given velocity; ignores the motion of both arguments."""
         tensor = tf.identity(tf.stop_gradient(value))
-        # To compute value + t * velocity instead takes a third more time for z^T H z.
+        # Computing value + t * velocity instead makes z^T H z a third slower.
         for accumulator in (self._second, self._first):
             accumulator._watch(tensor, tf.stop_gradient(velocity))
         return tensor
 
     def velocity(self, tensor: Tensor) -> Any:
-        """Returns d tensor / dt; `None` where it does not depend on t."""
+        """Returns d tensor / dt; `None` if the tensor does not depend on t."""
         return self._first.jvp(tensor)
 
     def acceleration(self, tensor: Tensor) -> Any:
-        """Returns d^2 tensor / dt^2; `None` where its velocity does not depend on t."""
+        """Returns d^2 tensor / dt^2; `None` if the velocity does not depend on t."""
         velocity = self._first.jvp(tensor)
         return None if velocity is None else self._second.jvp(velocity)
 
@@ -206,10 +206,10 @@ class Line:
 def compile_function(
     function: Callable[..., Any], any_length: Sequence[int] | None = None
 ) -> Callable[..., Any]:
-    """Returns the function as a graph.
+    """Compiles a function to a graph.
 
-    Arguments are structures of arrays, whose shapes are fixed when it is traced; but not the first
-    axis of those at the places `any_length`, which is `None` for all.
+    Arguments are structures of arrays. Tracing fixes their shapes, except the first axis of the
+    arguments at the indices `any_length` (`None` for all).
     """
     graph = tf.function(function, autograph=False)
     traced: dict[str, Any] = {}
@@ -240,14 +240,14 @@ def _any_length(tensor: Tensor) -> tf.TensorSpec:
 
 
 def cond(condition: Tensor | bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
-    """Runs one of two functions; errors in them keep their own message, unlike `ops.cond`'s."""
+    """Runs one of two functions; unlike `ops.cond`, keeps the messages of errors in them."""
     if isinstance(condition, bool):
         return if_true() if condition else if_false()
     return tf.cond(condition, if_true, if_false)
 
 
 def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Tensor:
-    """Returns `result`; fails the step, with `message`, unless `values` are whole in [0, bound)."""
+    """Returns `result`; raises `message` unless all `values` are whole numbers in [0, bound)."""
     values = tf.convert_to_tensor(values)
     integers = tf.cast(values, tf.int64)
     checks = [
@@ -260,10 +260,10 @@ def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Te
 
 
 def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
-    """Returns `result`; NaN if one of `values` is a fraction.
+    """Returns `result`, or NaN if one of `values` is a fraction.
 
-    `assert_below` has failed the step where it has to, but under XLA, which has no assertions and
-    whose losses are NaN outside the bound.
+    `assert_below` has already raised if necessary, except under XLA, which has no assertions and
+    computes a loss of NaN for values outside the bound.
     """
     del bound
     values = tf.convert_to_tensor(values)
@@ -273,7 +273,7 @@ def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
 
 
 def synchronise(model: keras.Model) -> None:
-    """Does nothing: variables have the values that training has come to."""
+    """Does nothing: variables already hold the current training state."""
 
 
 def _form_dtype(weights: Sequence[Tensor]) -> str:
@@ -283,7 +283,7 @@ def _form_dtype(weights: Sequence[Tensor]) -> str:
 def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
     if gaussian:
         return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
-    # A bit for each entry, eight of them looked up at once: to draw an integer each takes longer.
+    # One random bit per entry, eight per table lookup; drawing one integer per entry is slower.
     size = math.prod(weight.shape)
     words = tf.random.stateless_uniform([-(-size // 32)], seed, None, None, dtype=tf.int32)
     octets = tf.cast(tf.bitcast(words, tf.uint8), tf.int32)
@@ -292,5 +292,5 @@ def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
 
 
 def _context() -> Any:
-    """What operations run in now: a graph, or None when they are executed at once."""
+    """Returns the current graph, or `None` in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -1,8 +1,8 @@
-"""TensorFlow operations with other derivatives than TensorFlow's own, for the time of a trace.
+"""Replacements of TensorFlow's derivatives during a trace.
 
-`replace_moments` and `replace_gradients` put right derivatives in place of wrong ones,
-`replace_convolutions` quick ones in place of slow ones. A `tf.function` traced outside keeps
-TensorFlow's own.
+`replace_moments` and `replace_gradients` replace wrong derivatives by correct ones, and
+`replace_convolutions` slow ones by fast ones. A `tf.function` traced outside keeps TensorFlow's
+own.
 """
 
 from __future__ import annotations
@@ -23,52 +23,52 @@ from keras_fisher.backend.types import Tensor
 
 
 def replace_moments() -> contextlib.AbstractContextManager[None]:
-    """Makes `tf.nn.moments`, and Keras's layers built on it, right when differentiated twice.
+    """Corrects the second derivative of `tf.nn.moments`, and of Keras layers that use it.
 
-    TensorFlow's own computes the variance around `stop_gradient(mean)`. The first derivative does
-    not depend on that; the second does, so that batch, layer and group normalisation are silently
+    TensorFlow computes the variance around `stop_gradient(mean)`. This does not affect the first
+    derivative, but it makes the second derivative of batch, layer and group normalisation silently
     wrong in a nested tape.
     """
     return _MOMENTS.replace()
 
 
 def replace_gradients() -> contextlib.AbstractContextManager[None]:
-    """Makes derivatives taken inside right where TensorFlow's second ones are silently wrong.
+    """Corrects derivatives inside the context where TensorFlow's second ones are silently wrong.
 
-    - Max pooling whose input and output have the same shape: the operation that is TensorFlow's
-      second derivative may, in a graph on a CPU, write its result over the gradient that it still
-      reads, and windows that overlap then get wrong values.
-    - Bilinear resizing, whose gradient TensorFlow registers as not differentiable, which a tape
-      takes for a derivative of zero.
-    - Everything else that is registered so, although its output depends on its input, the gradient
-      of fake quantisation among it: `NotImplementedError`.
+    - Max pooling whose input and output have the same shape: in a graph on a CPU, TensorFlow's
+      second derivative may overwrite the gradient that it still reads, so that overlapping windows
+      get wrong values.
+    - Bilinear resizing: TensorFlow registers its gradient as not differentiable, which a tape
+      treats as a derivative of zero.
+    - All other operations registered as not differentiable although their output depends on their
+      input, such as the gradient of fake quantisation: these raise `NotImplementedError`.
     """
     return _GRADIENTS.replace()
 
 
 def refuse_wrong_gradients() -> contextlib.AbstractContextManager[None]:
-    """Refuses operations whose first derivative, taken inside, is wrong in TensorFlow.
+    """Raises inside the context for operations whose first derivative is wrong in TensorFlow.
 
-    Projecting an image, as layers do that rotate, shear, shift or zoom it, has the inverse
-    projection for its gradient in the place of the transpose: another number wherever pixels are
+    Layers that rotate, shear, shift or zoom an image project it. TensorFlow uses the inverse
+    projection as the gradient instead of the transpose, which is wrong where pixels are
     interpolated.
     """
     return _WRONG.replace()
 
 
 def replace_convolutions() -> contextlib.AbstractContextManager[None]:
-    """Makes derivatives of two-dimensional convolutions, taken inside, forward convolutions.
+    """Computes derivatives of two-dimensional convolutions in the context by forward convolutions.
 
-    On processors for which TensorFlow leaves oneDNN off, its gradient with respect to the input of
-    a convolution takes up to thirty times as long as the convolution itself, although it is one:
-    that of the output gradient with the kernel turned round. This covers strides and dilation of 1,
-    no groups, and channels last, where there is no GPU.
+    On processors for which TensorFlow disables oneDNN, its input gradient of a convolution takes up
+    to thirty times as long as the convolution. It equals a convolution of the output gradient with
+    the flipped kernel. This covers strides and dilation of 1, no groups, and channels last, without
+    a GPU.
     """
     return _CONVOLUTIONS.replace()
 
 
 def make_derivative_error(reason: object) -> NotImplementedError:
-    """The error for an operation that cannot be differentiated twice."""
+    """Returns the error for an operation that cannot be differentiated twice."""
     return NotImplementedError(
         "An operation of the model has no second derivative in TensorFlow: in training use "
         "gradient='finite_difference' (and, for an LSTM or GRU on a GPU, use_cudnn=False). "
@@ -79,7 +79,7 @@ def make_derivative_error(reason: object) -> NotImplementedError:
 def _moments(
     x: Any, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
 ) -> tuple[Any, Any]:
-    """Mean and variance of `x` over `axes`, differentiable any number of times."""
+    """Returns mean and variance of `x` over `axes`, differentiable any number of times."""
     del shift
     with tf.name_scope(name or "moments"):
         wide = tf.cast(x, tf.float32) if x.dtype == tf.float16 else x
@@ -91,10 +91,10 @@ def _moments(
 
 
 def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
-    """The gradient of a bilinear resize, whose own is a resize to the size of g.
+    """Returns the gradient of a bilinear resize; its own gradient is a resize to the size of g.
 
-    It is recorded here: of an operation that is registered as not differentiable TensorFlow's tapes
-    keep no inputs, and so not the size of g. Nothing public records an operation.
+    It records the operation: TensorFlow's tapes keep no inputs of non-differentiable operations,
+    and so not the size of g. No public API records an operation.
     """
     with stop_recording():
         by_image, _ = _TF_RESIZE_BILINEAR_GRADIENT(op, g)
@@ -104,7 +104,7 @@ def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
 
 
 def _resize_bilinear_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
-    """The gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
+    """Returns the gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
     if op.inputs is None:
         _refuse(op)
     return [_resized(op, z, tf.shape(op.inputs[0])[1:3]), None]
@@ -128,9 +128,9 @@ def _max_pool_3d_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
 
 
 def _pooled_gradients(op: Any, z: Tensor, pooled: Any) -> list[Tensor]:
-    """The gradients of a max pooling's gradient: z where the largest inputs are.
+    """Returns the gradients of a max pooling's gradient: z at the largest inputs.
 
-    Padding beforehand makes shapes differ that are the same.
+    It pads first, so that input and output shapes differ.
     """
     x, y = op.inputs[:2]
     names = ("ksize", "strides", "padding", "data_format")
@@ -140,14 +140,14 @@ def _pooled_gradients(op: Any, z: Tensor, pooled: Any) -> list[Tensor]:
     if may_be_equal and options["padding"] in ("SAME", b"SAME"):
         options["padding"] = "VALID"
         around = _around(x, options["ksize"], options["strides"])
-        padded_x = tf.pad(x, around, constant_values=x.dtype.min)  # which no window gives
+        padded_x = tf.pad(x, around, constant_values=x.dtype.min)  # never a maximum
         padded_z = tf.pad(z, around)
     result = pooled(orig_input=padded_x, orig_output=y, grad=padded_z, **options)
     return [tf.zeros_like(x), tf.zeros_like(y), tf.ensure_shape(result, y.shape)]
 
 
 def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
-    """What "SAME" adds before and after each axis."""
+    """Returns the padding that "SAME" adds before and after each axis."""
     paddings = []
     for axis, (window, stride) in enumerate(zip(ksize, strides, strict=True)):
         size = x.shape[axis]
@@ -191,7 +191,7 @@ def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
 
 
 def _by_kernel_gradient(op: Any, z: Tensor) -> list[Tensor]:
-    """The gradients of a convolution's gradient by its kernel, linear in its input and in g."""
+    """Returns the gradients of a convolution's kernel gradient, with respect to input and g."""
     x, _, g = op.inputs
     around = _around_images(op, z.shape)
     if around is None:
@@ -200,7 +200,7 @@ def _by_kernel_gradient(op: Any, z: Tensor) -> list[Tensor]:
 
 
 def _around_images(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
-    """The zeros above, below, left and right of images; `None` where TensorFlow's own is taken."""
+    """Returns the padding above, below, left and right of images; `None` if not replaced."""
     high, wide, channels, _ = kernel_shape
     covered = (
         set(op.get_attr("strides")) == set(op.get_attr("dilations")) == {1}
@@ -226,7 +226,7 @@ def _same(high: int, wide: int) -> list[int]:
 
 
 def _convolved_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
-    """The transpose of a convolution: that of g with the kernel turned round."""
+    """Returns the transpose of a convolution: the convolution of g with the flipped kernel."""
     high, wide = kernel.shape[:2]
     turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     sizes = (high, high, wide, wide)
@@ -235,7 +235,7 @@ def _convolved_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
 
 def _convolved(x: Any, kernel: Tensor, around: list[int]) -> Any:
     padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
-    # By their names they are quicker.
+    # Named paddings are faster.
     if not any(around):
         padding, explicit = "VALID", []
     elif around == _same(*kernel.shape[:2]):
@@ -245,8 +245,8 @@ def _convolved(x: Any, kernel: Tensor, around: list[int]) -> Any:
     )
 
 
-# What TensorFlow registers as not differentiable although its output depends on its input, which a
-# tape would take for no dependence at all. All others are constant almost everywhere.
+# Operations that TensorFlow registers as not differentiable although their output depends on their
+# input; a tape would treat them as constant. All others are constant almost everywhere.
 _REFUSED = (
     "CTCBeamSearchDecoder",
     "CTCGreedyDecoder",

@@ -1,4 +1,4 @@
-"""The gradient of a squared gradient norm: exactly, by a difference, or part by part."""
+"""The gradient of a squared gradient norm: exact, by a finite difference, or in parts."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def differentiate_penalty(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
 
-    On several replicas, where each has the nll of its own examples, g is that of the mean over all
-    examples: with g_r that of replica r's part of the mean, the gradient of ||g||^2 is the sum
-    over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
+    On several replicas, each has the nll of its own examples, and g is the gradient of the mean
+    over all examples. With g_r the gradient of replica r's part of the mean, the gradient of
+    ||g||^2 is the sum over r of d <2 g_r, g> / d weights, where g = sum g_r is held fixed.
 
     Args:
-        objective: Evaluates the model once at weights and inputs, and returns `(loss, nll)`, two
-            scalars; the loss may be `None`.
-        weights: What to differentiate the loss and the squared norm by; v, unless there are inputs.
-        inputs: v, when the gradient with respect to inputs is penalised.
-        scale: A loss scale. Half-precision gradients are computed multiplied by it, so that they
-            do not underflow, and what is returned for the penalty is divided by it again.
+        objective: A function that evaluates the model once at weights and inputs, and returns
+            `(loss, nll)`, two scalars; the loss may be `None`.
+        weights: The weights to differentiate with respect to; v if `inputs` is `None`.
+        inputs: v, if the gradient with respect to inputs is penalised.
+        scale: A loss scale, which keeps half-precision gradients from underflowing. The returned
+            results of the penalty are divided by it again.
         replica: This replica.
 
     Returns:
@@ -46,7 +46,7 @@ def differentiate_penalty(
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
-    has_parts = inputs is not None  # each replica has inputs of its own, but all the weights
+    has_parts = inputs is not None  # each replica has its own inputs, but all weights
     at, weights = weights, tapes.list_sources(weights)
     wrt = weights if inputs is None else list(inputs)
     with tf.GradientTape(persistent=True) as outer, tapes.use_exact_gradients():
@@ -79,16 +79,16 @@ def differentiate_penalty_by_difference(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. It
-    takes a third gradient where v may be on a kink.
+    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. If v
+    may be on a kink, it needs a third gradient.
 
     Args:
         objective: As in `differentiate_penalty`.
-        shifted_nll: The nll at other weights and inputs, with the same labels and random numbers.
+        shifted_nll: The nll as a function of weights and inputs, with the same labels and seeds.
         weights: As in `differentiate_penalty`.
         inputs: As in `differentiate_penalty`.
         scale: A loss scale, as in `differentiate_penalty`.
-        precision: The dtype that the model computes in; the coarser, the longer the step.
+        precision: The dtype of the model's computations; coarser dtypes use longer steps.
         replica: As in `differentiate_penalty`.
 
     Returns:
@@ -108,7 +108,7 @@ def differentiate_penalty_by_difference(
         g = replica.sum(here)
     values = [tapes.value(v) for v in point]
     norm, size = squared_norm(g), squared_norm(values)
-    if shift_inputs:  # each replica has inputs of its own
+    if shift_inputs:  # each replica has its own inputs
         norm, size = replica.sum([norm, size])
 
     def gradient_at(distance: Tensor) -> list[Tensor]:
@@ -128,7 +128,7 @@ def differentiate_penalty_by_difference(
 
 
 def differentiate(nll: Nll, at: Sequence[Tensor], scale: Tensor | None = None) -> list[Tensor]:
-    """Returns d nll / d at, at least float32, zeros where it is unconnected."""
+    """Returns d nll / d at, at least float32; zeros for unconnected tensors."""
     with tf.GradientTape() as tape:
         tape.watch(at)
         value = tapes.scale_by(nll(at), scale)
@@ -153,7 +153,7 @@ def differentiate_along(
 def sum_over_parts(
     terms: Terms, count: Tensor, at: Sequence[Tensor], zeros: list[Tensor]
 ) -> list[Tensor]:
-    """Adds up lists of tensors over indices, in a loop that frees what each of them needed."""
+    """Adds up lists of tensors over indices, in a loop that frees the memory of each term."""
 
     def add(index: Tensor, sums: list[Tensor]) -> tuple[Any, list[Any]]:
         new = terms(index, [tf.identity(tensor) for tensor in at])
@@ -166,14 +166,14 @@ def sum_over_parts(
 def _gradient(
     tape: tf.GradientTape, value: Tensor, at: Sequence[Tensor], scale: Tensor
 ) -> list[Tensor]:
-    """The gradient of a scalar that carries a loss scale; zeros where it is unconnected."""
+    """Returns the gradient of a scalar with a loss scale; zeros for unconnected tensors."""
     with refuse_wrong_gradients():
         gradient = tapes.fill_unconnected(tapes.densify(tape.gradient(value, at)), at)
     return tapes.unscale(gradient, scale)
 
 
 def _over_replicas(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
-    """G of the mean over all examples, as far as it is this replica's, and its squared norm."""
+    """Returns this replica's part of g for the mean over all examples, and its squared norm."""
     if has_parts:
         held = [None if t is None else tf.stop_gradient(t) for t in g]
         return held, replica.sum([squared_norm(held)])[0]

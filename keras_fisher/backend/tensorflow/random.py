@@ -1,4 +1,4 @@
-"""Random numbers of training data: pure functions of a seed, an epoch and a position."""
+"""Random numbers for training data, which depend only on a seed, an epoch and a position."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw_flips(seed: Tensor, size: Tensor) -> Tensor:
 
 def draw_windows(seed: Tensor, size: Tensor, positions: int) -> tuple[Tensor, Tensor]:
     """Returns corners from 0 to `positions` - 1, shape `(size, 2)`, and flips, `(size,)`."""
-    # The numbers drawn depend on the dtype of the seed too: make it one.
+    # The drawn numbers also depend on the dtype of the seed, so fix it.
     flip_seed, crop_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int64), 2))
     corners = tf.random.stateless_uniform([size, 2], crop_seed, 0, positions, tf.int32)
     return corners, tf.random.stateless_uniform([size, 1], flip_seed)[:, 0] < 0.5
@@ -45,9 +45,9 @@ def draw_mixing(seed: Tensor, beta: float, size: Tensor) -> tuple[Tensor, Tensor
 
 
 def _symmetric_beta(beta: float, seed: Tensor) -> Tensor:
-    """`a / (a + b)` of two gammas, `log a = log gamma(beta + 1) + log(u) / beta`.
+    """Draws `a / (a + b)` from two gammas, `log a = log gamma(beta + 1) + log(u) / beta`.
 
-    By their logarithms, because the gammas themselves underflow where `beta` is small.
+    It uses logarithms because the gammas themselves underflow for small `beta`.
     """
     gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, 2))
     gammas = tf.random.stateless_gamma([2], gamma_seed, alpha=beta + 1, dtype=tf.float64)

@@ -1,6 +1,6 @@
-"""TensorFlow's registry of gradients, changed for the time of a trace, and its cache of kernels.
+"""Temporary changes to TensorFlow's registry of gradients, and its cache of kernels.
 
-Tapes, loops and forward accumulators all look in the registry.
+Tapes, loops and forward accumulators all use the registry.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from keras_fisher.backend.private_api.tensorflow import (
 
 Gradient = Callable[..., Any]
 
-# What TensorFlow calls the gradients of `tf.custom_gradient` in a graph.
+# The prefix of TensorFlow's names for gradients of `tf.custom_gradient` in a graph.
 _CUSTOM = "CustomGradient-"
 
 
 class Replacement:
-    """Replaces values in TensorFlow; counts who is inside, so that threads may overlap.
+    """Replaces values in TensorFlow; counts its users, so that threads may overlap.
 
     Args:
-        values: For each value, the module, class or dict that holds it, its name there, and what
-            replaces it.
+        values: For each value, the module, class or dict that holds it, its name there, and its
+            replacement.
     """
 
     def __init__(self, *values: tuple[Any, str, Any]) -> None:
@@ -56,36 +56,36 @@ class Replacement:
 
 
 def name_gradient(operation: str, gradient: Gradient) -> tuple[Any, str, Gradient]:
-    """Returns the gradient of an operation, for a `Replacement`."""
+    """Returns the arguments of a `Replacement` for an operation's gradient."""
     return list_gradients()[operation], "type", gradient
 
 
 def free_with_graphs() -> contextlib.AbstractContextManager[None]:
-    """Lets go of the gradients of `tf.custom_gradient` when the graphs that they are in end.
+    """Frees the gradients of `tf.custom_gradient` together with their graphs.
 
-    TensorFlow registers each, in every trace, under a new name and for ever, and with it the whole
-    graph: that of Keras's optimizers, and of a `silu`. A process that trains one model after
-    another grows with each.
+    Every trace registers each of them, for example those of Keras's optimizers or of `silu`, under
+    a new name, and TensorFlow keeps it and its whole graph forever. Otherwise the memory of a
+    process that trains one model after another keeps growing.
     """
     return _REGISTRATION.replace()
 
 
 class KernelCache:
-    """Frees the kernels of the functions that ended models have compiled.
+    """Frees the kernels of functions compiled by deleted models.
 
-    TensorFlow keeps the kernel of every function that was called, under its name and for ever:
-    about 2 MiB for each small model that a process trains and drops.
+    TensorFlow keeps the kernels of all called functions forever: about 2 MiB for each small model
+    that a process trains and deletes.
     """
 
     def __init__(self) -> None:
         self._has_ended = False
 
     def free_with(self, model: Any) -> None:
-        """Frees the kernels of models that have ended, and takes note of the end of this one."""
+        """Frees the kernels of deleted models, and registers this model for later."""
         if self._has_ended:
             self._has_ended = False
             clear_kernel_cache()
-        # Not there and then: garbage is collected in the midst of other operations.
+        # Not immediately: garbage collection may interrupt other operations.
         weakref.finalize(model, self._note_end).atexit = False
 
     def _note_end(self) -> None:
@@ -93,7 +93,7 @@ class KernelCache:
 
 
 def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient:
-    """`tf.RegisterGradient.__call__`, with a weak reference to a gradient that graphs hold."""
+    """Acts as `tf.RegisterGradient.__call__`, but keeps a weak reference to graphs' gradients."""
     name, graph = registration._op_type, tf.compat.v1.get_default_graph()
     if not name.startswith(_CUSTOM) or not isinstance(graph, FuncGraph):
         return _register_for_ever(registration, gradient)
@@ -105,7 +105,7 @@ def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient
             raise LookupError(f"The graph of gradient {name} has ended")
         return function(operation, *gradients)
 
-    # A graph of a loop or a function is inside of others, which may differentiate it later.
+    # Outer graphs may later differentiate the graph of a loop or a function inside them.
     while isinstance(graph, FuncGraph):
         graph._keras_fisher_gradients = [*getattr(graph, "_keras_fisher_gradients", ()), gradient]
         graph = graph.outer_graph
@@ -114,7 +114,7 @@ def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient
 
 
 def _exchange(holder: Any, name: str, value: Any) -> Any:
-    """Puts a value in the place of another, which it returns."""
+    """Sets a value, and returns the previous one."""
     if isinstance(holder, dict):
         original, holder[name] = holder[name], value
         return original

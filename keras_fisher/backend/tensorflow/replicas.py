@@ -1,4 +1,4 @@
-"""Steps that run on several replicas of a model at once, each on its part of a mini-batch."""
+"""Steps on several replicas of a model at once, each on its part of a mini-batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from keras_fisher.backend.types import Replica, Tensor
 
 
 class SyncReplica(Replica):
-    """One replica in a step that all run together: its part of the global mini-batch, and sums.
+    """One of several replicas in a synchronised step: its part of the mini-batch, and sums.
 
     Args:
-        examples: How many examples this replica has.
+        examples: The number of examples on this replica.
     """
 
     def __init__(self, examples: Tensor) -> None:
@@ -31,9 +31,9 @@ class SyncReplica(Replica):
         self._share = tf.math.divide_no_nan(self._examples, total)
 
     def take_first(self, examples: Tensor) -> tuple[Any, Replica]:
-        """Returns how many of the first `examples` are here, and a replica of those.
+        """Returns how many of the first `examples` are on this replica, and a replica of these.
 
-        Its parts go to the first replica of each worker, then to the second of each, and so on.
+        The first parts of a batch go to the first replica of each worker, the next to the second.
         """
         local = len(self._context.strategy.extended.worker_devices)
         replicas = tf.range(self.count)
@@ -45,7 +45,7 @@ class SyncReplica(Replica):
         return here, SyncReplica(here)
 
     def add_up(self, mean: Tensor) -> Any:
-        """Returns what a mean over this replica's examples adds to that over all, 0 of none."""
+        """Returns the contribution of this replica's mean to the mean over all; 0 if empty."""
         return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
 
     def restore_mean(self, loss: Tensor) -> Any:
@@ -53,7 +53,7 @@ class SyncReplica(Replica):
         return loss / tf.cast(1.0 / self.count, loss.dtype)
 
     def zero_without_examples(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the gradients, 0 where there are no examples: normalisation makes those NaN."""
+        """Returns the gradients, or zeros without examples, where normalisation gives NaN."""
         is_any = self._examples > 0
         return [
             None if g is None else tf.math.multiply_no_nan(g, tf.cast(is_any, g.dtype))
@@ -61,9 +61,9 @@ class SyncReplica(Replica):
         ]
 
     def align_non_finite(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the gradients, NaN on every replica where one has a non-finite gradient.
+        """Returns the gradients, or NaN on every replica if one has a non-finite gradient.
 
-        A loss scale looks at one replica's alone, and all have to skip the same steps.
+        A loss scale checks only one replica's gradients, but all replicas must skip the same steps.
         """
         finite = [tf.reduce_all(tf.math.is_finite(g)) for g in gradients if g is not None]
         (others,) = self.sum([tf.cast(tf.reduce_all(finite), tf.float32)])
@@ -78,13 +78,13 @@ class SyncReplica(Replica):
 
 
 def is_distributed(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy merges replicas to update a variable, as one that mirrors always does."""
+    """Whether a strategy merges replicas to update a variable, as mirroring strategies do."""
     mirrored = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
     return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
 
 
 def get_replica_index() -> Tensor:
-    """Which replica of several this is; `None` where there is one, or outside of a step."""
+    """Returns the index of this replica; `None` for a single replica or outside a step."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return None
@@ -100,15 +100,15 @@ def run_on_replicas(
 ) -> Callable[[Any], Any]:
     """Returns a function that takes a batch from an iterator, and runs a step on all replicas.
 
-    A step sums over replicas, which TensorFlow cannot do inside of a branch; so the branch is
-    around the step.
+    A step sums over replicas, which TensorFlow cannot do inside a branch, so the branch is around
+    the step.
 
     Args:
         strategy: The strategy.
-        choose: Returns the index of the step to run.
+        choose: A function that returns the index of the step to run.
         steps: Functions of a replica's part of a batch.
-        results: Returns what the step has to report, once for all replicas.
-        run_eagerly: Whether not to compile.
+        results: A function that returns the results of the step, called once for all replicas.
+        run_eagerly: Whether to run without compiling.
     """
 
     def on_iterator(iterator: Any) -> Any:
@@ -130,7 +130,7 @@ def run_on_replicas(
 
 
 def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
-    """What the first replica is given of a batch: a specification or an example of it."""
+    """Returns the first replica's part of a batch, as a specification or an example."""
     if not isinstance(dataset, tf.distribute.DistributedDataset):
         return dataset.element_spec
     batch = next(iter(dataset))
@@ -138,7 +138,7 @@ def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
 
 
 def _distributed(strategy: tf.distribute.Strategy, batch: Any) -> Any:
-    """A data set of one batch, which replicas share."""
+    """Returns a dataset of one batch, split among replicas."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     packed = keras.utils.pack_x_y_sample_weight(*keras.utils.unpack_x_y_sample_weight(batch))
@@ -148,4 +148,4 @@ def _distributed(strategy: tf.distribute.Strategy, batch: Any) -> Any:
 
 def _run(strategy: tf.distribute.Strategy, step: Callable[[Any], Any], data: Any) -> Any:
     strategy.run(step, args=(data,))
-    return tf.constant(0)  # Branches have to return something, and the same.
+    return tf.constant(0)  # All branches must return a value of the same type.

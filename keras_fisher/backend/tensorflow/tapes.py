@@ -1,4 +1,4 @@
-"""What all derivatives by TensorFlow's tapes share."""
+"""Functions shared by all derivatives with TensorFlow's tapes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 @contextlib.contextmanager
 def use_exact_gradients() -> Iterator[None]:
-    """Replaces what TensorFlow differentiates wrongly twice, and refuses it where it is once."""
+    """Corrects TensorFlow's wrong second derivatives; raises for wrong first derivatives."""
     with replace_moments(), replace_gradients(), refuse_wrong_gradients():
         yield
 
@@ -39,7 +39,7 @@ def use_exact_gradients() -> Iterator[None]:
 def differentiate_again(
     tape: tf.GradientTape, target: Tensor, weights: list[Tensor], direction: Tensor | None = None
 ) -> list[Tensor]:
-    """Differentiates a gradient; zeros where a weight is unconnected."""
+    """Differentiates a gradient; returns zeros for unconnected weights."""
     zero = tf.UnconnectedGradients.ZERO
     try:
         with replace_gradients():
@@ -54,17 +54,17 @@ def densify(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def fill_unconnected(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors; zeros shaped like a weight in the place of each `None`."""
+    """Returns the tensors, with zeros of the weight's shape in place of `None`."""
     return [tf.zeros_like(value(v)) if t is None else t for t, v in zip(tensors, like, strict=True)]
 
 
 def scale_by(scalar: Tensor, scale: Tensor) -> Tensor:
-    """A scalar times a loss scale, which may be `None` for 1."""
+    """Multiplies a scalar by a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * cast_like(scale, scalar)
 
 
 def unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-    """Tensors divided by a loss scale, at least float32."""
+    """Divides tensors by a loss scale; the results are at least float32."""
     wide = [None if t is None else promote(t) for t in tensors]
     if scale is None:
         return wide
@@ -72,20 +72,20 @@ def unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
 
 
 def promote(tensor: Tensor) -> Tensor:
-    """A tensor as float32, or wider if it was."""
+    """Casts a tensor to float32 unless it is wider."""
     return tf.cast(tensor, keras.backend.result_type(tensor.dtype, "float32"))
 
 
 def cast_like(scale: Tensor, tensor: Tensor) -> Tensor:
-    """A scalar in the dtype of a tensor."""
+    """Casts a scalar to the dtype of a tensor."""
     return tf.cast(scale, tensor.dtype)
 
 
 def value(variable: Any) -> Tensor:
-    """A variable's value; a tensor as it is."""
+    """Returns a variable's value, or a tensor unchanged."""
     return tf.convert_to_tensor(variable)
 
 
 def list_sources(variables: Sequence[Any]) -> list[Tensor]:
-    """What a tape can watch: the `tf.Variable` inside each Keras variable; tensors as they are."""
+    """Returns tape sources: the `tf.Variable` of each Keras variable, or tensors unchanged."""
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]

@@ -1,4 +1,4 @@
-"""Training on one device, and by steps that sum over replicas, on one machine or on several."""
+"""Training on one device or on several replicas, on one machine or several."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MEANS = ("sum_over_batch_size", "mean")
 
 
 class Trainer(keras.Model, abc.ABC):
-    """A model whose `fit` and `evaluate` run on one device and under strategies of tf.distribute.
+    """A model whose `fit` and `evaluate` run on one device and under `tf.distribute` strategies.
 
-    Under a strategy the choice between kinds of steps is made outside of the replicas, which then
-    all take the same one; and metrics are read once for all replicas, as several machines need.
+    Under a strategy, the kind of step is chosen outside the replicas, so that all take the same
+    one, and metrics are read once for all replicas, as several machines require.
     """
 
     @abc.abstractmethod
@@ -35,27 +35,27 @@ class Trainer(keras.Model, abc.ABC):
     ) -> None:
         """Takes a training step on a batch, or on a replica's part of it.
 
-        A step on one device is of the kind that variables tell.
+        On one device, variables determine the kind of step.
         """
 
     @abc.abstractmethod
     def _choose_step_kind(self) -> Any:
-        """The `StepKind` of the next step, an integer."""
+        """Returns the `StepKind` of the next step, an integer."""
 
     train_function: Any
     test_function: Any
-    # Of the step that is taken or traced; `None` where variables tell.
+    # The kind of the current or traced step; `None` if variables determine it.
     _kind: StepKind | None = None
 
     @property
     @abc.abstractmethod
     def _is_penalty_off(self) -> bool:
-        """Whether the next steps are known to be without penalty."""
+        """Whether the next steps are known to have no penalty."""
 
     @property
     @abc.abstractmethod
     def _is_built_before_training(self) -> bool:
-        """Whether what is asked for is training, of a model that is built."""
+        """Whether the model is built and about to train."""
 
     @property
     def _is_distributed(self) -> bool:
@@ -63,27 +63,27 @@ class Trainer(keras.Model, abc.ABC):
 
     @property
     def _moved_variables(self) -> list[keras.Variable]:
-        """What a forward pass moves: statistics of layers, states of random generators."""
+        """Variables that a forward pass changes: statistics of layers, generator states."""
         return self.non_trainable_variables
 
     @property
     def _replayed_variables(self) -> list[keras.Variable]:
-        """What a second forward pass is to find as the first did, draws without a seed included."""
-        # A compiled step is traced again after its first such draw.
+        """Variables that are restored before a second forward pass, also for unseeded draws."""
+        # A compiled step is traced again after its first unseeded draw.
         unseeded = find_unseeded_generator(create=self.run_eagerly)
         return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
 
     @property
     def _assigned_before_replay(self) -> list[keras.Variable]:
-        """What a second forward pass finds as the first left it, and must not assign again.
+        """Variables that a second forward pass reuses and must not assign again.
 
         A layer may assign its own trainable weights in a forward pass, as `SpectralNormalization`
-        does. The gradient is then the one at the weights that it assigned.
+        does. The gradient is then taken at the assigned weights.
         """
         return self.trainable_weights
 
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where variables are made."""
+        """The scope in which to create variables."""
         return self.distribute_strategy.scope()
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class Trainer(keras.Model, abc.ABC):
         self._take_step(data, kind, replicas.SyncReplica(count_examples(x)))
 
     def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
-        """Takes a step of the optimizer."""
+        """Applies one optimizer step."""
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training, without what Keras cannot do on replicas."""
+        """Configures training; raises for options that Keras cannot combine with replicas."""
         super().compile(*args, **kwargs)
         if self._is_distributed:
             _check_arguments(self)
@@ -124,7 +124,7 @@ class Trainer(keras.Model, abc.ABC):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the loss, a scalar even of a replica that has no examples."""
+        """Returns the loss, a scalar even on a replica without examples."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not self._is_distributed:
             return loss
@@ -137,7 +137,7 @@ class Trainer(keras.Model, abc.ABC):
         return ops.sum(loss)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes what trains on a batch."""
+        """Creates the function that trains on a batch."""
         if self.train_function is not None and not force:
             return self.train_function
         KERNELS.free_with(self)
@@ -154,9 +154,9 @@ class Trainer(keras.Model, abc.ABC):
         return self.train_function
 
     def _choosing_on_host(self) -> Callable[[Any], Any]:
-        """Returns what trains on a batch from an iterator: with the plain step while alpha is 0.
+        """Returns a function that trains on a batch from an iterator, plainly while alpha is 0.
 
-        Each of the two functions is traced when it is first needed.
+        The plain and the penalised step are each traced on first use.
         """
         functions = {}
         for kind in (None, StepKind.NO_PENALTY):
@@ -173,7 +173,7 @@ class Trainer(keras.Model, abc.ABC):
         return train
 
     def make_test_function(self, force: bool = False) -> Any:
-        """Makes what evaluates a batch."""
+        """Creates the function that evaluates a batch."""
         if not self._is_distributed:
             return super().make_test_function(force)
         if self.test_function is None or force:
@@ -189,8 +189,8 @@ class Trainer(keras.Model, abc.ABC):
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds metrics and optimizer before training.
 
-        Keras leaves them, on one device, to the step's first trace, which TensorFlow then throws
-        away.
+        On one device, Keras leaves this to the first trace of the step, which TensorFlow then
+        discards.
         """
         is_late = self.run_eagerly or not self._is_built_before_training
         if is_late and not self._is_distributed:
@@ -198,7 +198,7 @@ class Trainer(keras.Model, abc.ABC):
             return
         if iterator is not None and not self._is_distributed:
             spec = iterator._distributed_dataset.element_spec
-            # An optional input that is not given has no shape.
+            # An omitted optional input has no shape.
             data_batch = keras.tree.map_structure(
                 lambda s: s if hasattr(s, "shape") else None, spec
             )
@@ -210,7 +210,7 @@ class Trainer(keras.Model, abc.ABC):
 
 
 def _check_arguments(model: keras.Model) -> None:
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scale
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # under loss scaling
     refused = {
         "steps_per_execution": (model.steps_per_execution, 1),
         "jit_compile": (bool(model.jit_compile), False),
