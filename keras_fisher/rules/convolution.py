@@ -1,10 +1,10 @@
 """Convolutions: outer products of input patches and output gradient, summed over positions.
 
 A gradient with respect to a kernel needs, for every offset of the kernel, the input shifted by that
-offset. The shifted copies are laid side by side, so that one matrix product per example does all
-offsets. The output gradient can be shifted instead, along all axes or along some. Where positions
-are few, the squared norm can be had from the inner products between them, without copies. Copying
-takes longer than multiplying: the way that writes the fewest numbers is chosen.
+offset. The shifted copies are concatenated, so that one matrix product per example covers all
+offsets. The output gradient can be shifted instead, along all axes or along some. With few
+positions, the squared norm follows from the inner products between positions, without copies.
+Copying is slower than multiplying, so the rule chooses the method that writes the fewest numbers.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from keras_fisher.rules.registry import register
 
 
 class _Window(NamedTuple):
-    """How a kernel moves: one number for each spatial axis."""
+    """The geometry of a kernel: one number for each spatial axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
-    before: tuple[int, ...]  # padding in front of the input
+    before: tuple[int, ...]  # padding before the input
 
     @classmethod
     def of(cls, layer: Any, size: Sequence[int], steps: Sequence[int]) -> _Window:
-        """The window of a layer that reads `size` positions and writes `steps`."""
+        """Returns the window of a layer that reads `size` positions and writes `steps`."""
         reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
         if layer.padding == "causal":
             before = reach
@@ -57,7 +57,7 @@ def convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, An
 
 @register(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 def transposed_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """A convolution from output gradient to input: the two change places."""
+    """A convolution from output gradient to input: the two are swapped."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     window = _Window.of(layer, g.shape[1:-1], x.shape[1:-1])
     return [(layer.kernel, _kernel_gradient(g, x, window, groups=1)), *_bias(layer, g)]
@@ -72,7 +72,7 @@ def depthwise_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tup
 
 @register(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """A depthwise convolution and a dense layer over channels, one after the other."""
+    """A depthwise convolution, followed by a dense layer over channels."""
     x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
     pointwise = ops.cast(ops.squeeze(layer.pointwise_kernel, tuple(range(layer.rank))), g.dtype)
     between = ops.depthwise_conv(
@@ -94,7 +94,7 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tup
 
 
 def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer | _OfPositions:
-    """The gradient of a kernel of shape (*window.kernel, x channels / groups, g channels)."""
+    """Returns a kernel's gradient, shape (*window.kernel, x channels / groups, g channels)."""
     if groups > 1:
         shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
         return _grouped_gradient(x, g, window, groups, shape)
@@ -104,9 +104,9 @@ def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer |
 
 
 class _OfPositions:
-    """Per-example gradients whose squared norms come from the inner products of positions.
+    """Per-example gradients whose squared norms are computed from inner products of positions.
 
-    With p_t the patch of the input that position t of the output is computed from,
+    With p_t the input patch of output position t,
 
         ||sum_t p_t g_t^T||^2 = sum_ts (p_t . p_s) (g_t . g_s),
 
@@ -115,7 +115,7 @@ class _OfPositions:
     Args:
         x: The input, shape `(batch, *positions, channels)`.
         g: The output gradient, shape `(batch, *positions, channels)`.
-        window: How the kernel moves.
+        window: The geometry of the kernel.
     """
 
     def __init__(self, x: Any, g: Tensor, window: _Window) -> None:
@@ -125,7 +125,7 @@ class _OfPositions:
 
     @property
     def size(self) -> int:
-        """How many numbers it takes for each example."""
+        """The number of values computed per example."""
         total = math.prod(self._size) ** 2 + math.prod(self._steps) ** 2
         for axis, (before, after) in enumerate(self._paddings):
             n, steps = self._size[axis] + before + after, self._steps[axis]
@@ -142,7 +142,7 @@ class _OfPositions:
         return _shifted_gradient(self._x, self._g, self._window).gradient()
 
     def _between_patches(self) -> Any:
-        """Inner products of the input's patches, shape (batch, T, T), one axis after the other."""
+        """Returns inner products of input patches, shape (batch, T, T), axis by axis."""
         products = _between_positions(self._x)
         for axis, (k, s, d, _) in enumerate(zip(*self._window, strict=True)):
             n, padding, inner = self._size[axis], self._paddings[axis], self._size[axis + 1 :]
@@ -157,7 +157,7 @@ class _OfPositions:
 
 
 def _between_positions(x: Any) -> Any:
-    """Inner products of the positions of x, shape (batch, T, T)."""
+    """Returns inner products of the positions of x, shape (batch, T, T)."""
     flat = _flat(x, len(x.shape) - 2)
     return ops.matmul(flat, ops.swapaxes(flat, -1, -2))
 
@@ -165,7 +165,7 @@ def _between_positions(x: Any) -> Any:
 def _grouped_gradient(
     x: Any, g: Tensor, window: _Window, groups: int, shape: tuple[int, ...]
 ) -> Outer:
-    """The input shifted, against the output gradient; `shape` is that of the kernel."""
+    """Returns the gradient of a kernel of the given `shape`, from the shifted input."""
     patches = _patches(x, window, g.shape[1:-1])
     left, right = _grouped(patches, groups), _grouped(ops.expand_dims(g, -2), groups)
     features, filters = x.shape[-1] // groups, g.shape[-1] // groups
@@ -178,7 +178,7 @@ def _grouped_gradient(
 
 
 def _positions(x: Any, g: Tensor, is_of_g: Sequence[bool]) -> list[int]:
-    """How many there are along each axis, where that of the output gradient is shifted or not."""
+    """Returns the positions along each axis; `is_of_g` says where the output gradient shifts."""
     return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
 
 
@@ -188,7 +188,7 @@ def _num_copied(x: Any, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> 
 
 
 def _what_to_shift(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
-    """Whether to shift the output gradient along each axis; with strides the input has to be."""
+    """Returns, for each axis, whether to shift the output gradient; with strides, never."""
     choices = (False,) if max(window.strides) > 1 else (False, True)
     return min(
         itertools.product(choices, repeat=len(window.kernel)),
@@ -197,7 +197,7 @@ def _what_to_shift(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
 
 
 def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
-    """Along each axis either the input is shifted or, the other way, the output gradient."""
+    """Shifts, along each axis, the input, or the output gradient in the opposite direction."""
     rank = len(window.kernel)
     is_of_g = _what_to_shift(x, g, window)
     steps = _positions(x, g, is_of_g)
@@ -218,21 +218,21 @@ def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
 
 
 def _along(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
-    """The window where an axis is chosen or not, as `which` says, and one of size 1 elsewhere."""
+    """Returns the window on axes whose `chosen` equals `which`, with size 1 on other axes."""
     still = (1, 1, 1, 0)
     axes = zip(zip(*window, strict=True), chosen, strict=True)
     return _Window(*zip(*(own if yes == which else still for own, yes in axes), strict=True))
 
 
 def _depthwise_gradient(layer: Any, x: Any, g: Tensor) -> Outer:
-    """The gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
+    """Returns the gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
     window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
     shape = (*window.kernel, x.shape[-1], layer.depth_multiplier)
     return _grouped_gradient(x, g, window, x.shape[-1], shape)
 
 
 def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
-    """The input at every offset, shape (batch, *steps, offsets, channels)."""
+    """Returns the input at every offset, shape (batch, *steps, offsets, channels)."""
     offsets, channels = math.prod(window.kernel), x.shape[-1]
     if offsets == max(window.strides) == 1:
         return ops.reshape(x, (-1, *steps, 1, channels))
@@ -245,7 +245,7 @@ def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
 
 
 def _positions_read(window: _Window, size: Sequence[int], steps: Sequence[int]) -> np.ndarray:
-    """Which of `size` positions is read, flat; for each step, at every offset of the kernel."""
+    """Returns the flat indices of the positions read at each step and offset of the kernel."""
     rank, coordinates = len(size), []
     for axis, (k, s, d, _) in enumerate(zip(*window, strict=True)):
         shape = [1] * (2 * rank)
@@ -256,7 +256,7 @@ def _positions_read(window: _Window, size: Sequence[int], steps: Sequence[int]) 
 
 
 def _paddings(window: _Window, size: Sequence[int], steps: Sequence[int]) -> list[tuple[int, int]]:
-    """What to put before and after `size` positions, so that `steps` windows have all they read."""
+    """Returns the padding before and after `size` positions that `steps` windows need."""
     paddings = []
     for axis, (k, s, d, before) in enumerate(zip(*window, strict=True)):
         end = (steps[axis] - 1) * s + (k - 1) * d + 1
@@ -270,7 +270,7 @@ def _strided(offset: int, stride: int, dilation: int, steps: int) -> slice:
 
 
 def _grouped(patches: Tensor, groups: int) -> Any:
-    """Shape (batch, groups, T, offsets * channels / groups)."""
+    """Reshapes to (batch, groups, T, offsets * channels / groups)."""
     t, (offsets, channels) = math.prod(patches.shape[1:-2]), patches.shape[-2:]
     if groups == 1:
         return ops.reshape(patches, (-1, 1, t, offsets * channels))
@@ -280,7 +280,7 @@ def _grouped(patches: Tensor, groups: int) -> Any:
 
 
 def _flat(x: Any, rank: int) -> Any:
-    """Shape (batch, T, features): the `rank` spatial axes in one, and all after them in one."""
+    """Reshapes to (batch, T, features): flattens the `rank` spatial axes and those after them."""
     shape = x.shape[1:]
     return ops.reshape(x, (-1, math.prod(shape[:rank]), math.prod(shape[rank:])))
 

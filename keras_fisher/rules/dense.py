@@ -31,7 +31,7 @@ def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
 
 @register(keras.layers.EinsumDense)
 def einsum_dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """The same for an equation: x and g are summed over the labels t that the kernel lacks."""
+    """As for `dense`, with an equation: sums over the labels t that the kernel lacks."""
     x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
     x = _Labelled(ops.cast(inputs, gradient.dtype), x_labels)
     g = _Labelled(gradient, g_labels)
@@ -54,7 +54,7 @@ class _Labelled(NamedTuple):
 def _adapted_einsum(
     layer: Any, x: _Labelled, kernel_labels: str, g: _Labelled
 ) -> list[tuple[Any, Any]]:
-    """Low-rank adapters along the last axis of the kernel, which has to be one of outputs alone."""
+    """Low-rank adapters along the last axis of the kernel, which must be an output axis only."""
     a, b = layer.lora_kernel_a, layer.lora_kernel_b
     last = kernel_labels[-1]
     if last in x.labels:
@@ -71,7 +71,7 @@ def _adapted_einsum(
 
 
 def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequence[int]) -> Outer:
-    """The gradient by a kernel of that shape."""
+    """Returns the gradient with respect to a kernel of the given shape."""
     tensor, x_labels, g_labels = x.tensor, x.labels, g.labels
     x_only = [i for i, a in enumerate(x_labels) if a not in kernel_labels + g_labels]
     tensor = ops.sum(tensor, axis=tuple(x_only)) if x_only else tensor
@@ -102,12 +102,12 @@ def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequenc
 
 
 def _flattened(x: Any) -> Any:
-    """Shape (batch, T, features)."""
+    """Reshapes to (batch, T, features)."""
     return ops.reshape(x, (-1, math.prod(x.shape[1:-1]), x.shape[-1]))
 
 
 def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str]:
-    """The labels of input, kernel and output, an ellipsis spelt out."""
+    """Returns the labels of input, kernel and output, with an ellipsis expanded."""
     left, g_labels = equation.replace(" ", "").split("->")
     x_labels, kernel_labels = left.split(",")
     unused = (a for a in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if a not in equation)
@@ -117,7 +117,7 @@ def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str
 
 
 def _arranged(x: Any, labels: str, groups: list[str], summed: list[str], own: list[str]) -> Any:
-    """Shape (batch, groups, T, features)."""
+    """Transposes and reshapes to (batch, groups, T, features)."""
     x = ops.transpose(x, (0, *(labels.index(a) for a in [*groups, *summed, *own])))
     ends = (len(groups), len(groups) + len(summed))
     shape = x.shape[1:]

@@ -1,4 +1,4 @@
-"""Embeddings: rows of a table, of which an example uses a few, and the table as a last layer."""
+"""Embeddings: tables of which an example reads a few rows, also reused as a last layer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]
 def reversible_embedding(
     layer: Any, inputs: Any, gradient: Tensor, reverse: bool = False
 ) -> list[tuple[Any, Any]]:
-    """In reverse, the tied table gets sum_t g_t x_t^T; one of its own sum_t x_t g_t^T."""
+    """In reverse, a tied table gets sum_t g_t x_t^T, and a separate one sum_t x_t g_t^T."""
     if not reverse:
         weights = embedding(layer, inputs, gradient)
         return weights if layer.tie_weights else [*weights, (layer.reverse_embeddings, None)]
@@ -60,7 +60,7 @@ def _slope_of_cap(layer: Any, x: Any) -> Any:
 def wrap_ids(ids: Any, rows: int) -> Any:
     """Returns the rows that Keras reads for ids: negative ones count from the end of the table.
 
-    TensorFlow on a CPU refuses other ids, JAX returns NaN for them.
+    For other invalid ids, TensorFlow raises on a CPU, and JAX returns NaN.
     """
     return ops.where(ids < 0, ids + rows, ids)
 
@@ -69,9 +69,9 @@ class Rows:
     """Per-example gradients sum_t e_{ids[b, t]} g[b, t]^T with the Gram matrix of the ids.
 
     Args:
-        ids: The rows of a table, shape `(batch, T)`.
-        g: Shape `(batch, T, features)`.
-        rows: How many the table has.
+        ids: The row indices, shape `(batch, T)`.
+        g: The output gradient, shape `(batch, T, features)`.
+        rows: The number of rows of the table.
     """
 
     def __init__(self, ids: Any, g: Tensor, rows: int) -> None:
@@ -88,12 +88,12 @@ class Rows:
         return Outer(units, self.g).gradient()
 
     def join(self, other: Tensor) -> Any:
-        """Returns the sum with an outer product by the same table; `None` for anything else."""
+        """Returns the sum with an outer product for the same table; otherwise `None`."""
         return _Tied(self, other) if isinstance(other, Outer) else None
 
 
 class _Tied:
-    """Per-example gradients of a table that is read and, in reverse, multiplied by.
+    """Per-example gradients of a table used as an embedding and, in reverse, as a kernel.
 
     <sum_t e_{id_t} g_t^T, sum_s l_s r_s^T> = sum_ts l_s[id_t] (g_t . r_s).
     """

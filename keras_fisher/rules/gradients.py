@@ -12,10 +12,10 @@ from keras_fisher.backend.types import Tensor
 
 
 class Outer:
-    """Per-example gradients sum_t left[b, t] right[b, t]^T, kept as their factors.
+    """Per-example gradients sum_t left[b, t] right[b, t]^T, stored as their factors.
 
-    The squared norm of each is computed in the cheaper of two ways: from the product itself, T m n
-    multiplications, or from the Gram matrices of the factors, T^2 (m + n) of them:
+    Each squared norm is computed in the cheaper of two ways: from the product itself, with T m n
+    multiplications, or from the Gram matrices of the factors, with T^2 (m + n) multiplications:
     ||sum_t l_t r_t^T||^2 = sum_ts (l_t . l_s) (r_t . r_s).
 
     Examples:
@@ -29,7 +29,7 @@ class Outer:
         left: Shape `(batch, T, m)`, or `(batch, groups, T, m)` for independent groups.
         right: Shape `(batch, T, n)` or `(batch, groups, T, n)`.
         assemble: Turns products of shape `(batch, m, n)` or `(batch, groups, m, n)` into the
-            layout of the weight, shape `(batch, *weight.shape)`; needed where that is another.
+            layout of the weight, shape `(batch, *weight.shape)`; needed if the layouts differ.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Outer:
         """Returns the squared norm of each example's gradient, shape `(batch,)`."""
         left, right = self.left, self.right
         if not self._by_gram:
-            # Matrix products are quicker with the longer side of the result last.
+            # Matrix products are faster if the longer side of the result is last.
             narrow, wide = sorted((left, right), key=lambda factor: factor.shape[-1])
             return squared_norms(ops.matmul(ops.swapaxes(narrow, -1, -2), wide))
         grams = ops.matmul(left, ops.swapaxes(left, -1, -2)) * ops.matmul(
@@ -67,7 +67,7 @@ def squared_norms(gradient: Tensor) -> Any:
 
 
 def total(gradients: Sequence[Tensor]) -> Any:
-    """Returns the sum of the gradients that a weight gets from each of its uses."""
+    """Returns the sum of a weight's gradients over all its uses."""
     closed = join(gradients)
     if closed is not None:
         return closed
@@ -75,7 +75,7 @@ def total(gradients: Sequence[Tensor]) -> Any:
 
 
 def join(gradients: Sequence[Tensor]) -> Any:
-    """Returns a closed form of the same, `None` if there is none but the sum itself."""
+    """Returns a closed form of the sum of gradients, or `None` if there is none."""
     if len(gradients) == 1:
         return gradients[0]
     if len(gradients) == 2:
@@ -86,15 +86,15 @@ def join(gradients: Sequence[Tensor]) -> Any:
 
 
 def size(gradient: Tensor) -> int:
-    """Returns how many numbers a gradient takes for each example."""
+    """Returns the number of values that a gradient takes per example."""
     return gradient.size if hasattr(gradient, "squared_norms") else math.prod(gradient.shape[1:])
 
 
 def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
-    """Sums `values` of each example to the shape that was broadcast against it.
+    """Sums `values` of each example to the shape of a weight that was broadcast against them.
 
-    It gives the per-example gradient of a weight that a layer adds to its input (of the output
-    gradient) or multiplies it by (of the output gradient times the input).
+    Applied to the output gradient, it gives the per-example gradient of a weight that is added to
+    the input; applied to the output gradient times the input, of a weight that multiplies it.
 
     Examples:
         >>> import numpy as np
@@ -118,7 +118,7 @@ def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
 
 
 def sum_over_others(values: Tensor, axes: Sequence[int]) -> Any:
-    """Sums `values` of each example over all axes but the first and `axes`."""
+    """Sums `values` of each example over all axes except the first and `axes`."""
     rank = len(values.shape)
     kept = {0, *(axis % rank for axis in axes)}
     others = tuple(axis for axis in range(rank) if axis not in kept)

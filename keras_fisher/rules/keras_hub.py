@@ -1,4 +1,4 @@
-"""Layers of KerasHub that hold weights of their own, known by name: it is not imported here."""
+"""KerasHub layers with their own weights, registered by name so that KerasHub is not imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_fisher.rules.registry import register_by_name
 def position_embedding(
     layer: Any, inputs: Any, gradient: Tensor, start_index: Any = 0, positions: Any = None
 ) -> list[tuple[Any, Any]]:
-    """Every example gets the same rows, from `start_index` on, or those at given positions."""
+    """Every example uses the same rows, starting at `start_index`, or those at given positions."""
     table = layer.position_embeddings
     g = sum_to(gradient, gradient.shape[-2:])
     if positions is None:
@@ -29,7 +29,7 @@ def position_embedding(
 
 @register_by_name("keras_hub", "ViTPatchingAndEmbedding")
 def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """A convolution, a token in front of its patches, and a table of positions that is added."""
+    """A convolution, a token before its patches, and an added table of positions."""
     g, weights = gradient, []
     if layer.use_class_token:
         weights.append((layer.class_token, gradient[:, None, :1]))
@@ -44,12 +44,12 @@ def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Tensor) -> lis
 
 
 class _Slice:
-    """Per-example gradients that are 0 but for rows that follow each other.
+    """Per-example gradients that are 0 except in consecutive rows.
 
     Args:
-        g: Those rows, shape `(batch, T, features)`.
-        start: Which of the table is the first of them.
-        rows: How many the table has.
+        g: The gradients of these rows, shape `(batch, T, features)`.
+        start: The index of the first of them in the table.
+        rows: The number of rows of the table.
     """
 
     def __init__(self, g: Tensor, start: Any, rows: int) -> None:

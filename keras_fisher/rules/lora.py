@@ -19,10 +19,10 @@ from keras_fisher.rules.gradients import Outer
 def list_adapter_gradients(
     layer: Any, a: Any, b: Any, left: Any, right: Any
 ) -> list[tuple[Any, Any]]:
-    """Returns what the adapter of a matrix gets, given the factors of the matrix's gradient.
+    """Returns the gradients of a matrix's adapter, given the factors of the matrix's gradient.
 
     Args:
-        layer: A layer whose LoRA is enabled.
+        layer: A layer with LoRA enabled.
         a: Its variable A, shape `(m, rank)`.
         b: Its variable B, shape `(rank, n)`.
         left: Shape `(batch, T, m)`.

@@ -20,7 +20,7 @@ from keras_fisher.utils.stateless import Stateless
     keras.layers.LayerNormalization,
 )
 def normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """The weights get sum g x^ (gamma) and sum g (beta), over all axes but their own."""
+    """The weights get sum g x^ (gamma) and sum g (beta), over all axes except their own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     weights = []
     if layer.gamma is not None:
@@ -33,19 +33,19 @@ def normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, 
 
 @register(keras.layers.RMSNormalization)
 def rms_normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
-    """The scale gets sum g x^, over all axes but its own."""
+    """The scale gets sum g x^, over all axes except its own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     normalized = _normalized(layer, inputs, layer.scale, None, gradient.dtype)
     return [(layer.scale, _summed(gradient * normalized, axes, layer.scale))]
 
 
 def _summed(values: Tensor, axes: Sequence[int], weight: Any) -> Any:
-    """The sum over all other axes; with axes [-1, 1] the weight is shaped (channels, height)."""
+    """Sums over all other axes; with axes [-1, 1] the weight has shape (channels, height)."""
     return ops.reshape(sum_over_others(values, axes), (-1, *weight.shape))
 
 
 def _normalized(layer: Any, inputs: Any, scale: Tensor, offset: Any, dtype: str) -> Any:
-    """What the layer itself returns with scale 1 and offset 0."""
+    """Returns the layer's own output with scale 1 and offset 0."""
     at = [(scale, ops.ones(scale.shape, scale.dtype))]
     if offset is not None:
         at.append((offset, ops.zeros(offset.shape, offset.dtype)))

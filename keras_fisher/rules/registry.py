@@ -1,4 +1,4 @@
-"""Which layer has which rule."""
+"""The registry of rules by layer class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RULES_BY_NAME: dict[tuple[str, str], Rule] = {}
 
 
 def register(*layer_classes: type) -> Callable[[R], R]:
-    """Registers the closed form of the per-example gradients of a kind of layer.
+    """Registers a rule: the closed form of the per-example gradients of a layer class.
 
     Examples:
         >>> import keras
@@ -32,24 +32,24 @@ def register(*layer_classes: type) -> Callable[[R], R]:
         ...     return [(layer.shift, rules.sum_to(gradient, layer.shift.shape))]
 
     Args:
-        *layer_classes: Subclasses of `keras.layers.Layer`. A subclass of theirs is covered too, as
-            long as it overrides neither `call` nor `convolution_op`.
+        *layer_classes: Subclasses of `keras.layers.Layer`. The rule also covers their subclasses
+            that override neither `call` nor `convolution_op`.
 
     Returns:
         A decorator for a function `rule(layer, inputs, gradient)`. `inputs` is the first argument
         of the layer's call, shape `(batch, ...)`. `gradient` is, for every example, the gradient of
-        that example's loss with respect to the layer's output, shape `(batch, ...)`, at least
-        float32; for a layer with an `activation`, with respect to the value before it. A rule with
-        further parameters, such as `reverse=False`, gets the call's arguments of these names; give
-        them the defaults of the call. The rule returns a pair `(weight, per-example gradient)` for
-        each trainable weight of the layer (and of the layers inside it), the gradient a tensor of
-        shape `(batch, *weight.shape)`, an `Outer`, or `None` where this call does not use the
-        weight. It may use `keras.ops` only, and raises `NotImplementedError` for a configuration
-        that it does not cover. A rule is checked against plain gradients, on some examples of the
-        first batch and, ever more rarely, of later ones.
+        its loss with respect to the layer's output, shape `(batch, ...)`, at least float32; for a
+        layer with an `activation`, it is taken with respect to the value before the activation. A
+        rule with further parameters, such as `reverse=False`, gets the call's arguments of these
+        names; give them the defaults of the call. The rule returns a pair `(weight, per-example
+        gradient)` for each trainable weight of the layer (and of the layers inside it). The
+        gradient is a tensor of shape `(batch, *weight.shape)`, an `Outer`, or `None` if this call
+        does not use the weight. A rule may use only `keras.ops`, and raises `NotImplementedError`
+        for configurations that it does not cover. Rules are checked against plain gradients, on
+        some examples of the first batch and, increasingly rarely, of later ones.
 
     Raises:
-        TypeError: if something else than a class of layers is given.
+        TypeError: if an argument is not a layer class.
     """
     for layer_class in layer_classes:
         if not (inspect.isclass(layer_class) and issubclass(layer_class, keras.layers.Layer)):
@@ -66,7 +66,7 @@ def register(*layer_classes: type) -> Callable[[R], R]:
 
 
 def register_by_name(package: str, name: str) -> Callable[[R], R]:
-    """Registers a rule for a class of layers of a package that is not to be imported for it."""
+    """Registers a rule for a layer class by name, without importing its package."""
 
     def decorator(rule: R) -> R:
         _RULES_BY_NAME[package, name] = rule
