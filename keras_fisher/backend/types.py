@@ -10,10 +10,10 @@ Tensor: TypeAlias = Any
 """A tensor of the backend. Docstrings give its shape."""
 
 Objective: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor | None, Tensor]]
-"""From weights and inputs to `(loss, nll)`, two scalars; the loss may be `None`."""
+"""A function from weights and inputs to `(loss, nll)`, two scalars; the loss may be `None`."""
 
 Nll: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
-"""From the values of what it is differentiated by to a scalar."""
+"""A function from the values to differentiate with respect to, to a scalar."""
 
 
 class StepKind(enum.IntEnum):

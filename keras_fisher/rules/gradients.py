@@ -40,7 +40,7 @@ class Outer:
         self._by_gram = t * (m + n) < m * n
         largest = t * t if self._by_gram else m * n
         self.size = math.prod(left.shape[1:-2]) * (t * (m + n) + largest)
-        """How many numbers it takes for each example, the factors included."""
+        """The number of values per example, including the factors."""
 
     def squared_norms(self) -> Any:
         """Returns the squared norm of each example's gradient, shape `(batch,)`."""

@@ -1,1 +1,1 @@
-"""What every room may use: argument checks, labels, masks, messages, stateless variables."""
+"""Shared utilities: argument checks, labels, masks, messages, stateless variables."""

@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names the argument, what was given and what is accepted."""
+"""Checks of arguments. Each error names the argument, its value and the accepted values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-_LARGEST_SEED = 2**32 - 1  # of Keras and of NumPy
+_LARGEST_SEED = 2**32 - 1  # in Keras and NumPy
 
 
 def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
-    """`value` as an `int`, or an error naming `name` unless it lies in `[low, high]`."""
+    """Returns `value` as an `int`; raises unless it is an integer in `[low, high]`."""
     accepted = f"an integer >= {low}" if high == math.inf else f"an integer in [{low}, {high}]"
     message = f"`{name}` must be {accepted}. Received: {name}={value!r} ({type(value).__name__})"
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -26,9 +26,9 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> in
 
 
 def check_real(name: str, value: Any, accepted: str = "a number") -> float:
-    """`value` as a `float`, or an error naming `name` unless it is a real number.
+    """Returns `value` as a `float`; raises unless it is a real number.
 
-    An array or a tensor of shape () is one, unless it is symbolic.
+    Arrays and tensors of shape () are accepted, unless they are symbolic.
     """
     number = _item(value)
     if isinstance(number, bool) or not isinstance(number, Real):
@@ -39,24 +39,24 @@ def check_real(name: str, value: Any, accepted: str = "a number") -> float:
 
 
 def _item(value: Any) -> Any:
-    """The item of an array or a tensor of shape (); any other value as it is."""
+    """Returns the item of an array or a tensor of shape (), or any other value unchanged."""
     if getattr(value, "shape", None) != ():
         return value
     try:
         return np.asarray(value).item()
-    except (NotImplementedError, TypeError, ValueError):  # a symbolic tensor, in TensorFlow or JAX
+    except (NotImplementedError, TypeError, ValueError):  # a symbolic TensorFlow or JAX tensor
         return value
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """`value` as a `bool`, or an error naming `name` unless it is one."""
+    """Returns `value` as a `bool`; raises unless it is one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False. Received: {name}={value!r}")
     return bool(value)
 
 
 def check_positive(name: str, value: Any) -> float:
-    """`value` as a `float`, or an error naming `name` unless it is positive and finite."""
+    """Returns `value` as a `float`; raises unless it is positive and finite."""
     number = check_real(name, value, "a number, positive and finite")
     if not 0 < number < math.inf:
         raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value}")
@@ -64,7 +64,7 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and finite") -> float:
-    """`value` as a `float`, or an error naming `name` unless it is at least 0 and finite."""
+    """Returns `value` as a `float`; raises unless it is non-negative and finite."""
     number = check_real(name, value, f"a number, {accepted}")
     if not 0 <= number < math.inf:
         raise ValueError(f"`{name}` must be {accepted}. Received: {name}={value}")
@@ -72,9 +72,9 @@ def check_non_negative(name: str, value: Any, accepted: str = "at least 0 and fi
 
 
 def check_count_or_share(name: str, value: Any) -> int | float | None:
-    """`value`, or an error unless it is an integer >= 1, a share in (0, 1] or `None`.
+    """Returns `value`; raises unless it is an integer >= 1, a share in (0, 1] or `None`.
 
-    The share 1.0 is the whole, `None`.
+    Returns `None` for the share 1.0.
     """
     message = (
         f"`{name}` must be an integer >= 1, a share in (0, 1] or None. "
@@ -93,17 +93,17 @@ def check_count_or_share(name: str, value: Any) -> int | float | None:
 
 
 def check_seed(seed: Any) -> int | None:
-    """`seed`, or an error unless it is one or `None`, for one that is drawn."""
+    """Validates `seed`; `None` draws one at random."""
     return None if seed is None else check_given_seed(seed)
 
 
 def check_given_seed(seed: Any, name: str = "seed") -> int:
-    """`seed` as an `int`, or an error naming `name` unless it is an integer of at most 32 bits."""
+    """Returns `seed` as an `int`; raises unless it is an integer of at most 32 bits."""
     return check_integer(name, seed, low=0, high=_LARGEST_SEED)
 
 
 def check_path(name: str, value: Any) -> str:
-    """`value` as a `str`, or an error naming `name` unless it is a path."""
+    """Returns `value` as a `str`; raises unless it is a path."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str) or not path:
         raise TypeError(
@@ -114,13 +114,13 @@ def check_path(name: str, value: Any) -> str:
 
 
 def is_sparse(value: Any) -> bool:
-    """Whether it is a sparse tensor, a `tf.TypeSpec` of one, or a sparse array of SciPy or JAX."""
+    """Whether `value` is a sparse tensor, its `tf.TypeSpec`, or a sparse SciPy or JAX array."""
     kind = getattr(value, "value_type", value)
     return hasattr(kind, "dense_shape") or hasattr(kind, "todense")
 
 
 def check_array(name: str, value: Any) -> np.ndarray:
-    """`value` as an array, or an error naming `name` unless it is one of examples."""
+    """Returns `value` as an array; raises unless it is an array of examples."""
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -139,7 +139,7 @@ def check_integer_labels(y: np.ndarray) -> None:
 
 
 def check_mean(loss: Any, accepted: Sequence[str], why: str) -> None:
-    """Refuses a compiled loss, in any form that Keras takes, whose reduction is another one."""
+    """Raises if a compiled loss, in any form that Keras accepts, has another reduction."""
     reduction = getattr(keras.tree.flatten(loss)[0], "reduction", accepted[0])
     if reduction not in accepted:
         raise ValueError(
@@ -149,7 +149,7 @@ def check_mean(loss: Any, accepted: Sequence[str], why: str) -> None:
 
 
 def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
-    """`value`, or an error naming `name` unless it is one of the `accepted` strings."""
+    """Returns `value`; raises unless it is one of the `accepted` strings."""
     if isinstance(value, str) and value in accepted:
         return value
     choices = ", ".join(repr(choice) for choice in accepted)

@@ -10,10 +10,10 @@ from keras import ops
 
 
 def count_examples(x: Any) -> Any:
-    """Returns the number of examples in a batch of inputs: an integer where shapes are static."""
+    """Returns the number of examples in a batch of inputs: an integer if shapes are static."""
     return ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
 
 
 def map_tensors(function: Callable[[Any], Any], tensors: Any) -> Any:
-    """Applies a function to each tensor of a structure; an optional input left out stays `None`."""
+    """Applies a function to each tensor of a structure; omitted optional inputs stay `None`."""
     return keras.tree.map_structure(lambda t: None if t is None else function(t), tensors)

@@ -1,4 +1,4 @@
-"""The labels of a batch: where they are, and whether they are classes of the model."""
+"""Functions that extract and check the labels of a batch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 def get_labels(y: Any) -> Any:
-    """The labels of the one output, which Keras accepts in a list or dictionary too."""
+    """Returns the labels of the single output, which Keras also accepts in a list or dictionary."""
     return next(iter(keras.tree.flatten(y)), None)
 
 
 def fill_ignored_labels(likelihood: Likelihood, labels: Any) -> Any:
-    """Returns labels with a class, 0, in the place of those that the likelihood ignores."""
+    """Returns labels with class 0 in place of those that the likelihood ignores."""
     counted = likelihood.counted(labels)
     return labels if counted is None else ops.where(counted, labels, ops.zeros_like(labels))
 
 
 def get_symbolic_output(model: keras.Model) -> Any:
-    """The symbolic output of a functional model; `None` for others, whose is not known."""
+    """Returns the symbolic output of a functional model; `None` for other models."""
     outputs = getattr(model, "outputs", None)
     return outputs[0] if outputs else None
 
 
 def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
-    """Refuses labels that are no classes of outputs, or of symbols of them."""
+    """Raises unless labels are classes of the outputs, actual or symbolic."""
     labels = get_labels(y)
     check_numbers(labels)
     bound = None if outputs is None else likelihood.class_bound(labels, outputs)
@@ -47,7 +47,7 @@ def check_classes(likelihood: Likelihood, y: Any, outputs: Any) -> None:
 
 
 def check_numbers(labels: Any) -> None:
-    """Refuses labels that are strings or other objects."""
+    """Raises for labels that are strings or other objects."""
     if is_text(labels):
         dtype = getattr(labels, "dtype", None) or np.asarray(labels).dtype
         raise ValueError(
@@ -60,14 +60,14 @@ def is_text(data: Any) -> bool:
     """Whether an array, a tensor or a value holds strings or other objects instead of numbers."""
     dtype = getattr(data, "dtype", None)
     is_frame = dtype is None and hasattr(data, "__array__")
-    if is_frame or getattr(dtype, "kind", None) == "O":  # a column of a frame may hold numbers
+    if is_frame or getattr(dtype, "kind", None) == "O":  # object columns may hold numbers
         dtype = np.asarray(data).dtype
     is_value = isinstance(data, str | bytes)
     return is_value or dtype == "string" or getattr(dtype, "kind", None) in ("U", "S", "O")
 
 
 def describe_classes(bound: int) -> str:
-    """Returns what labels must be."""
+    """Describes the accepted labels, for error messages."""
     return (
         f"`y` must hold labels from 0 to {bound - 1}, whole numbers, one for each of the {bound} "
         "outputs."

@@ -1,4 +1,4 @@
-"""Which likelihood to give for a loss whose own likelihood is not known."""
+"""Advice on the `likelihood` argument for a loss whose likelihood is unknown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 _OWN = "a subclass of Likelihood of your own"
-# Parts of names, without underscores, in the order in which they are looked for.
+# Parts of names, without underscores, in search order.
 _ADVICE = (
     (("binaryfocal",), "Bernoulli(), whose bits have the same probabilities"),
     (("focal",), "Categorical(), whose classes have the same probabilities"),
@@ -44,7 +44,7 @@ _OTHERS = (
 
 
 def advise_likelihood(loss: Any) -> str:
-    """Returns what to give as `likelihood=` for a loss, by its name."""
+    """Returns the advised value of `likelihood=` for a loss, by its name."""
     names = " ".join(_names(loss)).lower().replace("_", "")
     for parts, advice in _ADVICE:
         if any(part in names for part in parts):
@@ -56,7 +56,7 @@ def _names(loss: Any) -> list[str]:
     if isinstance(loss, str):
         return [loss]
     if isinstance(loss, keras.losses.Loss):
-        # A subclass may be named by what it is for, and its parent by what it computes.
+        # A subclass may be named after its use, and its parent after its computation.
         classes = type(loss).__mro__
         return [kind.__name__ for kind in classes[: classes.index(keras.losses.Loss)]]
     return [getattr(loss, "__name__", "")]

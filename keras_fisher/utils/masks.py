@@ -1,7 +1,7 @@
-"""Which observations are data, and which are padding.
+"""Masks that separate data from padding.
 
 Padding is marked in three ways: by Keras's mask on a tensor, by a sample weight of 0, or by a label
-that the loss ignores. Padded observations belong neither to the likelihood nor to its mean.
+that the loss ignores. The likelihood and its mean exclude padded observations.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from keras import ops
 
 
 def find_data(likelihood: Any, y: Any, sample_weight: Any) -> Any:
-    """Returns where labels and sample weights say that a batch holds data.
+    """Returns a mask of the data in a batch, from its labels and sample weights.
 
     Args:
-        likelihood: What knows which labels are ignored.
+        likelihood: The likelihood, which determines the ignored labels.
         y: The labels, or `None`.
-        sample_weight: Weights of examples or of observations, or `None`.
+        sample_weight: Weights of examples or observations, or `None`.
 
     Returns:
         Booleans of shape `(batch, ...)`; `None` if everything is data.
@@ -29,7 +29,7 @@ def find_data(likelihood: Any, y: Any, sample_weight: Any) -> Any:
 
 
 def combine_masks(first: Any, second: Any) -> Any:
-    """Returns where two masks of shape `(batch, ...)`, each of which may be `None`, are true."""
+    """Returns where both masks of shape `(batch, ...)` are true; each may be `None`."""
     if first is None or second is None:
         return second if first is None else first
     first, second = ops.cast(first, "bool"), ops.cast(second, "bool")
@@ -48,5 +48,5 @@ def align_mask(mask: Any, rank: int) -> Any:
 
 
 def examples_with_data(mask: Any) -> Any:
-    """Returns which examples have any data, shape `(batch,)`."""
+    """Returns a mask of the examples that have any data, shape `(batch,)`."""
     return ops.any(ops.reshape(mask, (ops.shape(mask)[0], -1)), axis=-1)

@@ -11,5 +11,5 @@ def warn(message: str) -> None:
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Logs a warning, the first time only that it has this text."""
+    """Logs a warning, once for each text."""
     warn(message)

@@ -1,4 +1,4 @@
-"""Outputs that a loss takes for probabilities: a warning where they are plainly none."""
+"""Warnings for outputs that a loss treats as probabilities although they are not."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MESSAGE = (
 
 
 def find_unverified(likelihood: Likelihood | None, model: keras.Model) -> str | None:
-    """Returns the name of a model if only its outputs can show that they are probabilities.
+    """Returns the name of a model if only the values of its outputs can be checked.
 
-    `None` if its last layer tells, after a warning where they are none; or if they need not be.
+    Returns `None` if the last layer decides (warns if it is linear), or if outputs are logits.
     """
     if getattr(likelihood, "from_logits", True):
         return None
     last = _last_layer(model)
-    # A linear `Activation` is how mixed precision turns the outputs of another into float32.
+    # Mixed precision uses a linear `Activation` to cast the previous layer's outputs to float32.
     activation = None if type(last) is layers.Activation else getattr(last, "activation", None)
     if activation is activations.linear:
         warn_once(_MESSAGE.format(name=model.name, why=f"its last layer, {last.name!r}, is linear"))
@@ -37,22 +37,22 @@ def find_unverified(likelihood: Likelihood | None, model: keras.Model) -> str | 
 
 
 def find_outside(outputs: Any) -> Any:
-    """Returns whether any number of a tensor is outside [0, 1]; NaN is not."""
+    """Returns whether any number of a tensor is outside [0, 1]; ignores NaN."""
     low, high = ops.min(outputs, initial=0.0), ops.max(outputs, initial=1.0)
     return ops.logical_or(low < -_TOLERANCE, high > 1.0 + _TOLERANCE)
 
 
 def warn_of_values(model_name: str) -> None:
-    """Warns once that the outputs of a model have been found outside [0, 1]."""
+    """Warns once that outputs of a model are outside [0, 1]."""
     warn_once(_MESSAGE.format(name=model_name, why="they are not all from 0 to 1"))
 
 
 def _last_layer(model: Any) -> Any:
-    """The layer or operation that gives a model's output; `None` where it is not known."""
+    """Returns the layer or operation that computes a model's output; `None` if unknown."""
     if isinstance(model, keras.Sequential):
         last = model.layers[-1] if model.layers else None
     elif getattr(model, "outputs", None):
-        last = model.operations[-1]  # sorted: nothing but the output comes after it
+        last = model.operations[-1]  # operations are sorted
     elif isinstance(model, layers.Wrapper):
         last = model.layer
     else:

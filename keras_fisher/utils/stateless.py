@@ -1,4 +1,4 @@
-"""Code that reads and assigns Keras variables, run without any of them moving."""
+"""A scope that runs code without changing Keras variables."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import keras
 
 
 class Stateless(keras.StatelessScope):
-    """A scope in which variables read and take other values than their own.
+    """A scope in which variables have other values than their own.
 
-    Unlike in a scope of Keras, a variable that has no value here has that of the scope around.
+    Unlike in Keras's scope, a variable without a value here has its value in the enclosing scope.
 
     Args:
-        values: Pairs of a variable and the value to read it as.
-        collect_losses: Whether `add_loss` inside of it counts.
-        fixed: Variables that keep their value here even where they are assigned to.
+        values: Pairs of a variable and its value in the scope.
+        collect_losses: Whether to collect losses from `add_loss`.
+        fixed: Variables that ignore assignments in the scope.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Stateless(keras.StatelessScope):
 
     @property
     def assigned(self) -> list[keras.Variable]:
-        """The variables that were assigned to, in the order in which they first were."""
+        """The assigned variables, in the order of their first assignment."""
         return list(self._assigned.values())
 
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
