@@ -1,28 +1,28 @@
-"""What the recipes share: the parts of an experiment, its runs, their records and pictures.
+"""The code shared by all recipes: the parts of an experiment, its runs, records and pictures.
 
-| file | holds |
+| file | content |
 |---|---|
-| `setting.py` | what is trained, as plain data: a `Setting`, and a single `Run` of it |
-| `paper.py` | the settings of the paper, and what the smaller presets start from |
+| `setting.py` | `Setting`, a part of an experiment as plain data, and `Run`, one training |
+| `paper.py` | the settings of the paper, and the basis of the smaller presets |
 | `recipe.py` | a recipe: presets, and the plan of its runs |
 | `command.py` | the command line |
-| `cost.py` | what a command would cost |
+| `cost.py` | the estimated cost of a command |
 | `queue.py` | the training of unfinished runs by one process or several |
-| `search.py` | searches of keras-tuner, and what other recipes take of them |
-| `devices.py` | what a recipe trains on: one device or more |
+| `search.py` | searches with keras-tuner, and their use in other recipes |
+| `devices.py` | the devices of a recipe, one or more |
 | `data.py` | the training, validation and test data of a run |
-| `model.py` | the networks that a setting can name, and the model of a run |
+| `model.py` | the networks of the settings, and the model of a run |
 | `training.py` | the training of one run, which resumes after it was killed |
 | `record.py` | the record of a run on disk, with its checkpoints |
-| `tensorboard.py` | what TensorBoard shows of a run |
+| `tensorboard.py` | the TensorBoard logs of a run |
 | `files.py` | files that are replaced in one step; locks |
 | `errors.py` | errors that the user of a recipe can fix |
-| `results.py` | the folders of recipes and runs: which runs may share one, finished runs |
+| `results.py` | the folders of recipes and runs, and the results of finished runs |
 | `archive.py` | the finished runs of a recipe in one small file |
-| `curvature.py` | Tr(H) over trainings, and at equal training loss |
+| `curvature.py` | Tr(H) during training, and at equal training loss |
 | `tables.py` | Markdown tables and correlations |
-| `report.py` | a recipe's table and figure, from folders alone |
-| `picture.py` | curves and scatters |
+| `report.py` | a recipe's table and figure, from its folders only |
+| `picture.py` | curves and scatter plots |
 """
 
 import multiprocessing
@@ -38,16 +38,16 @@ _show = sys.excepthook
 def _show_interrupt(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Says in a sentence that Ctrl-C came while the packages were imported."""
+    """Prints a short message instead of a traceback if Ctrl-C interrupts the imports."""
     if not issubclass(kind, KeyboardInterrupt):
         _show(kind, error, traceback)
     elif multiprocessing.parent_process() is None:
         print(INTERRUPTED, file=sys.stderr)
 
 
-# Importing Keras takes seconds, before `command.main` can do it.
+# Importing Keras takes seconds; `command.main` handles Ctrl-C only after that.
 sys.excepthook = _show_interrupt
 
-# Processes share the memory of a GPU. JAX reads this while Keras is imported.
+# Processes share the memory of a GPU. JAX reads this when Keras is imported.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

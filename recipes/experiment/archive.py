@@ -1,7 +1,7 @@
-"""An archive: the finished runs of a recipe in one small file, `RECIPE.jsonl`, a run in each line.
+"""Archives: the finished runs of a recipe in one small file, `RECIPE.jsonl`, one run per line.
 
-It holds what tables and figures need, with fewer digits, and no weights. A recipe takes runs from
-it as if it had trained them.
+An archive contains the data of tables and figures, with fewer digits, and no weights. A recipe uses
+its runs as if it had trained them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from experiment.files import write_json, write_text
 from experiment.results import Result, describe_changes, get_run, to_json
 from experiment.setting import Run
 
-# Significant ones of each number: as many as an accuracy on 10,000 images has, and a table shows.
+# Significant digits: enough for accuracies on 10,000 images, and for the numbers in tables.
 DIGITS_OF_CURVES, DIGITS = 4, 6
 
 
 def write_archive(runs: Iterable[Result], path: Path) -> None:
-    """Keeps finished runs in one file, with the curves that their histories do not have."""
+    """Writes finished runs to one file, with the curves that their histories lack."""
     shortened = [
         shorten(run, DIGITS)
         | shorten({"history": run["history"], "curves": list_curves(run)}, DIGITS_OF_CURVES)
@@ -32,13 +32,13 @@ def write_archive(runs: Iterable[Result], path: Path) -> None:
 
 
 def list_curves(run: Result) -> dict[str, Any]:
-    """The curves over steps; those over epochs are in the history."""
+    """Returns the curves over steps; those over epochs are in the history."""
     steps = {key for key, options in run["measures"].items() if "freq" in options}
     return {k: v for k, v in run.get("curves", {}).items() if k in {*steps, "batch_accuracy"}}
 
 
 def shorten(value: Any, digits: int) -> Any:
-    """The same with fewer digits."""
+    """Returns the value with fewer digits."""
     if isinstance(value, dict):
         return {key: shorten(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -47,12 +47,12 @@ def shorten(value: Any, digits: int) -> Any:
 
 
 def restore(planned: Sequence[Run], archived: Sequence[Result], out: Path) -> list[str]:
-    """Puts those planned runs into a recipe's folder that archives have, and returns their names.
+    """Restores planned runs from archives to a recipe's folder, and returns their names.
 
-    Runs whose weights others begin with are left out as long as those are to be trained.
+    It skips runs whose weights are needed by other runs that are still to be trained.
 
     Raises:
-        SettingsError: if an archive has a run of a planned name and other settings.
+        SettingsError: if an archive has a run of a planned name but with other settings.
     """
     results = {run["name"]: run for run in archived}
     needed = {run.initial for run in planned if run.name not in results}

@@ -34,16 +34,16 @@ Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What to run, and where."""
+    """The options of a command: the runs and their folder."""
 
     preset: Literal["demo", "small", "paper"] = "demo"  # size of the experiment
     only: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--setting"])] = ()
     """parts to run; none for all"""
-    out: Path | None = None  # folder; runs/RECIPE/PRESET if none is given
+    out: Path | None = None  # folder of the runs; by default runs/RECIPE/PRESET
     tuned: tuple[Path, ...] = ()
     """folders of finished searches (search.py) to take learning rates and alphas from"""
     finished: tuple[Path, ...] = ()
-    """archives of finished runs (docs/results/data) that are not trained again"""
+    """archives of finished runs (docs/results/data) to reuse instead of training them again"""
     distribute: Distribution = "one"
     """train each run on one device, on all of this machine, or on the machines of TF_CONFIG"""
     jobs: Count = 1
@@ -52,7 +52,7 @@ class Command:
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = train_all) -> None:
-    """Runs a recipe as the command line says; `train` trains what is not finished."""
+    """Runs a recipe with the options of the command line; `train` trains its unfinished runs."""
     try:
         settings, command = parse(recipe, arguments)
         if command.dry_run:
@@ -87,19 +87,19 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
 def restore_all(
     recipe: Recipe, settings: Mapping[str, Setting], archives: Sequence[Path], out: Path
 ) -> None:
-    """Takes what archives have of the runs of a recipe, also of those planned by finished ones."""
+    """Restores a recipe's runs from archives, including those that depend on restored runs."""
     archived = read(archives)
     while archived and restore(recipe.plan_runs(settings, list_finished(out)), archived, out):
         pass
 
 
 def list_finished(out: Path) -> dict[str, float]:
-    """The best validation accuracies of the finished runs in a folder, by name."""
+    """Returns the best validation accuracies of the finished runs in a folder, by name."""
     return {run["name"]: run["best"]["validation_accuracy"] for run in read([out])}
 
 
 def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Setting], Command]:
-    """The settings of the chosen parts of the preset, with what the command line overrides."""
+    """Returns the settings of the chosen parts, with the values from the command line."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command, _ = tyro.cli(Command, args=arguments, add_help=False, return_unknown_args=True)
     parts = recipe.presets[command.preset]
@@ -112,7 +112,7 @@ def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Se
     if command.distribute != "one":
         chosen = {k: dataclasses.replace(s, steps_per_execution=1) for k, s in chosen.items()}
     settings = override(recipe, command, chosen, arguments)
-    # What is given holds, also where a search has found another value.
+    # Values from the command line override values found by a search.
     found = apply_findings(settings, command.tuned)
     return override(recipe, command, found, arguments), command
 
@@ -120,10 +120,10 @@ def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Se
 def override(
     recipe: Recipe, command: Command, settings: Mapping[str, Setting], arguments: Sequence[str]
 ) -> dict[str, Setting]:
-    """The settings with the values that are given for them.
+    """Returns the settings with the values from the command line.
 
     Raises:
-        SettingsError: if an option is given that none of the settings has.
+        SettingsError: if none of the settings has one of the options.
     """
     overridden, unknown = {}, {}
     for part, setting in settings.items():
@@ -155,7 +155,7 @@ def override(
 
 
 def check_jobs(command: Command, train: Train) -> None:
-    """Raises where processes do not share runs by their locks."""
+    """Raises if `jobs` is above 1 although processes cannot share the runs through locks."""
     if command.jobs < 1:
         raise SettingsError(f"`--jobs` must be at least 1. Received: {command.jobs}")
     if command.jobs > 1 and (train is not train_all or command.distribute != "one"):
@@ -166,7 +166,7 @@ def check_jobs(command: Command, train: Train) -> None:
 
 
 def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
-    """Raises where Keras would run on past an epoch, or past a step that is watched."""
+    """Raises if an execution would extend beyond an epoch or a step that must be measured."""
     for run in runs:
         one_by_one = "batch_accuracy" in run.measures or distribute != "one"
         steps = 1 if one_by_one else count_steps(run)

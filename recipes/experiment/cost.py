@@ -1,4 +1,4 @@
-"""What a command would cost, in training steps."""
+"""The estimated cost of a command, in training steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from experiment.recipe import Recipe
 from experiment.setting import Run, Setting
 
-# Training and test images.
+# The numbers of training and test images.
 IMAGES = {
     "digits": (1258, 539),
     "cifar10": (50_000, 10_000),
@@ -18,12 +18,12 @@ IMAGES = {
     "tiny_imagenet32": (100_000, 10_000),
     "imagenet2012": (1_281_167, 50_000),
 }
-# In plain steps on as many examples: docs/performance.md's passes, and its figures for traces.
+# Costs in plain steps on the same number of examples, from docs/performance.md.
 PENALTY, PENALTY_OF_A_PART, FISHER, PROBE, EVALUATION = 8 / 3, 3.0, 1.2, 1.0, 1 / 3
 
 
 def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
-    """Markdown: runs, epochs and steps for each network and data set, and plain steps."""
+    """Returns a Markdown table of runs, epochs and steps for each network and data set."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in recipe.plan_all_runs(settings):
         groups[run.network, run.dataset].append(run)
@@ -49,13 +49,13 @@ def write_row(network: str, dataset: str, runs: Sequence[Run]) -> str:
 
 
 def count_steps(run: Run) -> int:
-    """How many mini-batches an epoch has."""
+    """Returns the number of mini-batches in an epoch."""
     images = run.num_train or IMAGES[run.dataset][0] - run.validation_size
     return run.steps_per_epoch or math.ceil(images / run.batch_size)
 
 
 def count_plain_steps(run: Run) -> float:
-    """The cost of a run, in plain steps on a mini-batch of its size."""
+    """Returns the cost of a run, in plain steps on a mini-batch of its size."""
     epoch = count_steps(run)
     steps = run.epochs * epoch
     penalised = steps - run.penalty_from * epoch if run.alpha else 0
@@ -75,7 +75,7 @@ def count_plain_steps(run: Run) -> float:
 
 
 def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
-    """How often a measure is taken in training."""
+    """Returns the number of measurements in a training."""
     if "loss_threshold" in arguments:
         return 1
     if "freq" in arguments:
@@ -84,7 +84,7 @@ def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> fl
 
 
 def cost_measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
-    """One measurement, in plain steps."""
+    """Returns the cost of one measurement, in plain steps."""
     examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
     each = {"hessian_trace": PROBE * arguments.get("num_probes", 30), "batch_accuracy": 0.0}
     return each.get(key, FISHER) * examples / run.batch_size

@@ -1,4 +1,4 @@
-"""Tr(H) of trainings at the epochs where it was measured, and at equal training loss."""
+"""Tr(H) at the measured epochs of a training, and at equal training loss."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ HESSIAN = "hessian_trace"
 
 
 def get_measured(run: Mapping[str, Any], key: str) -> np.ndarray:
-    """What a run logged at the epochs at whose end Tr(H) was measured."""
+    """Returns the logged values of `key` at the epochs where Tr(H) was measured."""
     every = run["measures"][HESSIAN]["every_epochs"]
     return np.array(run["history"][key][every - 1 :: every], float)
 
 
 def add_traces_at_loss(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with Tr(H) at the least training loss that all of them reach, `trace_at_loss`.
+    """Adds `trace_at_loss`: Tr(H) at the smallest training loss that all runs reach.
 
-    Tr(H) grows and shrinks with the training loss: at the same epoch, a faster training has
-    another one for that reason alone.
+    Tr(H) depends on the training loss: at the same epoch, it differs between trainings that are
+    merely faster or slower.
     """
     records = runs.to_dict("records")
     losses = [get_measured(run, "loss") for run in records]
@@ -32,10 +32,10 @@ def add_traces_at_loss(runs: pd.DataFrame) -> pd.DataFrame:
 def interpolate_at_common_loss(
     losses: Sequence[np.ndarray], values: Sequence[np.ndarray]
 ) -> list[float]:
-    """What curves are where their losses are the least one that all of them reach.
+    """Interpolates curves at the smallest loss that all of them reach.
 
-    Linear in the logarithm of the loss, between the last point above it and the next one; NaN where
-    the first point is below.
+    The interpolation is linear in the logarithm of the loss, between the last point above it and
+    the next one. It gives NaN if the first point is already below.
     """
     common = max((float(np.nanmin(curve)) for curve in losses), default=np.nan)
     return [interpolate(*curves, common) for curves in zip(losses, values, strict=True)]

@@ -19,8 +19,8 @@ from keras_fisher.traces import accuracy
 class Data(abc.ABC):
     """The data set of a run.
 
-    `training` has the training examples without augmentation, to measure on; `validation` is what
-    `fit` takes. Where nothing is held out, the test examples take the place of validation.
+    `training` holds the training examples without augmentation, for measurements; `validation` is
+    passed to `fit`. If no examples are held out, the test examples serve as validation.
     """
 
     training: Any
@@ -39,21 +39,21 @@ class Data(abc.ABC):
         self.steps_per_epoch = run.steps_per_epoch or self.full_epoch
 
     def make_batches(self, first_epoch: int) -> Any:
-        """The training batches, beginning with an epoch of `steps_per_epoch`."""
+        """Returns the training batches, starting at `first_epoch` (of `steps_per_epoch` steps)."""
         passes, steps = divmod(first_epoch * self.steps_per_epoch, self.full_epoch)
         return self._make_batches(passes).skip(steps)
 
     @abc.abstractmethod
     def _make_batches(self, passes: int) -> Any:
-        """The training batches, beginning with a pass over all training examples."""
+        """Returns the training batches, starting after `passes` passes over the examples."""
 
     @abc.abstractmethod
     def test_accuracy(self, model: keras.Model) -> float | None:
-        """The accuracy on the test examples, or `None` if they are those of validation."""
+        """Returns the test accuracy, or `None` if the test examples serve as validation."""
 
 
 class ArrayData(Data):
-    """A data set that fits in memory, with wrong labels or mixup if the run wants them."""
+    """A data set that fits in memory, with optional label noise and mixup."""
 
     def __init__(self, run: Run) -> None:
         splits = _read(run.dataset, run.validation_size, run.num_train or None, run.data_seed)
@@ -92,7 +92,7 @@ class ArrayData(Data):
 
 
 class StreamedData(Data):
-    """ImageNet, which does not fit in memory. It has no wrong labels here, and no mixup."""
+    """ImageNet, which does not fit in memory, without label noise and mixup."""
 
     def __init__(self, run: Run) -> None:
         if run.noise or run.mixup_beta or run.validation_size:
@@ -121,7 +121,7 @@ class StreamedData(Data):
 
 
 def load_data(run: Run) -> Data:
-    """The data of a run. Arrays stay in memory for the next run on the same ones."""
+    """Returns the data of a run; arrays stay in memory for the next run on the same ones."""
     try:
         return (StreamedData if run.dataset == "imagenet2012" else ArrayData)(run)
     except SettingsError:

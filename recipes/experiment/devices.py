@@ -1,4 +1,4 @@
-"""What a recipe trains on: one device, all of a machine, or several machines."""
+"""The devices of a recipe: one device, all devices of a machine, or several machines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
     import jax
 
 Distribution = Literal["one", "mirrored", "multiworker"]
-# What training fails with when another worker has stopped.
+# The errors raised by training when another worker has stopped.
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = ()
 if ON_TENSORFLOW:
     CONNECTION_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
@@ -31,11 +31,11 @@ EXAMPLE = {
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """One device; its subclasses have more.
+    """One device; subclasses have several.
 
     Attributes:
-        workers: How many processes train together.
-        is_chief: Whether this process is the one among them that writes.
+        workers: The number of processes that train together.
+        is_chief: Whether this process is the one that writes files.
     """
 
     workers: int = 1
@@ -43,19 +43,19 @@ class Devices:
 
     @property
     def replicas(self) -> int:
-        """How many devices train together."""
+        """The number of devices that train together."""
         return 1
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where models are made."""
+        """The scope in which to create models."""
         return contextlib.nullcontext()
 
     def check_same(self, value: int, meaning: str) -> None:
-        """Raises on every worker if they have different values."""
+        """Raises on every worker if their values differ."""
 
 
 class JaxDevices(Devices):
-    """All devices of this machine, which share each mini-batch."""
+    """All devices of this machine, which split each mini-batch."""
 
     @property
     def replicas(self) -> int:
@@ -67,7 +67,7 @@ class JaxDevices(Devices):
 
 @dataclasses.dataclass(frozen=True)
 class StrategyDevices(Devices):
-    """The devices of a strategy of tf.distribute, and this process's part in it."""
+    """The devices of a `tf.distribute` strategy, and the role of this process."""
 
     strategy: Any = None
 
@@ -91,7 +91,7 @@ class StrategyDevices(Devices):
 
 
 def choose_devices(kind: Distribution) -> Devices:
-    """The devices of a kind; call it before anything is computed."""
+    """Returns the devices of the given kind; call it before any computation."""
     if kind == "one":
         return Devices()
     if kind == "mirrored":
@@ -110,7 +110,7 @@ def choose_devices(kind: Distribution) -> Devices:
 
 
 def read_cluster() -> tuple[int, bool]:
-    """The number of workers in TF_CONFIG, and whether this process is their chief."""
+    """Returns the number of workers in TF_CONFIG, and whether this process is their chief."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         task = (config["task"]["type"], int(config["task"]["index"]))

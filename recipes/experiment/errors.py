@@ -2,8 +2,8 @@
 
 
 class SettingsError(Exception):
-    """Raised where what is asked for cannot be run, or a file is not what it should be."""
+    """Raised when the requested runs are impossible, or a file has unexpected content."""
 
 
 class LockedError(SettingsError):
-    """Raised where another process trains."""
+    """Raised when another process is training in the folder."""

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, so that a killed process leaves a whole one; and locks."""
+"""Atomic replacement of files, so that a killed process leaves them complete; and locks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import filelock
 
 from experiment.errors import LockedError, SettingsError
 
-# What reading a file raises that holds something else than it should.
+# The errors raised by reading a file with unexpected content.
 DAMAGE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SettingsError),
 )
@@ -24,7 +24,7 @@ DAMAGE = (
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder; the lock of a killed process is free."""
+    """Prevents other processes from training in a folder; a killed process releases its lock."""
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -40,7 +40,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes values that JSON has."""
+    """Writes JSON-compatible values."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -49,10 +49,10 @@ def write_text(path: Path, content: str) -> None:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Reads an object that has these keys.
+    """Reads a JSON object with the given keys.
 
     Raises:
-        SettingsError: if the file holds something else.
+        SettingsError: if the file has other content.
     """
     with name_damage(path):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def name_damage(path: Path, advice: str = "") -> Iterator[None]:
-    """Raises a `SettingsError` with the path where its content is not what it should be."""
+    """Turns errors from unexpected content into a `SettingsError` that names the path."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
@@ -74,17 +74,17 @@ def name_damage(path: Path, advice: str = "") -> Iterator[None]:
 
 
 def replace_file(path: Path, write: Callable[[Path], Any], size: int = 0) -> None:
-    """Lets `write` write a file beside the one at `path`, then puts it in its place.
+    """Writes a new file next to the one at `path`, then replaces the old one.
 
     Args:
         path: The file.
-        write: Writes a file at a path.
-        size: How many bytes must be free. HDF5 crashes the process where it finds the disk full.
+        write: A function that writes a file at a path.
+        size: The number of bytes that must be free, as HDF5 crashes the process on a full disk.
 
     Raises:
-        OSError: if the file cannot be written; the one that was there is left as it is.
+        OSError: if the file cannot be written; the old one stays unchanged.
     """
-    # By a name of its own: processes that end together write the same files.
+    # The name is unique: processes that finish together write the same files.
     part = path.with_name(f"part-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         if shutil.disk_usage(path.parent).free < size:

@@ -1,4 +1,4 @@
-"""The networks that a setting can name, and the compiled model of a run."""
+"""The networks of the settings, and the compiled model of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 
 def build_mlp(shape: Shape, num_classes: int, *, width: int = 256, seed: int) -> keras.Model:
-    del seed  # Its kernels are drawn from the global generator.
+    del seed  # Kernels come from the global generator.
     hidden = [layers.Dense(width, activation="relu") for _ in range(2)]
     return keras.Sequential(
         [keras.Input(shape), layers.Flatten(), *hidden, layers.Dense(num_classes)]
@@ -49,12 +49,12 @@ NETWORKS: dict[Network, Callable[..., keras.Model]] = {
 def build_network(
     name: Network, shape: Shape, num_classes: int, width: int, seed: int
 ) -> keras.Model:
-    """A backbone that returns logits; `width` 0 is the network's own."""
+    """Builds a backbone that returns logits; `width` 0 means the network's default."""
     return NETWORKS[name](shape, num_classes, **{"width": width} if width else {}, seed=seed)
 
 
 def build_model(run: Run, data: Data) -> kf.FisherPenaltyModel:
-    """The compiled model of a run, with its initial weights."""
+    """Builds the compiled model of a run, with its initial weights."""
     keras.utils.set_random_seed(run.seed)
     backbone = build_network(run.network, data.input_shape, data.num_classes, run.width, run.seed)
     if run.weight_decay:

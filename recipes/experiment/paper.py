@@ -1,8 +1,8 @@
 """The settings of sections 3 to 5 and appendix G, as plain data.
 
-Depths of 26 and 56 are those of He et al. for CIFAR, without batch normalisation and initialised
-as by Arpit et al. (2019); ResNet-18 is under Fixup. Where nothing is held out, the test images are
-watched in training: figure 7 shows the best test accuracy along the way.
+ResNet-26 and ResNet-56 are the networks of He et al. for CIFAR, without batch normalisation and
+initialised as in Arpit et al. (2019); ResNet-18 uses Fixup. If no examples are held out, the test
+images are evaluated during training: figure 7 shows the best test accuracy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_fisher.tuning import alphas
 
-# What tables 1 and 2 search on TinyImageNet: learning rates, and alphas.
+# The grids of tables 1 and 2 on TinyImageNet: learning rates and alphas.
 TINY_IMAGENET_GRID = alphas(num=5)
 
 _SECTION_4: dict[str, Any] = {
@@ -50,7 +50,7 @@ SECTION_4: dict[str, dict[str, Any]] = {
     },
     "simple_cnn_c10": {**_SECTION_4, "network": "simple_cnn", "dataset": "cifar10"},
 }
-# Section 4.1 has no weight decay (appendix G.3).
+# Section 4.1 uses no weight decay (appendix G.3).
 SECTION_4_1 = {
     name: SECTION_4[name] | {"weight_decay": 0.0} for name in ("vgg11_c100", "wide_resnet_c100")
 }
@@ -84,9 +84,9 @@ SECTION_5 = {
     "cifar100": SECTION_3["cifar100"] | _SECTION_5,
 }
 
-# What the other presets start from: scikit-learn's digits, which come with a package, and a part of
-# CIFAR-10 or CIFAR-100 with a SimpleCNN of half the width, for two cores.
-# 4,992 images are 39 whole mini-batches.
+# The basis of the smaller presets, for two cores: scikit-learn's digits, which need no download,
+# and a part of CIFAR-10 or CIFAR-100 with a SimpleCNN of half the width.
+# 4,992 images are 39 full mini-batches.
 DIGITS: dict[str, Any] = {
     "network": "mlp",
     "dataset": "digits",
@@ -104,8 +104,8 @@ SMALL_C10: dict[str, Any] = {
     "batch_size": 128,
     "drops": (),
 }
-# An epoch of 39 steps has few mini-batches whose penalty could be computed: here it is on another 4
-# examples at every step, at about the same cost as on all 128 at every tenth step.
+# An epoch of 39 steps leaves few mini-batches for the penalty. Here it is computed on 4 examples at
+# every step, which costs about as much as on all 128 at every tenth step.
 EVERY_STEP: dict[str, Any] = {"update_freq": 1, "penalty_batch_size": 1 / 32}
-# As in sections 3 and 5, nothing is held out: a part of the test images is watched.
+# As in sections 3 and 5, no examples are held out: a part of the test images serves as validation.
 SMALL_WATCHED = SMALL_C10 | {"validation_size": 0, "test_size": 2000}

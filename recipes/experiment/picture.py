@@ -1,4 +1,4 @@
-"""Curves and scatters of finished runs, in one style."""
+"""Curves and scatter plots of finished runs, in one style."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from experiment.files import replace_file
 from experiment.tables import TITLES
 
-# Okabe and Ito's, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = {
     "eta_star": "#009e73",
     "baseline": "#000000",
@@ -33,7 +33,7 @@ COLOURS = {
 }
 STYLES = {"eta_star": "--", "baseline": ":", "gp_x": "-.", "gp": (0, (5, 1)), "gp_r": (0, (1, 1))}
 BLUE_TO_RED = LinearSegmentedColormap.from_list("", ["#1b6fb5", "#8c6bb1", "#c51b1b"])
-COUNTED = ("epoch", "iteration", "continuations")  # axes of whole numbers
+COUNTED = ("epoch", "iteration", "continuations")  # integer axes
 LABELS = {
     "accuracy": "training accuracy",
     "val_accuracy": "validation accuracy",
@@ -42,7 +42,7 @@ LABELS = {
     "hessian_trace": "Tr(H)",
     "gradient_norm": "norm of the mini-batch gradient",
 }
-# What the names of a recipe's parts stand for.
+# The meanings of the words in part names.
 WORDS = {
     "mlp": "MLP",
     "simple_cnn": "SimpleCNN",
@@ -65,13 +65,13 @@ WORDS = {
 
 
 def make_panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.3) -> Any:
-    """A figure and its axes, an array of shape (rows, columns)."""
+    """Creates a figure and its axes, an array of shape (rows, columns)."""
     size = (width * columns, height * rows + 0.5)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the picture in one step; an axis on which nothing is above 0 is not logarithmic."""
+    """Writes the picture in one step; axes without positive values are not logarithmic."""
     for axis in figure.axes:
         if axis.get_xscale() == "log" and not np.isfinite(axis.dataLim.minposx):
             axis.set_xscale("linear")
@@ -82,7 +82,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def label_axes(axis: Axes, title: str = "", x: str = "epoch", y: str = "") -> None:
-    """Labels a panel, with the name of a part in its title written out."""
+    """Labels a panel, and expands the name of a part in its title."""
     axis.set_title(write_part(title), fontsize=10)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
@@ -94,7 +94,7 @@ def label_axes(axis: Axes, title: str = "", x: str = "epoch", y: str = "") -> No
 
 
 def write_part(text: str) -> str:
-    """Writes the names of parts in a text out: "simple_cnn_c10" as "SimpleCNN, CIFAR-10"."""
+    """Expands part names in a text: "simple_cnn_c10" becomes "SimpleCNN, CIFAR-10"."""
     words = "|".join(WORDS)
     part = rf"(?<![a-z0-9])(?:{words})(?:_(?:{words}))*(?![a-z0-9_])"
     return re.sub(
@@ -103,14 +103,14 @@ def write_part(text: str) -> str:
 
 
 def get_histories(runs: pd.DataFrame, key: str) -> np.ndarray:
-    """What runs logged at each epoch, an array of shape (runs, epochs)."""
+    """Returns the logged values of runs at each epoch, an array of shape (runs, epochs)."""
     return np.array([history[key] for history in runs["history"]], float)
 
 
 def draw_curve(
     axis: Axes, runs: pd.DataFrame, key: str, colour: Any, name: str = "", style: Any = "-"
 ) -> None:
-    """What runs logged at each epoch: the mean over seeds, and a band of one deviation."""
+    """Draws logged values over epochs: the mean over seeds, and a one-deviation band."""
     if not runs.empty:
         values = get_histories(runs, key)
         draw_band(axis, np.arange(1, values.shape[1] + 1), values, colour, name, style)
@@ -119,7 +119,7 @@ def draw_curve(
 def draw_methods(
     row: Sequence[Axes], title: str, runs: Mapping[str, pd.DataFrame], keys: Sequence[str]
 ) -> None:
-    """A panel for each key, with the curves of some methods."""
+    """Draws a panel for each key, with one curve per method."""
     for axis, key in zip(row, keys, strict=True):
         for method, group in runs.items():
             style = STYLES.get(method, "-")
@@ -130,7 +130,7 @@ def draw_methods(
 def draw_band(
     axis: Axes, x: Any, values: np.ndarray, colour: Any, name: str, style: Any = "-"
 ) -> None:
-    """The mean of curves, an array of shape (runs, points), and a band of one deviation."""
+    """Draws the mean of curves, an array of shape (runs, points), and a one-deviation band."""
     mean = values.mean(axis=0)
     axis.plot(x, mean, color=colour, ls=style, lw=1.6, label=name or None)
     if len(values) > 1:
@@ -139,7 +139,7 @@ def draw_band(
 
 
 def draw_point(axis: Axes, xs: pd.Series, ys: pd.Series, colour: Any, name: str) -> None:
-    """The mean of two figures over runs, with bars of one standard deviation."""
+    """Draws the mean of two quantities over runs, with bars of one standard deviation."""
     spread = {"xerr": xs.std(), "yerr": ys.std()} if len(xs) > 1 else {}
     axis.errorbar(
         xs.mean(), ys.mean(), **spread, fmt="o", color=colour, label=name, capsize=3, ms=7
@@ -147,25 +147,25 @@ def draw_point(axis: Axes, xs: pd.Series, ys: pd.Series, colour: Any, name: str)
 
 
 def pick_shades(count: int) -> Any:
-    """Colours from blue to red, for values in rising order; a single one is red."""
+    """Returns colours from blue to red, for values in ascending order; a single one is red."""
     return BLUE_TO_RED(np.linspace(0, 1, count) if count > 1 else np.ones(count))
 
 
 def shade(groups: Iterable[tuple[Any, Any]]) -> Iterable[tuple[Any, Any, Any]]:
-    """Each key and group with a colour from blue to red: `(colour, key, group)`."""
+    """Yields `(colour, key, group)`, with colours from blue to red."""
     groups = list(groups)
     colours = pick_shades(len(groups))
     return [(colour, *group) for colour, group in zip(colours, groups, strict=True)]
 
 
 def draw_legend(figure: Figure, axes: Iterable[Axes], **others: Any) -> None:
-    """One legend below the panels, of all that has a name, and of others by theirs."""
+    """Draws one legend below the panels, for all named artists and for `others`."""
     handles = {
         name: handle
         for axis in axes
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
     } | others
-    column = 0.7 + 0.08 * max(map(len, handles), default=0)  # inches: the handle, and each letter
+    column = 0.7 + 0.08 * max(map(len, handles), default=0)  # inches: a handle, plus each letter
     figure.legend(
         handles.values(),
         handles.keys(),

@@ -1,7 +1,7 @@
-"""Trains what a recipe plans: a process takes the next unfinished run that no other one trains.
+"""Training of a recipe's runs: a process trains the next unfinished run that no other one trains.
 
 The processes of `--jobs` share the runs in this way, and so does the same command on several
-machines with a common folder. A command that is started again after a kill resumes what is left.
+machines with a common folder. Rerunning a killed command resumes its unfinished runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from experiment.results import claim_run, read_run
 from experiment.setting import Run, Setting
 from experiment.training import train
 
-SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes train
+SECONDS_BETWEEN_LOOKS = 1.0  # while waiting for runs of other processes
 SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fisher_trace": "Tr(F)"}
 
 
@@ -43,7 +43,7 @@ def train_all(
     devices: Devices,
     is_shown: bool = True,
 ) -> None:
-    """Trains runs until all are finished, and waits for those that other processes train."""
+    """Trains runs until all are finished; waits for runs that other processes train."""
     finished: dict[str, float] = {}
     with Progress(recipe.plan_all_runs(settings), is_shown and devices.is_chief) as progress:
         while runs := list_ready(recipe, settings, finished):
@@ -53,7 +53,7 @@ def train_all(
                     finished[run.name] = train_one(run, out, progress, devices)
                     break
                 except LockedError:
-                    # Workers of tf.distribute train each run together: none may take another.
+                    # Workers of tf.distribute train each run together, so none may skip one.
                     if devices.workers > 1:
                         raise
             else:
@@ -64,21 +64,21 @@ def train_all(
 def list_ready(
     recipe: Recipe, settings: Mapping[str, Setting], finished: Mapping[str, float]
 ) -> list[Run]:
-    """The unfinished runs that can begin: the weights that they begin with are there."""
+    """Returns the unfinished runs whose initial weights are available."""
     unfinished = [r for r in recipe.plan_runs(settings, finished) if r.name not in finished]
     return [run for run in unfinished if not run.initial or run.initial in finished]
 
 
 def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> float:
-    """Trains a run that is not finished, and returns its best validation accuracy.
+    """Trains a run unless it is finished, and returns its best validation accuracy.
 
     Raises:
-        LockedError: if another process trains it.
+        LockedError: if another process is training it.
     """
     folder = out / run.name
     claim_run(folder, run, devices)
     results = folder / "results.json"
-    # What is finished needs no lock, so its folder may be read-only.
+    # Finished runs need no lock, so their folders may be read-only.
     is_locked = devices.is_chief and not results.exists()
     with lock_folder(folder) if is_locked else contextlib.nullcontext():
         is_finished = results.exists()
@@ -86,7 +86,7 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
         if not is_finished:
             progress.begin(run)
             figures = train(run, out, devices, EpochBar(progress, run.name))
-            gc.collect()  # the model, before the next one takes as much memory
+            gc.collect()  # frees the model before the next one needs memory
             return figures["best"]["validation_accuracy"]
         if devices.is_chief:
             remove_checkpoints(folder)
@@ -101,7 +101,7 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
 def start_helpers(
     number: int, recipe: Recipe, settings: Mapping[str, Setting], out: Path
 ) -> Iterator[None]:
-    """Has some more processes train on the same device, which end with this one."""
+    """Starts more processes that train on the same device and end with this one."""
     context = multiprocessing.get_context("spawn")
     helpers = [
         context.Process(target=help_train, args=(recipe, settings, out), daemon=True)
@@ -125,8 +125,8 @@ def start_helpers(
 
 
 def help_train(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
-    """What a helper runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this one.
+    """Trains runs in a helper process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends helpers.
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         train_all(recipe, settings, out, Devices(), is_shown=False)
@@ -135,7 +135,7 @@ def help_train(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> No
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent was killed."""
+    """Ends this process when its parent is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -146,7 +146,7 @@ def end_with_parent() -> None:
 
 
 class Progress:
-    """Two bars over epochs, with the time left: of all runs, and of the present one."""
+    """Two progress bars over epochs with the remaining time: all runs, and the current one."""
 
     def __init__(self, planned: Sequence[Run], is_shown: bool = True) -> None:
         self.finished, self._planned, self._awaited = 0, len(planned), ""
@@ -173,7 +173,7 @@ class Progress:
         self._all.update(epochs)
 
     def skip(self, epochs: int) -> None:
-        """Counts epochs that were trained before or elsewhere, and take no time here."""
+        """Skips epochs that were trained before or by another process."""
         for bar in (self._own, self._all):
             if not bar.disable:
                 bar.initial += epochs
@@ -189,13 +189,13 @@ class Progress:
         )
 
     def show_wait(self, run: Run) -> None:
-        if run.name != self._awaited:  # once: a log would have a line a second
+        if run.name != self._awaited:  # only once, to avoid a log line per second
             self._all.set_description(f"waits for {run.name}, which another process trains")
         self._awaited = run.name
 
 
 class EpochBar(keras.callbacks.Callback):
-    """Moves the progress bars, and shows how the run is doing."""
+    """Updates the progress bars, and shows the metrics of the run."""
 
     def __init__(self, progress: Progress, run: str) -> None:
         super().__init__()

@@ -20,14 +20,14 @@ class Recipe:
     """An experiment.
 
     Attributes:
-        name: Of its script.
-        description: What `--help` says of it.
-        presets: For each size, the settings of its parts by name.
-        plan: From a part, its setting and the finished runs: the runs of the part. A run may depend
-            on finished ones, such as those that alpha is chosen by; it is planned once they are
-            there. More finished runs never take a run out of the plan.
-        table: From finished runs, Markdown.
-        figure: From finished runs, a picture at a path.
+        name: The name of its script.
+        description: Its description in `--help`.
+        presets: The settings of its parts by name, for each size.
+        plan: A function from a part, its setting and the finished runs to the part's runs. A run
+            may depend on finished ones, for example on those that determine alpha; it is planned
+            once they are finished. Further finished runs never remove a run from the plan.
+        table: A function from finished runs to Markdown.
+        figure: A function that draws finished runs in a picture at a path.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Recipe:
     figure: Callable[[pd.DataFrame, Path], None]
 
     def plan_runs(self, settings: Mapping[str, Any], finished: Finished) -> list[Run]:
-        """All runs that can be planned now, each once."""
+        """Returns all runs that can be planned now, each once."""
         runs = [run for part, s in settings.items() for run in self.plan(part, s, finished)]
         return list({run.name: run for run in runs}.values())
 
     def plan_all_runs(self, settings: Mapping[str, Any]) -> list[Run]:
-        """All runs there will be, one value standing for those that are not chosen yet."""
+        """Returns all future runs, with a placeholder for values that are not chosen yet."""
         finished: dict[str, float] = {}
         while True:
             runs = self.plan_runs(settings, finished)
@@ -53,9 +53,9 @@ class Recipe:
 
 
 def find_best(candidates: Iterable[Run], finished: Finished) -> Run | None:
-    """The run of best validation accuracy once all are finished; the only one at any time.
+    """Returns the run with the best validation accuracy once all are finished.
 
-    Of several that are best, it is that of the smallest value, as in `tables.choose_values`.
+    Ties go to the smallest value, as in `tables.choose_values`. Always returns a single candidate.
     """
     candidates = sorted(candidates, key=lambda run: run.value)
     if len(candidates) == 1:
@@ -66,7 +66,7 @@ def find_best(candidates: Iterable[Run], finished: Finished) -> Run | None:
 
 
 def set_alpha(value: float) -> dict[str, Any]:
-    """The change to a run that makes a value its alpha."""
+    """Returns the change to a run that sets its alpha."""
     return {"alpha": value}
 
 
@@ -77,20 +77,20 @@ def tune(
     finished: Finished,
     set_value: Callable[[float], Mapping[str, Any]] = set_alpha,
 ) -> tuple[list[Run], Run | None]:
-    """Plans a run with each value under the first seed, and with the best under the other seeds.
+    """Plans a run with each value and the first seed, and with the best value and other seeds.
 
     The paper chooses learning rates and alphas by validation accuracy (appendix G.2).
 
     Args:
-        run: What all of them have in common.
-        values: Values to choose among, such as of alpha.
+        run: The common settings of all runs.
+        values: The values to choose from, for example alphas.
         seeds: The seeds to run.
         finished: The finished runs.
-        set_value: From a value, what it changes in the run.
+        set_value: A function from a value to the change that it makes to a run.
 
     Returns:
-        All runs that can be planned, and the chosen one of the first seed, or `None` as long as it
-        is not known.
+        All runs that can be planned, and the chosen run of the first seed, or `None` while it is
+        unknown.
     """
 
     def change(value: float, seed: int) -> Run:

@@ -1,17 +1,17 @@
 """The record of a run on disk.
 
-    settings.json       what is run, and with which versions
-    .lock               locked by the process that trains it
+    settings.json       the settings of the run, and the package versions
+    .lock               locked by the process that trains the run
     tensorboard/        curves over steps and epochs, and the settings with the final figures
-    progress.json       the record so far, while it runs, with epoch-*.weights.h5, its checkpoint,
-                        and best-*.weights.h5, the best weights until there
+    progress.json       the record so far, during training, with epoch-*.weights.h5, its checkpoint,
+                        and best-*.weights.h5, the best weights so far
     best.weights.h5     the backbone at its epoch of best validation accuracy
     last.weights.h5     the backbone at the end
-    time.json           seconds that the run took
-    results.json        history and final figures, once it is finished
+    time.json           the duration of the run in seconds
+    results.json        history and final figures, once the run is finished
 
-Every file is replaced in one step, so a run that is killed at any moment resumes from its last
-checkpoint when the same command is started again, and ends with the same figures.
+Every file is replaced in one step. If a run is killed at any moment, rerunning the same command
+resumes it from its last checkpoint, and ends with the same figures.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from experiment.setting import Run
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
-# In single precision the weight, its momentum and the gradient of its penalty; and all else.
+# In single precision: the weight, its momentum and its penalty's gradient; and everything else.
 BYTES_PER_WEIGHT, SLACK = 12, 2**20
 
 
 class Record(keras.callbacks.Callback):
-    """Keeps the history of a run on disk with the checkpoint that belongs to it.
+    """Saves the history of a run to disk with its checkpoint.
 
-    The test set is evaluated where the validation accuracy reaches a new best, and at the end.
-    `curves` are callbacks with a `key`, `get_state` and `set_state`. List it after them. With
-    `is_kept` off it writes nothing, as on all workers but the chief.
+    It evaluates the test set whenever the validation accuracy reaches a new best, and at the end.
+    `curves` are callbacks with a `key`, `get_state` and `set_state`; list this one after them.
+    Without `is_kept` it writes nothing, as on all workers except the chief.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Record(keras.callbacks.Callback):
         return len(self.state["history"].get("val_accuracy", ()))
 
     def restore(self, model: keras.Model) -> None:
-        """Loads the last checkpoint, if there is one; `model` is compiled and built."""
+        """Loads the last checkpoint, if any, into a compiled and built `model`."""
         path = self.folder / "progress.json"
         if not path.exists():
             return
@@ -87,7 +87,7 @@ class Record(keras.callbacks.Callback):
             raise SettingsError(f"{self.folder} is damaged: it lacks {best.name}.{advice}")
 
     def _find_checkpoint(self, name: Any) -> Path:
-        """The path of a checkpoint, whose name was read from a file and must not lead elsewhere."""
+        """Returns a checkpoint's path; its name comes from a file and must not leave the folder."""
         if not (isinstance(name, str) and Path(name).name == name and name.endswith(CHECKPOINT)):
             raise SettingsError(
                 f"{self.folder} is damaged: it names a checkpoint {name!r}, which is none in there"
@@ -110,7 +110,7 @@ class Record(keras.callbacks.Callback):
             self._save(epoch)
 
     def finish(self) -> dict[str, Any]:
-        """Returns the figures of the finished run, and keeps its last weights."""
+        """Returns the figures of the finished run, and saves its last weights."""
         if self.is_kept:
             self._write(self.folder / LAST, self.model.backbone)
             copy_best = functools.partial(shutil.copyfile, self._best_weights())
@@ -142,11 +142,11 @@ class Record(keras.callbacks.Callback):
         return {key: curve.get_state() for key, curve in self.curves.items()}
 
     def _write(self, path: Path, model: keras.Model) -> None:
-        """Writes weights; a checkpoint has the optimizer's and the penalty's with them."""
+        """Writes weights; a checkpoint includes the states of optimizer and penalty."""
         replace_file(path, model.save_weights, BYTES_PER_WEIGHT * model.count_params() + SLACK)
 
     def _best_weights(self) -> Path:
-        """With its epoch: a killed run resumes with the best weights of its checkpoint."""
+        """The path contains the epoch: a resumed run needs the best weights of its checkpoint."""
         return self.folder / f"best-{int(self.state['best']['epoch'])}{CHECKPOINT}"
 
     def _count_seconds(self) -> None:
@@ -161,19 +161,19 @@ class Record(keras.callbacks.Callback):
 def remove_checkpoints(folder: Path) -> None:
     """Removes the checkpoints of a finished run."""
     path = folder / "progress.json"
-    if path.exists():  # A read-only folder has none.
+    if path.exists():  # Read-only folders have none.
         path.unlink(missing_ok=True)
     remove_weights(folder)
 
 
 def remove_weights(folder: Path, *kept: str) -> None:
-    """Removes weights of epochs, and parts of files that a killed run was writing."""
+    """Removes weights of epochs, and partial files of a killed run."""
     for path in [*folder.glob(f"*-*{CHECKPOINT}"), *folder.glob("part-*")]:
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
 
 def replace_nan(value: Any) -> float | None:
-    """A number that JSON has: `None` stands for NaN."""
+    """Returns the number, with `None` in place of NaN, which JSON lacks."""
     number = float(value)
     return number if math.isfinite(number) else None

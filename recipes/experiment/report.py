@@ -1,4 +1,4 @@
-"""The table and the figure of a recipe, from the folders of its runs alone."""
+"""The table and the figure of a recipe, created only from the folders of its runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from experiment.results import Result, make_frame, read
 
 
 def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
-    """Leaves results.json, table.md and figure.png of all runs in `out`, and returns the table.
+    """Writes results.json, table.md and figure.png of all runs to `out`, and returns the table.
 
-    Where `out` is read-only the table alone is returned, with a note.
+    If `out` is read-only, it returns only the table, with a note.
     """
     runs, names = read(folders), ", ".join(map(str, folders))
     if not runs:
@@ -31,7 +31,7 @@ def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
             raise
         return f"\n{table}\n{error}"
     except (LookupError, TypeError, ValueError) as error:
-        # The recipe alone knows which methods and figures it shows.
+        # Only the recipe knows which methods and figures it shows.
         raise SettingsError(
             f"{names} must hold runs of {recipe.name}. Received: damaged ones, or those of another "
             f"version ({type(error).__name__}: {error})"
@@ -44,5 +44,5 @@ def drop_curves(run: Result) -> Result:
 
 
 def is_read_only(error: BaseException | None) -> bool:
-    """Whether a file could not be written because nothing can be where it is."""
+    """Whether a file could not be written because its folder is read-only."""
     return isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -1,4 +1,4 @@
-"""The folders of recipes and their runs: which runs may share one, and what finished runs hold."""
+"""The folders of recipes and runs: checks that runs may share one, and finished results."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from experiment.setting import Run
 
 RECIPE = "recipe.json"
 ARCHIVE = ".jsonl"  # written by `archive.py`
-# Whatever a folder says, no other module is imported.
+# Only these modules are imported, whatever a folder contains.
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
 BACKENDS = ("tensorflow", "jax")
-# What runs have in common that are averaged ...
+# Fields that averaged runs have in common ...
 IDENTITY = ["part", "noise", "method", "value"]
-OF_A_SEED = ("seed", "data_seed", "initial")  # ... and what may differ.
-# What a value sets: one of these differs between the values of a method.
+OF_A_SEED = ("seed", "data_seed", "initial")  # ... and those that may differ.
+# The fields that a value may set: one of these differs between the values of a method.
 SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
-# What all runs of a part have in common; those that begin with another have epochs of their own.
+# Fields that all runs of a part have in common, except the epochs of continued runs.
 OF_A_PART = (
     *("network", "width", "dataset", "num_train", "validation_size", "test_size", "augment"),
     *("weight_decay", "epochs", "drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
 )
-Result = dict[str, Any]  # a finished run: its name, settings and versions, figures and seconds
+Result = dict[str, Any]  # a finished run: its name, settings, versions, figures and seconds
 
 
 # ---- The folder of a recipe ----------------------------------------------------------------------
 
 
 def claim_folder(out: Path, recipe: str) -> None:
-    """Makes the folder of a recipe's runs, or raises if it is another recipe's."""
+    """Creates the folder of a recipe's runs; raises if it belongs to another recipe."""
     out.mkdir(parents=True, exist_ok=True)
     if not (out / RECIPE).exists():
         write_json(out / RECIPE, {"recipe": recipe})
@@ -50,7 +50,7 @@ def claim_folder(out: Path, recipe: str) -> None:
 
 
 def recipe_of(out: Path) -> str:
-    """The name of the recipe that a folder or an archive holds runs of."""
+    """Returns the name of the recipe whose runs a folder or an archive contains."""
     if out.suffix == ARCHIVE and out.stem in NAMES:
         return out.stem
     path = out / RECIPE
@@ -63,11 +63,11 @@ def recipe_of(out: Path) -> str:
 
 
 def check_folder(planned: Sequence[Run], out: Path) -> None:
-    """Raises unless planned runs may stand beside what is in a recipe's folder.
+    """Raises unless planned runs are compatible with the runs in a recipe's folder.
 
     Raises:
-        SettingsError: if a run there is of another Keras backend or has other settings than a
-            planned one of its name, or if a finished one is not comparable with those.
+        SettingsError: if a run there has another Keras backend, or other settings than a planned
+            run of its name, or if a finished run is not comparable with the planned ones.
     """
     for path in out.glob("*/settings.json"):
         backend = find_backend(read_json(path, "run", "versions")["versions"])
@@ -86,7 +86,7 @@ def check_folder(planned: Sequence[Run], out: Path) -> None:
 
 
 def claim_run(folder: Path, run: Run, devices: Devices) -> None:
-    """Makes the folder of a run, or raises if it holds one of other settings."""
+    """Creates the folder of a run; raises if it contains a run with other settings."""
     check_settings(folder, run)
     path = folder / "settings.json"
     if devices.is_chief and not path.exists():
@@ -96,7 +96,7 @@ def claim_run(folder: Path, run: Run, devices: Devices) -> None:
 
 
 def check_settings(folder: Path, run: Run) -> None:
-    """Raises if a folder holds a run of other settings."""
+    """Raises if a folder contains a run with other settings."""
     path = folder / "settings.json"
     if not path.exists():
         return
@@ -111,36 +111,36 @@ def check_settings(folder: Path, run: Run) -> None:
 
 
 def describe_changes(run: Run, found: Mapping[str, Any]) -> str:
-    """How the fields of another run differ from those of a run; nothing if they are equal."""
+    """Describes how the fields of another run differ; empty if they are equal."""
     settings = to_json(run)
     changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
     return ", ".join(f"{key} is {found.get(key)} there" for key in changed)
 
 
 def to_json(run: Run) -> dict[str, Any]:
-    """The fields of a run, as they are read from its folder."""
+    """Returns the fields of a run, as they are stored in its folder."""
     return json.loads(json.dumps(dataclasses.asdict(run)))
 
 
 def from_json(fields: Mapping[str, Any]) -> Run:
-    """The run with the fields that `to_json` gave."""
+    """Creates a run from the result of `to_json`."""
     values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Run(**values)
 
 
 def describe(run: Run) -> Result:
-    """A run that is not finished."""
+    """Returns the name, settings and versions of an unfinished run."""
     return {"name": run.name, **to_json(run)}
 
 
 def list_versions() -> dict[str, str]:
-    """The installed version of each package that results depend on."""
+    """Returns the installed version of each package that results depend on."""
     packages = ("keras-fisher", "keras", keras.backend.backend(), "numpy")
     return {package: importlib.metadata.version(package) for package in packages}
 
 
 def find_backend(versions: Iterable[str]) -> str:
-    """The Keras backend among some packages."""
+    """Returns the Keras backend among the given packages."""
     return next((name for name in BACKENDS if name in versions), "unknown")
 
 
@@ -148,10 +148,10 @@ def find_backend(versions: Iterable[str]) -> str:
 
 
 def read(folders: Iterable[Path]) -> list[Result]:
-    """All finished runs in some folders and archives, in the order of their names.
+    """Returns all finished runs in the folders and archives, sorted by name.
 
     Raises:
-        SettingsError: if files are damaged, or as `check_comparable`.
+        SettingsError: if files are damaged, or as in `check_comparable`.
     """
     runs: list[Result] = []
     for out in folders:
@@ -165,10 +165,10 @@ def read(folders: Iterable[Path]) -> list[Result]:
 
 
 def read_run(folder: Path) -> Result:
-    """A finished run: its name, settings and versions, its figures, and the seconds it took.
+    """Returns a finished run: its name, settings, versions, figures and seconds.
 
     Raises:
-        SettingsError: if its files hold something else.
+        SettingsError: if its files have other content.
     """
     path = folder / "settings.json"
     settings = read_json(path, "run", "versions")
@@ -183,7 +183,7 @@ def read_run(folder: Path) -> Result:
 
 
 def check_figures(run: Run, figures: Mapping[str, Any]) -> None:
-    """Raises a `ValueError` or the like unless these may be the figures of a run."""
+    """Raises a `ValueError` or similar unless `figures` are valid for the run."""
     lengths = {len(values) for values in figures["history"].values()}
     if lengths - {run.epochs}:
         found = ", ".join(map(str, sorted(lengths)))
@@ -193,23 +193,23 @@ def check_figures(run: Run, figures: Mapping[str, Any]) -> None:
 
 
 def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
-    """A row for each finished run, with the figures that most tables show as columns."""
+    """Returns a row for each finished run, with the figures of most tables as columns."""
     frame = pd.DataFrame(runs)
     best, final = pd.DataFrame(list(frame["best"])), pd.DataFrame(list(frame["final"]))
     return frame.assign(
         validation_accuracy=best["validation_accuracy"],
         test_accuracy=best["test_accuracy"],  # at the best validation point, as in table 3
         final_test_accuracy=final["test_accuracy"],
-        # From the end of the first epoch on (appendix A.2).
+        # Since the end of the first epoch (appendix A.2).
         max_fisher_trace=final.get("fisher_trace_peak", pd.Series(dtype=float)),
     )
 
 
 def read_archive(path: Path) -> list[Result]:
-    """The finished runs of an archive.
+    """Returns the finished runs of an archive.
 
     Raises:
-        SettingsError: if the file holds something else.
+        SettingsError: if the file has other content.
     """
     with name_damage(path):
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -219,20 +219,20 @@ def read_archive(path: Path) -> list[Result]:
 
 
 def get_run(result: Result) -> Run:
-    """The run that a result is of; what it does not say has the default."""
+    """Returns the run of a result, with defaults for missing fields."""
     names = {field.name for field in dataclasses.fields(Run)}
     return from_json({key: value for key, value in result.items() if key in names})
 
 
-# ---- What may be compared ------------------------------------------------------------------------
+# ---- Comparable runs -----------------------------------------------------------------------------
 
 
 def check_comparable(runs: Iterable[Result]) -> None:
-    """Raises if runs that a table averages or compares have other settings than it says.
+    """Raises if runs that a table averages or compares differ in undeclared settings.
 
     Raises:
-        SettingsError: if runs of one part differ in their data, network, epochs or the like, or
-            those of one method in more than seeds and what their values set.
+        SettingsError: if runs of one part differ in data, network, epochs or similar settings, or
+            runs of one method differ in more than their seeds and the fields that a value sets.
     """
     frame = pd.DataFrame(list(runs))
     if frame.empty:
@@ -249,7 +249,7 @@ def check_comparable(runs: Iterable[Result]) -> None:
 
 
 def check_same(runs: pd.DataFrame, settings: Iterable[str], must: str) -> None:
-    """Raises unless runs agree in these settings."""
+    """Raises unless runs agree in the given settings."""
     first = runs.iloc[0]
     for name in settings:
         for run, found in zip(runs["name"], runs[name], strict=True):

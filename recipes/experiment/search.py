@@ -1,13 +1,13 @@
-"""Searches of keras-tuner over the grid of a recipe, and what other recipes take of them.
+"""Searches with keras-tuner over the grid of a recipe, and their use in other recipes.
 
-A search over learning rates alone finds eta*, one over alphas the best alpha above 0 at a learning
-rate that was given, and one over both the best alpha above 0 with its learning rate, and eta* as
-well if alpha 0 is among the alphas.
+A search over learning rates only finds eta*. A search over alphas finds the best alpha above 0 at a
+given learning rate. A search over both finds the best alpha above 0 with its learning rate, and
+also eta* if the alphas include 0.
 
-A setting takes the findings for the part of its name, with its noise and its task: the best alpha
-depends on the network, the augmentation and the number of epochs. Where eta* is looked for
-(`learning_rates`), the learning rate of a penalty follows from it, so that alphas are taken that
-were searched at a given one; other settings take an alpha with the learning rate it was found with.
+A setting uses the findings for the part of its name, with its noise and its task: the best alpha
+depends on the network, the augmentation and the number of epochs. In settings that search eta*
+(`learning_rates`), the learning rate of a penalty follows from eta*, so they use alphas searched at
+a given rate. Other settings use an alpha together with the learning rate it was found with.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from keras_fisher.penalties import PENALTIES
 from keras_fisher.tuning import GridOracle
 
 OBJECTIVE = "validation_accuracy"
-SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # what distinguishes runs
+SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # these distinguish runs
 FINDINGS = "chosen.json"
-# What a finding depends on, beside the noise.
+# The fields that a finding depends on, besides the noise.
 TASK = (
     *("network", "width", "dataset", "num_train", "augment", "batch_size", "weight_decay"),
     *("epochs", "drops"),
 )
-Over = tuple[Literal["lr", "alpha"], ...]  # what is searched
+Over = tuple[Literal["lr", "alpha"], ...]  # the searched hyperparameters
 RATE: Over = ("lr",)
 ALPHA: Over = ("alpha",)
 BOTH: Over = ("lr", "alpha")
-NOISY = "_noise"  # ends the name that a search gives to a part which it has with clean labels, too
+NOISY = "_noise"  # the suffix of a search's part that also exists with clean labels
 AnySetting = TypeVar("AnySetting", bound=Setting)
 
 
@@ -52,7 +52,7 @@ AnySetting = TypeVar("AnySetting", bound=Setting)
 
 
 def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
-    """Trains all runs that are not finished; as a chief, waits until the workers have."""
+    """Trains all unfinished runs; as a chief, waits until the workers have trained them."""
     if devices.workers > 1:
         raise SettingsError(
             "`--distribute` must be one or mirrored in a search, which spreads its runs over "
@@ -60,7 +60,7 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
         )
     planned = recipe.plan_all_runs(settings)
     if (out / FINDINGS).exists():
-        read_findings(out)  # or an error, before any training
+        read_findings(out)  # raises before any training if they are damaged
         if not (os.access(out, os.W_OK) or list_missing(planned, out)):
             return
     with Progress(planned) as progress:
@@ -71,7 +71,7 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
             except keras_tuner.errors.FatalError as error:
                 raise error.__cause__ or error from None
     if is_worker():
-        return  # Others may still train what this one did not.
+        return  # Other workers may still be training.
     if missing := list_missing(planned, out):
         raise SettingsError(
             f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
@@ -81,12 +81,12 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
 
 
 def list_missing(planned: Sequence[Run], out: Path) -> list[str]:
-    """The names of the runs that are not finished."""
+    """Returns the names of the unfinished runs."""
     return sorted({run.name for run in planned} - {run["name"] for run in read([out])})
 
 
 def is_worker() -> bool:
-    """Whether a chief hands out the runs that this process trains."""
+    """Whether this process gets its runs from a chief."""
     return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
 
 
@@ -109,7 +109,7 @@ class RunTuner(keras_tuner.Tuner):
         super().__init__(oracle, directory=str(out), project_name=f"search_{part}")
 
     def reload(self) -> None:
-        """Reads the trials of earlier commands, whose grid may have been another one."""
+        """Reads the trials of earlier commands, which may have had another grid."""
         super().reload()
         self.oracle.hyperparameters = self.space
 
@@ -123,7 +123,7 @@ class RunTuner(keras_tuner.Tuner):
 
 
 def get_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What distinguishes the runs of a grid."""
+    """Returns the values that distinguish the runs of a grid."""
     return tuple(values[name] for name in SEARCHED)
 
 
@@ -132,7 +132,7 @@ def get_key(values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The best combination of a search; without a penalty, which is "" then, it is eta*."""
+    """The best combination of a search; eta* if `penalty` is "", which means no penalty."""
 
     task: dict[str, Any]
     noise: float
@@ -159,15 +159,15 @@ class Finding:
 
 
 def get_task(setting: Setting | Run) -> dict[str, Any]:
-    """What of a setting a finding depends on, as JSON has it."""
+    """Returns the fields of a setting that a finding depends on, in JSON types."""
     task = {name: getattr(setting, name) for name in TASK}
     return task | {"drops": list(task["drops"])}
 
 
 def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -> None:
-    """Leaves the findings of a search in its folder, beside those of others there.
+    """Writes the findings of a search to its folder, in addition to earlier ones.
 
-    Of two over the same, with the same task, noise and penalty, the later one counts.
+    A finding replaces an earlier one over the same, with the same task, noise and penalty.
     """
     findings = read_findings(out) if (out / FINDINGS).exists() else {}
     for part, setting in settings.items():
@@ -180,7 +180,7 @@ def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -
 
 
 def list_findings(setting: Any, runs: pd.DataFrame) -> Iterable[Finding]:
-    """The findings of a search of a setting, from all runs of its part and noise."""
+    """Yields the findings of a setting's search, from all runs of its part and noise."""
     if "lr" in setting.over and ("alpha" not in setting.over or 0 in setting.alphas):
         yield find_best(setting, RATE, "", runs[runs["alpha"] == 0])
     if "alpha" in setting.over and any(setting.alphas):
@@ -199,16 +199,16 @@ def find_best(setting: Setting, over: Over, penalty: str, runs: pd.DataFrame) ->
 
 
 def choose_combination(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the runs, of one part and noise, with the best learning rate and alpha."""
+    """Returns the runs with the best learning rate and alpha, from one part and noise."""
     groups = [choose_value(group) for _, group in runs.groupby("method")]
     return max(groups, key=lambda group: group["validation_accuracy"].mean())
 
 
 def read_findings(folder: Path) -> dict[str, list[Finding]]:
-    """What the searches in a folder have found, by parts.
+    """Returns the findings of the searches in a folder, by part.
 
     Raises:
-        SettingsError: if the folder holds no finished search, or its file is damaged.
+        SettingsError: if the folder contains no finished search, or its file is damaged.
     """
     path = folder / FINDINGS
     if not path.exists():
@@ -223,16 +223,16 @@ def read_findings(folder: Path) -> dict[str, list[Finding]]:
         }
 
 
-# ---- What other recipes take ---------------------------------------------------------------------
+# ---- Use of findings in other recipes ------------------------------------------------------------
 
 
 def apply_findings(
     settings: Mapping[str, AnySetting], folders: Sequence[Path]
 ) -> dict[str, AnySetting]:
-    """The settings of some parts, with what searches have found for them.
+    """Returns the settings of parts with the values that searches have found for them.
 
     Raises:
-        SettingsError: if a folder holds no finished search, or none that a part takes anything of.
+        SettingsError: if a folder contains no finished search, or none with values for a part.
     """
     found = {folder: read_findings(folder) for folder in folders}
     for folder, findings in found.items():
@@ -249,7 +249,7 @@ def apply_findings(
 
 
 def describe_other_task(finding: Finding, setting: Setting) -> str:
-    """How the task of a finding differs from that of a setting, in options of the search."""
+    """Describes how the tasks of a finding and a setting differ, as options of the search."""
     task = get_task(setting)
     others = [
         f"{write_flag(name)} {write_option(value)} (this part has {write_option(task[name])})"
@@ -266,10 +266,10 @@ def write_option(value: Any) -> str:
 def take_values(
     part: str, setting: Setting, findings: Sequence[Mapping[str, Sequence[Finding]]]
 ) -> dict[str, Any]:
-    """The fields of a setting for which searches of its task have found values.
+    """Returns the fields of a setting with values found by searches of its task.
 
     Raises:
-        SettingsError: if a value was found on another task alone.
+        SettingsError: if a value was found only on another task.
     """
     noise = getattr(setting, "noise", 0.0)
     noises = noise if isinstance(noise, tuple) else (noise,)
@@ -285,7 +285,7 @@ def take_values(
 
 
 def list_values(part: str, setting: Setting, found: Sequence[Finding]) -> dict[str, Any]:
-    """The fields of a setting that findings have values for."""
+    """Returns the fields of a setting with values from findings."""
     rates = {f.learning_rate for f in found if f.over == RATE}
     looks_for_rate = hasattr(setting, "learning_rates")
     kinds = (ALPHA,) if looks_for_rate else (ALPHA, BOTH)
@@ -302,13 +302,13 @@ def list_values(part: str, setting: Setting, found: Sequence[Finding]) -> dict[s
 
 
 def name_alphas(setting: Setting, penalty: str) -> str:
-    """The field with the alphas of a penalty, or nothing."""
+    """Returns the name of the field with a penalty's alphas, or an empty string."""
     names = (penalty, "alphas") if penalty == "fp" else (penalty,)
     return next((name for name in names if hasattr(setting, name)), "")
 
 
 def take_rate(part: str, rates: set[float]) -> dict[str, float]:
-    """The learning rate of a setting that has but one."""
+    """Returns the learning rate of a setting that has a single one."""
     if len(rates) > 1:
         raise SettingsError(
             f"`--tuned` must have one learning rate for {part}. Received: "

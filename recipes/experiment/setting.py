@@ -1,6 +1,6 @@
-"""What is trained, as plain data: a `Setting`, and a single `Run` of it.
+"""Experiments as plain data: `Setting`, a part of an experiment, and `Run`, one training.
 
-Every field of a setting is an option of the command line; its comment is the help there.
+Every field of a setting is a command-line option, and its comment is the option's help.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Penalty = Literal["fp", "gp", "gp_x", "gp_r"]
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field accepts, each of them if it lists several."""
+    """The range of numbers that a field accepts; for a list, the range of each number."""
 
     least: float
     below: float = math.inf
@@ -48,7 +48,7 @@ class Range:
 
 
 class Listing:
-    """A field that must list something."""
+    """A constraint that a field's list is not empty."""
 
     def check(self, name: str, value: Any) -> None:
         if not value:
@@ -69,7 +69,7 @@ CountOrShare = Annotated[int | float, Range(0)]
 
 @functools.cache
 def list_limits(kind: Any) -> list[tuple[str, Any]]:
-    """The limits of a dataclass's fields, by name."""
+    """Returns the limits of a dataclass's fields, with the fields' names."""
     hints = get_type_hints(kind, include_extras=True)
     return [
         (name, limit) for name, hint in hints.items() for limit in getattr(hint, "__metadata__", ())
@@ -77,30 +77,30 @@ def list_limits(kind: Any) -> list[tuple[str, Any]]:
 
 
 def write_flag(name: str) -> str:
-    """A field as an option of the command line."""
+    """Returns the command-line option of a field."""
     return f"--{name.replace('_', '-')}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A network, its data, and how SGD with momentum 0.9 optimises it."""
+    """A network, its data, and its optimisation by SGD with momentum 0.9."""
 
     network: Network  # network to train
-    width: Size = 0  # units, filters, growth or widening factor; 0 for the network's own
+    width: Size = 0  # units, filters, growth or widening factor; 0 for the network's default
     dataset: Dataset  # data set
     num_train: Size = 0  # training examples to keep; 0 for all
-    validation_size: Size = 5000  # training examples to hold out; 0 to watch the test set instead
-    test_size: Size = 0  # test examples to keep, the first ones; 0 for all
+    validation_size: Size = 5000  # training examples to hold out; 0 to validate on the test set
+    test_size: Size = 0  # number of test examples to keep, from the first; 0 for all
     augment: Augmentation = "none"  # augmentation of the training images
     learning_rate: Amount  # learning rate
     batch_size: Count = 128  # examples in a mini-batch
     weight_decay: Amount = 0.0  # L2 in the loss: weight_decay/2 times the squared weights
     epochs: Count = 300  # passes over the training examples
     drops: Annotated[tuple[int, ...], Range(0)] = (150, 225)  # epochs at which the rate drops
-    drop_factor: Amount = 0.1  # factor of each drop
+    drop_factor: Amount = 0.1  # factor by which the rate is multiplied at each drop
     fisher_examples: Size = 0  # training examples to measure traces on; 0 for a mini-batch
-    steps_per_epoch: Size = 0  # steps of an epoch; 0 for all training examples
-    steps_per_execution: Count = 1  # steps to run at a time, which speeds up small networks
+    steps_per_epoch: Size = 0  # steps in an epoch; 0 for a pass over the training examples
+    steps_per_execution: Count = 1  # steps per execution; more speed up small networks
 
     def __post_init__(self) -> None:
         for name, limit in list_limits(type(self)):  # type: ignore[arg-type]
@@ -109,23 +109,23 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting(Task):
-    """A part of an experiment: a task, and what is varied in it. Recipes add what they vary."""
+    """A part of an experiment: a task and its varied values, which subclasses add."""
 
-    seeds: Annotated[tuple[int, ...], Listing(), Range(0, 2**32)] = (0,)  # seeds of all draws
+    seeds: Annotated[tuple[int, ...], Listing(), Range(0, 2**32)] = (0,)  # random seeds
 
     def make_run(self, *, seed: int = 0, **changes: Any) -> Run:
-        """A run of this setting, with some changes."""
+        """Creates a run of this setting with the given changes."""
         task = {field.name: getattr(self, field.name) for field in dataclasses.fields(Task)}
         return Run(**{**task, "seed": seed, "data_seed": seed, **changes})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PenaltySetting(Setting):
-    """A setting that is trained under a penalty."""
+    """A setting that is trained with a penalty."""
 
-    update_freq: Count = 10  # steps from one computation of the penalty to the next
+    update_freq: Count = 10  # steps between two computations of the penalty's gradient
     penalty_batch_size: CountOrShare = 0
-    """examples of a mini-batch that the penalty is computed on, or their share; 0 for all"""
+    """number or share of a mini-batch's examples to compute the penalty on; 0 for all"""
 
     def make_run(self, **changes: Any) -> Run:
         schedule = {
@@ -137,13 +137,13 @@ class PenaltySetting(Setting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VariedSetting(Setting):
-    """A setting in which the learning rate or the batch size takes several values."""
+    """A setting that varies the learning rate or the batch size."""
 
-    varies: Literal["learning_rate", "batch_size"]  # what is varied
-    learning_rate: Amount = 0.02  # learning rate, where it is not varied
+    varies: Literal["learning_rate", "batch_size"]  # hyperparameter to vary
+    learning_rate: Amount = 0.02  # learning rate, if it is not varied
 
     def set_value(self, value: float) -> dict[str, Any]:
-        """The change to a run that a value makes."""
+        """Returns the change to a run that sets the varied value."""
         return {self.varies: type(getattr(self, self.varies))(value)}
 
 
@@ -151,10 +151,10 @@ class VariedSetting(Setting):
 class Sweep(VariedSetting):
     """A setting that is trained with each of several learning rates or batch sizes."""
 
-    values: Amounts  # learning rates or batch sizes, whichever are varied
+    values: Amounts  # learning rates or batch sizes to train with
 
     def make_runs(self, part: str, measures: Mapping[str, Mapping[str, Any]]) -> list[Run]:
-        """A run for each seed and value; none waits for another."""
+        """Plans a run for each seed and value; the runs are independent."""
         shared = {"part": part, "method": self.varies, "measures": measures}
         return [
             self.make_run(**shared, value=value, seed=seed, **self.set_value(value))
@@ -165,38 +165,38 @@ class Sweep(VariedSetting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Task):
-    """One training: all that its figures depend on.
+    """One training, with all settings that affect its results.
 
-    `part` names its setting, `method` the group in which seeds are averaged, and `value` what else
-    distinguishes it from others of its part and method, such as alpha.
+    `part` names its setting, and `method` the group in which seeds are averaged. `value`, such as
+    alpha, distinguishes it from other runs of its part and method.
 
-    `measures`, `at_start` and `at_best` say what is measured in training, before it and with the
-    weights of its best epoch: names of `MEASURES` or `FUNCTIONS` in `experiment.training`, and
-    their arguments.
+    `measures`, `at_start` and `at_best` define the measurements during training, before training
+    and with the weights of the best epoch: names of `MEASURES` or `FUNCTIONS` in
+    `experiment.training`, and their arguments.
     """
 
     part: str
     method: str
     value: Amount = 0.0
     seed: Seed = 0
-    data_seed: Seed = 0  # which examples are held out and kept, and get wrong labels
+    data_seed: Seed = 0  # determines the held-out, kept and wrongly labelled examples
     penalty: Penalty = "fp"
     alpha: Amount = 0.0
     update_freq: Count = 10
     penalty_batch_size: CountOrShare = 0  # 0: the mini-batch
-    penalty_from: Size = 0  # the first epoch under the penalty
+    penalty_from: Size = 0  # the first epoch with the penalty
     noise: Fraction = 0.0
-    monitored: Size = 0  # training examples on which clean and wrong labels are followed
-    gradient_batches: Size = 0  # and mini-batches of each on which gradient norms are
+    monitored: Size = 0  # training examples to monitor clean and wrong labels on
+    gradient_batches: Size = 0  # mini-batches per group for gradient norms
     mixup_beta: Amount = 0.0
-    initial: str = ""  # the run whose last weights it begins with
+    initial: str = ""  # the run whose last weights are the initial weights
     measures: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
     at_start: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
     at_best: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the run's folder."""
         noise = f"-noise{100 * self.noise:g}" if self.noise else ""
         value = f"-{self.value:g}" if self.value else ""
         return f"{self.part}{noise}-{self.method}{value}-seed{self.seed}"

@@ -1,4 +1,4 @@
-"""Markdown tables of finished runs: which runs they show, and how their figures are written."""
+"""Markdown tables of finished runs: the choice of runs, and the format of their figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = {
     "fp": "FP",
     "gp_r": "GP_r",
 }
-# Of tables with a test accuracy and the largest Tr(F).
+# The note below tables with a test accuracy and the largest Tr(F).
 FIGURES_NOTE = (
     "Test accuracy at the best validation point; where nothing is held out, the test images take "
     "the place of validation. The largest Tr(F) from the end of the first epoch on."
@@ -30,13 +30,13 @@ FIGURES_NOTE = (
 DIFFERENCES_NOTE = "Differences are means over seeds, with their standard error."
 
 
-# ---- Which runs ----------------------------------------------------------------------------------
+# ---- Choice of runs ------------------------------------------------------------------------------
 
 
 def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the runs, of one method, with the value of best mean validation accuracy (G.2).
+    """Returns the runs of one method with the value of best mean validation accuracy (G.2).
 
-    Only values that were run with the most seeds count.
+    Only the values with the largest number of seeds count.
     """
     means = runs.groupby("value")["validation_accuracy"].agg(["size", "mean"])
     most = means[means["size"] == means["size"].max()]
@@ -44,7 +44,7 @@ def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_values(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the chosen value of each part, noise and method."""
+    """Returns the runs with the chosen value of each part, noise and method."""
     groups = runs.groupby(["part", "noise", "method"])
     return pd.concat([choose_value(group) for _, group in groups])
 
@@ -52,7 +52,7 @@ def choose_values(runs: pd.DataFrame) -> pd.DataFrame:
 def split_methods(
     runs: pd.DataFrame, methods: Iterable[Method]
 ) -> dict[str, dict[Method, pd.DataFrame]]:
-    """The runs of each part and method, in the order of `methods`; those without runs are empty."""
+    """Returns the runs of each part and method, in the order of `methods`; may be empty."""
     return {
         part: {method: group[group["method"] == method] for method in methods}
         for part, group in runs.groupby("part")
@@ -64,7 +64,7 @@ def split_methods(
 
 @dataclasses.dataclass(frozen=True)
 class Cell(abc.ABC):
-    """From the runs of a group to the text in a table, about one of their columns."""
+    """Formats one column of a group of runs as a table cell."""
 
     column: str
 
@@ -74,7 +74,7 @@ class Cell(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class MeanCell(Cell):
-    """The mean, with its standard deviation if there are several runs."""
+    """The mean, with the standard deviation if there are several runs."""
 
     digits: int = 1
     scale: float = 1
@@ -89,7 +89,7 @@ class MeanCell(Cell):
 
 @dataclasses.dataclass(frozen=True)
 class PercentCell(MeanCell):
-    """The same in percent."""
+    """The mean in percent."""
 
     scale: float = 100
 
@@ -98,8 +98,8 @@ class PercentCell(MeanCell):
 class DifferenceCell(Cell):
     """The mean difference to other runs of the same seeds, with its standard error, in percent.
 
-    Seeds share initial weights, order and held-out examples, so that differences within a seed
-    vary less than the figures themselves.
+    Runs of one seed share initial weights, order and held-out examples, so their differences vary
+    less than the figures themselves.
     """
 
     others: pd.DataFrame
@@ -114,39 +114,39 @@ class DifferenceCell(Cell):
 
 
 def pair_seeds(runs: pd.DataFrame, others: pd.DataFrame, column: str) -> pd.Series:
-    """The differences of a column between runs of the same seed, by seed."""
+    """Returns the differences of a column between runs of the same seed, by seed."""
     ours, theirs = (some.set_index("seed")[column].astype(float) for some in (runs, others))
     return (ours - theirs).dropna()
 
 
 @dataclasses.dataclass(frozen=True)
 class SettingCell(Cell):
-    """A setting that runs have in common, such as alpha; nothing where it is 0."""
+    """A setting that runs have in common, such as alpha; empty if it is 0."""
 
     def __call__(self, runs: pd.DataFrame) -> str:
         return f"{runs[self.column].iloc[0]:.4g}" if runs[self.column].any() else NOTHING
 
 
 def fill_cells(runs: pd.DataFrame, cells: Mapping[str, Cell]) -> list[str]:
-    """The texts of some cells for a group of runs."""
+    """Returns the texts of the cells for a group of runs."""
     return [cell(runs) for cell in cells.values()]
 
 
 def name_value(varied: str, value: float) -> str:
-    """A value of what is varied, such as "learning rate 0.1"."""
+    """Returns the name of a varied value, such as "learning rate 0.1"."""
     return f"{varied.replace('_', ' ')} {value:g}"
 
 
 def write_seeds(runs: pd.DataFrame) -> str:
-    """How many seeds are behind a table."""
+    """Describes the number of seeds of a table."""
     seeds = runs["seed"].nunique()
     return f"{seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}."
 
 
 def write_edges(runs: pd.DataFrame) -> str:
-    """A warning for each method whose best value is the smallest or the largest of its grid (G.2).
+    """Returns a warning for each method whose best value is at an edge of its grid (G.2).
 
-    The best value may then lie outside.
+    The optimum may then lie outside the grid.
     """
     warnings = []
     for (part, noise, method), group in runs.groupby(["part", "noise", "method"]):
@@ -162,7 +162,7 @@ def write_edges(runs: pd.DataFrame) -> str:
 
 
 def write_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -171,7 +171,7 @@ def write_markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def correlate(x: Any, y: Any, method: str = "pearson") -> float:
-    """A correlation coefficient, "pearson" or "spearman"; NaN where something does not vary."""
+    """Returns a correlation coefficient, "pearson" or "spearman"; NaN for constant values."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan
@@ -180,7 +180,7 @@ def correlate(x: Any, y: Any, method: str = "pearson") -> float:
 
 
 def correlate_logarithms(x: Any, y: Any) -> float:
-    """Pearson's coefficient of the logarithms, over the points where both are positive."""
+    """Returns Pearson's coefficient of the logarithms, over points where both are positive."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     positive = (x > 0) & (y > 0)
     return correlate(np.log(x[positive]), np.log(y[positive]))

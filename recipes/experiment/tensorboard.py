@@ -1,10 +1,10 @@
-"""What TensorBoard shows of a run: its curves, and its settings with its final figures.
+"""TensorBoard logs of a run: its curves, and its settings with its final figures.
 
-A run writes into one folder, so it is one entry of TensorBoard's list. TensorBoard shows curves
-unasked where its list has at most 40 entries.
+A run writes into one folder, so it is one entry in TensorBoard's list. TensorBoard shows curves by
+default if the list has at most 40 entries.
 
-TensorFlow is not used, so both Keras backends write the same points. (With TensorFlow Keras's own
-callback loses the scalars of each epoch whose last step is not one of those that it writes.)
+This module does not use TensorFlow, so both Keras backends write the same points. (With TensorFlow,
+Keras's own callback loses the scalars of each epoch whose last step is not one that it writes.)
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from experiment.setting import Run
 
-STEPS_BETWEEN_POINTS = 10  # of the `batch_` curves
-# The HParams tab shows what distinguishes runs of a part, and their ends; it hides more than five
-# settings.
+STEPS_BETWEEN_POINTS = 10  # in the `batch_` curves
+# The HParams tab shows the settings that distinguish runs of a part, and their final figures; it
+# hides more than five settings.
 COLUMNS = ("seed", "learning_rate", "alpha", "method", "value")
 FIGURES = ("best/validation_accuracy", "best/test_accuracy", "final/test_accuracy")
 
 
 class ScalarWriter(keras.callbacks.Callback):
-    """Writes the logs of each epoch, those of every tenth step, and curves over steps.
+    """Writes the logs of each epoch, the logs of every tenth step, and curves over steps.
 
-    List it before the callback that writes checkpoints: a run that resumes then has every epoch.
+    List it before the callback that writes checkpoints, so that a resumed run has every epoch.
 
     Args:
-        folder: Where to write.
-        curves: The callbacks that measure, by the key of what they log.
+        folder: The folder to write to.
+        curves: The measuring callbacks, by the key of their logs.
     """
 
     def __init__(self, folder: Path, curves: Mapping[str, Any]) -> None:
         super().__init__()
         self._writer = Writer(str(folder))
-        # Those that are measured once an epoch are in the logs.
+        # Quantities that are measured once per epoch are in the logs.
         self._curves = {k: c for k, c in curves.items() if getattr(c, "freq", "epoch") != "epoch"}
         self._counts: dict[str, int] = {}
         self._step = self._first_step = 0
@@ -79,15 +79,15 @@ class ScalarWriter(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def write_scalars(folder: Path, curves: Mapping[str, Any]) -> Iterator[keras.callbacks.Callback]:
-    """The callback that writes for TensorBoard, for one training."""
+    """Yields the callback that writes TensorBoard logs during one training."""
     with contextlib.closing(ScalarWriter(folder, curves)) as writer:
         yield writer
 
 
 def write_figures(folder: Path, run: Run, figures: Mapping[str, Any]) -> None:
-    """Shows a finished run in TensorBoard's table of settings and final figures.
+    """Adds a finished run to TensorBoard's table of settings and final figures.
 
-    Each run names the columns, since a folder above the runs would be an entry with no curves.
+    Each run defines the columns, because a parent folder would be an entry without curves.
     """
     settings = {k: v for k, v in vars(run).items() if isinstance(v, bool | int | float | str)}
     columns = hparams.hparams_config_pb(

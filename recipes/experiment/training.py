@@ -18,7 +18,7 @@ from experiment.record import BEST, LAST, Record, remove_checkpoints
 from experiment.setting import Run
 from experiment.tensorboard import write_figures, write_scalars
 
-# What `Run.measures` can name, with the callback that measures it on training examples ...
+# The names allowed in `Run.measures`, with the callbacks that measure on training examples ...
 MEASURES: dict[str, Callable[..., Any]] = {
     "fisher_trace": kf.callbacks.FisherTrace,
     "minibatch_fisher_trace": kf.callbacks.MinibatchFisherTrace,
@@ -26,7 +26,7 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "gradient_norm": kf.callbacks.GradientNorm,
     "early_fisher_trace": kf.callbacks.EarlyPhase,
 }
-# ... and what `Run.at_start` and `Run.at_best` can name.
+# ... and the names allowed in `Run.at_start` and `Run.at_best`.
 FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
     "fisher_trace": kf.fisher_trace,
     "minibatch_fisher_trace": kf.minibatch_fisher_trace,
@@ -40,7 +40,7 @@ RECALIBRATION_BATCHES = 100  # appendix G.2
 def train(
     run: Run, out: Path, devices: Devices, *observers: keras.callbacks.Callback
 ) -> dict[str, Any]:
-    """Trains from the last checkpoint in the run's folder to the end, and returns the figures."""
+    """Trains from the last checkpoint in the run's folder to the end; returns the figures."""
     folder = out / run.name
     data = load_data(run)
     with devices.scope():
@@ -87,7 +87,7 @@ def train(
 def make_schedules(
     run: Run, model: kf.FisherPenaltyModel, data: Data
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that act on a training."""
+    """Creates the callbacks that control a training."""
 
     def learning_rate(epoch: int) -> float:
         return run.learning_rate * run.drop_factor ** sum(epoch >= drop for drop in run.drops)
@@ -108,7 +108,7 @@ def make_schedules(
 
 
 def make_curves(run: Run, data: Data) -> dict[str, Any]:
-    """The callbacks that measure, by the key of what they log."""
+    """Creates the measuring callbacks, by the key of their logs."""
     curves: dict[str, Any] = {}
     for key, options in run.measures.items():
         if key == "batch_accuracy":
@@ -121,7 +121,7 @@ def make_curves(run: Run, data: Data) -> dict[str, Any]:
 
 
 def make_noise_monitor(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMonitor:
-    """Follows how clean and wrong labels are learnt."""
+    """Creates the callback that measures how clean and wrong labels are learnt."""
     x, y = (part[: run.monitored] for part in data.training)
     return kf.callbacks.LabelNoiseMonitor(
         x,
@@ -133,14 +133,14 @@ def make_noise_monitor(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMoni
 
 
 class BatchAccuracy(keras.callbacks.Callback):
-    """Keeps the training accuracy of every mini-batch in `history`, a list of `(step, accuracy)`.
+    """Stores the training accuracy of every mini-batch in `history`, a list of `(step, accuracy)`.
 
     Keras logs the mean over the epoch so far, m_t over n_t examples; the accuracy of step t is
     (n_t m_t - n_(t-1) m_(t-1)) / (n_t - n_(t-1)).
 
     Args:
         num_train: The number of training examples.
-        batch_size: The size of all mini-batches but the last one of a pass over the examples.
+        batch_size: The size of all mini-batches except the last one of a pass.
     """
 
     def __init__(self, num_train: int, batch_size: int) -> None:
@@ -181,7 +181,7 @@ def measure(
 
 
 def complete(key: str, options: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """The arguments of a measure: those that the run gives it, and its own."""
+    """Returns the arguments of a measure: those from the run, and its own."""
     arguments: dict[str, Any] = {"num_examples": run.fisher_examples or run.batch_size}
     if key != "gradient_norm":
         arguments["seed"] = run.seed
