@@ -1,12 +1,12 @@
 """Appendix C: what the Fisher penalty approximates, and that it loses nothing by it.
 
-Figure 12 follows Tr(F) and Tr(F^B), the squared norm of the mini-batch gradient that is penalised
-in its place. Figure 13 compares a penalty whose gradient is computed every 10 steps with one
+Figure 12 tracks Tr(F) and Tr(F^B), the squared norm of the mini-batch gradient, which is penalised
+instead of Tr(F). Figure 13 compares a penalty whose gradient is computed every 10 steps with one
 computed at every step. Figure 14 penalises the gradient of a single example (eq. 6).
 
-Each alpha is the one of best validation accuracy with the first seed (appendix G.2). The paper
-does not print the learning rate of figures 13 and 14: the paper preset takes 0.00316, a tenth of
-0.0316, nor how much figure 12 measures on: 1280 examples. The run without a penalty is an addition.
+Each alpha has the best validation accuracy with the first seed (appendix G.2). The paper does not
+state the learning rate of figures 13 and 14; the paper preset uses 0.00316, a tenth of 0.0316. Nor
+does it state the data of figure 12, here 1280 examples. The run without a penalty is an addition.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -31,7 +31,7 @@ from keras_fisher import tuning
 
 TRACES = ("fisher_trace", "minibatch_fisher_trace")
 Method = Literal["baseline", "fp", "every_step", "one_example"]
-# What the methods of figures 13 and 14 change.
+# The settings that the methods of figures 13 and 14 change.
 METHODS: dict[Method, dict[str, int]] = {
     "baseline": {},
     "fp": {},
@@ -50,13 +50,13 @@ TITLES = {
 class ApproximationSetting(PenaltySetting):
     """The setting of figures 13 and 14."""
 
-    update_freq: Count = 10  # steps from one computation of the penalty to the next, of fp
+    update_freq: Count = 10  # steps between two computations of the penalty's gradient, for fp
     methods: Choices[Method]  # methods to compare
-    alphas: Amounts  # alphas to choose among
+    alphas: Amounts  # alphas to choose from
 
 
 def plan(part: str, setting: Sweep | ApproximationSetting, finished: Finished) -> list[Run]:
-    """The runs of a figure."""
+    """Plans the runs of a figure."""
     if isinstance(setting, Sweep):
         return setting.make_runs(part, {trace: {} for trace in TRACES})
     runs: list[Run] = []
@@ -79,7 +79,7 @@ PAPER = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """How the traces of figure 12 correlate, and what the penalties of figures 13 and 14 reach."""
+    """Returns the correlations of figure 12, and the results of figures 13 and 14."""
     penalised = runs["method"].isin(METHODS)
     texts = [
         write(some)
@@ -112,12 +112,12 @@ def write_traces(runs: pd.DataFrame) -> str:
 
 
 def correlate_traces(runs: pd.DataFrame, share: float = 1) -> float:
-    """The correlation of the two traces over the first epochs, a share of all, of some runs."""
+    """Returns the correlation of the two traces over the first `share` of the epochs."""
     return tables.correlate_logarithms(*(pool_epochs(runs, key, share) for key in TRACES))
 
 
 def pool_epochs(runs: pd.DataFrame, key: str, share: float = 1) -> np.ndarray:
-    """What some runs logged at the ends of their first epochs, a share of all."""
+    """Returns the values that runs logged after each of the first `share` of their epochs."""
     first = [h[key][: int(share * len(h[key]))] for h in runs["history"]]
     return np.array([value for values in first for value in values], float)
 
@@ -150,7 +150,7 @@ def write_methods(runs: pd.DataFrame) -> str:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figure 12 in the first row; below it figures 13 and 14, a column for each method."""
+    """Draws figure 12 in the first row, and figures 13 and 14 below, one column per method."""
     swept = runs[~runs["method"].isin(METHODS)]
     baseline = runs[runs["method"] == "baseline"]
     groups = runs[runs["method"].isin(METHODS)].groupby(["part", "method"])
@@ -167,7 +167,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 
 def draw_traces(row: Sequence[Axes], runs: pd.DataFrame) -> None:
-    """Both traces over epochs, and one against the other at each epoch."""
+    """Draws both traces over epochs, and one against the other at each epoch."""
     for colour, (varied, value), group in picture.shade(runs.groupby(["method", "value"])):
         for axis, key in zip(row[:2], TRACES, strict=True):
             picture.draw_curve(axis, group, key, colour)
@@ -189,7 +189,7 @@ def draw_traces(row: Sequence[Axes], runs: pd.DataFrame) -> None:
 def draw_alphas(
     column: Sequence[Axes], title: str, runs: pd.DataFrame, baseline: pd.DataFrame
 ) -> None:
-    """Validation accuracy and Tr(F) of a method, blue to red by alpha, beside the baseline."""
+    """Draws validation accuracy and Tr(F) of a method, blue to red by alpha, and the baseline."""
     for axis, key in zip(column, ("val_accuracy", "fisher_trace"), strict=True):
         axis.set_axis_on()
         picture.draw_curve(axis, baseline, key, picture.COLOURS["baseline"], "baseline", ":")
@@ -231,7 +231,7 @@ PRESETS: dict[str, dict[str, Sweep | ApproximationSetting]] = {
             methods=("baseline", "fp", "every_step"),
             alphas=(0.003, 0.01, 0.03, 0.1),
         ),
-        # 351 steps in an epoch, for 39: nine times as many penalties between two evaluations.
+        # 351 steps per epoch instead of 39: nine times as many penalties between two evaluations.
         "figure13_all_images": ApproximationSetting(
             **SMALL_PENALISED | {"num_train": 44_928},
             epochs=16,

@@ -1,10 +1,10 @@
 """Appendix A.4: whether a training ends in a wide minimum is settled in its first epochs.
 
-Figure 11: follows Tr(H) for two sets of batch sizes, or of learning rates. The values within a set
+Figure 11: tracks Tr(H) for two sets of batch sizes, or of learning rates. The values within a set
 are close to each other, and far from those of the other set; set B regularises more than set A.
 
-The text names no network for the figure: ResNet-26, as in appendix G.4, is a choice. It speaks of
-the correlation of Tr(H) between any two epochs; here one of the two is always the last.
+The paper does not name the network of the figure: ResNet-26, as in appendix G.4, is a choice. It
+mentions the correlation of Tr(H) between any two epochs; here one of them is always the last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -28,17 +28,17 @@ from experiment.setting import Amounts, Count, Range, Run, VariedSetting
 from matplotlib.axes import Axes
 
 COLOURS = {"A and B": "#333333", "A": "#1b6fb5", "B": "#c51b1b"}
-STYLES = ("-", "--", ":", "-.")  # values of a set
+STYLES = ("-", "--", ":", "-.")  # one for each value of a set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectories(VariedSetting):
     """A panel of figure 11."""
 
-    set_a: Amounts  # learning rates or batch sizes of low regularisation
-    set_b: Amounts  # the same of high regularisation
-    every_epochs: Count = 10  # epochs from one measurement of Tr(H) to the next
-    num_probes: Count = 30  # probes that Tr(H) is estimated from
+    set_a: Amounts  # learning rates or batch sizes with low regularisation
+    set_b: Amounts  # learning rates or batch sizes with high regularisation
+    every_epochs: Count = 10  # epochs between two measurements of Tr(H)
+    num_probes: Count = 30  # probes to estimate Tr(H) from
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class Trajectories(VariedSetting):
 
 
 def plan(part: str, setting: Trajectories, finished: Finished) -> list[Run]:
-    """A run for each seed and value; none waits for another."""
+    """Plans a run for each seed and value; the runs are independent."""
     probes = {"num_probes": setting.num_probes}
     measures = {HESSIAN: {"every_epochs": setting.every_epochs, **probes}}
     shared: dict[str, Any] = {"part": part, "measures": measures, "at_start": {HESSIAN: probes}}
@@ -75,7 +75,7 @@ CELLS = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """What the legend of figure 11 says, and the three observations of appendix A.4."""
+    """Returns the legend of figure 11, and the three observations of appendix A.4."""
     runs = pd.concat([add_traces_at_loss(group) for _, group in runs.groupby("part")])
     traces = [get_trajectory(run) for run in runs.to_dict("records")]
     runs = runs.assign(
@@ -105,12 +105,12 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def get_trajectory(run: dict[str, Any]) -> np.ndarray:
-    """Tr(H) at the start, and each time that it was measured in training."""
+    """Returns Tr(H) at the start and at each measurement during training."""
     return np.array([run["start"][HESSIAN]["value"], *get_measured(run, HESSIAN)], float)
 
 
 def get_trajectories(runs: pd.DataFrame) -> np.ndarray:
-    """The same of some runs, an array of shape (runs, measurements)."""
+    """Returns the trajectories of runs, an array of shape (runs, measurements)."""
     return np.array([get_trajectory(run) for run in runs.to_dict("records")])
 
 
@@ -119,7 +119,7 @@ def find_least_loss(history: dict[str, Any]) -> float:
 
 
 def check_claims(runs: pd.DataFrame) -> list[list[str]]:
-    """The observations on one setting."""
+    """Returns the observations on one setting."""
     sets = split_sets(runs)
     if any(group.empty for group in sets.values()):
         return []
@@ -153,17 +153,17 @@ def check_claims(runs: pd.DataFrame) -> list[list[str]]:
 
 
 def split_sets(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs of both sets, and of each."""
+    """Returns the runs of both sets together, and of each set."""
     return {name: runs[runs["method"].isin(name.split())] for name in COLOURS}
 
 
 def compare_pairs(larger: np.ndarray, smaller: np.ndarray) -> float:
-    """In which share of all pairs the one is larger."""
+    """Returns the share of pairs in which the first is larger."""
     return float(np.mean(larger[:, None] > smaller))
 
 
 def correlate_with_end(traces: np.ndarray) -> list[float]:
-    """How Tr(H) correlates over runs with what it is at last, from the first measurement on."""
+    """Returns the correlation over runs of Tr(H) at each measurement with the last Tr(H)."""
     return [tables.correlate(values, traces[:, -1], "spearman") for values in traces.T[1:-1]]
 
 
@@ -174,7 +174,7 @@ def write_mean(numbers: Sequence[float]) -> str:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figure 11, a row for each setting, and the rank correlations behind the observations."""
+    """Draws figure 11, a row for each setting, and the rank correlations of the observations."""
     parts = runs.groupby("part")
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for (left, right), (part, group) in zip(axes, parts, strict=True):
@@ -200,7 +200,7 @@ def count_epochs_between(runs: pd.DataFrame) -> int:
 
 
 def write_name(name: str, runs: pd.DataFrame) -> str:
-    """As the legend of figure 11, where TA is the best test accuracy."""
+    """Returns a legend entry as in figure 11, where TA is the best test accuracy."""
     rate, batch_size = (CELLS[column](runs) for column in ("learning rate", "batch size"))
     return (
         f"{name}: η {rate}, S {batch_size}, "

@@ -1,10 +1,10 @@
 """Section 4: a Fisher penalty that starts late does not close the gap.
 
 Figure 4: at the small learning rate, starts the Fisher penalty after a number of epochs, and
-compares the test accuracy with that of the baseline and of the best learning rate eta*. eta* and
-alpha are chosen as in `suboptimal_lr.py`, with a penalty from the beginning.
+compares the test accuracy with the baseline and with the best learning rate eta*. eta* and alpha
+are chosen as in `suboptimal_lr.py`, with the penalty from the beginning.
 
-The paper does not name the networks of the figure, one on CIFAR-10 and one on CIFAR-100: here they
+The paper does not name the networks of the figure, one on CIFAR-10 and one on CIFAR-100; here they
 are SimpleCNN and VGG-11.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import suboptimal_lr
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
@@ -48,7 +48,7 @@ class DelaySetting(RateSetting):
 
 
 def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
-    """The runs of `suboptimal_lr.py`, and those with the chosen alpha from a later epoch on."""
+    """Plans the runs of `suboptimal_lr.py`, and runs that use the chosen alpha from an epoch on."""
     runs = list(suboptimal_lr.plan(part, setting, finished))
     penalised = [run for run in runs if run.method == "fp"]
     first = [run for run in penalised if run.seed == setting.seeds[0]]
@@ -68,7 +68,7 @@ def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A row for each way to train; the paper gives figure 4 without numbers."""
+    """Returns a row for each way to train; the paper states no numbers for figure 4."""
     rows = []
     for part, methods in tables.choose_values(runs).groupby("part"):
         baseline = methods[methods["method"] == "baseline"]
@@ -87,7 +87,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
-    """The runs at eta*, the baseline, and those under the penalty by its first epoch."""
+    """Returns the runs at eta*, the baseline, and the penalised runs by first penalised epoch."""
     plain = {
         tables.TITLES[method]: runs[runs["method"] == method]
         for method in ("eta_star", "baseline")
@@ -97,17 +97,17 @@ def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
 
 
 def group_penalised(runs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """The runs under the penalty by its first epoch; 0 is the beginning."""
+    """Returns the penalised runs by first penalised epoch, counted from 0."""
     return list(runs[runs["alpha"] > 0].groupby("penalty_from"))
 
 
 def name_start(start: int) -> str:
-    """A penalty that starts after a number of epochs, in tables and legends."""
+    """Returns the name of a penalty's start in tables and legends."""
     return f"FP after {start} epoch{'s' * (start > 1)}" if start else "FP from the beginning"
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figure 4, and Tr(F) beside it: a row for each setting."""
+    """Draws figure 4 and Tr(F), a row for each setting."""
     parts = tables.choose_values(runs).groupby("part")
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for (left, right), (part, group) in zip(axes, parts, strict=True):

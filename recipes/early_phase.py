@@ -1,8 +1,8 @@
 """Section 3: Tr(F) early in training goes with how well the network will generalise.
 
 Figures 2 and 7: trains with several learning rates, or several batch sizes, and measures Tr(F_i),
-that is Tr(F) where the training loss crosses a threshold. The best test accuracy along the
-training falls as Tr(F_i) rises.
+that is Tr(F) when the training loss crosses a threshold. The best test accuracy during training
+decreases as Tr(F_i) increases.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -32,7 +32,7 @@ class EarlyPhase(Sweep):
 
 
 def plan(part: str, setting: EarlyPhase, finished: Finished) -> list[Run]:
-    """The runs of a panel, which find Tr(F_i) on the way."""
+    """Plans the runs of a panel, which measure Tr(F_i) during training."""
     threshold = {"loss_threshold": setting.loss_threshold}
     return setting.make_runs(part, {"early_fisher_trace": threshold, "fisher_trace": {}})
 
@@ -49,7 +49,7 @@ CORRELATIONS = ("setting", "runs", "Pearson", "Spearman", "paper")
 
 
 def table(runs: pd.DataFrame) -> str:
-    """The points of figures 2 and 7, and how strongly the two figures correlate over runs."""
+    """Returns the points of figures 2 and 7, and their correlations over runs."""
     points = []
     for (part, varied, value), group in runs.groupby(["part", "method", "value"]):
         crossed = list_crossed(group)
@@ -82,7 +82,7 @@ def write_correlation(runs: pd.DataFrame) -> list[str]:
 
 
 def list_crossed(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose training loss crossed the threshold, with Tr(F_i) and its epoch."""
+    """Returns the runs whose training loss crossed the threshold, with Tr(F_i) and its epoch."""
     traces = [final["early_fisher_trace"] for final in runs["final"]]
     runs = runs.assign(early_fisher_trace=np.array(traces, float))
     crossed = runs[runs["early_fisher_trace"].notna()]
@@ -90,13 +90,13 @@ def list_crossed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_crossing(history: dict[str, Any]) -> int:
-    """The first epoch, counted from 1, at whose end Tr(F_i) was known."""
+    """Returns the first epoch, counted from 1, at the end of which Tr(F_i) was known."""
     values = np.array(history["early_fisher_trace"], float)
     return int(np.isfinite(values).argmax()) + 1
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figures 2 and 7, a row for each setting, and Tr(F) over the epochs behind them."""
+    """Draws figures 2 and 7, a row for each setting, and Tr(F) over epochs."""
     parts = runs.groupby(["part", "method"])
     fig, axes = picture.make_panels(len(parts), 2, width=5)
     for (left, right), ((part, varied), of_part) in zip(axes, parts, strict=True):
@@ -110,7 +110,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 
 def draw_points(axis: Axes, runs: pd.DataFrame, colour: Any, name: str) -> None:
-    """Every run, and the mean over seeds as in the paper."""
+    """Draws every run, and the mean over seeds as in the paper."""
     if not runs.empty:
         xs, ys = runs["early_fisher_trace"], runs["test_accuracy"]
         axis.plot(xs, ys, "o", c=colour, ms=3, alpha=0.5)

@@ -1,14 +1,14 @@
 """Section 5: the network whose Tr(F) is small early in training ends in a wider minimum.
 
-Figures 6 and 10: trains two networks for a few epochs, one under high and one under low
+Figures 6 and 10: trains two networks for a few epochs, one with high and one with low
 regularisation, that is with a large and a small learning rate, or a small and a large batch size.
-Several trainings continue from each, with different seeds, all under low regularisation. Tr(F_i) is
-Tr(F) where the two end; Tr(H_f) is Tr(H) at the epoch of best test accuracy of a continuation.
+Several trainings continue from each, with different seeds, all with low regularisation. Tr(F_i) is
+Tr(F) at the end of the first trainings; Tr(H_f) is Tr(H) at a continuation's best test accuracy.
 
-A continuation begins with the weights of its network alone, and has all epochs of appendix G.4.
-The two configurations are printed in no text: these are the middle ones of sets A and B of
-figure 11. The text of section 5 has ResNet-26, the caption of figure 6 ResNet-56 on CIFAR-100: the
-paper preset follows the caption. Section 5 counts 8 continuations, as here, appendix G.4 32 runs.
+A continuation starts only from the weights of its network, and has all epochs of appendix G.4. The
+paper does not state the two configurations: here they are the middle ones of sets A and B of
+figure 11. Section 5 has ResNet-26 in the text, but ResNet-56 on CIFAR-100 in figure 6: the paper
+preset follows the figure. Section 5 has 8 continuations, as here; appendix G.4 has 32 runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -38,19 +38,19 @@ METHODS = (*COLOURS, *(f"after_{level}" for level in COLOURS))
 class EarlyToFinal(VariedSetting):
     """A row of figure 6 or 10."""
 
-    # The seeds of continuations are in hundreds, and below 2^32.
+    # Continuations use 100 seeds per seed, all below 2^32.
     seeds: Annotated[tuple[int, ...], Listing(), Range(0, 4e7)] = (0,)
-    """seeds of all draws"""
-    high: Amount  # learning rate or batch size of high regularisation
-    low: Amount  # the same of low regularisation
+    """random seeds"""
+    high: Amount  # learning rate or batch size with high regularisation
+    low: Amount  # learning rate or batch size with low regularisation
     early_epochs: Count = 20  # epochs of the first two trainings
-    continuations: Annotated[int, Range(1, 101)] = 8  # trainings that continue from each of the two
-    every_epochs: Count = 10  # epochs of a continuation from one measurement of Tr(H) to the next
-    num_probes: Count = 30  # probes that Tr(H) is estimated from
+    continuations: Annotated[int, Range(1, 101)] = 8  # continuations of each of the two trainings
+    every_epochs: Count = 10  # epochs of a continuation between two measurements of Tr(H)
+    num_probes: Count = 30  # probes to estimate Tr(H) from
 
 
 def plan(part: str, setting: EarlyToFinal, finished: Finished) -> list[Run]:
-    """For each seed and level the first training, and then those that continue from it."""
+    """Plans, for each seed and level, the first training and then its continuations."""
     runs = []
     for seed in setting.seeds:
         for level in COLOURS:
@@ -87,7 +87,7 @@ def plan_continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """What figures 6 and 10 show, as means and standard deviations."""
+    """Returns the means and standard deviations of figures 6 and 10."""
     rows = [
         [
             part,
@@ -117,7 +117,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with Tr(F_i), Tr(H_f) and Tr(H) at equal loss, NaN where they are not measured."""
+    """Adds Tr(F_i), Tr(H_f) and Tr(H) at equal loss to runs; NaN if not measured."""
     hessian = [best.get(HESSIAN, {"value": None})["value"] for best in runs["best"]]
     fisher = [final.get("fisher_trace") for final in runs["final"]]
     runs = runs.assign(fisher_trace=np.array(fisher, float), hessian_trace=np.array(hessian, float))
@@ -127,7 +127,7 @@ def add_traces(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figures 6 and 10, a row for each setting."""
+    """Draws figures 6 and 10, a row for each setting."""
     parts = tables.split_methods(add_traces(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 3)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
@@ -150,7 +150,7 @@ def draw_bars(axis: Axes, methods: Mapping[str, pd.DataFrame]) -> None:
 
 
 def draw_histogram(axis: Axes, methods: Mapping[str, pd.DataFrame], column: str) -> None:
-    """The continuations of both levels in the same bins, over a tick for each."""
+    """Draws the continuations of both levels in common bins, with a tick for each."""
     values = {level: methods[f"after_{level}"][column].dropna() for level in COLOURS}
     bins: Any = np.histogram_bin_edges(np.concatenate(list(values.values())), 10).tolist()
     for level, figures in values.items():

@@ -1,12 +1,12 @@
 """Appendices D and E: Tr(F) at every iteration, so that no explosion can hide between epochs.
 
-Figures 15 and 16: SimpleCNN with two learning rates and with three batch sizes. Tr(F) is measured
-on 128 training examples after each step, and the accuracy on each mini-batch is kept. The question
-is whether the large learning rate, or the small batch, reaches a Tr(F) as large as the small
-learning rate or the large batch does, if only for a step.
+Figures 15 and 16: trains SimpleCNN with two learning rates and with three batch sizes. It measures
+Tr(F) on 128 training examples after each step, and records the accuracy on each mini-batch. The
+question is whether the large learning rate, or the small batch, ever reaches a Tr(F) as large as
+the small learning rate, or the large batch, does.
 
-The paper draws 128 examples for each iteration; here they stay the same ones, so that the weights
-alone change Tr(F). It does not print its values: learning rates of 0.0316 and a tenth of it, and
+The paper draws 128 examples for each iteration. Here they stay the same, so that only the weights
+change Tr(F). The paper does not state its values: learning rates of 0.0316 and a tenth of it, and
 batch sizes of 128, 512 and 1280, are a choice.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -25,12 +25,12 @@ from experiment.paper import DIGITS, SECTION_4, SMALL_C10
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Run, Sweep
 
-SMOOTHING = 1 / 50  # of the iterations of a run
+SMOOTHING = 1 / 50  # the window, as a share of a run's iterations
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}
 
 
 def plan(part: str, setting: Sweep, finished: Finished) -> list[Run]:
-    """The runs of figure 15 or 16."""
+    """Plans the runs of figure 15 or 16."""
     return setting.make_runs(part, MEASURES)
 
 
@@ -47,7 +47,7 @@ REACHED = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """The largest Tr(F) of each run, and how often it is reached by the others."""
+    """Returns the largest Tr(F) of each run, and how often the other runs reach it."""
     runs = add_largest(runs)
     rows = []
     for (part, varied), of_part in runs.groupby(["part", "method"]):
@@ -71,7 +71,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def add_largest(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with Tr(F) after each step, its largest value and the iteration of that."""
+    """Adds Tr(F) after each step, its largest value and the iteration of that value to runs."""
     traces = [get_curve(curves, "fisher_trace") for curves in runs["curves"]]
     iterations = [np.nan if np.isnan(t).all() else np.nanargmax(t) + 1.0 for t in traces]
     return runs.assign(
@@ -80,19 +80,19 @@ def add_largest(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def get_curve(curves: dict[str, Any], key: str) -> np.ndarray:
-    """The values of a curve over steps."""
+    """Returns the values of a curve over steps."""
     return np.array([value for _, value, *_ in curves[key]["history"]], float)
 
 
 def find_reference(runs: pd.DataFrame) -> tuple[float, float]:
-    """The smallest learning rate, or the largest batch, and the largest Tr(F) under it."""
+    """Returns the smallest learning rate, or the largest batch, and its largest Tr(F)."""
     values = runs["value"]
     value = values.max() if runs["method"].iloc[0] == "batch_size" else values.min()
     return value, runs[values == value]["largest"].mean()
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figures 15 and 16, a row each."""
+    """Draws figures 15 and 16, a row each."""
     parts = add_largest(runs).groupby(["part", "method"])
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for row, ((part, varied), of_part) in zip(axes, parts, strict=True):
@@ -114,7 +114,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 
 def smooth_accuracy(curves: dict[str, Any]) -> np.ndarray:
-    """The accuracy on each mini-batch, as a moving average whose window is cut at the ends."""
+    """Returns a moving average of mini-batch accuracies, with shorter windows at the ends."""
     accuracy = get_curve(curves, "batch_accuracy")
     ones = np.ones(max(1, int(SMOOTHING * len(accuracy))))
     weights = np.convolve(np.ones(len(accuracy)), ones, "same")
@@ -127,7 +127,7 @@ def smooth_accuracy(curves: dict[str, Any]) -> np.ndarray:
 def make_parts(
     rates: tuple[float, ...], batch_sizes: tuple[int, ...], **task: Any
 ) -> dict[str, Sweep]:
-    """Figure 15 with these learning rates, and figure 16 with the last of them."""
+    """Returns figure 15 with these learning rates, and figure 16 with the last of them."""
     task = {**task, "fisher_examples": 128}
     return {
         "figure15": Sweep(**task, varies="learning_rate", values=rates),

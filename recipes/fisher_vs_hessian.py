@@ -1,12 +1,12 @@
 """Appendix F: the trace of the Fisher information goes with that of the Hessian in training.
 
-Figure 18: follows Tr(H), and Tr(F^B), the squared norm of the mini-batch gradient that the paper
-draws there as Tr(F), for DenseNet, ResNet-56 and SimpleCNN. Tr(F) itself is an addition: it is
-what comes close to Tr(H), while Tr(F^B) is smaller by about the size of a mini-batch.
+Figure 18: tracks Tr(H) and Tr(F^B), the squared norm of the mini-batch gradient, which the figure
+shows as Tr(F), for DenseNet, ResNet-56 and SimpleCNN. Tr(F) itself is an addition: it comes close
+to Tr(H), while Tr(F^B) is smaller by a factor of about the mini-batch size.
 
-The paper prints no setting here. The paper preset takes those of section 4 for DenseNet and
-SimpleCNN and those of section 3 on CIFAR-10 for ResNet-56, learning rates of 0.1, 0.0316 and 0.02,
-and 1280 training examples to measure on.
+The paper states no settings here. The paper preset uses those of section 4 for DenseNet and
+SimpleCNN, and those of section 3 on CIFAR-10 for ResNet-56, with learning rates of 0.1, 0.0316 and
+0.02, and measures on 1280 training examples.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -39,11 +39,11 @@ FISHER = tuple(COLOURS)[1:]
 class Traces(Setting):
     """A network of figure 18."""
 
-    num_probes: Count = 30  # probes that Tr(H) is estimated from
+    num_probes: Count = 30  # probes to estimate Tr(H) from
 
 
 def plan(part: str, setting: Traces, finished: Finished) -> list[Run]:
-    """A run for each seed; none waits for another. All traces are taken on the same examples."""
+    """Plans an independent run for each seed; all traces are measured on the same examples."""
     measures: dict[str, dict[str, Any]] = {
         "fisher_trace": {},
         "minibatch_fisher_trace": {},
@@ -67,7 +67,7 @@ CELLS = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """How each of Tr(F) and Tr(F^B) goes with Tr(H) over the epochs."""
+    """Returns how Tr(F) and Tr(F^B) relate to Tr(H) over the epochs."""
     rows = [
         [part, name, *tables.fill_cells(compare_with_hessian(group, key), CELLS)]
         for part, group in runs.groupby("part")
@@ -82,7 +82,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The runs with what a trace has in common with Tr(H)."""
+    """Adds the comparison of a trace with Tr(H) to runs."""
 
     def compute(figure: Callable[[np.ndarray, np.ndarray], float]) -> pd.Series:
         return runs["history"].map(lambda history: figure(*get_positive(history, key)))
@@ -96,13 +96,13 @@ def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def get_positive(history: dict[str, Any], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """A trace and Tr(H), at the epochs where Tr(H) is above 0."""
+    """Returns a trace and Tr(H), at the epochs where Tr(H) is above 0."""
     trace, hessian = (np.array(history[name], float) for name in (key, HESSIAN))
     return trace[hessian > 0], hessian[hessian > 0]
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figure 18, a row for each network: the traces over epochs, and against Tr(H)."""
+    """Draws figure 18, a row for each network: the traces over epochs, and against Tr(H)."""
     parts = runs.groupby("part")
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for (curves, scatter), (part, group) in zip(axes, parts, strict=True):
@@ -114,7 +114,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
         curves.set_yscale("symlog")  # Tr(H) may be negative
         is_positive = picture.get_histories(group, HESSIAN).min() > 0
         scatter.set_xscale("log" if is_positive else "symlog")
-        scatter.xaxis.set_minor_formatter("")  # within a decade they would overlap
+        scatter.xaxis.set_minor_formatter("")  # minor labels would overlap
         scatter.set_yscale("log")
         limits = scatter.get_xlim()
         scatter.plot(limits, limits, color="#333333", ls=":", lw=1, label="equal to Tr(H)")
@@ -138,7 +138,7 @@ PRESETS = {
         )
     },
     "small": {
-        # Without the DenseNet, whose epochs take over a minute each on two cores.
+        # No DenseNet: its epochs take over a minute each on two cores.
         "resnet8_c10": Traces(
             **SMALL_C10 | {"network": "resnet8", "width": 0},
             epochs=100,

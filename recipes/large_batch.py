@@ -1,14 +1,14 @@
 """Appendix E: a large batch generalises worse, and the Fisher penalty makes up for it.
 
-Figure 17 and the text beside it: trains SimpleCNN with a small batch at its best learning rate,
-with a batch 10 times larger at the same rate, with half that rate, and with half that rate under
-the penalty, which is computed at every step on as many examples of the large batch as the small one
-has.
+Figure 17 and its text: trains SimpleCNN with a small batch at its best learning rate, with a batch
+10 times larger at the same rate, with the large batch at half that rate, and with the penalty at
+half that rate. The penalty is computed at every step, on as many examples of the large batch as the
+small batch has.
 
 The penalty on all examples of the large batch is an addition: Novack et al. (ICLR 2023) find that
-it closes no gap. The paper prints neither the learning rate nor the alphas: the paper preset takes
-the grids of appendix G.2. Rates and alphas are those of best validation accuracy with the first
-seed.
+it does not close the gap. The paper states neither the learning rate nor the alphas: the paper
+preset uses the grids of appendix G.2. Rates and alphas have the best validation accuracy with the
+first seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
@@ -59,19 +59,19 @@ class LargeBatchSetting(PenaltySetting):
     """The setting of figure 17."""
 
     batch_size: Count = 128  # examples in a small mini-batch
-    larger: Count = 10  # how many times larger the large batch is
+    larger: Count = 10  # factor by which the large batch is larger
     learning_rate: Amount = 0.0  # learning rate of the small batch; 0 for the best
-    learning_rates: Amounts = tuning.learning_rates()  # learning rates to find the best among
-    update_freq: Count = 1  # steps from one computation of the penalty to the next
+    learning_rates: Amounts = tuning.learning_rates()  # learning rates to choose the best from
+    update_freq: Count = 1  # steps between two computations of the penalty's gradient
     penalty_batch_size: CountOrShare = 0
-    """examples of a large mini-batch that FP is computed on, or their share; 0 for a small one's"""
+    """number or share of a large batch's examples to compute FP on; 0 for as many as a small one"""
     methods: Choices[Method] = tuple(TITLES)  # methods to compare
     fp: Amounts = tuning.alphas()  # alphas of FP
-    fp_whole: Amounts = tuning.alphas()  # alphas of FP on the whole of a large mini-batch
+    fp_whole: Amounts = tuning.alphas()  # alphas of FP on the whole large mini-batch
 
 
 def plan(part: str, setting: LargeBatchSetting, finished: Finished) -> list[Run]:
-    """First the runs that the best rate is found by, then those of each method."""
+    """Plans the runs that determine the best rate, then those of each method."""
     runs: list[Run] = []
     rate = setting.learning_rate
     shared: dict[str, Any] = {"part": part, "measures": {"fisher_trace": {}}}
@@ -116,7 +116,7 @@ CELLS = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """The test accuracies in the text of appendix E."""
+    """Returns the test accuracies in the text of appendix E."""
     rows = []
     for part, methods in tables.split_methods(tables.choose_values(runs), TITLES).items():
         difference = tables.DifferenceCell("test_accuracy", methods["half_rate"])
@@ -134,7 +134,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figure 17: Tr(F) and validation accuracy, from blue to red by alpha."""
+    """Draws figure 17: Tr(F) and validation accuracy, from blue to red by alpha."""
     parts = tables.split_methods(runs, TITLES)
     chosen = tables.split_methods(tables.choose_values(runs), TITLES)
     fig, axes = picture.make_panels(len(parts), 2, width=5.5, height=4)

@@ -1,17 +1,17 @@
 """Section 4.1: the Fisher penalty keeps a network from memorising wrong labels.
 
-Table 3 and figures 5 and 9: trains on labels of which 25% or 50% were replaced by uniform ones,
-with no regularisation, mixup and the penalties GP_x, FP and GP_r, and compares test accuracies and
-how clean and wrong labels are learnt.
+Table 3 and figures 5 and 9: trains with 25% or 50% of the labels replaced by uniform draws, without
+regularisation, with mixup and with the penalties GP_x, FP and GP_r, and compares test accuracies
+and how clean and wrong labels are learnt.
 
-Table 3 is about the methods, figures 5 and 9 about alpha: the picture here compares methods, and
-the second table alphas. The ranges are those of appendix G.3, which section 4.1 does not agree with
-(6 alphas, and a beta of 0.2 as well).
+Table 3 compares methods, and figures 5 and 9 compare alphas; here the picture compares methods, and
+the second table compares alphas. The ranges are those of appendix G.3; section 4.1 differs (6
+alphas, and also a beta of 0.2).
 
-Where the paper is silent: validation labels stay clean, there is no augmentation (as in table 1),
-and the learning rate is 0.01. Networks without batch normalisation use SkipInit. The second network
-of table 3 has three names in the paper (Wide ResNet, ResNet-50, ResNet-52): here it is Wide ResNet
-44-3, and `--only wide_resnet_c100 --network resnet50_skipinit` takes ResNet-50.
+Choices that the paper does not state: validation labels stay clean, there is no augmentation (as in
+table 1), and the learning rate is 0.01. Networks without batch normalisation use SkipInit. The
+second network of table 3 has three names in the paper (Wide ResNet, ResNet-50, ResNet-52): here it
+is Wide ResNet 44-3, and `--only wide_resnet_c100 --network resnet50_skipinit` uses ResNet-50.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import matplotlib.pyplot as plt
@@ -52,12 +52,12 @@ class NoiseSetting(PenaltySetting):
     gp_x: Amounts = tuning.noisy_label_alphas("gp_x")  # alphas of GP_x
     fp: Amounts = tuning.noisy_label_alphas()  # alphas of FP
     gp_r: Amounts = tuning.noisy_label_alphas()  # alphas of GP_r
-    monitored: Count = 5000  # training examples on which both kinds of labels are followed
+    monitored: Count = 5000  # training examples to monitor both kinds of labels on
     gradient_batches: Count = 10  # mini-batches for each gradient norm
 
 
 def plan(part: str, setting: NoiseSetting, finished: Finished) -> list[Run]:
-    """Each method at each noise. Alphas and betas are chosen with the first seed."""
+    """Plans each method at each noise; chooses alphas and betas with the first seed."""
     runs: list[Run] = []
     for noise, method in itertools.product(setting.noise, setting.methods):
         run = setting.make_run(
@@ -75,7 +75,7 @@ def plan(part: str, setting: NoiseSetting, finished: Finished) -> list[Run]:
 
 
 def set_beta(value: float) -> dict[str, Any]:
-    """The change to a run that makes a value its beta of mixup."""
+    """Returns the change to a run that sets its beta of mixup."""
     return {"mixup_beta": value}
 
 
@@ -96,7 +96,7 @@ FIGURES = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """For each noise and network the figures of every method, and table 3; then every value."""
+    """Returns each method's figures by noise and network, with table 3, then those by value."""
     runs = runs.assign(
         final_noisy_accuracy=[final["noisy_accuracy"] for final in runs["final"]],
         gradient_norm_ratio=runs["history"].map(average_ratio),
@@ -124,7 +124,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def write_values(runs: pd.DataFrame) -> str:
-    """What figures 5 and 9 show over alpha."""
+    """Returns the results of figures 5 and 9 for each alpha."""
     cells = {
         "alpha or beta": tables.SettingCell("value"),
         **FIGURES,
@@ -146,13 +146,13 @@ def write_values(runs: pd.DataFrame) -> str:
 
 
 def average_ratio(history: dict[str, Any]) -> float:
-    """The gradient norm on clean to that on wrong labels, over the second half of the epochs."""
+    """Returns the mean ratio of gradient norms, clean to wrong, over the last half of epochs."""
     ratios = np.array(history["gradient_norm_ratio"], float)
     return float(np.nanmean(ratios[len(ratios) // 2 :]))
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figures 5 and 9 over methods, at their chosen alphas: a row for each noise and network."""
+    """Draws figures 5 and 9 by method, at the chosen alphas, a row per noise and network."""
     groups = tables.choose_values(runs).groupby(["noise", "part"])
     fig, axes = picture.make_panels(len(groups), 4)
     for row, ((noise, part), group) in zip(axes, groups, strict=True):

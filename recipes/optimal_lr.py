@@ -1,9 +1,9 @@
 """Section 4: the Fisher penalty at the best learning rate, with data augmentation.
 
-Table 2: finds the learning rate eta* by grid search, trains with it, and trains with it under the
+Table 2: finds the learning rate eta* by grid search, and trains with it, without and with the
 Fisher penalty. eta* and alpha are chosen by validation accuracy with the first seed.
 
-The paper does not print the number of seeds behind its standard deviations: three are a choice.
+The paper does not state the number of seeds of its standard deviations; three are a choice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
@@ -31,7 +31,7 @@ class AugmentationSetting(RateSetting):
     """A setting of table 2: both methods at eta*."""
 
     augment: Augmentation = "flip_and_crop"  # augmentation of the training images
-    slower: Annotated[float, Range(1)] = 1.0  # how many times smaller the rate under FP is
+    slower: Annotated[float, Range(1)] = 1.0  # factor by which the learning rate of FP is smaller
     methods: Choices[Method] = METHODS  # methods to compare
 
 
@@ -48,7 +48,7 @@ PAPER_TABLE = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """Table 2, with the paper's row of the same parts."""
+    """Returns table 2, with the paper's row for the same parts."""
     rows = []
     for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
         cells: dict[str, tables.Cell] = {
@@ -67,7 +67,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Curves of both methods: a row for each setting."""
+    """Draws the curves of both methods, a row for each setting."""
     parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 3)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):
@@ -87,7 +87,7 @@ PRESETS = {
     "demo": {
         "mlp_digits": AugmentationSetting(
             **DIGITS,
-            augment="none",  # A digit that is mirrored is another one, or none.
+            augment="none",  # Mirrored digits are not digits of their class.
             width=128,
             epochs=40,
             steps_per_execution=13,

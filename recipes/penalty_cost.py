@@ -1,12 +1,12 @@
 """How cheap the Fisher penalty can be: computed on fewer examples, or more or less often.
 
-Under drawn labels the squared norm of the gradient of n examples has the mean Tr(F)/n. So a penalty
-on n of the B examples of a mini-batch, with alpha n/B in the place of alpha, has the same expected
-gradient at n/B of the cost. The paper computes it on the whole mini-batch at every tenth step; here
-other shares and frequencies are trained beside that, each with the alphas of a list (scaled by n/B)
-of which the best by validation accuracy with the first seed is taken (appendix G.2).
+With drawn labels, the squared norm of the gradient of n examples has the mean Tr(F)/n. A penalty on
+n of the B examples of a mini-batch, with alpha n/B instead of alpha, therefore has the same
+expected gradient at n/B of the cost. The paper computes the penalty on the whole mini-batch at
+every tenth step. This recipe also trains with other shares and frequencies, each with the alphas of
+a list (scaled by n/B), and chooses alpha by validation accuracy with the first seed (appendix G.2).
 
-This is no experiment of the paper; figures 13 and 14 (`approximations.py`) are its relatives.
+This is not an experiment of the paper; figures 13 and 14 (`approximations.py`) are similar.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
@@ -43,7 +43,7 @@ Method = Literal[
 ]
 BASELINE: Method = "baseline"
 PAPERS: Method = "whole_10"
-# One in how many examples of a mini-batch the penalty takes, and every how many steps.
+# The divisor of the mini-batch size for the penalty's examples, and the steps between computations.
 METHODS: dict[Method, tuple[int, int]] = {
     BASELINE: (0, 0),
     PAPERS: (1, 10),
@@ -61,17 +61,17 @@ METHODS: dict[Method, tuple[int, int]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CostSetting(Setting):
-    """A setting in which the penalty is computed in several ways."""
+    """A setting that computes the penalty in several ways."""
 
     learning_rate: Amount = 0.003  # learning rate
     noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
     methods: Choices[Method] = tuple(METHODS)
-    """ways to compute the penalty: share of the mini-batch, and steps from one to the next"""
-    alphas: Amounts  # alphas to choose among, as of the whole mini-batch
+    """ways to compute the penalty: share of the mini-batch, and steps between computations"""
+    alphas: Amounts  # alphas to choose from, for the whole mini-batch
 
 
 def plan(part: str, setting: CostSetting, finished: Finished) -> list[Run]:
-    """Each way to compute the penalty, with the best alpha."""
+    """Plans each way to compute the penalty, with the best alpha."""
     runs: list[Run] = []
     for method in setting.methods:
         one_in, every = METHODS[method]
@@ -90,7 +90,7 @@ def plan(part: str, setting: CostSetting, finished: Finished) -> list[Run]:
 
 
 def scale_alpha(share: float) -> Callable[[float], dict[str, float]]:
-    """From the alpha of a whole mini-batch, the change that a share of it makes to a run."""
+    """Returns a function from the alpha of a whole mini-batch to the change for a share."""
     return lambda alpha: {"alpha": alpha * share}
 
 
@@ -98,7 +98,7 @@ def scale_alpha(share: float) -> Callable[[float], dict[str, float]]:
 
 
 def name_method(method: Method) -> str:
-    """What is computed how often, in words."""
+    """Describes the share and frequency of a method."""
     one_in, every = METHODS[method]
     if not one_in:
         return method
@@ -115,7 +115,7 @@ CELLS = {
 
 
 def table(runs: pd.DataFrame) -> str:
-    """Accuracies, beside what each way costs in examples and how far it is from the paper's."""
+    """Returns the accuracy of each way, its cost in examples, and its gain over the paper's way."""
     rows = [
         [
             *(part, name_method(method), count_examples(group.iloc[0])),
@@ -138,13 +138,13 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def count_examples(run: pd.Series) -> str:
-    """On how many examples the penalty is computed, in the mean over steps."""
+    """Returns the mean number of examples per step that the penalty is computed on."""
     examples = run["penalty_batch_size"] or run["batch_size"]
     return f"{examples / run['update_freq']:g}" if run["alpha"] else "0"
 
 
 def write_difference(runs: pd.DataFrame, papers: pd.DataFrame) -> str:
-    """The test accuracy less the paper's way's, in percent, and its standard error."""
+    """Returns the gain in test accuracy over the paper's way, in percent, with standard error."""
     gains = compute_gains(runs, papers)
     if gains.empty or runs["method"].iloc[0] == PAPERS:
         return tables.NOTHING
@@ -154,13 +154,13 @@ def write_difference(runs: pd.DataFrame, papers: pd.DataFrame) -> str:
 
 
 def compute_gains(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.Series:
-    """The test accuracy less that of other runs, in percent, for each seed that both have."""
+    """Returns the gain in test accuracy over other runs, in percent, for each common seed."""
     ours, theirs = (group.set_index("seed")["test_accuracy"] for group in (runs, papers))
     return (100 * (ours - theirs)).dropna()
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Validation accuracy and Tr(F), a row for each setting."""
+    """Draws validation accuracy and Tr(F), a row for each setting."""
     parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for row, (part, methods) in zip(axes, parts.items(), strict=True):

@@ -1,18 +1,18 @@
 """Appendix G.2: searches alpha and the learning rate of a setting, with keras-tuner.
 
-Trains each combination of the given learning rates and alphas, under each seed, and picks the one
-of best mean validation accuracy. Figures 13 and 14 show the accuracy of such a search over alpha.
-Another search in the same folder, of other values, seeds or noise or of another penalty, trains
-what is new.
+Trains each combination of the given learning rates and alphas with each seed, and chooses the one
+with the best mean validation accuracy. Figures 13 and 14 show the accuracy of such a search over
+alpha. Another search in the same folder, with other values, seeds, noise or another penalty, trains
+only the new combinations.
 
-`--over lr` finds eta*, without a penalty; `--over alpha` belongs at the learning rate that the
-penalty will be used with (`--learning-rate 0.001`). The other recipes take what was found by its
-folder (`--tuned`; docs/recipes.md says which takes what).
+`--over lr` finds eta*, without a penalty. Run `--over alpha` at the learning rate that the penalty
+will be used with (`--learning-rate 0.001`). Other recipes read the findings from the folder
+(`--tuned`; docs/recipes.md lists which recipe uses which).
 
-Several machines that share the folder share the work: start the same command on each, one of them
-with KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all
-with KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief. A worker that was killed is
-started again under its own name, and resumes its run.
+Several machines that share the folder share the work: start the same command on each, one with
+KERASTUNER_TUNER_ID=chief, which trains nothing, and the others with tuner0, tuner1, ..., all with
+the KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT of the chief. If a worker was killed, restart it
+under the same name: it resumes its run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
@@ -38,18 +38,18 @@ from keras_fisher import tuning
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchSetting(PenaltySetting):
-    """A setting, and what is searched in it."""
+    """A setting and the hyperparameters to search."""
 
-    over: Choices[Literal["lr", "alpha"]] = BOTH  # what to search
-    penalty: Penalty = "fp"  # penalty that alpha is of
-    learning_rate: Amount = 0.01  # learning rate, where --over has no lr
+    over: Choices[Literal["lr", "alpha"]] = BOTH  # hyperparameters to search
+    penalty: Penalty = "fp"  # penalty to search alpha for
+    learning_rate: Amount = 0.01  # learning rate, if --over does not include lr
     learning_rates: Amounts = tuning.learning_rates()  # learning rates to search
     alphas: Amounts = tuning.alphas()  # alphas to search
     noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
 
 
 def plan(part: str, setting: SearchSetting, finished: Finished) -> list[Run]:
-    """The grid: seeds first, alphas last."""
+    """Plans the grid: seeds first, alphas last."""
     rates = setting.learning_rates if "lr" in setting.over else (setting.learning_rate,)
     alphas = setting.alphas if "alpha" in setting.over else (0.0,)
     return [
@@ -72,7 +72,7 @@ def plan(part: str, setting: SearchSetting, finished: Finished) -> list[Run]:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A row for each combination; the best of each setting and penalty is marked."""
+    """Returns a row for each combination, with the best of each setting and penalty marked."""
     rows = []
     for (part, noise, penalty), grid in runs.groupby(["part", "noise", "penalty"]):
         best = choose_combination(grid)
@@ -99,13 +99,13 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def name_part(part: str, noise: float) -> str:
-    """A part, and its noise if there is any."""
+    """Returns the name of a part, with its noise if there is any."""
     return f"{part}, {noise:.0%} noise" if noise else part
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Accuracy and the largest Tr(F) against alpha: a row for each setting and penalty, a line for
-    each learning rate."""
+    """Draws accuracy and the largest Tr(F) against alpha: a row for each setting and penalty, a
+    line for each learning rate."""
     parts = runs.groupby(["part", "noise", "penalty"])
     fig, axes = picture.make_panels(len(parts), 3)
     columns = {
@@ -125,7 +125,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 
 def draw_line(axis: Axes, runs: pd.DataFrame, column: str, colour: Any, name: str) -> None:
-    """The mean over seeds, with the standard deviation as bars; a dotted line at alpha 0."""
+    """Draws the mean over seeds, with bars of the standard deviation; a dotted line at alpha 0."""
     figures = runs.groupby("alpha")[column].agg(["mean", "std"]).fillna({"std": 0})
     if 0 in figures.index:
         plain = figures["mean"][0]
@@ -141,7 +141,7 @@ def draw_line(axis: Axes, runs: pd.DataFrame, column: str, colour: Any, name: st
 
 # ---- Presets ---------------------------------------------------------------------------------
 
-# Tables 1 and 2 search fewer alphas and smaller learning rates on TinyImageNet.
+# Tables 1 and 2 use fewer alphas and smaller learning rates on TinyImageNet.
 GRIDS: dict[str, dict[str, Any]] = {
     "wide_resnet_tiny_imagenet": {
         "learning_rates": TINY_IMAGENET_GRID,

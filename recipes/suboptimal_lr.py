@@ -1,14 +1,14 @@
 """Section 4: a small learning rate generalises badly, and the Fisher penalty repairs it.
 
 Tables 1, 4, 5 and 6 and figures 1, 3 and 8: trains with the learning rate eta* that grid search
-finds, with one that is 10 (or 30) times smaller, and with that one under each penalty.
+finds, with one that is 10 (or 30) times smaller, and at the smaller rate with each penalty.
 
-eta* is the rate of best validation accuracy with the first seed, and alpha is chosen like it
-(appendix G.2). A `--learning-rate` above 0 is taken for the small one, and `--methods` without
-eta_star then trains none at eta*: so a grid is spread over machines.
+eta* is the rate with the best validation accuracy with the first seed; alpha is chosen in the same
+way (appendix G.2). A `--learning-rate` above 0 sets the small rate; `--methods` without eta_star
+then skips all runs at eta*. Use both to spread a grid over machines.
 
-The paper says that GP_x takes larger alphas, not which: here those of appendix G.3, 10 to 1000.
-On TinyImageNet the small learning rate is 31.6 times smaller, by figure 1.
+The paper says that GP_x needs larger alphas, but not which; here they are those of appendix G.3, 10
+to 1000. On TinyImageNet the small learning rate is 31.6 times smaller, as in figure 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: it meets Ctrl-C with a sentence
+from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
@@ -36,11 +36,11 @@ MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {}, "gradient_norm": {}}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RateSetting(PenaltySetting):
-    """A setting with eta*, and with the Fisher penalty at a learning rate that follows from it."""
+    """A setting with eta*, and with the Fisher penalty at a learning rate derived from eta*."""
 
     learning_rate: Amount = 0.0  # the small learning rate; 0 for eta* / slower
-    learning_rates: Amounts = tuning.learning_rates()  # learning rates to find eta* among
-    slower: Annotated[float, Range(1)] = 10.0  # how many times smaller the small learning rate is
+    learning_rates: Amounts = tuning.learning_rates()  # learning rates to choose eta* from
+    slower: Annotated[float, Range(1)] = 10.0  # factor by which the small learning rate is smaller
     methods: Choices[Any]
     fp: Amounts = tuning.alphas()  # alphas of FP
 
@@ -56,7 +56,7 @@ class AllPenaltiesSetting(RateSetting):
 
 
 def plan(part: str, setting: RateSetting, finished: Finished) -> list[Run]:
-    """First the runs that eta* is found by, then those at the small rate."""
+    """Plans the runs that determine eta*, then those at the small rate."""
     runs: list[Run] = []
     small = setting.learning_rate
     if not small or "eta_star" in setting.methods:
@@ -77,13 +77,13 @@ def plan(part: str, setting: RateSetting, finished: Finished) -> list[Run]:
 
 
 def set_rate(value: float) -> dict[str, Any]:
-    """The change to a run that makes a value its learning rate."""
+    """Returns the change to a run that sets its learning rate."""
     return {"learning_rate": value}
 
 
 # ---- Table and figure ------------------------------------------------------------------------
 
-# In the order of METHODS: tables 1, 4, 5 and 6. (Table 4 has no TinyImageNet.)
+# Tables 1, 4, 5 and 6, in the order of METHODS. (Table 4 has no TinyImageNet.)
 PAPER_TABLES = {
     "test accuracy, % (table 1)": {
         "wide_resnet_tiny_imagenet": (54.67, 52.57, 52.79, 56.44, 56.73, 55.41),
@@ -122,7 +122,7 @@ CELLS = (
 
 
 def table(runs: pd.DataFrame) -> str:
-    """Tables 1, 4, 5 and 6, with the paper's rows of the same parts."""
+    """Returns tables 1, 4, 5 and 6, with the paper's rows for the same parts."""
     runs = runs.assign(
         seconds_per_epoch=runs["seconds"] / runs["epochs"],
         final_accuracy=[final["accuracy"] for final in runs["final"]],
@@ -148,7 +148,7 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Figures 1, 3 and 8: a row for each setting."""
+    """Draws figures 1, 3 and 8, a row for each setting."""
     parts = tables.split_methods(tables.choose_values(runs), METHODS)
     fig, axes = picture.make_panels(len(parts), 4)
     keys = ("accuracy", "val_accuracy", "fisher_trace", "gradient_norm")
