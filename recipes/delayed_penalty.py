@@ -150,7 +150,7 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": DelaySetting(**suboptimal_lr.SMALL, starts=(1, 4, 16, 64)),
+        "simple_cnn_c10": DelaySetting(**suboptimal_lr.SMALL, starts=(1, 4, 16, 32, 64)),
     },
     "paper": {part: DelaySetting(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},
 }
