@@ -2,8 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from keras_fisher.data import normalisation
 from keras_fisher.data.examples import Examples
+from keras_fisher.data.labels import check_label_array
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.partition import partition
 from keras_fisher.data.sources import SOURCES, read
@@ -20,7 +23,12 @@ class Splits(NamedTuple):
 
 
 def load_arrays(
-    name: str, *, validation_size: int | None = None, num_train: int | None = None, seed: int = 0
+    name: str,
+    *,
+    validation_size: int | None = None,
+    num_train: int | None = None,
+    seed: int = 0,
+    labels: np.ndarray | None = None,
 ) -> Splits:
     """Loads a data set into arrays, so that you can change labels or select examples.
 
@@ -42,6 +50,10 @@ def load_arrays(
             if there are enough. Defaults to all.
         seed: Non-negative integer. Determines which images are held out and which are kept; the
             test images never depend on it.
+        labels: Integer array with a label for each training image of the data set, in the order
+            of the data set, such as `human_labels` returns. It replaces the labels of `train`
+            alone: which images are held out and kept is the same without it, and held-out and
+            test images keep their own labels. Defaults to the data set's own.
 
     Returns:
         `Splits(train, validation, test, num_classes)`. Each of the first three is
@@ -58,21 +70,39 @@ def load_arrays(
     Reference:
         Appendix G.2 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021).
     """
-    splits, channels = read_splits(name, validation_size, num_train, seed)
+    splits, channels = read_splits(name, validation_size, num_train, seed, labels)
     train, validation, test = (Examples(channels.array(x), y) for x, y in splits[:3])
     return Splits(train, validation, test, splits.num_classes)
 
 
 def read_splits(
-    name: str, validation_size: int | None, num_train: int | None, seed: int
+    name: str,
+    validation_size: int | None,
+    num_train: int | None,
+    seed: int,
+    labels: np.ndarray | None = None,
 ) -> tuple[Splits, Normalisation]:
     """Returns the splits of a data set as uint8 images, and their normalisation."""
     check_choice("name", name, [small for small in SOURCES if small != "imagenet2012"])
     seed = check_given_seed(seed)
     source = SOURCES[name]
+    if labels is not None:
+        check_label_array("labels", labels, source.num_classes)
     if validation_size is None:
         validation_size = source.validation_size
     images, test = read(name)
     rows = partition(images.y, validation_size, num_train, seed)
-    splits = Splits(images.take(rows.train), images.take(rows.validation), test, source.num_classes)
+    train = images.take(rows.train)
+    if labels is not None:
+        _check_length(labels, len(images.y))
+        train = train._replace(y=labels[rows.train].astype(np.int32))
+    splits = Splits(train, images.take(rows.validation), test, source.num_classes)
     return splits, normalisation.measure(images.x, rows.remaining)
+
+
+def _check_length(labels: np.ndarray, num_images: int) -> None:
+    if len(labels) != num_images:
+        raise ValueError(
+            f"`labels` must have one label for each of the {num_images} training images of the "
+            f"data set. Received: labels of shape {labels.shape}"
+        )

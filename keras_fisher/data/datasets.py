@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from keras_fisher import backend
 from keras_fisher.data.arrays import read_splits
 from keras_fisher.data.batches import (
@@ -25,6 +27,7 @@ def load(
     seed: int = 0,
     first_epoch: int = 0,
     image_size: int | None = None,
+    labels: np.ndarray | None = None,
 ) -> Pipelines:
     """Loads a data set as batches for training, validation and test.
 
@@ -86,6 +89,8 @@ def load(
         first_epoch: Non-negative integer, the epoch that `train` begins with.
         image_size: Positive integer, height and width of ImageNet images, 224 by default. The other
             data sets have a fixed size.
+        labels: Integer array with a label for each training image of the data set, as in
+            `load_arrays`. Not for ImageNet.
 
     Returns:
         `Pipelines(train, validation, test, num_classes, input_shape, steps_per_epoch)`. Batches
@@ -107,6 +112,11 @@ def load(
     check_choice("name", name, NAMES)
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     if name == IMAGENET:
+        if labels is not None:
+            raise ValueError(
+                f"`labels` must be None for {IMAGENET!r}, whose images are streamed. "
+                f"Received: labels of type {type(labels).__name__}"
+            )
         _check_streams()
         from keras_fisher.data.tensorflow_imagenet import stream
 
@@ -125,7 +135,7 @@ def load(
             f"`image_size` is for {IMAGENET!r} alone. "
             f"Received: image_size={image_size!r}, name={name!r}"
         )
-    splits, normalisation = read_splits(name, validation_size, num_train, seed)
+    splits, normalisation = read_splits(name, validation_size, num_train, seed, labels)
     x, y = splits.train
     train = training_batches(
         x,

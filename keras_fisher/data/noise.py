@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_fisher.data.labels import check_labels
+from keras_fisher.data.labels import check_label_array
 from keras_fisher.utils.arguments import check_given_seed, check_integer, check_real
 
 
@@ -49,7 +49,12 @@ def uniform_label_noise(
     fraction = check_real("fraction", fraction)
     if not 0 <= fraction <= 1:
         raise ValueError(f"`fraction` must lie in [0, 1]. Received: fraction={fraction}")
-    _check_array(y, num_classes)
+    check_label_array("y", y, num_classes)
+    if num_classes - 1 > np.iinfo(y.dtype).max:
+        raise ValueError(
+            f"The dtype of `y` must hold every label below num_classes={num_classes}. "
+            f"Received: y of dtype {y.dtype}"
+        )
 
     rng = np.random.default_rng(seed)
     redrawn = rng.choice(len(y), size=round(fraction * len(y)), replace=False)
@@ -58,19 +63,3 @@ def uniform_label_noise(
     is_noisy = np.zeros(len(y), dtype=bool)
     is_noisy[redrawn] = True
     return y_noisy, is_noisy
-
-
-def _check_array(y: np.ndarray, num_classes: int) -> None:
-    if not isinstance(y, np.ndarray) or not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(
-            "`y` must be a NumPy array of integers. "
-            f"Received: y of type {type(y).__name__}, dtype {getattr(y, 'dtype', None)}"
-        )
-    if y.ndim != 1:
-        raise ValueError(f"`y` must have shape (n,). Received: y of shape {y.shape}")
-    check_labels("`y`", y, num_classes)
-    if num_classes - 1 > np.iinfo(y.dtype).max:
-        raise ValueError(
-            f"The dtype of `y` must hold every label below num_classes={num_classes}. "
-            f"Received: y of dtype {y.dtype}"
-        )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_fisher.data import load_arrays
+from keras_fisher.data import load_arrays, sources
 
 
 def pixels(examples):
@@ -77,6 +77,40 @@ def test_validation_size():
     assert [len(part.y) for part in splits[:3]] == [1258, 0, 539]
 
 
+# ---- Labels of one's own -------------------------------------------------------------------------
+
+SOME = {"num_train": 300, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def labels():
+    """Wrong labels for a fifth of the training images, of another dtype than the data set's."""
+    y = sources.read("digits")[0].y.astype("int64")
+    y[::5] = (y[::5] + 1) % 10
+    return y
+
+
+def test_labels_replace_those_of_the_training_images_that_are_kept(labels):
+    clean, given = load_arrays("digits", **SOME), load_arrays("digits", **SOME, labels=labels)
+    for part, same in zip(clean[:3], given[:3], strict=True):
+        np.testing.assert_array_equal(part.x, same.x)
+    np.testing.assert_array_equal(clean.validation.y, given.validation.y)
+    np.testing.assert_array_equal(clean.test.y, given.test.y)
+    assert given.train.y.dtype == "int32"
+    is_wrong = given.train.y != clean.train.y
+    np.testing.assert_array_equal(given.train.y[is_wrong], (clean.train.y[is_wrong] + 1) % 10)
+    assert 0.1 < is_wrong.mean() < 0.3
+
+
+def test_each_kept_image_has_its_own_label():
+    # Nothing is held out and all is kept, so the labels come out as they went in, in another order.
+    y = sources.read("digits")[0].y
+    clean = load_arrays("digits", validation_size=0)
+    for digit in range(10):
+        given = load_arrays("digits", validation_size=0, labels=(y == digit).astype("uint8"))
+        np.testing.assert_array_equal(given.train.y == 1, clean.train.y == digit)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -93,6 +127,11 @@ def test_validation_size():
         ({"name": "digits", "num_train": 1079}, ValueError, r"\[1, 1078\].*1079"),
         ({"name": "digits", "num_train": True}, TypeError, "`num_train`.*True"),
         ({"name": "digits", "seed": -1}, ValueError, "`seed`.*-1"),
+        ({"name": "digits", "labels": [0] * 1258}, TypeError, "`labels`.*type list"),
+        ({"name": "digits", "labels": np.zeros(1258)}, TypeError, "`labels`.*dtype float64"),
+        ({"name": "digits", "labels": np.zeros((2, 2), int)}, ValueError, r"`labels`.*\(2, 2\)"),
+        ({"name": "digits", "labels": np.array([0, 10])}, ValueError, "`labels`.*label 10 at .* 1"),
+        ({"name": "digits", "labels": np.zeros(9, int)}, ValueError, r"`labels`.*1258.*\(9,\)"),
     ],
 )
 def test_errors_name_the_argument_and_what_was_given(arguments, error, message):

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_fisher.data import load, load_arrays
+from keras_fisher.data import load, load_arrays, sources
 from tests import reference
 from tests.processes import printed, start
 
@@ -50,6 +50,14 @@ def test_batches_hold_the_examples_of_the_arrays():
     assert_same_examples(data.train.take(STEPS), expected.train, in_order=False)
     assert_same_examples(data.validation, expected.validation)
     assert_same_examples(data.test, expected.test)
+
+
+def test_labels_are_those_of_the_arrays():
+    labels = sources.read("digits")[0].y[::-1].copy()
+    data = digits(labels=labels)
+    expected = load_arrays("digits", num_train=450, labels=labels)
+    assert_same_examples(data.train.take(STEPS), expected.train, in_order=False)
+    assert_same_examples(data.validation, load_arrays("digits").validation)
 
 
 def test_mixup_makes_all_labels_one_hot_and_mixes_training_alone():
@@ -179,6 +187,8 @@ def test_two_replicas_share_the_batches_of_one_device():
         ({"num_train": 1079}, ValueError, r"`num_train`.*\[1, 1078\].*1079"),
         ({"first_epoch": -1}, ValueError, "`first_epoch`.*-1"),
         ({"seed": -1}, ValueError, "`seed`.*-1"),
+        ({"labels": [1, 2]}, TypeError, "`labels`.*type list"),
+        ({"name": "imagenet2012", "labels": [1]}, ValueError, "`labels`.*imagenet2012.*list"),
         ({"image_size": 32}, ValueError, "`image_size`.*imagenet2012.*32.*digits"),
     ],
 )
