@@ -26,6 +26,7 @@ from keras_fisher.data.sources import (
     IMAGENET,
     damaged_files,
     from_tfds,
+    ids_from_tfds,
     make_damaged_error,
     prepare,
 )
@@ -70,7 +71,8 @@ def prepared(name: str, given: argparse.Namespace) -> str:
     if given.check:
         check_records(name, builder)
     if given.arrays and name != IMAGENET:
-        return f"saved as {saved.save(name, from_tfds(name, given.data_dir), given.arrays)}"
+        ids, _ = ids_from_tfds(name, given.data_dir)
+        return f"saved as {saved.save(name, from_tfds(name, given.data_dir), ids, given.arrays)}"
     sizes = ", ".join(f"{split.num_examples:,} {key}" for key, split in builder.info.splits.items())
     return f"{sizes} images in {builder.data_dir}"
 

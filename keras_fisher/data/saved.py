@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_fisher.data.examples import DatasetDamagedError, Examples
+from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
 
 _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
+_IDS = "train_ids"
 
 
 def path_of(name: str, folder: str | None = None) -> Path:
@@ -20,14 +23,14 @@ def path_of(name: str, folder: str | None = None) -> Path:
     return Path(folder or os.environ.get("TFDS_DATA_DIR") or default) / "arrays" / f"{name}.npz"
 
 
-def save(name: str, parts: tuple[Examples, Examples], folder: str) -> Path:
-    """Writes the training and the test images, and returns their path."""
+def save(name: str, parts: tuple[Examples, Examples], ids: np.ndarray, folder: str) -> Path:
+    """Writes training images, test images and training ids, and returns the path."""
     path = path_of(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
         arrays: dict[str, Any] = dict(zip(_ARRAYS, (*parts[0], *parts[1]), strict=True))
-        np.savez(file, **arrays)
+        np.savez(file, **arrays | {_IDS: ids})
     unfinished.replace(path)
     return path
 
@@ -37,13 +40,37 @@ def load(name: str) -> tuple[Examples, Examples] | None:
     path = path_of(name)
     if not path.exists():
         return None
+    with _open(name, path) as file:
+        train_x, train_y, test_x, test_y = (file[key] for key in _ARRAYS)
+    return Examples(train_x, train_y), Examples(test_x, test_y)
+
+
+def load_ids(name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The ids and the labels of the training images, or `None` if they have not been saved."""
+    path = path_of(name)
+    if not path.exists():
+        return None
+    with _open(name, path) as file:
+        ids, y = file.get(_IDS), file["train_y"]
+    if ids is None:
+        raise DatasetNotFoundError(
+            f"The data set {name!r} lacks the ids of its images: {path} was saved by an earlier "
+            f"version of keras_fisher. Save it again: {_write_command(name)}."
+        )
+    return ids, y
+
+
+@contextlib.contextmanager
+def _open(name: str, path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            train_x, train_y, test_x, test_y = (file[key] for key in _ARRAYS)
+            yield file
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetDamagedError(
             f"The data set {name!r} is damaged: {path} cannot be read. Delete it and save it "
-            f"again: `KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} "
-            "--arrays FOLDER`."
+            f"again: {_write_command(name)}."
         ) from error
-    return Examples(train_x, train_y), Examples(test_x, test_y)
+
+
+def _write_command(name: str) -> str:
+    return f"`KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} --arrays FOLDER`"

@@ -47,6 +47,11 @@ def read(name: str) -> tuple[Examples, Examples]:
     return train, test
 
 
+def read_ids(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the TFDS ids and the labels of the training images, in the order of `read`."""
+    return saved.load_ids(name) or ids_from_tfds(name)
+
+
 def find(name: str, data_dir: str | None = None) -> Any:
     """Returns the TFDS builder of a data set, which may not be prepared.
 
@@ -115,6 +120,22 @@ def _digits() -> tuple[Examples, Examples]:
 
 def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Examples]:
     """Returns the training and the test images of a data set from TFDS."""
+    _check_backend(name)
+    builder = prepare(name, data_dir)
+    train, test = (_read(name, builder, split) for split in ("train", SOURCES[name].test_split))
+    return train, test
+
+
+def ids_from_tfds(name: str, data_dir: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids and the labels of the training images, in the order of `from_tfds`."""
+    _check_backend(name)
+    builder = prepare(name, data_dir)
+    undecoded = {"image": import_package("tensorflow_datasets").decode.SkipDecoding()}
+    split = _read_tensors(name, builder, "train", decoders=undecoded)
+    return split["id"].numpy().astype(str), split["label"].numpy()
+
+
+def _check_backend(name: str) -> None:
     if backend.NAME != "tensorflow":
         raise DatasetNotFoundError(
             f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
@@ -123,15 +144,17 @@ def from_tfds(name: str, data_dir: str | None = None) -> tuple[Examples, Example
             "set TFDS_DATA_DIR to that folder; or use the data set 'digits' (`--preset demo` of "
             "the recipes)."
         )
-    builder = prepare(name, data_dir)
-    train, test = (_read(name, builder, split) for split in ("train", SOURCES[name].test_split))
-    return train, test
 
 
 def _read(name: str, builder: Any, split: str) -> Examples:
+    x, y = _read_tensors(name, builder, split, as_supervised=True)
+    return Examples(x.numpy(), y.numpy())
+
+
+def _read_tensors(name: str, builder: Any, split: str, **options: Any) -> Any:
     tf = import_package("tensorflow")
     try:
-        x, y = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        return builder.as_dataset(split=split, batch_size=-1, **options)
     except (
         tf.errors.DataLossError,
         tf.errors.FailedPreconditionError,
@@ -140,7 +163,6 @@ def _read(name: str, builder: Any, split: str) -> Examples:
     ) as error:
         files = ", ".join(map(str, damaged_files(builder, split))) or f"an image of split {split!r}"
         raise make_damaged_error(name, builder, f"{files} cannot be read") from error
-    return Examples(x.numpy(), y.numpy())
 
 
 def _check_manual_files(name: str, folder: Path) -> None:

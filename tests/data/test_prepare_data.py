@@ -1,6 +1,7 @@
 import shutil
 import urllib.request
 
+import numpy as np
 import pytest
 
 from keras_fisher.data import sources
@@ -36,6 +37,19 @@ def test_what_is_not_there_is_prepared(folder, tmp_path, capsys, monkeypatch):
     prepare_data.main(["cifar10", "--data-dir", str(elsewhere)])
     shown = capsys.readouterr().out
     assert f"cifar10: 40 train, 20 test images in {elsewhere}/cifar10/3.0.2\n" in shown
+
+
+def test_arrays_are_saved_with_the_ids_of_their_images(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
+    from_records = sources.read("cifar10"), sources.read_ids("cifar10")
+    arrays = tmp_path / "saved"
+    prepare_data.main(["cifar10", "--arrays", str(arrays)])
+    monkeypatch.setenv("TFDS_DATA_DIR", str(arrays))
+    ids, y = sources.read_ids("cifar10")
+    np.testing.assert_array_equal(ids, from_records[1][0])
+    np.testing.assert_array_equal(y, from_records[0][0].y)
+    # The label of an image of this data set is the last digit of its id.
+    assert [int(id[-1]) for id in ids] == y.tolist()
 
 
 def test_one_that_fails_does_not_keep_the_others_waiting(folder, capsys, monkeypatch):

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from keras_fisher.data import DatasetDamagedError, load_arrays, saved
+from keras_fisher.data import (
+    DatasetDamagedError,
+    DatasetNotFoundError,
+    load_arrays,
+    saved,
+    sources,
+)
 from keras_fisher.data.examples import Examples
 
 
@@ -14,7 +20,8 @@ def path(tmp_path, monkeypatch):
         x = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         return Examples(x, (np.arange(count) % 10).astype(np.int32))
 
-    return saved.save("cifar10", (examples(40), examples(20)), str(tmp_path))
+    ids = np.array([f"train_{position:05}" for position in range(40)])
+    return saved.save("cifar10", (examples(40), examples(20)), ids, str(tmp_path))
 
 
 def test_saved_arrays_take_the_place_of_tfds(path):
@@ -23,6 +30,21 @@ def test_saved_arrays_take_the_place_of_tfds(path):
     with np.load(path) as file:
         assert np.array_equal(splits.test.y, file["test_y"])
     assert splits.train.x.mean() == pytest.approx(0, abs=1e-4)
+
+
+def test_ids_are_saved_beside_the_images(path):
+    ids, y = sources.read_ids("cifar10")
+    assert ids.tolist() == [f"train_{position:05}" for position in range(40)]
+    np.testing.assert_array_equal(y, sources.read("cifar10")[0].y)
+
+
+def test_arrays_of_an_earlier_version_are_read_but_have_no_ids(path):
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file if key != "train_ids"}
+    np.savez(path, **arrays)
+    assert len(load_arrays("cifar10", validation_size=10).train.y) == 30
+    with pytest.raises(DatasetNotFoundError, match=r"cifar10\.npz.*Save it again: `KERAS_BACKEND"):
+        sources.read_ids("cifar10")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive"])
