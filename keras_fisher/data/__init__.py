@@ -5,6 +5,7 @@ from keras_fisher.data.augmentation import flip_and_crop
 from keras_fisher.data.batches import training_batches
 from keras_fisher.data.datasets import load
 from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
+from keras_fisher.data.human_labels import human_labels
 from keras_fisher.data.mixing import mixup
 from keras_fisher.data.noise import uniform_label_noise
 from keras_fisher.data.normalisation import Normalisation
@@ -20,6 +21,7 @@ __all__ = [
     "Pipelines",
     "Splits",
     "flip_and_crop",
+    "human_labels",
     "load",
     "load_arrays",
     "mixup",

@@ -73,8 +73,16 @@ CALLS = {
     },
     kf.callbacks.MinibatchFisherTrace: {**WATCHED, "labels": "given"},
     kf.callbacks.NonFiniteGuard: {"action": "stop"},
-    kf.data.load: {"name": "digits"},
-    kf.data.load_arrays: {"name": "digits", "validation_size": 10, "num_train": 10, "seed": 0},
+    # Where the file is missing, `path` is refused, after the other arguments.
+    kf.data.human_labels: {"name": "cifar10", "annotation": "worse", "path": "missing.pt"},
+    kf.data.load: {"name": "digits", "labels": None},
+    kf.data.load_arrays: {
+        "name": "digits",
+        "validation_size": 10,
+        "num_train": 10,
+        "seed": 0,
+        "labels": None,
+    },
     kf.data.mixup: {
         "dataset": reference.batches(X, Y, 4),
         "beta": 1.0,
