@@ -12,6 +12,10 @@ Choices that the paper does not state: validation labels stay clean, there is no
 table 1), and the learning rate is 0.01. Networks without batch normalisation use SkipInit. The
 second network of table 3 has three names in the paper (Wide ResNet, ResNet-50, ResNet-52): here it
 is Wide ResNet 44-3, and `--only wide_resnet_c100 --network resnet50_skipinit` uses ResNet-50.
+
+With `--noise-source worse`, or another annotation, the recipe trains on the human labels of CIFAR
+(Wei et al., 2022) instead of uniform ones, and ignores `--noise`. The environment variable
+CIFAR_N_DIR names the folder of their files; docs/data_and_networks.md says where to get them.
 """
 
 from __future__ import annotations
@@ -31,7 +35,18 @@ import pandas as pd
 from experiment.command import main
 from experiment.paper import DIGITS, EVERY_STEP, SECTION_4_1, SMALL_C10
 from experiment.recipe import Finished, Recipe, set_alpha, tune
-from experiment.setting import Amount, Amounts, Choices, Count, Listing, PenaltySetting, Range, Run
+from experiment.setting import (
+    UNIFORM,
+    Amount,
+    Amounts,
+    Choices,
+    Count,
+    Listing,
+    NoiseSource,
+    PenaltySetting,
+    Range,
+    Run,
+)
 
 from keras_fisher import tuning
 
@@ -47,6 +62,7 @@ class NoiseSetting(PenaltySetting):
 
     learning_rate: Amount = 0.01  # learning rate
     noise: Noises = (0.25, 0.5)  # fractions of labels to replace by uniform draws
+    noise_source: NoiseSource = "uniform"  # uniform draws, or people's labels of CIFAR, all of them
     methods: Choices[Method] = METHODS  # methods to compare
     mixup: Amounts = tuning.mixup_betas()  # beta of mixup
     gp_x: Amounts = tuning.noisy_label_alphas("gp_x")  # alphas of GP_x
@@ -59,11 +75,13 @@ class NoiseSetting(PenaltySetting):
 def plan(part: str, setting: NoiseSetting, finished: Finished) -> list[Run]:
     """Plans each method at each noise; chooses alphas and betas with the first seed."""
     runs: list[Run] = []
-    for noise, method in itertools.product(setting.noise, setting.methods):
+    noises = setting.noise if setting.noise_source == UNIFORM else (0.0,)
+    for noise, method in itertools.product(noises, setting.methods):
         run = setting.make_run(
             part=part,
             method=method,
             noise=noise,
+            noise_source=setting.noise_source,
             monitored=setting.monitored,
             gradient_batches=setting.gradient_batches,
             penalty=method if method in PENALTIES else "fp",
@@ -102,7 +120,7 @@ def table(runs: pd.DataFrame) -> str:
         gradient_norm_ratio=runs["history"].map(average_ratio),
     )
     rows = []
-    for (noise, part), group in tables.choose_values(runs).groupby(["noise", "part"]):
+    for (*noise, part), group in tables.choose_values(runs).groupby([*tables.NOISE, "part"]):
         methods = [group[group["method"] == method] for method in METHODS]
         cells = {
             **FIGURES,
@@ -112,7 +130,7 @@ def table(runs: pd.DataFrame) -> str:
             "alpha or beta": tables.SettingCell("value"),
         }
         for title, cell in cells.items():
-            rows.append([f"{noise:.0%}", part, title, *map(cell, methods)])
+            rows.append([tables.write_noise(*noise), part, title, *map(cell, methods)])
     for (noise, part), numbers in PAPER_TABLE.items():
         rows.append([f"{noise:.0%}", part, "paper, table 3", *(f"{n:.2f}" for n in numbers)])
     header = ["noise", "network", "figure", *(tables.TITLES[method] for method in METHODS)]
@@ -131,8 +149,8 @@ def write_values(runs: pd.DataFrame) -> str:
         "gradient norms": tables.MeanCell("gradient_norm_ratio", digits=2),
     }
     rows = [
-        [f"{noise:.0%}", part, tables.TITLES[method], *tables.fill_cells(group, cells)]
-        for (noise, part), of_part in runs.groupby(["noise", "part"])
+        [tables.write_noise(*noise), part, tables.TITLES[method], *tables.fill_cells(group, cells)]
+        for (*noise, part), of_part in runs.groupby([*tables.NOISE, "part"])
         for method in METHODS
         for _, group in of_part[of_part["method"] == method].groupby("value")
     ]
@@ -153,12 +171,12 @@ def average_ratio(history: dict[str, Any]) -> float:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Draws figures 5 and 9 by method, at the chosen alphas, a row per noise and network."""
-    groups = tables.choose_values(runs).groupby(["noise", "part"])
+    groups = tables.choose_values(runs).groupby([*tables.NOISE, "part"])
     fig, axes = picture.make_panels(len(groups), 4)
-    for row, ((noise, part), group) in zip(axes, groups, strict=True):
+    for row, ((*noise, part), group) in zip(axes, groups, strict=True):
         for method in METHODS:
             draw_method(row, method, group[group["method"] == method])
-        label_row(row, f"{part}, {noise:.0%} noise")
+        label_row(row, f"{part}, {tables.write_noise(*noise)} noise")
     styles = {"clean labels": "-", "wrong labels": "--"}
     lines = {name: plt.Line2D([], [], color="grey", ls=style) for name, style in styles.items()}
     picture.draw_legend(fig, axes.flat, **lines)

@@ -19,7 +19,8 @@ from experiment.queue import start_helpers, train_all
 from experiment.recipe import Recipe
 from experiment.results import check_folder, claim_folder, read
 from experiment.search import apply_findings
-from experiment.setting import Count, Run, Setting
+from experiment.setting import UNIFORM, Count, Run, Setting
+from keras_fisher.data.human_labels import ANNOTATIONS
 
 HELP = """{description}
 
@@ -60,7 +61,9 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
             return
         out = command.out or Path("runs") / recipe.name / command.preset
         check_jobs(command, train)
-        check_steps(recipe.plan_all_runs(settings), command.distribute)
+        planned = recipe.plan_all_runs(settings)
+        check_steps(planned, command.distribute)
+        check_noise_sources(planned)
         devices = choose_devices(command.distribute)
         if devices.is_chief:
             claim_folder(out, recipe.name)
@@ -175,4 +178,16 @@ def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
             raise SettingsError(
                 f"`--steps-per-execution` must {accepted} in {run.name}. "
                 f"Received: {run.steps_per_execution}"
+            )
+
+
+def check_noise_sources(runs: Sequence[Run]) -> None:
+    """Raises where there are no such labels of a data set, before anything is trained."""
+    for run in runs:
+        human = [name for name in ANNOTATIONS.get(run.dataset, ()) if name != "clean"]
+        if run.noise_source not in (UNIFORM, *human):
+            raise SettingsError(
+                f"`--noise-source` must be one of {', '.join((UNIFORM, *human))} in {run.part}, "
+                f"which is trained on {run.dataset}. Received: {run.noise_source}. "
+                "`--only` chooses parts."
             )

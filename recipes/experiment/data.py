@@ -5,15 +5,18 @@ from __future__ import annotations
 import abc
 import functools
 import math
+import os
 from typing import Any
 
 import keras
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.setting import Run, write_flag
+from experiment.setting import UNIFORM, Run, write_flag
 from keras_fisher import data as kf_data
 from keras_fisher.traces import accuracy
+
+HUMAN_LABELS = "CIFAR_N_DIR"  # the environment variable with their folder, as TFDS_DATA_DIR
 
 
 class Data(abc.ABC):
@@ -56,7 +59,8 @@ class ArrayData(Data):
     """A data set that fits in memory, with optional label noise and mixup."""
 
     def __init__(self, run: Run) -> None:
-        splits = _read(run.dataset, run.validation_size, run.num_train or None, run.data_seed)
+        choice = (run.dataset, run.validation_size, run.num_train or None, run.data_seed)
+        splits = _read(*choice)
         x, clean = splits.train
         super().__init__(run, len(x))
         self.run = run
@@ -64,10 +68,12 @@ class ArrayData(Data):
         kept = run.test_size or len(test_y)
         self._test = kf_data.Examples(test_x[:kept], test_y[:kept])
         self.num_classes, self.input_shape = splits.num_classes, x.shape[1:]
-        y, self.is_wrong = clean, np.zeros(len(x), bool)
-        if run.noise:
+        y = clean
+        if run.noise_source != UNIFORM:
+            y = _read_human_labels(run.noise_source, *choice)
+        elif run.noise:
             y, _ = kf_data.uniform_label_noise(clean, run.noise, self.num_classes, run.data_seed)
-            self.is_wrong = y != clean
+        self.is_wrong = y != clean
         self.training = (x, y)
         self._is_validated = bool(len(splits.validation.y))
         val_x, val_y = splits.validation if self._is_validated else self._test
@@ -95,7 +101,7 @@ class StreamedData(Data):
     """ImageNet, which does not fit in memory, without label noise and mixup."""
 
     def __init__(self, run: Run) -> None:
-        if run.noise or run.mixup_beta or run.validation_size:
+        if run.noise or run.noise_source != UNIFORM or run.mixup_beta or run.validation_size:
             raise SettingsError(f"{run.dataset} has no wrong labels, mixup or validation images")
         self.run = run
         pipelines = self._load(0, augment=None)
@@ -135,6 +141,25 @@ def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> 
     return kf_data.load_arrays(
         name, validation_size=validation_size, num_train=num_train, seed=seed
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _read_human_labels(
+    source: str, name: str, validation_size: int, num_train: int | None, seed: int
+) -> np.ndarray:
+    """The labels that people gave to the training examples."""
+    folder = os.environ.get(HUMAN_LABELS)
+    if not folder:
+        raise SettingsError(
+            f"`--noise-source` {source} needs the files of CIFAR-10N and CIFAR-100N. Set the "
+            f"environment variable {HUMAN_LABELS} to the folder that holds them "
+            "(docs/data_and_networks.md says where to get them)"
+        )
+    labels = kf_data.human_labels(name, source, folder)
+    splits = kf_data.load_arrays(
+        name, validation_size=validation_size, num_train=num_train, seed=seed, labels=labels
+    )
+    return splits.train.y
 
 
 def _augmentation(run: Run) -> str | None:

@@ -23,7 +23,7 @@ ARCHIVE = ".jsonl"  # written by `archive.py`
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
 BACKENDS = ("tensorflow", "jax")
 # Fields that averaged runs have in common ...
-IDENTITY = ["part", "noise", "method", "value"]
+IDENTITY = ["part", "noise", "noise_source", "method", "value"]
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and those that may differ.
 # The fields that a value may set: one of these differs between the values of a method.
 SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
@@ -111,8 +111,11 @@ def check_settings(folder: Path, run: Run) -> None:
 
 
 def describe_changes(run: Run, found: Mapping[str, Any]) -> str:
-    """Describes how the fields of another run differ; empty if they are equal."""
-    settings = to_json(run)
+    """Describes how the fields of another run differ; empty if they are equal.
+
+    Fields that the other run lacks have the default, as in an archive.
+    """
+    settings, found = to_json(run), to_json(get_run(found)) | dict(found)
     changed = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
     return ", ".join(f"{key} is {found.get(key)} there" for key in changed)
 
@@ -218,7 +221,7 @@ def read_archive(path: Path) -> list[Result]:
         return [{**describe(get_run(line)), **line} for line in lines]
 
 
-def get_run(result: Result) -> Run:
+def get_run(result: Mapping[str, Any]) -> Run:
     """Returns the run of a result, with defaults for missing fields."""
     names = {field.name for field in dataclasses.fields(Run)}
     return from_json({key: value for key, value in result.items() if key in names})
@@ -242,7 +245,7 @@ def check_comparable(runs: Iterable[Result]) -> None:
         check_same(group, OF_A_PART, "have the same task to be compared")
     for _, group in frame.groupby(IDENTITY):
         check_same(group, settings, "differ in their seeds alone to be averaged")
-    for _, group in frame.groupby(["part", "noise", "method"]):
+    for _, group in frame.groupby(["part", "noise", "noise_source", "method"]):
         varied = next((name for name in SET_BY_VALUE if group[name].nunique() > 1), "value")
         others = [name for name in settings if name not in ("value", varied)]
         check_same(group, others, f"differ in {varied} alone to be compared")

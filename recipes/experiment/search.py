@@ -27,7 +27,7 @@ from experiment.files import name_damage, read_json, write_json
 from experiment.queue import Progress, train_one
 from experiment.recipe import Recipe
 from experiment.results import make_frame, read
-from experiment.setting import Run, Setting, write_flag
+from experiment.setting import UNIFORM, Run, Setting, write_flag
 from experiment.tables import choose_value
 from keras_fisher.penalties import PENALTIES
 from keras_fisher.tuning import GridOracle
@@ -271,6 +271,8 @@ def take_values(
     Raises:
         SettingsError: if a value was found only on another task.
     """
+    if getattr(setting, "noise_source", UNIFORM) != UNIFORM:
+        return {}  # searches draw wrong labels
     noise = getattr(setting, "noise", 0.0)
     noises = noise if isinstance(noise, tuple) else (noise,)
     there = [f for some in findings for f in some.get(part, []) if f.noise in noises]

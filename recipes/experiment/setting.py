@@ -30,6 +30,8 @@ Network = Literal[
 Dataset = Literal["digits", "cifar10", "cifar100", "tiny_imagenet32", "imagenet2012"]
 Augmentation = Literal["none", "flip", "flip_and_crop"]
 Penalty = Literal["fp", "gp", "gp_x", "gp_r"]
+NoiseSource = Literal["uniform", "aggregate", "random1", "random2", "random3", "worse", "fine"]
+UNIFORM = "uniform"  # the noise source that draws labels; the others are people
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +188,7 @@ class Run(Task):
     penalty_batch_size: CountOrShare = 0  # 0: the mini-batch
     penalty_from: Size = 0  # the first epoch with the penalty
     noise: Fraction = 0.0
+    noise_source: NoiseSource = "uniform"
     monitored: Size = 0  # training examples to monitor clean and wrong labels on
     gradient_batches: Size = 0  # mini-batches per group for gradient norms
     mixup_beta: Amount = 0.0
@@ -198,5 +201,7 @@ class Run(Task):
     def name(self) -> str:
         """The name of the run's folder."""
         noise = f"-noise{100 * self.noise:g}" if self.noise else ""
+        if self.noise_source != UNIFORM:
+            noise = f"-{self.noise_source}"
         value = f"-{self.value:g}" if self.value else ""
         return f"{self.part}{noise}-{self.method}{value}-seed{self.seed}"

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from experiment.setting import UNIFORM
+
 NOTHING = "-"
+NOISE = ("noise", "noise_source")  # the columns that say which labels runs are trained on
 Method = TypeVar("Method", bound=str)
 TITLES = {
     "eta_star": "η*",
@@ -45,7 +48,7 @@ def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
 
 def choose_values(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs with the chosen value of each part, noise and method."""
-    groups = runs.groupby(["part", "noise", "method"])
+    groups = runs.groupby(["part", *NOISE, "method"])
     return pd.concat([choose_value(group) for _, group in groups])
 
 
@@ -137,6 +140,11 @@ def name_value(varied: str, value: float) -> str:
     return f"{varied.replace('_', ' ')} {value:g}"
 
 
+def write_noise(noise: float, source: str) -> str:
+    """The fraction of labels that are drawn, or the people's annotation in their place."""
+    return f"{noise:.0%}" if source == UNIFORM else source
+
+
 def write_seeds(runs: pd.DataFrame) -> str:
     """Describes the number of seeds of a table."""
     seeds = runs["seed"].nunique()
@@ -149,11 +157,12 @@ def write_edges(runs: pd.DataFrame) -> str:
     The optimum may then lie outside the grid.
     """
     warnings = []
-    for (part, noise, method), group in runs.groupby(["part", "noise", "method"]):
+    for (part, noise, source, method), group in runs.groupby(["part", *NOISE, "method"]):
         tried, best = sorted(set(group["value"])), choose_value(group)["value"].iloc[0]
         if len(tried) > 1 and best in (tried[0], tried[-1]):
             edge, advice = ("smallest", "smaller") if best == tried[0] else ("largest", "larger")
-            of_noise = f" with {noise:.0%} noise" if noise else ""
+            is_noisy = noise or source != UNIFORM
+            of_noise = f" with {write_noise(noise, source)} noise" if is_noisy else ""
             warnings.append(
                 f"The best value of {TITLES.get(method, method)} in {part}{of_noise}, {best:g}, is "
                 f"the {edge} of its grid: a {advice} one may be better.\n"

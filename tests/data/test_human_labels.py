@@ -10,7 +10,6 @@ import pytest
 from keras_fisher.data import (
     DatasetDamagedError,
     DatasetNotFoundError,
-    Examples,
     human_labels,
     load_arrays,
     saved,
@@ -18,48 +17,20 @@ from keras_fisher.data import (
 )
 from keras_fisher.data.human_labels import ANNOTATIONS
 from tests import reference
+from tests.data.human import (
+    CLASSES,
+    FILES,
+    NUM_IMAGES,
+    draw,
+    name_images,
+    pickled,
+    save_images,
+    write_data,
+    write_labels,
+    write_zip,
+)
 
-NUM_IMAGES = 50_000
-CLASSES = {"cifar10": 10, "cifar100": 100}
-FILES = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
 REAL = Path(__file__).parents[3] / "shared" / "cifar_n"
-
-
-def draw(name):
-    """Labels of each annotation, in the order of the Python version."""
-    generator = np.random.default_rng(0)
-    return {
-        annotation: generator.integers(0, CLASSES[name], NUM_IMAGES)
-        for annotation in ANNOTATIONS[name]
-    }
-
-
-def pickled(arrays):
-    """As NumPy 1 pickled them, for the official files."""
-    return pickle.dumps(arrays, protocol=2).replace(b"numpy._core.", b"numpy.core.")
-
-
-def write_zip(path, content, compression=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", content)
-        archive.writestr("archive/version", "3\n")
-    return path
-
-
-def write_labels(path, name, labels):
-    coarse = {"clean_coarse_label": [3, 1, 2], "noisy_coarse_label": [19, 0]}
-    arrays = {ANNOTATIONS[name][annotation]: y for annotation, y in labels.items()}
-    return write_zip(path, pickled(arrays | coarse if name == "cifar100" else arrays))
-
-
-def save_images(folder, name, y, ids, shades):
-    """A data set of single pixels with these shades, labels and ids."""
-    x = shades.astype("uint8").reshape(-1, 1, 1, 1)
-    saved.save(name, (Examples(x, y), Examples(x[:5], y[:5])), ids, str(folder))
-
-
-def name_images(order):
-    return np.array([f"train_{position:05}" for position in order])
 
 
 @pytest.fixture(params=CLASSES)
@@ -69,17 +40,9 @@ def name(request):
 
 @pytest.fixture
 def order(name, tmp_path, monkeypatch):
-    """The data set, whose images are those of the file in this order, and the file.
-
-    The shade of an image is the label that the last annotation gives it.
-    """
+    """The order of the images of a data set in a folder that also has the file."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    order = np.random.default_rng(1).permutation(NUM_IMAGES)
-    labels = draw(name)
-    clean, last = labels["clean"][order], [*labels.values()][-1][order]
-    save_images(tmp_path, name, clean, name_images(order), shades=last)
-    write_labels(tmp_path / FILES[name], name, labels)
-    return order
+    return write_data(tmp_path, name)
 
 
 cifar10 = pytest.mark.parametrize("name", ["cifar10"], indirect=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from experiment import curvature, tables
 
-SCHEME = {"part": "digits", "noise": 0.0, "method": "fp"}
+SCHEME = {"part": "digits", "noise": 0.0, "noise_source": "uniform", "method": "fp"}
 
 
 def frame(*runs):
@@ -45,6 +45,17 @@ def test_a_best_value_at_the_edge_of_its_grid_is_warned_of():
     falling = choices(**{"0.1": 0.9, "0.3": 0.7, "1": 0.8})
     assert "0.1, is the smallest of its grid: a smaller one" in tables.write_edges(falling)
     assert tables.write_edges(choices(**{"0.1": 0.9})) == ""
+
+
+def test_each_noise_source_has_a_best_value_of_its_own():
+    aggregate = choices(**{"0.1": 0.9, "0.3": 0.7, "1": 0.8}).assign(noise_source="aggregate")
+    worse = choices(**{"0.1": 0.2, "0.3": 0.4, "1": 0.3}).assign(noise_source="worse")
+    runs = pd.concat([aggregate, worse], ignore_index=True)
+    chosen = tables.choose_values(runs).set_index("noise_source")["value"]
+    assert chosen.to_dict() == {"aggregate": 0.1, "worse": 0.3}
+    edges = tables.write_edges(runs)
+    assert "of FP in digits with aggregate noise, 0.1, is the smallest" in edges
+    assert "worse" not in edges
 
 
 def test_curves_are_compared_at_the_least_loss_that_all_reach():
