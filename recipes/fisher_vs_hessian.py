@@ -91,7 +91,9 @@ def compare_with_hessian(runs: pd.DataFrame, key: str) -> pd.DataFrame:
         pearson=compute(tables.correlate_logarithms),
         spearman=compute(lambda trace, hessian: tables.correlate(trace, hessian, "spearman")),
         ratio=compute(lambda trace, hessian: float(np.median(trace / hessian))),
-        negative=runs["history"].map(lambda history: sum(h <= 0 for h in history[HESSIAN])),
+        negative=runs["history"].map(
+            lambda history: int(np.sum(np.array(history[HESSIAN], float) <= 0))
+        ),
     )
 
 
