@@ -108,12 +108,19 @@ def test_a_run_that_is_not_finished_needs_a_folder_that_can_be_written(read_only
         run(read_only, "--methods", "gp_r")
 
 
+def take_interrupts():
+    """A shell makes what it starts in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["experiment", "tensorflow.python.platform"])
 def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
     recipe = Path(noisy_cifar100.__file__)
     command = [sys.executable, "-X", "importtime", str(recipe), "--dry-run"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
+    ) as process:
         said = []
         for line in process.stderr:
             if line.startswith("import time:"):
