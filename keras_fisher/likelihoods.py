@@ -464,8 +464,8 @@ def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
     if config.get("axis", -1) != -1:
         raise ValueError(
             "The likelihood of the compiled `loss` is known for axis=-1 only. "
-            f"Received: {loss!r} with axis={config['axis']!r}. With others, give likelihood= one "
-            "of your own, whose `class_bound` says which labels there may be."
+            f"Received: {loss!r} with axis={config['axis']!r}. For other axes, pass a "
+            "`likelihood` of your own with a `class_bound`."
         )
 
 

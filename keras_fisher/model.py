@@ -35,8 +35,8 @@ from keras_fisher.utils.stateless import Stateless
 _FIT = inspect.signature(keras.Model.fit)
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 _AS_PENALISED = (
-    "as the penalised likelihood is (say which it is with likelihood= to penalise it all the same; "
-    "a saved model is loaded with compile=False)"
+    "like the penalised likelihood (pass likelihood= to penalise it anyway, or compile=False to "
+    "load a saved model)"
 )
 _GRADIENTS = ("exact", "finite_difference")
 

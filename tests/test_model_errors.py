@@ -137,7 +137,7 @@ def test_a_penalty_that_a_larger_model_ignores_is_reported_once(caplog):
     assert f"penalty of '{inner.name}' is ignored" in caplog.text
     # On JAX Keras does not show which model is being trained.
     how = (
-        "by another training step than its own" if reference.IS_JAX else f"layer of '{outer.name}'"
+        "by a training step other than its own" if reference.IS_JAX else f"layer of '{outer.name}'"
     )
     assert how in caplog.text
 

@@ -81,8 +81,8 @@ class BatchNormRecalibration(CopyableCallback):
         elif not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                "BatchNormRecalibration found no batch normalisation that is not frozen in "
-                f"{self.model.name!r}: it does nothing",
+                "BatchNormRecalibration has no effect: "
+                f"{self.model.name!r} has no trainable BatchNormalization layer",
                 stacklevel=2,
             )
 

@@ -132,8 +132,8 @@ class FisherTrace(CurveCallback):
         self._has_exploded = True
         warn(
             f"Tr(F) has exploded: {self.peak:.3g} at step {step}, {self.peak / self.early:.3g} "
-            f"times its early value of {self.early:.3g}. The learning rate may be small, or the "
-            "batch large; a FisherPenaltyModel with a larger alpha holds it down."
+            f"times its early value of {self.early:.3g}. The learning rate may be too small, "
+            "or the batch too large. A FisherPenaltyModel with a larger alpha keeps Tr(F) small."
         )
 
     def _values(self) -> dict[str, float]:

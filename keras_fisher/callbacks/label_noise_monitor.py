@@ -145,6 +145,6 @@ def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
 def _check_groups(is_noisy: np.ndarray) -> None:
     if is_noisy.all() or not is_noisy.any():
         raise ValueError(
-            "`is_noisy` must mark some examples and leave some. "
-            f"Received: {is_noisy.sum()} marked of {len(is_noisy)}"
+            "`is_noisy` must be true for some examples and false for others. "
+            f"Received: {is_noisy.sum()} true of {len(is_noisy)}"
         )

@@ -82,4 +82,4 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self.skipped = self.model.health.skipped
         if self.skipped > self._reported:
             self._reported = self.skipped
-            warn(f"After {epoch + 1} epochs: {self.skipped} steps were skipped in all.")
+            warn(f"{self.skipped} steps skipped in {epoch + 1} epochs.")

@@ -132,7 +132,7 @@ def load(
         )
     if image_size is not None:
         raise ValueError(
-            f"`image_size` is for {IMAGENET!r} alone. "
+            f"`image_size` must be None for all data sets except {IMAGENET!r}. "
             f"Received: image_size={image_size!r}, name={name!r}"
         )
     splits, normalisation = read_splits(name, validation_size, num_train, seed, labels)

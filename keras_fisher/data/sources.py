@@ -95,7 +95,7 @@ def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedErro
     """Returns the error for a damaged data set, which says what is damaged and how to repair it."""
     return DatasetDamagedError(
         f"The data set {name!r} is damaged: {what}. Delete {builder.data_dir} and prepare it "
-        f"again: `python tools/prepare_data.py {name}`, or load it with a network at hand."
+        f"again: `python tools/prepare_data.py {name}`, or load it with network access."
     )
 
 
@@ -169,8 +169,8 @@ def _check_manual_files(name: str, folder: Path) -> None:
     missing = [file for file in MANUAL_FILES[name] if not (folder / file).exists()]
     if missing:
         raise DatasetNotFoundError(
-            f"The data set {name!r} is not prepared in {folder.parents[1]}, and its licence wants "
-            f"you to download it yourself: put {' and '.join(missing)} from "
+            f"The data set {name!r} is not prepared in {folder.parents[1]}, and its licence "
+            f"requires you to download it yourself: put {' and '.join(missing)} from "
             f"https://image-net.org/download-images into {folder}, then run "
             f"`python tools/prepare_data.py {name}`. If it is prepared elsewhere, set "
             "TFDS_DATA_DIR to that folder."

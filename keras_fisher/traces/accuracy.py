@@ -48,6 +48,6 @@ def check_outputs(model: keras.Model, outputs: Tensor) -> None:
     """Raises unless a model's outputs, actual or symbolic, are one per class."""
     if len(outputs.shape) != 2 or outputs.shape[1] < 2:
         raise ValueError(
-            "`model` must have an output for each class, of which there are 2 or more. "
+            "`model` must have one output per class, for at least 2 classes. "
             f"Received: {model.name!r}, with outputs of shape {tuple(outputs.shape)}"
         )

@@ -68,7 +68,7 @@ def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterato
         first = first or size
         if other is not None or size > first:
             raise ValueError(
-                "`data` must have mini-batches of one size, but for a smaller last one. "
+                "`data` must have mini-batches of equal size, except for a smaller last one. "
                 f"Received: sizes {first} and {other or size}"
             )
         if size == first:
@@ -108,7 +108,7 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
     if not _shapes(x):
         raise ValueError(f"`data` must hold inputs. Received: x={x!r}")
     if needs_labels and not _shapes(y):
-        raise ValueError("`data` must hold labels. Received: x alone")
+        raise ValueError("`data` must hold labels. Received: only x")
     found = _common_length(batch)
     if not found:
         raise ValueError(_EMPTY)
@@ -121,7 +121,7 @@ def _check_dense(structure: Any) -> None:
         if arguments.is_sparse(leaf):
             raise ValueError(
                 "`data` must hold dense arrays, whose examples can be taken one by one. "
-                f"Received: {type(leaf).__name__}. Make it dense, as tf.sparse.to_dense does"
+                f"Received: {type(leaf).__name__}. Convert it with tf.sparse.to_dense"
             )
 
 
@@ -144,7 +144,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     _check_dense(spec)
     shapes = _shapes(spec)
     if needs_labels and spec is not None and not _shapes(_parts(spec)[1]):
-        raise ValueError("`data` must hold labels. Received: batches of x alone")
+        raise ValueError("`data` must hold labels. Received: batches of only x")
     if any(shape.rank == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
     if isinstance(data, keras.utils.PyDataset):
@@ -155,7 +155,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     if number == 0:
         raise ValueError(_EMPTY)
     if number == -1 and num_examples is None:
-        raise ValueError("`num_examples` must be given for a dataset without end. Received: None")
+        raise ValueError("`num_examples` must be given for an endless dataset. Received: None")
     sizes = {shape[0] for shape in shapes}
     if number < 0 or num_examples is None or not sizes or None in sizes:
         return

@@ -99,13 +99,13 @@ class Meter(abc.ABC):
             if not np.isfinite(measured).all() and not all(map(bool, are_finite)):
                 raise ValueError(
                     "`data` must hold finite inputs. Received: inputs that are NaN or infinite, "
-                    "and a measurement that is"
+                    "for which the result is NaN or infinite too"
                 )
         except Exception as error:
             error.add_note(f"(While `model`, {self._model.name!r}, was measured on `data`.)")
             raise
         if not len(measured):
-            raise ValueError("`data` must hold examples that are data. Received: padding alone")
+            raise ValueError("`data` must hold examples other than padding. Received: only padding")
         layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
         return estimate(measured, layers if by_layer else None)
 
@@ -148,14 +148,14 @@ class Meter(abc.ABC):
         """Returns the batch as checked tensors; builds and compiles the model as needed."""
         x, y = batch[0], get_labels(batch[1])
         if y is None and self.needs_labels:
-            raise ValueError("`data` must hold labels. Received: a batch of x alone")
+            raise ValueError("`data` must hold labels. Received: a batch of only x")
         if self.needs_labels:
             check_numbers(y)
         where = find_data(self._likelihood, y, batch[2])
         y = y if self.needs_labels else None
         if any(leaf is None for leaf in keras.tree.flatten(x)):
             raise ValueError(
-                "`data` must hold every input of a model that is measured, optional ones too. "
+                "`data` must hold every input of the model, also optional ones. "
                 "Received: None for one of them"
             )
         x = keras.tree.map_structure(ops.convert_to_tensor, x)

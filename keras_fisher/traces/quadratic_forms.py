@@ -146,8 +146,8 @@ class QuadraticForms:
 
     def _fall_back(self, reason: str) -> None:
         warn_once(
-            f"The Hessian of model {self._model.name!r} is measured by differentiating its "
-            f"gradient, which takes about twice as long as to follow a probe forward: {reason}."
+            f"The Hessian of model {self._model.name!r} is computed by differentiating the "
+            f"gradient, which takes about twice as long as forward mode: {reason}."
         )
         self._summed = self._by_weight
 

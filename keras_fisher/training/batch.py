@@ -23,10 +23,10 @@ def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
     for leaf in keras.tree.flatten(tensors):
         if is_sparse(leaf):
             raise ValueError(
-                "`x` must be dense where a part of a batch is taken (`penalty_batch_size`, "
-                "`micro_batch_size`) and where the gradient is that by the inputs "
+                "`x` must be dense for a penalty on a part of the batch (`penalty_batch_size`, "
+                "`micro_batch_size`) and for a gradient with respect to the inputs "
                 f"(penalty='gp_x'). Received: {type(leaf).__name__}. "
-                "Make it dense, as tf.sparse.to_dense does, or leave these options out"
+                "Convert it with tf.sparse.to_dense, or omit these options"
             )
     return map_tensors(function, tensors)
 

@@ -57,8 +57,8 @@ def check_compiled(model: Any) -> None:
     """Raises if only the backbone is compiled, but not the model itself."""
     if not model.compiled and getattr(model.backbone, "compiled", False):
         raise ValueError(
-            "`compile` must be called on the FisherPenaltyModel before `fit`. Received: a model "
-            f"whose backbone {model.backbone.name!r} alone is compiled"
+            "`compile` must be called on the FisherPenaltyModel before `fit`. Received: a model of "
+            f"which only the backbone {model.backbone.name!r} is compiled"
         )
 
 
@@ -116,7 +116,7 @@ def warn_of_rounding(gradient: str, dtype: str) -> None:
     if gradient == "finite_difference" and dtype in _HALF_PRECISION:
         warn_once(
             f"gradient='finite_difference' subtracts two gradients, which {dtype} rounds: in a "
-            "deep network the error may be as large as the result. gradient='exact' has none."
+            "deep network the error may be as large as the result. Use gradient='exact' instead."
         )
 
 
@@ -130,7 +130,7 @@ def warn_if_inner(model: keras.Model) -> None:
         outer = None
     if outer is not None or is_stateless():
         how = (
-            "by another training step than its own, such as that of a larger model"
+            "by a training step other than its own, such as the step of a larger model"
             if outer is None
             else f"as a layer of {outer.name!r}"
         )

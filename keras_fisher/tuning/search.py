@@ -71,7 +71,7 @@ class GridSearch(keras_tuner.Tuner):
         worker = os.environ.get("KERASTUNER_TUNER_ID", "chief")
         if overwrite and "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in worker:
             raise ValueError(
-                "`overwrite` must be False for a worker: it would delete what others have found. "
+                "`overwrite` must be False for a worker: it would delete the results of others. "
                 f"Received: overwrite=True with KERASTUNER_TUNER_ID={worker}"
             )
         super().__init__(

@@ -110,8 +110,8 @@ def alpha_range(
     balance = meter(_first(minibatches(data, None, batch_size), num_batches))
     if not 0.0 < balance.value < np.inf:
         raise ValueError(
-            "`penalty` must have a gradient on `data`, and so must the loss, that are finite and "
-            f"not 0. Received: penalty={penalty!r}, where one is {balance.value:g} of the other"
+            "The gradients of `penalty` and of the loss on `data` must be finite and not 0. "
+            f"Received: penalty={penalty!r}, with a ratio of {balance.value:g}"
         )
     value = _SHARE * balance.value
     return AlphaRange(grids.alphas(value, num), value, balance.value, balance.stderr)

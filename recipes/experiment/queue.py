@@ -190,7 +190,7 @@ class Progress:
 
     def show_wait(self, run: Run) -> None:
         if run.name != self._awaited:  # only once, to avoid a log line per second
-            self._all.set_description(f"waits for {run.name}, which another process trains")
+            self._all.set_description(f"waits for {run.name}, which another process is training")
         self._awaited = run.name
 
 

@@ -165,7 +165,7 @@ def test_a_layer_may_be_frozen_between_two_evaluations():
 def test_a_model_with_nothing_to_recalibrate_gets_one_warning():
     model = compiled(nets.build("dense"))
     fresh = kf.callbacks.BatchNormRecalibration((FLAT,))
-    with pytest.warns(UserWarning, match="found no batch normalisation") as caught:
+    with pytest.warns(UserWarning, match="BatchNormRecalibration has no effect") as caught:
         model.fit(FLAT, Y, epochs=2, verbose=0, validation_data=(FLAT, Y), callbacks=[fresh])
     assert sum("batch normalisation" in str(warning.message) for warning in caught) == 1
 

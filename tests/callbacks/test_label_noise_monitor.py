@@ -51,8 +51,8 @@ def test_label_noise_monitor_warns_of_nan_once(task):
     ("change", "message"),
     [
         (lambda x, y, noisy: (x[1:], y, noisy), "same length"),
-        (lambda x, y, noisy: (x, y, noisy & False), "`is_noisy` must mark some"),
-        (lambda x, y, noisy: (x, y, noisy | True), "`is_noisy` must mark some"),
+        (lambda x, y, noisy: (x, y, noisy & False), "`is_noisy` must be true for some"),
+        (lambda x, y, noisy: (x, y, noisy | True), "`is_noisy` must be true for some"),
         (lambda x, y, noisy: (x, np.eye(nets.CLASSES)[y], noisy), "`y` must hold integer labels"),
     ],
 )
@@ -66,7 +66,7 @@ def test_label_noise_monitor_refuses_a_model_without_an_output_for_each_class(ta
     model = kf.FisherPenaltyModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
     before = nets.flat(model.weights)
-    with pytest.raises(ValueError, match=r"an output for each class.*Received: .*\(None, 1\)"):
+    with pytest.raises(ValueError, match=r"one output per class.*Received: .*\(None, 1\)"):
         model.fit(x, y > 0, verbose=0, callbacks=[kf.callbacks.LabelNoiseMonitor(x, y, is_noisy)])
     np.testing.assert_array_equal(nets.flat(model.weights), before)
 

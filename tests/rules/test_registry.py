@@ -116,8 +116,8 @@ def test_what_a_rule_does_not_cover_is_slow_for_that_layer_alone(rule):
 @pytest.mark.parametrize(
     ("rule", "reason"),
     [
-        (of_half_the_size, r"gradient by sequential/affine/scale, sequential/affine/shift"),
-        (not_a_number, r"gradient by sequential/affine/scale, sequential/affine/shift"),
+        (of_half_the_size, r"respect to sequential/affine/scale, sequential/affine/shift"),
+        (not_a_number, r"respect to sequential/affine/scale, sequential/affine/shift"),
         (without_the_sum, r"class Affine gives a gradient of shape \(2, 4, 5\).*shape \(5,\)"),
         (without_the_batch, r"class Affine gives a gradient of shape \(5,\).*shape \(5,\)"),
     ],
@@ -125,7 +125,7 @@ def test_what_a_rule_does_not_cover_is_slow_for_that_layer_alone(rule):
 def test_a_wrong_rule_is_found_out_and_not_used(rule, reason):
     rules.register(Affine)(rule)
     [message] = check(*around(Affine))
-    assert message.startswith("Model 'sequential' is differentiated one example after another")
+    assert message.startswith("Model 'sequential' is differentiated one example at a time")
     assert re.search(reason, message)
 
 

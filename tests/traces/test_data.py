@@ -101,7 +101,7 @@ BAD_DATA = [
         "an endless dataset",
         DATASET.batch(4).repeat(),
         ValueError,
-        r"`num_examples` must be given for a dataset without end. Received: None",
+        r"`num_examples` must be given for an endless dataset. Received: None",
     ),
     ("no batches", DATASET, ValueError, r"`data` must hold .*first axis. Received: .*not batched"),
     (
@@ -130,21 +130,21 @@ BAD_DATA = [
     ("no inputs", (None, Y), ValueError, r"`data` must hold inputs. Received: x=None"),
 ]
 WITHOUT_LABELS = [
-    ("x alone", (X,), ValueError, r"`data` must hold labels. Received: x alone"),
-    ("x and None", (X, None), ValueError, r"`data` must hold labels. Received: x alone"),
+    ("x alone", (X,), ValueError, r"`data` must hold labels. Received: only x"),
+    ("x and None", (X, None), ValueError, r"`data` must hold labels. Received: only x"),
     (
         "a dataset of x",
         DATASET.map(lambda x, y: x).batch(4),
         ValueError,
-        r"`data` must hold labels. Received: batches of x alone",
+        r"`data` must hold labels. Received: batches of only x",
     ),
     (
         "a dataset of x and None",
         DATASET.map(lambda x, y: (x, None)).batch(4),
         ValueError,
-        r"`data` must hold labels. Received: batches of x alone",
+        r"`data` must hold labels. Received: batches of only x",
     ),
-    ("a generator of x", iter([X]), ValueError, r"`data` must hold labels. Received: .*x alone"),
+    ("a generator of x", iter([X]), ValueError, r"`data` must hold labels. Received: .*only x"),
 ]
 
 
@@ -166,7 +166,7 @@ def unwanted(*args, **kwargs):
 
 @pytest.mark.parametrize("measure", LABELLED)
 def test_every_measurement_with_given_labels_needs_them(measure):
-    with pytest.raises(ValueError, match=r"`data` must hold labels. Received: x alone"):
+    with pytest.raises(ValueError, match=r"`data` must hold labels. Received: only x"):
         measure(dense(), (X, None))
 
 
@@ -271,7 +271,7 @@ def test_by_layer_is_true_or_false(measure, value):
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_an_optional_input_that_is_left_out_is_told_of(measure):
-    with pytest.raises(ValueError, match=r"`data` must hold every input .* optional ones too"):
+    with pytest.raises(ValueError, match=r"`data` must hold every input .* also optional ones"):
         measure(dense(), ([X, None], Y))
 
 
@@ -293,7 +293,7 @@ def test_an_endless_dataset_is_measured_as_far_as_is_asked_for():
     net = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     net.compile("sgd", nets.loss())
     assert np.isfinite(kf.gradient_norm(net, data, num_examples=100, batch_size=50).value)
-    with pytest.raises(ValueError, match="`num_examples` must be given for a dataset without end"):
+    with pytest.raises(ValueError, match="`num_examples` must be given for an endless dataset"):
         kf.gradient_norm(net, data)
 
 
@@ -302,5 +302,5 @@ def test_a_measure_over_mini_batches_refuses_other_sizes_before_the_last(sizes):
     net = nets.build("dense")
     x = nets.inputs("dense", batch=4)
     data = [(x[:size], nets.labels(batch=4)[:size]) for size in sizes]
-    with pytest.raises(ValueError, match=r"mini-batches of one size.*sizes"):
+    with pytest.raises(ValueError, match=r"mini-batches of equal size.*sizes"):
         kf.gradient_norm(net, iter(data), likelihood=kf.likelihoods.Categorical())

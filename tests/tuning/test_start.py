@@ -62,7 +62,7 @@ def test_a_dataset_is_measured_on_its_own_mini_batches():
 
 def test_a_loss_without_a_gradient_is_no_place_to_begin():
     model = line()
-    with pytest.raises(ValueError, match="`penalty` must have a gradient on `data`, and so must"):
+    with pytest.raises(ValueError, match="The gradients of `penalty` and of the loss on `data`"):
         kf.tuning.alpha_range(model, (X, W * X), penalty="gp", num_batches=1, batch_size=4)
 
 

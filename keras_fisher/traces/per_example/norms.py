@@ -88,10 +88,10 @@ class SquaredGradientNorms:
             return self._in_parts(x, y, arguments)[0]
         for kind in self._slow:
             warn_once(
-                f"Layers of class {kind} are differentiated one example after another, which is "
-                "slower: they have no closed form, or an option that it does not cover, or an "
-                "input whose shape is known only when they run. "
-                "keras_fisher.rules.register gives them one."
+                f"Layers of class {kind} are differentiated one example at a time, which is "
+                "slower: they have no closed form, use an option that it does not cover, or have "
+                "an input of dynamic shape. Register a closed form with "
+                "keras_fisher.rules.register."
             )
         return found
 
@@ -116,7 +116,7 @@ class SquaredGradientNorms:
         reason = "layers with weights are called inside a loop or a branch" if inner else error
         late = " Earlier measurements of it may be wrong." if self._calls_made > 1 else ""
         warn_once(
-            f"Model {self._model.name!r} is differentiated one example after another, which is "
+            f"Model {self._model.name!r} is differentiated one example at a time, which is "
             f"slower: {reason}.{late}"
         )
         self._uses_rules, self._measure = False, backend.compile_function(self._by_examples)
@@ -131,8 +131,8 @@ class SquaredGradientNorms:
             for call in calls:
                 if any(len(t.shape) == 0 or t.shape[0] != batch for t in call.tapped):
                     raise _WholeError(
-                        f"layer {call.unit.layer.name!r} has outputs whose first axis is not that "
-                        "of the examples"
+                        f"layer {call.unit.layer.name!r} has outputs whose first axis is not the "
+                        "batch axis"
                     )
         uses: dict[int, list[Any]] = {}
         sizes = []
@@ -211,8 +211,8 @@ class SquaredGradientNorms:
         if wrong.any():
             weights = [w.path for w, is_wrong in zip(self._weights, wrong, strict=True) if is_wrong]
             raise _WholeError(
-                f"the gradient by {', '.join(weights[:3])} does not come from recorded calls of "
-                "layers alone, or a rule is wrong"
+                f"the gradient with respect to {', '.join(weights[:3])} does not come from "
+                "recorded calls of layers only, or a rule is wrong"
             )
 
     def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:

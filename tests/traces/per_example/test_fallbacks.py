@@ -178,8 +178,8 @@ class InFunction(OneDense):
 
 # The model, and why the whole of it is differentiated one example after another.
 MODELS = {
-    "positions": (Positions, "layer '.*' has outputs whose first axis is not that of the examples"),
-    "time-folded-into-batch": (Folded, "layer 'dense' has outputs whose first axis is not that of"),
+    "positions": (Positions, "layer '.*' has outputs whose first axis is not the batch axis"),
+    "time-folded-into-batch": (Folded, "layer 'dense' has outputs whose first axis is not"),
     "kernel-used-outside": (
         Tied,
         "gradient by tied/dense/kernel does not come from recorded calls",
