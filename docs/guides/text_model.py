@@ -76,7 +76,7 @@ for text, label in zip(texts[:3], labels[:3], strict=True):
 
 A sentence becomes 24 numbers: longer sentences are cut, and shorter ones are padded with zeros.
 The mask tells the model which positions are padding, so that attention leaves them out. (A pretrained
-model brings its own tokenizer, which makes the same dictionary.)
+model brings its own tokenizer, which makes such a dictionary of inputs.)
 """
 
 length = 24
