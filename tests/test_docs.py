@@ -46,12 +46,26 @@ def test_no_page_has_other_examples():
 def test_every_public_name_has_its_place_in_the_api_reference():
     text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
     named = {*re.findall(r"^::: keras_fisher\.(\S+)$", text, re.MULTILINE)}
-    public = {n for n in keras_fisher.__all__ if not inspect.ismodule(getattr(keras_fisher, n))}
+    public = {
+        find_path(keras_fisher, name)
+        for name in keras_fisher.__all__
+        if not inspect.ismodule(getattr(keras_fisher, name))
+    }
     for name in MODULES:
         module = importlib.import_module(f"keras_fisher.{name}")
         if name not in named:  # a module with a page of its own has all of its names there
-            public |= {f"{name}.{member}" for member in module.__all__ if member != "NAMES"}
+            public |= {find_path(module, member) for member in module.__all__ if member != "NAMES"}
     assert public <= named
+
+
+def find_path(module, name):
+    """The path of a public name in the package; its full one where a file has the same name.
+
+    Else the reference would show all that is in that file.
+    """
+    file = getattr(getattr(module, name), "__module__", "")
+    path = f"{file}.{name}" if file.endswith(f".{name}") else f"{module.__name__}.{name}"
+    return path.removeprefix("keras_fisher.")
 
 
 def test_the_files_that_the_readme_shows_and_links_are_there():
