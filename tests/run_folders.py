@@ -22,7 +22,7 @@ def contents(path):
         return arrays(path)
     if path.suffix == ".json":
         return repr(timeless(json.loads(path.read_text())))  # NaN equals itself there
-    return path.read_bytes()
+    return [line for line in path.read_text().splitlines() if "| seconds " not in line]
 
 
 def arrays(path):

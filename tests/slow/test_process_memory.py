@@ -72,9 +72,9 @@ def test_a_hundred_models_take_no_more_memory_than_ten():
 class Usage(keras.callbacks.Callback):
     """Notes after some epochs what must not grow."""
 
-    def __init__(self, folder, traces):
+    def __init__(self, folder, traces, measuring):
         super().__init__()
-        self.folder, self.traces, self.rows = folder, traces, []
+        self.folder, self.traces, self.measuring, self.rows = folder, traces, measuring, []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began = time.perf_counter()
@@ -89,7 +89,7 @@ class Usage(keras.callbacks.Callback):
             {
                 "seconds": seconds,
                 "memory": resident(),
-                "objects": len(gc.get_objects()),
+                "objects": len(gc.get_objects()) - self.count_measurements(),
                 "threads": len([*(PROCESS / "task").iterdir()]),
                 "Python's threads": threading.active_count(),
                 "files": sum(path.is_file() for path in self.folder.rglob("*")),
@@ -97,6 +97,10 @@ class Usage(keras.callbacks.Callback):
                 "traces": len(self.traces),
             }
         )
+
+    def count_measurements(self):
+        """The objects in what callbacks are there to remember: a pair and an estimate in each."""
+        return 2 * sum(len(callback.history) for callback in self.measuring)
 
 
 def forget_numbers():
@@ -123,12 +127,15 @@ def train_long(folder):
     layers = [keras.layers.Flatten(), hidden, keras.layers.Dense(num_classes)]
     net = keras.Sequential([keras.Input(x.shape[1:]), *layers])
     measured = {"num_examples": 128, "batch_size": 128}
-    usage = Usage(folder, traces)
-    callbacks = [
+    measuring = [
         kf.callbacks.FisherTrace((x, y), seed=0, explosion_factor=1e9, **measured),
         kf.callbacks.HessianTrace((x, y), seed=0, num_probes=2, **measured),
         kf.callbacks.MinibatchFisherTrace((x, y), seed=0, **measured),
         kf.callbacks.GradientNorm((x, y), **measured),
+    ]
+    usage = Usage(folder, traces, measuring)
+    callbacks = [
+        *measuring,
         kf.callbacks.LabelNoiseMonitor(x, y, is_noisy, gradient_batches=1),
         kf.callbacks.AlphaScheduler(lambda epoch: 0.1 if epoch % 2 else 0.2),
         kf.callbacks.NonFiniteGuard(),
