@@ -130,7 +130,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     @abc.abstractmethod
     def _look(self, logs: dict[str, Any] | None) -> None:
-        """Measures; `logs` are those of the epoch at its end, and `None` before."""
+        """Measures; `logs` are the logs of the epoch at its end, and `None` before."""
 
     @abc.abstractmethod
     def _values(self) -> dict[str, float]:

@@ -132,7 +132,7 @@ class _TrainingPass:
 
 @contextlib.contextmanager
 def _forgetting(layers: Sequence[Any]) -> Iterator[None]:
-    """Sets the momentum to 0, so that moving statistics are those of the latest mini-batch."""
+    """Sets the momentum to 0, so that moving statistics come from the latest mini-batch only."""
     momenta = [layer.momentum for layer in layers]
     try:
         for layer in layers:

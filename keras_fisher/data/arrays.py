@@ -51,9 +51,9 @@ def load_arrays(
         seed: Non-negative integer. Determines which images are held out and which are kept; the
             test images never depend on it.
         labels: Integer array with a label for each training image of the data set, in the order
-            of the data set, such as `human_labels` returns. It replaces the labels of `train`
-            alone: which images are held out and kept is the same without it, and held-out and
-            test images keep their own labels. Defaults to the data set's own.
+            of the data set, such as `human_labels` returns. It replaces only the labels of
+            `train`: held-out and test images keep their own labels, and the choice of images does
+            not depend on it. Defaults to the data set's own labels.
 
     Returns:
         `Splits(train, validation, test, num_classes)`. Each of the first three is

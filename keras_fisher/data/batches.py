@@ -69,7 +69,7 @@ def training_batches(
     Returns:
         Endless batches `(x, y)`: a `tf.data.Dataset` with the TensorFlow backend, or, with JAX, a
         `keras.utils.PyDataset` whose arrays are on the device. Shapes are `(batch, ...)` and dtypes
-        are those of the arrays. With a normalisation, `x` is float32; with mixup, labels are as
+        are as in the arrays. With a normalisation, `x` is float32; with mixup, labels are as
         `mixup` returns them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Labels that people gave to the training images of CIFAR."""
+"""Human labels of the training images of CIFAR."""
 
 import os
 import pickletools
@@ -12,7 +12,7 @@ from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError
 from keras_fisher.data.labels import check_labels
 from keras_fisher.utils.arguments import check_choice, check_path
 
-# For each data set the annotations, and what the official file calls them.
+# The annotations of each data set, with their names in the official file.
 ANNOTATIONS = {
     "cifar10": {
         "clean": "clean_label",
@@ -29,8 +29,8 @@ _URL = "https://github.com/UCSC-REAL/cifar-10-100n"
 _FILES = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
 _NUM_IMAGES = 50_000
 
-# All that the pickles of the official files consist of, beside their arrays. Coarse labels are
-# lists, which are not read.
+# Everything that the pickles of the official files contain, besides their arrays. Coarse labels are
+# lists, and are not read.
 _OPCODES = {
     *("PROTO", "STOP", "MARK", "BINPUT", "BINGET", "GLOBAL", "REDUCE", "BUILD"),
     *("EMPTY_DICT", "SETITEMS", "EMPTY_LIST", "APPENDS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
@@ -50,7 +50,7 @@ _FORMAT = ("b", "latin1", "i8", "<")  # of arrays: little-endian int64, their by
 def human_labels(name: str, annotation: str, path: str | os.PathLike[str]) -> np.ndarray:
     """Reads the labels that people gave to CIFAR's training images (CIFAR-10N and CIFAR-100N).
 
-    Their errors are those of real annotators: a wrong label is mostly a class that looks alike.
+    Their errors are human errors: most wrong labels name a similar class.
 
     | name | annotation | what | wrong |
     |---|---|---|---|
@@ -62,12 +62,12 @@ def human_labels(name: str, annotation: str, path: str | os.PathLike[str]) -> np
 
     Download the files, CIFAR-10_human.pt and CIFAR-100_human.pt, from
     https://github.com/UCSC-REAL/cifar-10-100n. Their licence is CC BY-NC 4.0, and this package does
-    not contain them. They hold pickles, which are parsed and never run.
+    not contain them. They contain pickles, which are parsed and never run.
 
-    The files have the order of CIFAR's Python version, TensorFlow Datasets has another one. Labels
-    are matched to images by the ids of TFDS's records, and the file's clean labels have to agree
-    with those of the data set on every image. Where the data set is read from saved arrays, they
-    have to be saved with ids, as `tools/prepare_data.py --arrays` does.
+    The files list the labels in the order of CIFAR's Python version; TensorFlow Datasets (TFDS) has
+    another order. The function matches labels to images by the ids that TFDS stores, and raises
+    unless the clean labels of the file and of the data set agree on every image. If the data set is
+    read from saved arrays, save them with ids: `tools/prepare_data.py --arrays` does so.
 
     Examples:
         >>> import keras_fisher as kf
@@ -79,18 +79,18 @@ def human_labels(name: str, annotation: str, path: str | os.PathLike[str]) -> np
 
     Args:
         name: "cifar10" or "cifar100".
-        annotation: One of those of the data set in the table above.
+        annotation: An annotation of the data set, from the table above.
         path: The official file, or the folder that holds it under its official name.
 
     Returns:
         int32 array of shape `(50000,)`: a label for each training image, in the order of the data
-        set before any image is held out, as `load` and `load_arrays` take it for `labels`.
+        set before any image is held out. Pass it as `labels` to `load` or `load_arrays`.
 
     Raises:
         DatasetDamagedError: If the file or the data set cannot be read, or the file is not the
             official one.
         DatasetNotFoundError: If the file, the data set or the ids of its images are missing.
-        ImportError: If the package that brings the data set is not installed.
+        ImportError: If the package that provides the data set is not installed.
         TypeError: If `path` is not a path.
         ValueError: If an argument is none of the above, or the labels cannot be matched to images.
 
@@ -117,7 +117,7 @@ def _find_file(name: str, path: Path) -> Path:
 
 
 def _read_file(name: str, file: Path) -> dict[str, np.ndarray]:
-    """The labels of each annotation, in the order of CIFAR's Python version."""
+    """Returns the labels of each annotation, in the order of CIFAR's Python version."""
     try:
         arrays = _parse(_read_pickle(file))
         if missing := [key for key in ANNOTATIONS[name].values() if key not in arrays]:
@@ -133,7 +133,7 @@ def _read_file(name: str, file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(file: Path) -> bytes:
-    """The pickle in a zip as `torch.save` writes it, without compression."""
+    """Returns the pickle in a zip that `torch.save` wrote, which is not compressed."""
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith("/data.pkl") and entry.compress_type == zipfile.ZIP_STORED:
@@ -142,9 +142,9 @@ def _read_pickle(file: Path) -> bytes:
 
 
 def _parse(pickled: bytes) -> dict[str, np.ndarray]:
-    """The arrays in a pickle by their keys. Nothing of it is run.
+    """Returns the arrays in a pickle by their keys, without running the pickle.
 
-    An array's bytes are the first text of their length after its key.
+    The bytes of an array are the next text of the right length after its key.
     """
     arrays, key = {}, ""
     for opcode, argument, _ in pickletools.genops(pickled):
@@ -163,7 +163,7 @@ def _parse(pickled: bytes) -> dict[str, np.ndarray]:
 
 
 def _find_positions(name: str, clean: np.ndarray) -> np.ndarray:
-    """Where in the file the label of each training image is."""
+    """Returns the position in the file of each training image's label."""
     ids, y = sources.read_ids(name)
     of_id = {f"train_{position:05}": position for position in range(_NUM_IMAGES)}
     positions = np.array([of_id.get(id, -1) for id in ids])

@@ -16,7 +16,7 @@ def check_labels(what: str, y: np.ndarray, num_classes: int) -> None:
 
 
 def check_label_array(name: str, y: Any, num_classes: int) -> None:
-    """Refuses the argument `name` unless it is a NumPy array of classes, one for each example."""
+    """Raises unless the argument `name` is a NumPy array with a class for each example."""
     if not isinstance(y, np.ndarray) or not np.issubdtype(y.dtype, np.integer):
         raise TypeError(
             f"`{name}` must be a NumPy array of integers. "

@@ -46,7 +46,7 @@ def load(name: str) -> tuple[Examples, Examples] | None:
 
 
 def load_ids(name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The ids and the labels of the training images, or `None` if they have not been saved."""
+    """Returns the ids and the labels of the training images, or `None` without saved arrays."""
     path = path_of(name)
     if not path.exists():
         return None

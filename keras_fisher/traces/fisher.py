@@ -57,7 +57,7 @@ def fisher_trace(
             sequences to a few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
-            "given" uses those of the data (the empirical Fisher).
+            "given" uses the labels of the data (the empirical Fisher).
         num_examples: The number of examples to measure, from the first; `None` for all. (The paper
             uses 2,500 to 5,000 in appendix G.1, a batch in G.2.)
         batch_size: The number of examples of arrays measured at a time. It affects speed and memory

@@ -182,7 +182,7 @@ def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
 
 
 def check_noise_sources(runs: Sequence[Run]) -> None:
-    """Raises where there are no such labels of a data set, before anything is trained."""
+    """Raises, before any training, if the data set of a run lacks its noise source."""
     for run in runs:
         human = [name for name in ANNOTATIONS.get(run.dataset, ()) if name != "clean"]
         if run.noise_source not in (UNIFORM, *human):

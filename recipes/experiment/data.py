@@ -147,7 +147,7 @@ def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> 
 def _read_human_labels(
     source: str, name: str, validation_size: int, num_train: int | None, seed: int
 ) -> np.ndarray:
-    """The labels that people gave to the training examples."""
+    """Returns the human labels of the training examples."""
     folder = os.environ.get(HUMAN_LABELS)
     if not folder:
         raise SettingsError(

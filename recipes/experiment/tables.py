@@ -141,7 +141,7 @@ def name_value(varied: str, value: float) -> str:
 
 
 def write_noise(noise: float, source: str) -> str:
-    """The fraction of labels that are drawn, or the people's annotation in their place."""
+    """Returns the fraction of labels that are drawn, or the name of the human annotation."""
     return f"{noise:.0%}" if source == UNIFORM else source
 
 
