@@ -92,6 +92,10 @@ class FisherPenaltyModel(BackboneWrapper):
         gradient: "exact" (double backpropagation) or "finite_difference" (two first-order
             gradients). The latter is cheaper and needs no second derivatives, but is inaccurate in
             half precision.
+        max_penalty_ratio: The largest norm of alpha times the penalty's gradient, relative to the
+            norm of the loss's gradient; `None` for no limit. Where alpha exceeds it, the step uses
+            the alpha that reaches it. A limit of 1 keeps an alpha that is far too large from ending
+            the training. See `penalty_ratio`.
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
             loss.
         seed: The seed of the drawn labels; `None` for a random one.
@@ -141,6 +145,7 @@ class FisherPenaltyModel(BackboneWrapper):
         penalty_batch_size: int | float | None = None,
         micro_batch_size: int | None = None,
         gradient: str = "exact",
+        max_penalty_ratio: float | None = None,
         likelihood: Likelihood | None = None,
         seed: int | None = None,
         name: str | None = None,
@@ -166,7 +171,10 @@ class FisherPenaltyModel(BackboneWrapper):
         self._likelihood_given = likelihood is not None
         if update_freq is None:
             update_freq = 1 if isinstance(self.penalty_batch_size, float) else 10
-        self._state = PenaltyState(arguments.check_integer("update_freq", update_freq, low=1))
+        update_freq = arguments.check_integer("update_freq", update_freq, low=1)
+        if max_penalty_ratio is not None:
+            max_penalty_ratio = arguments.check_positive("max_penalty_ratio", max_penalty_ratio)
+        self._state = PenaltyState(update_freq, max_penalty_ratio)
         self._health = StepHealth()
         # Attributes, so that Keras tracks them.
         self._label_seed = LabelSeedGenerator(self.seed)
@@ -202,6 +210,20 @@ class FisherPenaltyModel(BackboneWrapper):
     def update_freq(self) -> int:
         """The number of steps between two computations of the penalty's gradient."""
         return self._state.update_freq
+
+    @property
+    def max_penalty_ratio(self) -> float | None:
+        """The largest ratio of the penalty's gradient to the loss's; `None` for no limit."""
+        return self._state.balance.max_ratio
+
+    @property
+    def penalty_ratio(self) -> float:
+        """Alpha ||d/dw P|| / ||d/dw l||, over about the last ten computations of the penalty P.
+
+        0 before the first one, and where alpha is 0.
+        """
+        backend.synchronise(self)
+        return float(ops.convert_to_numpy(self._state.balance.ratio(self._state.read_alpha())))
 
     @property
     def alpha(self) -> float:
@@ -352,6 +374,7 @@ class FisherPenaltyModel(BackboneWrapper):
             "penalty_batch_size": self.penalty_batch_size,
             "micro_batch_size": self.micro_batch_size,
             "gradient": self.gradient,
+            "max_penalty_ratio": self.max_penalty_ratio,
             "likelihood": serialize(self.likelihood) if self._likelihood_given else None,
             "seed": self.seed,
             "name": self.name,

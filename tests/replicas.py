@@ -61,6 +61,7 @@ CASES = {
         "micro_batch_size": 2,
         **DIFFERENCE,
     },
+    "fp with a limit": {"alpha": 10.0, "max_penalty_ratio": 0.5},
     "gp": {"penalty": "gp"},
     "gp by difference": {"penalty": "gp", **DIFFERENCE},
     "gp_r": {"penalty": "gp_r"},

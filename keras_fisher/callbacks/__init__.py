@@ -12,6 +12,7 @@ from keras_fisher.callbacks.hessian_trace import HessianTrace
 from keras_fisher.callbacks.label_noise_monitor import LabelNoiseMonitor
 from keras_fisher.callbacks.minibatch_fisher_trace import MinibatchFisherTrace
 from keras_fisher.callbacks.non_finite_guard import NonFiniteGuard
+from keras_fisher.callbacks.penalty_ratio import PenaltyRatio
 
 __all__ = [
     "AlphaScheduler",
@@ -23,4 +24,5 @@ __all__ = [
     "LabelNoiseMonitor",
     "MinibatchFisherTrace",
     "NonFiniteGuard",
+    "PenaltyRatio",
 ]

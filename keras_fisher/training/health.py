@@ -17,8 +17,11 @@ from keras_fisher.utils.messages import warn
 _SAME = 1e-5
 _SAME_FOR = 10  # steps
 _LOOKED_AT = 16  # outputs compared along each axis except that of examples
-# The kinds of failure.
-_LOSS, _PENALTY, _GRADIENT, _OUTPUTS = 1, 2, 3, 4
+# A penalty whose gradient is this many times the loss's keeps an untrained model from learning.
+# Later, as the loss vanishes, the ratio may be larger without harm (docs/results.md).
+_DOMINANT = 2.0
+# The kinds of failure, from the least serious one; the last three are equally serious.
+_RATIO, _OUTPUTS, _LOSS, _PENALTY, _GRADIENT = 1, 2, 3, 4, 5
 _WHAT = {
     _LOSS: "the loss became NaN or infinite",
     _PENALTY: "the penalty or its gradient became NaN or infinite",
@@ -28,6 +31,13 @@ _WHAT = {
 _MESSAGE = (
     "At step {step} (counted from 0) {what}. Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 "
     "{penalty:g}. An alpha or a learning rate far too large does this, or data that are not finite."
+)
+_DOMINATES = (
+    "At step {step} (counted from 0) the penalty dominates: for about ten computations its "
+    "gradient times alpha has been {ratio:.2g} times as large as the gradient of the loss. "
+    "Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 {penalty:g}. An alpha of {balanced:.2g} would "
+    "have made the two equal; begin the search below it, or set max_penalty_ratio=1. "
+    "callbacks.PenaltyRatio logs the ratio."
 )
 _MORE = {
     _OUTPUTS: (
@@ -47,7 +57,8 @@ class StepHealth:
     A step fails if its loss, its penalty or the penalty's gradient is NaN or infinite. With a
     penalty, a step also fails if outputs that differed before have become the same for all examples
     of several mini-batches, while the loss is still at least half of the first loss. Such a
-    constant predictor results if a penalty that is far too large deactivates all units.
+    constant predictor results if a penalty that is far too large deactivates all units. Before
+    that, and less seriously, the penalty's gradient is larger than that of the loss.
 
     The variables are not weights of the model, and are not saved.
 
@@ -70,9 +81,10 @@ class StepHealth:
             )
         )
         self._same_for = _variable("same_for", 0, backend.COUNTER_DTYPE)
-        # The first failed step: its kind of failure and step, and its loss, alpha and penalty.
+        # The first failed step: its kind of failure and step, and its loss, alpha, penalty
+        # and ratio of gradients.
         self._event = _variable("event", (0, 0), backend.COUNTER_DTYPE)
-        self._numbers = _variable("numbers", (0.0, 0.0, 0.0))
+        self._numbers = _variable("numbers", (0.0, 0.0, 0.0, 0.0))
         self._skipped = _variable("skipped", 0, backend.COUNTER_DTYPE)
         self._is_outside = _variable("is_outside", False, "bool")
         self._warned_of = 0
@@ -131,16 +143,20 @@ class StepHealth:
             checks.append((_is_penalty_finite(state), _PENALTY))
             if self.skips:
                 checks.append((ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
-        kind = ops.where(self._is_constant(state), _OUTPUTS, 0)
+        ratio = state.balance.ratio(ops.convert_to_tensor(state.alpha))
+        has_not_learnt = self._has_not_learnt()
+        is_dominant = ops.logical_and(state.balance.is_reliable(), ratio > _DOMINANT)
+        kind = ops.where(ops.logical_and(is_dominant, has_not_learnt), _RATIO, 0)
+        is_suspect = ops.logical_and(state.alpha > 0.0, has_not_learnt)
+        kind = ops.where(self._has_been_constant(is_suspect), _OUTPUTS, kind)
         for is_fine, what in reversed(checks):
             kind = ops.where(is_fine, kind, what)
-        is_finite = ops.logical_or(kind <= 0, ops.equal(kind, _OUTPUTS))
-        known = self._event[0]
-        is_worse = ops.logical_and(ops.equal(known, _OUTPUTS), ops.logical_not(is_finite))
-        is_first = ops.logical_or(ops.logical_and(kind > 0, known <= 0), is_worse)
-        event = ops.stack([ops.cast(kind, backend.COUNTER_DTYPE), ops.copy(state.step)])
+        is_finite = kind <= _OUTPUTS
+        kind = ops.cast(kind, backend.COUNTER_DTYPE)
+        is_first = ops.minimum(kind, _LOSS) > ops.minimum(self._event[0], _LOSS)
+        event = ops.stack([kind, ops.copy(state.step)])
         numbers = ops.stack(
-            [ops.cast(n, "float32") for n in (self._loss, state.alpha, state.metric.latest)]
+            [ops.cast(n, "float32") for n in (self._loss, state.alpha, state.metric.latest, ratio)]
         )
         self._event.assign(ops.where(is_first, event, ops.convert_to_tensor(self._event)))
         self._numbers.assign(ops.where(is_first, numbers, ops.convert_to_tensor(self._numbers)))
@@ -148,22 +164,25 @@ class StepHealth:
             self._skipped.assign_add(ops.where(is_finite, 0, 1))
         return is_finite
 
-    def _is_constant(self, state: PenaltyState) -> Any:
-        """Whether the penalty has made the model a constant predictor."""
-        loss, first_loss, differ, has_differed, same = map(
-            ops.convert_to_tensor,
-            (self._loss, self._first_loss, self._differ, self._has_differed, self._same),
+    def _has_not_learnt(self) -> Any:
+        """Returns whether the loss is still at least half of the first loss."""
+        loss, first = map(ops.convert_to_tensor, (self._loss, self._first_loss))
+        first = ops.where(first < 0.0, loss, first)
+        self._first_loss.assign(first)
+        return loss >= first / 2.0
+
+    def _has_been_constant(self, is_suspect: Tensor) -> Any:
+        """Counts suspect steps whose outputs no longer differ; returns whether they are many."""
+        differ, has_differed, same = map(
+            ops.convert_to_tensor, (self._differ, self._has_differed, self._same)
         )
         self._has_differed.assign(ops.logical_or(has_differed, differ))
-        first_loss = ops.where(first_loss < 0.0, loss, first_loss)
-        self._first_loss.assign(first_loss)
-        suspect = ops.logical_and(ops.logical_and(has_differed, same), state.alpha > 0.0)
-        suspect = ops.logical_and(suspect, loss >= first_loss / 2.0)
-        self._same_for.assign(ops.where(suspect, self._same_for + 1, 0))
+        is_same = ops.logical_and(is_suspect, ops.logical_and(has_differed, same))
+        self._same_for.assign(ops.where(is_same, self._same_for + 1, 0))
         return self._same_for >= _SAME_FOR
 
     def warn(self) -> None:
-        """Warns once of the first failure, and of a non-finite step after constant outputs.
+        """Warns once of the first failure, and of a more serious one after it.
 
         Also warns if outputs that must be probabilities are not.
         """
@@ -173,15 +192,17 @@ class StepHealth:
             return
         kind, step = ops.convert_to_numpy(self._event).tolist()
         self._warned_of = kind
-        loss, alpha, penalty = ops.convert_to_numpy(self._numbers).tolist()
-        what = _WHAT[kind]
-        message = _MESSAGE.format(step=step, what=what, loss=loss, alpha=alpha, penalty=penalty)
-        warn(message + _MORE.get(kind, ""))
+        loss, alpha, penalty, ratio = ops.convert_to_numpy(self._numbers).tolist()
+        numbers = {"step": step, "loss": loss, "alpha": alpha, "penalty": penalty}
+        if kind == _RATIO:
+            warn(_DOMINATES.format(**numbers, ratio=ratio, balanced=alpha / ratio))
+        else:
+            warn(_MESSAGE.format(**numbers, what=_WHAT[kind]) + _MORE.get(kind, ""))
 
     @property
     def is_finite(self) -> bool:
         """Whether all steps of this training were finite."""
-        return self._kind() in (0, _OUTPUTS)
+        return self._kind() <= _OUTPUTS
 
     def _kind(self) -> int:
         return int(ops.convert_to_numpy(self._event)[0])

@@ -12,6 +12,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend
 from keras_fisher.backend.types import PenaltyGradients, Tensor
+from keras_fisher.training.balance import PenaltyBalance
 from keras_fisher.utils import arguments
 
 _NEVER = -1
@@ -20,6 +21,8 @@ _NEVER = -1
 class PenaltyState:
     """Alpha, the step counter, the size of a full batch and the penalty's latest gradient.
 
+    `balance` relates the size of this gradient to that of the loss.
+
     The gradient (without alpha, section 2) is recomputed at steps 0, `update_freq`,
     2 `update_freq`, …. If the latest of these was missed, because alpha was 0 or the gradient was
     not finite, it is recomputed at the next step.
@@ -27,8 +30,9 @@ class PenaltyState:
     The variables are not weights of the model: its weight lists and counts exclude them.
     """
 
-    def __init__(self, update_freq: int) -> None:
+    def __init__(self, update_freq: int, max_ratio: float | None = None) -> None:
         self.update_freq = update_freq
+        self.balance = PenaltyBalance(max_ratio)
         self.schedule: LearningRateSchedule | None = None
         self._number = 0.0  # alpha without a schedule
         self.metric = LatestValue("penalty")
@@ -36,6 +40,7 @@ class PenaltyState:
         self.step = _counter("step", 0)
         self.computed_at = _counter("computed_at", _NEVER)
         self.full_size = _counter("full_size", 0)
+        self.gradient_norm = keras.Variable(0.0, dtype="float32", trainable=False, name="norm")
         self.gradients: list[keras.Variable] = []
         self._weights: list[keras.Variable] = []
 
@@ -70,7 +75,8 @@ class PenaltyState:
     @property
     def variables(self) -> list[keras.Variable]:
         """All variables except the metric's, which Keras tracks."""
-        return [self.alpha, self.step, self.computed_at, self.full_size, *self.gradients]
+        numbers = [self.alpha, self.step, self.computed_at, self.full_size, self.gradient_norm]
+        return [*numbers, *self.balance.variables.values(), *self.gradients]
 
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
         """Allocates a kept gradient for each weight, unless it exists already."""
@@ -103,8 +109,10 @@ class PenaltyState:
         for kept, gradient in zip(self.gradients, gradients, strict=True):
             kept.assign(gradient)
         # A single pass over the gradients. It also rejects sums of squares that overflow.
-        finite = ops.isfinite(backend.squared_norm(gradients))
-        self.computed_at.assign(ops.where(finite, ops.convert_to_tensor(self.step), _NEVER))
+        norm = ops.sqrt(backend.squared_norm(gradients))
+        self.gradient_norm.assign(norm)
+        step = ops.convert_to_tensor(self.step)
+        self.computed_at.assign(ops.where(ops.isfinite(norm), step, _NEVER))
         self.metric.update_state(penalty.squared_norm)
 
     def forget(self) -> None:
@@ -120,6 +128,8 @@ class PenaltyState:
         store["weights"] = _positions(self._weights, all_weights)
         for name in ("alpha", "step", "computed_at", "full_size"):
             store[name] = ops.convert_to_numpy(getattr(self, name))
+        for name, variable in self.balance.variables.items():
+            store[f"balance_{name}"] = ops.convert_to_numpy(variable)
         store["penalty"] = ops.convert_to_numpy(self.metric.latest)
         for index, gradient in enumerate(self.gradients):
             store[f"gradient_{index}"] = ops.convert_to_numpy(gradient)
@@ -133,8 +143,12 @@ class PenaltyState:
         for name in ("alpha", "step", "computed_at"):
             getattr(self, name).assign(store[name][()])
         self._number = float(store["alpha"][()])
-        if "full_size" in store.keys():  # noqa: SIM118  # not in files of version 0.1.0
-            self.full_size.assign(store["full_size"][()])
+        # Files of version 0.1.0 have neither of these.
+        later = {"full_size": self.full_size}
+        later |= {f"balance_{name}": v for name, v in self.balance.variables.items()}
+        for name, variable in later.items():
+            if name in store.keys():  # noqa: SIM118
+                variable.assign(store[name][()])
         is_of_these = np.array_equal(store["weights"][()], _positions(weights, all_weights))
         saved = [store[f"gradient_{i}"] for i in range(len(weights))] if is_of_these else []
         if [tuple(g.shape) for g in saved] != [tuple(g.shape) for g in self.gradients]:

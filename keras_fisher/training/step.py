@@ -167,6 +167,7 @@ class PenalisedStep:
         together = self._settings.shares_forward_pass
         differentiate = self._differentiate_together if together else self._differentiate_apart
         of_loss = batch.replica.zero_without_examples(differentiate(batch, is_new, connected))
+        backend.cond(is_new, lambda: self._measure_balance(of_loss, batch.replica), lambda: None)
         gradients = backend.cond(
             is_penalised,
             lambda: self._add_penalty(of_loss, connected.indices, batch.replica.count),
@@ -345,6 +346,13 @@ class PenalisedStep:
             full = take_smaller(self._settings.penalty_batch_size, full)
         return MeanNll(full, replica)
 
+    def _measure_balance(self, of_loss: Sequence[Tensor], replica: Replica) -> None:
+        """Compares the new gradient of the penalty with that of the loss."""
+        scale = self._find_loss_scale()
+        norm = ops.sqrt(backend.squared_norm(replica.sum(of_loss)))
+        norm = norm if scale is None else norm / ops.cast(scale, norm.dtype)
+        self._state.balance.measure(norm, self._state.gradient_norm)
+
     # ---- The optimizer -----------------------------------------------------------------------
 
     def _add_penalty(
@@ -352,7 +360,8 @@ class PenalisedStep:
     ) -> list[Tensor]:
         """Adds alpha times the replica's share of the kept gradient, with the loss scale."""
         scale = self._find_loss_scale()
-        factor = self._state.alpha * (1.0 if scale is None else scale)
+        alpha = self._state.balance.limit(ops.convert_to_tensor(self._state.alpha))
+        factor = alpha * (1.0 if scale is None else scale)
         kept = [ops.convert_to_tensor(self._state.gradients[index]) for index in indices]
         return [
             g + ops.cast((ops.cast(factor, k.dtype) / replicas) * k, g.dtype)

@@ -51,6 +51,7 @@ CALLS = {
         "penalty_batch_size": 0.5,
         "micro_batch_size": 2,
         "gradient": "exact",
+        "max_penalty_ratio": 1.0,
         "likelihood": None,
         "seed": 0,
     },
