@@ -17,6 +17,7 @@ from keras_fisher.backend.private_api.keras import list_all_layers
 from keras_fisher.callbacks._base import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import minibatches
+from keras_fisher.traces.meter import get_backbone
 from keras_fisher.utils import arguments
 from keras_fisher.utils.stateless import Stateless
 
@@ -88,7 +89,7 @@ class BatchNormRecalibration(CopyableCallback):
 
     def _recalibrate(self, layers: Sequence[Any]) -> None:
         if self._pass is None:
-            self._pass = _TrainingPass(self.model)
+            self._pass = _TrainingPass(get_backbone(self.model))
         statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
         batches = minibatches(self._data, None, self.batch_size)
         with _forgetting(layers):

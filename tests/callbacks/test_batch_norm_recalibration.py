@@ -201,3 +201,9 @@ def test_refuses_bad_arguments_when_it_is_made(data, options, error):
     name = next(iter(options), "data")
     with pytest.raises(error, match=f"`{name}` must"):
         kf.callbacks.BatchNormRecalibration(data, **options)
+
+
+def test_its_passes_are_no_training_that_ignores_the_penalty(caplog):
+    model = kf.FisherPenaltyModel(cnn(), name="recalibrated_cnn")
+    recalibrate(compiled(model))
+    assert caplog.records == []
