@@ -7,6 +7,7 @@ except ImportError as error:
         "keras_fisher.tuning needs keras-tuner: pip install keras-fisher[tuning]"
     ) from error
 
+from keras_fisher.tuning.alpha_search import AlphaTrial, FoundAlpha, find_alpha
 from keras_fisher.tuning.grids import alphas, learning_rates, mixup_betas, noisy_label_alphas
 from keras_fisher.tuning.hypermodel import FisherPenaltyHyperModel
 from keras_fisher.tuning.oracle import GridOracle
@@ -15,11 +16,14 @@ from keras_fisher.tuning.start import AlphaRange, alpha_range
 
 __all__ = [
     "AlphaRange",
+    "AlphaTrial",
     "FisherPenaltyHyperModel",
+    "FoundAlpha",
     "GridOracle",
     "GridSearch",
     "alpha_range",
     "alphas",
+    "find_alpha",
     "learning_rates",
     "mixup_betas",
     "noisy_label_alphas",

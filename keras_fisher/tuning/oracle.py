@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,28 @@ class GridOracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
-        grid = list(self._combinations())
+        planned = list(self._plan())
         self._retry_queue = [
             trial_id
             for trial_id in self._retry_queue
-            if self.trials[trial_id].hyperparameters.values in grid
+            if self.trials[trial_id].hyperparameters.values in planned
         ]
         return super().create_trial(tuner_id)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         tried = [trial.hyperparameters.values for trial in self.trials.values()]
-        for values in self._combinations():
+        for values in self._plan():
             if values not in tried:
                 return {"status": trials.TrialStatus.RUNNING, "values": values}
-        return {"status": trials.TrialStatus.STOPPED}
+        return {"status": self._status_without_trial()}
+
+    def _plan(self) -> Iterable[dict[str, Any]]:
+        """Yields the values of all trials that are known so far."""
+        return self._combinations()
+
+    def _status_without_trial(self) -> str:
+        """Returns the status once all planned trials have begun."""
+        return trials.TrialStatus.STOPPED
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         """Yields values of the active hyperparameters; may repeat a combination."""

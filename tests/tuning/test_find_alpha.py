@@ -1,0 +1,199 @@
+"""The search for alpha by successive halving, beside the same trainings in one piece."""
+
+import json
+import socket
+import sys
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+from keras_fisher.tuning.halving import Rung, count_epochs, plan_rungs, score
+from tests.processes import printed, start
+
+ALPHAS = [0.003, 0.03, 0.3, 3.0]
+EPOCHS = 12
+EAGERLY = keras.backend.backend() == "tensorflow"  # few steps take less time than to compile one
+generator = np.random.default_rng(0)
+X = generator.normal(size=(96, 5)).astype("float32")
+Y = np.argmax(X[:, :3] + generator.normal(size=(96, 3)), axis=1)
+DATA, VALIDATION = (X[:64], Y[:64]), (X[64:], Y[64:])
+
+
+def build_model(alpha, rate=0.1):
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(8, activation="tanh")
+    model = kf.FisherPenaltyModel(
+        keras.Sequential([hidden, keras.layers.Dense(3)]), alpha, update_freq=3, seed=0
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+    model.compile(optimizer, loss, metrics=["accuracy"], run_eagerly=EAGERLY)
+    return model
+
+
+def find(folder, alphas=ALPHAS, build=build_model, **arguments):
+    given = {"epochs": EPOCHS, "objective": "val_loss", "verbose": 0, "shuffle": False}
+    given |= {"validation_data": VALIDATION, "alphas": alphas, "directory": folder}
+    return kf.tuning.find_alpha(build, DATA, **given | arguments)
+
+
+class Counter(keras.callbacks.Callback):
+    """Counts epochs over all copies, and ends the search after some of them."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.epochs, self.last = [], last
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if len(self.epochs) == self.last:
+            raise KeyboardInterrupt
+        self.epochs.append(epoch)
+
+
+def test_the_search_continues_with_the_best_of_whole_trainings(tmp_path):
+    histories, models = {}, {}
+    for alpha in ALPHAS:
+        models[alpha] = build_model(alpha)
+        histories[alpha] = (
+            models[alpha]
+            .fit(*DATA, validation_data=VALIDATION, epochs=EPOCHS, shuffle=False, verbose=0)
+            .history["val_loss"]
+        )
+    candidates = ALPHAS
+    for epochs, kept in ((3, 2), (8, 1)):
+        scores = {alpha: score(histories[alpha][:epochs], epochs) for alpha in candidates}
+        candidates = sorted(candidates, key=scores.get)[:kept]
+    (best,) = candidates
+
+    found = find(tmp_path)
+    assert found.alpha == found.model.alpha == pytest.approx(best)
+    for weight, expected in zip(found.model.weights, models[best].weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert [trial.alpha for trial in found.trials] == ALPHAS
+    assert sorted(trial.epochs for trial in found.trials) == [3, 3, 8, EPOCHS]
+    assert next(t for t in found.trials if t.epochs == EPOCHS).score == pytest.approx(
+        score(histories[best], EPOCHS), rel=1e-5
+    )
+    assert f"{best:.3g}" in next(line for line in str(found).splitlines() if "*" in line)
+
+
+def test_a_search_of_five_costs_less_than_two_and_a_half_trainings():
+    assert plan_rungs(48) == [Rung(12, 2), Rung(32, 1), Rung(48, 1)]
+    assert count_epochs(5, plan_rungs(48)) == 5 * 12 + 2 * 20 + 16 < 2.5 * 48
+
+
+def test_every_epoch_is_counted_and_a_finished_search_trains_nothing(tmp_path):
+    counter = Counter()
+    found = find(tmp_path, callbacks=[counter])
+    assert len(counter.epochs) == count_epochs(4, plan_rungs(EPOCHS))
+    again = find(tmp_path, callbacks=[Counter(last=0)])
+    assert again.trials == found.trials
+    np.testing.assert_array_equal(again.model.weights[0], found.model.weights[0])
+
+
+@pytest.mark.parametrize("killed_after", [pytest.param(4, marks=pytest.mark.slow), 20])
+def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, killed_after):
+    expected = find(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        find(tmp_path / "killed", callbacks=[Counter(killed_after)])
+    counter = Counter()
+    found = find(tmp_path / "killed", callbacks=[counter])
+    assert found.trials == expected.trials
+    np.testing.assert_array_equal(found.model.weights[0], expected.model.weights[0])
+    longest = EPOCHS - plan_rungs(EPOCHS)[0].epochs
+    repeated = len(counter.epochs) + killed_after - count_epochs(4, plan_rungs(EPOCHS))
+    assert 0 <= repeated <= longest
+
+
+def test_alphas_are_proposed_once_where_the_plain_loss_has_fallen_by_a_tenth(tmp_path):
+    found = find(tmp_path, alphas=None, epochs=8)
+    proposed = json.loads((tmp_path / "alphas.json").read_text())
+    assert [trial.alpha for trial in found.trials] == proposed
+    plain = build_model(0.0)
+    before, losses = plain.evaluate(X[:32], Y[:32], verbose=0)[0], []
+    while not losses or losses[-1] > 0.9 * before:
+        losses += plain.fit(*DATA, shuffle=False, verbose=0).history["loss"]
+    expected = kf.tuning.alpha_range(plain, DATA, num=5, num_batches=2, batch_size=32, seed=0)
+    np.testing.assert_allclose(proposed, expected.alphas, rtol=1e-5)
+    (tmp_path / "alphas.json").write_text(json.dumps(ALPHAS))
+    assert len(find(tmp_path, alphas=None, epochs=8).trials) == 4
+
+
+@pytest.mark.parametrize(("alphas", "advice"), [([1e-6, 10.0, 30.0], "smaller")])
+def test_a_best_alpha_at_the_edge_is_reported(tmp_path, caplog, alphas, advice):
+    find(tmp_path, alphas)
+    assert f"is the smallest of the search: a {advice} one may be better" in caplog.text
+
+
+def ignores_alpha(alpha):
+    return build_model(0.5)
+
+
+def uncompiled(alpha):
+    model = build_model(alpha)
+    return kf.FisherPenaltyModel(model.backbone, alpha)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": 3}, ValueError, "`epochs` must be an integer >= 4"),
+        ({"alphas": [0.1]}, ValueError, "`alphas` must list at least two values"),
+        ({"alphas": 0.1}, TypeError, "`alphas` must list numbers"),
+        ({"validation_data": None}, ValueError, "`validation_data` must be given"),
+        ({"build": 3}, TypeError, "`build_model` must be a function of alpha"),
+        ({"alphas": [0.1, -1]}, ValueError, "`alphas` must be positive"),
+        (
+            {"objective": keras_tuner.Objective("val_f1", "max")},
+            ValueError,
+            "`objective` must be one of .*val_loss.* Received: 'val_f1'",
+        ),
+        ({"build": ignores_alpha}, ValueError, "compiled model with the alpha .* alpha=0.5"),
+        ({"build": uncompiled}, ValueError, "compiled=False"),
+        ({"build": lambda alpha: keras.Sequential()}, TypeError, "must return a FisherPenalty"),
+        (
+            {"build": lambda alpha: build_model(alpha, rate=0.0), "alphas": None},
+            ValueError,
+            "in 12 epochs without a penalty, its loss has not fallen",
+        ),
+    ],
+)
+def test_impossible_arguments_are_refused(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        find(tmp_path, **arguments)
+
+
+# ---- Several processes ---------------------------------------------------------------------------
+
+PROGRAM = ("-m", "tests.tuning.test_find_alpha")
+
+
+def main(folder):
+    """Searches, and prints the trials: the program of each member of a search."""
+    found = find(folder)
+    print(json.dumps(None if found is None else found.trials))
+
+
+@pytest.mark.slow
+def test_a_chief_and_its_workers_find_what_one_process_finds(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    there = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    members = [
+        start(*PROGRAM, tmp_path / "shared", KERASTUNER_TUNER_ID=name, **there)
+        for name in ("chief", "tuner0", "tuner1")
+    ]
+    chief, *workers = [json.loads(printed(member).splitlines()[-1]) for member in members]
+    assert workers == [None, None]
+    assert chief == [list(trial) for trial in find(tmp_path / "alone").trials]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
