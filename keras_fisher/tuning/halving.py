@@ -48,7 +48,7 @@ def count_epochs(candidates: int, rungs: Sequence[Rung]) -> int:
     return total
 
 
-def score(values: Sequence[float], epochs: int) -> float:
+def score(values: Any, epochs: int) -> float:
     """Returns the mean of a metric over the last fifth of the epochs so far, to compare alphas."""
     return float(np.mean(values[-math.ceil(epochs / _AVERAGED) :]))
 

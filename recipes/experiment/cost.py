@@ -10,13 +10,14 @@ from typing import Any
 from experiment.recipe import Recipe
 from experiment.setting import Run, Setting
 
-# The numbers of training and test images.
+# The numbers of training and test examples.
 IMAGES = {
     "digits": (1258, 539),
     "cifar10": (50_000, 10_000),
     "cifar100": (50_000, 10_000),
     "tiny_imagenet32": (100_000, 10_000),
     "imagenet2012": (1_281_167, 50_000),
+    "sentences": (1500, 500),
 }
 # Costs in plain steps on the same number of examples, from docs/performance.md.
 PENALTY, PENALTY_OF_A_PART, FISHER, PROBE, EVALUATION = 8 / 3, 3.0, 1.2, 1.0, 1 / 3

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from experiment.errors import SettingsError
+from experiment.sentences import load_sentences
 from experiment.setting import UNIFORM, Run, write_flag
 from keras_fisher import data as kf_data
 from keras_fisher.traces import accuracy
@@ -29,7 +30,7 @@ class Data(abc.ABC):
     training: Any
     validation: Any
     num_classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
 
     def __init__(self, run: Run, num_train: float) -> None:
         for name in ("batch_size", "fisher_examples"):
@@ -77,6 +78,12 @@ class ArrayData(Data):
         self.training = (x, y)
         self._is_validated = bool(len(splits.validation.y))
         val_x, val_y = splits.validation if self._is_validated else self._test
+        self.noisy_validation = (val_x, val_y)
+        if run.noise:
+            noisy = kf_data.uniform_label_noise(
+                val_y, run.noise, self.num_classes, run.data_seed + 1
+            )
+            self.noisy_validation = (val_x, noisy[0])
         if run.mixup_beta:
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)
@@ -138,6 +145,8 @@ def load_data(run: Run) -> Data:
 
 @functools.lru_cache(maxsize=1)
 def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> kf_data.Splits:
+    if name == "sentences":
+        return load_sentences(validation_size, num_train, seed)
     return kf_data.load_arrays(
         name, validation_size=validation_size, num_train=num_train, seed=seed
     )

@@ -11,10 +11,12 @@ from keras import layers
 
 import keras_fisher as kf
 from experiment.data import Data
+from experiment.errors import SettingsError
+from experiment.sentences import VOCABULARY
 from experiment.setting import Network, Run
 from keras_fisher import zoo
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def build_mlp(shape: Shape, num_classes: int, *, width: int = 256, seed: int) -> keras.Model:
@@ -25,10 +27,34 @@ def build_mlp(shape: Shape, num_classes: int, *, width: int = 256, seed: int) ->
     )
 
 
-def build_densenet(
-    shape: Shape, num_classes: int, *, width: int = 12, **options: Any
-) -> keras.Model:
+def build_densenet(shape: Any, num_classes: int, *, width: int = 12, **options: Any) -> keras.Model:
     return zoo.densenet(shape, num_classes, growth=width, **options)
+
+
+def build_bert(shape: Shape, num_classes: int, *, width: int = 64, seed: int) -> keras.Model:
+    """Builds a small KerasHub classifier of token ids, in which 0 is padding."""
+    del seed  # Kernels come from the global generator.
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise SettingsError("The network bert needs KerasHub: pip install keras-hub") from error
+    (length,) = shape
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        max_sequence_length=length,
+    )
+    classifier = keras_hub.models.BertTextClassifier(backbone, num_classes, preprocessor=None)
+    tokens = keras.Input(shape, dtype="int32")
+    inputs = {
+        "token_ids": tokens,
+        "padding_mask": keras.ops.cast(tokens != 0, "int32"),
+        "segment_ids": keras.ops.zeros_like(tokens),
+    }
+    return keras.Model(tokens, classifier(inputs))
 
 
 NETWORKS: dict[Network, Callable[..., keras.Model]] = {
@@ -40,9 +66,11 @@ NETWORKS: dict[Network, Callable[..., keras.Model]] = {
     "wide_resnet_skipinit": partial(zoo.wide_resnet, batch_norm=False),
     "resnet50_skipinit": partial(zoo.wide_resnet, depth=50, width=1, batch_norm=False),
     "resnet8": partial(zoo.resnet, depth=8, batch_norm=False),
+    "resnet8_bn": partial(zoo.resnet, depth=8),
     "resnet26": partial(zoo.resnet, depth=26, batch_norm=False),
     "resnet56": partial(zoo.resnet, depth=56, batch_norm=False),
     "resnet18": zoo.resnet18,
+    "bert": build_bert,
 }
 
 
@@ -66,13 +94,16 @@ def build_model(run: Run, data: Data) -> kf.FisherPenaltyModel:
         penalty=run.penalty,
         update_freq=run.update_freq,
         penalty_batch_size=run.penalty_batch_size or None,
+        max_penalty_ratio=run.max_penalty_ratio or None,
         seed=run.seed,
     )
     losses = keras.losses
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     if run.mixup_beta:
         loss = losses.CategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.SGD(run.learning_rate, momentum=0.9)
+    optimizer: keras.optimizers.Optimizer = keras.optimizers.SGD(run.learning_rate, momentum=0.9)
+    if run.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(run.learning_rate)
     model.compile(
         optimizer, loss, metrics=["accuracy"], steps_per_execution=run.steps_per_execution
     )

@@ -30,7 +30,8 @@ SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
 # Fields that all runs of a part have in common, except the epochs of continued runs.
 OF_A_PART = (
     *("network", "width", "dataset", "num_train", "validation_size", "test_size", "augment"),
-    *("weight_decay", "epochs", "drops", "drop_factor", "fisher_examples", "steps_per_epoch"),
+    *("optimizer", "weight_decay", "epochs", "drops", "drop_factor", "fisher_examples"),
+    "steps_per_epoch",
 )
 Result = dict[str, Any]  # a finished run: its name, settings, versions, figures and seconds
 

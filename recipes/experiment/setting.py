@@ -23,11 +23,13 @@ Network = Literal[
     "wide_resnet_skipinit",
     "resnet50_skipinit",
     "resnet8",
+    "resnet8_bn",
     "resnet26",
     "resnet56",
     "resnet18",
+    "bert",
 ]
-Dataset = Literal["digits", "cifar10", "cifar100", "tiny_imagenet32", "imagenet2012"]
+Dataset = Literal["digits", "cifar10", "cifar100", "tiny_imagenet32", "imagenet2012", "sentences"]
 Augmentation = Literal["none", "flip", "flip_and_crop"]
 Penalty = Literal["fp", "gp", "gp_x", "gp_r"]
 NoiseSource = Literal["uniform", "aggregate", "random1", "random2", "random3", "worse", "fine"]
@@ -85,7 +87,7 @@ def write_flag(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A network, its data, and its optimisation by SGD with momentum 0.9."""
+    """A network, its data, and its optimisation by SGD with momentum 0.9, or by Adam."""
 
     network: Network  # network to train
     width: Size = 0  # units, filters, growth or widening factor; 0 for the network's default
@@ -94,6 +96,7 @@ class Task:
     validation_size: Size = 5000  # training examples to hold out; 0 to validate on the test set
     test_size: Size = 0  # number of test examples to keep, from the first; 0 for all
     augment: Augmentation = "none"  # augmentation of the training images
+    optimizer: Literal["sgd", "adam"] = "sgd"  # optimizer
     learning_rate: Amount  # learning rate
     batch_size: Count = 128  # examples in a mini-batch
     weight_decay: Amount = 0.0  # L2 in the loss: weight_decay/2 times the squared weights
@@ -187,6 +190,7 @@ class Run(Task):
     update_freq: Count = 10
     penalty_batch_size: CountOrShare = 0  # 0: the mini-batch
     penalty_from: Size = 0  # the first epoch with the penalty
+    max_penalty_ratio: Amount = 0.0  # 0: no limit
     noise: Fraction = 0.0
     noise_source: NoiseSource = "uniform"
     monitored: Size = 0  # training examples to monitor clean and wrong labels on

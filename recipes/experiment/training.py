@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from experiment.model import build_model
 from experiment.record import BEST, LAST, Record, remove_checkpoints
 from experiment.setting import Run
 from experiment.tensorboard import write_figures, write_scalars
+from keras_fisher.traces import accuracy
 
 # The names allowed in `Run.measures`, with the callbacks that measure on training examples ...
 MEASURES: dict[str, Callable[..., Any]] = {
@@ -53,7 +55,7 @@ def train(
     devices.check_same(record.first_epoch, f"the number of epochs of {run.name} so far")
     if not record.first_epoch:
         record.state["start"] = measure(run.at_start, model, run, data)
-    callbacks = [*make_schedules(run, model, data), *curves.values()]
+    callbacks = [*make_schedules(run, model, data), *make_loggers(run, data), *curves.values()]
     if run.monitored and isinstance(data, ArrayData):
         callbacks.append(make_noise_monitor(run, data))
     with contextlib.ExitStack() as stack:
@@ -108,9 +110,11 @@ def make_schedules(
 
 
 def make_curves(run: Run, data: Data) -> dict[str, Any]:
-    """Creates the measuring callbacks, by the key of their logs."""
+    """Creates the measuring callbacks with a state, by the key of their logs."""
     curves: dict[str, Any] = {}
     for key, options in run.measures.items():
+        if key in LOGGERS:
+            continue
         if key == "batch_accuracy":
             curves[key] = BatchAccuracy(len(data.training[1]), run.batch_size)
         else:
@@ -118,6 +122,52 @@ def make_curves(run: Run, data: Data) -> dict[str, Any]:
             frequency = {"freq": epochs * data.steps_per_epoch} if epochs else {}
             curves[key] = MEASURES[key](data.training, **frequency, **complete(key, options, run))
     return curves
+
+
+def make_loggers(run: Run, data: Data) -> list[keras.callbacks.Callback]:
+    """Creates the callbacks without a state that add a number to the logs of each epoch."""
+    return [LOGGERS[key](run, data) for key in run.measures if key in LOGGERS]
+
+
+class NoisyValidation(keras.callbacks.Callback):
+    """Logs the accuracy on validation labels that are as noisy as the training labels."""
+
+    def __init__(self, run: Run, data: Any) -> None:
+        super().__init__()
+        self.data = data.noisy_validation
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        (logs or {})["noisy_val_accuracy"] = accuracy(self.model, *self.data)
+
+
+class ProposedAlpha(keras.callbacks.Callback):
+    """Logs the middle of `alpha_range`, v, once the loss is a tenth below that of guessing."""
+
+    def __init__(self, run: Run, data: Data) -> None:
+        super().__init__()
+        self.run, self.data = run, data
+        self.value = math.nan
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        if math.isnan(self.value) and logs["loss"] < 0.9 * math.log(self.data.num_classes):
+            found = kf.tuning.alpha_range(
+                self.model,
+                self.data.training,
+                batch_size=self.run.batch_size,
+                num_batches=min(8, len(self.data.training[1]) // self.run.batch_size),
+                seed=self.run.seed,
+            )
+            self.value = found.value
+        logs["proposed_alpha"] = self.value
+
+
+# The names allowed in `Run.measures` besides those of `MEASURES`.
+LOGGERS: dict[str, Callable[[Run, Any], keras.callbacks.Callback]] = {
+    "penalty_ratio": lambda run, data: kf.callbacks.PenaltyRatio(),
+    "noisy_val_accuracy": NoisyValidation,
+    "proposed_alpha": ProposedAlpha,
+}
 
 
 def make_noise_monitor(run: Run, data: ArrayData) -> kf.callbacks.LabelNoiseMonitor:

@@ -42,7 +42,7 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
     for index, run in enumerate(runs):
         assert not run.initial or run.initial in names[:index]
         assert run.network in model.NETWORKS
-        assert run.measures.keys() <= {*training.MEASURES, "batch_accuracy"}
+        assert run.measures.keys() <= {*training.MEASURES, *training.LOGGERS, "batch_accuracy"}
         assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
 
 

@@ -1,0 +1,391 @@
+"""Choosing alpha: the accuracy that ways to choose it lose, and the trainings that they take.
+
+Trains each setting with ten alphas, whose best is the yardstick, and without a penalty. All ways to
+choose are computed from these trainings: a race that drops alphas early sees of a training what its
+budget pays for. Appendix G.2 trains all ten to the end.
+
+Alphas are also trained with `max_penalty_ratio`, the guard against an alpha that is far too large.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiment import picture, tables  # first: handles Ctrl-C during imports
+
+# isort: split
+import numpy as np
+import pandas as pd
+from experiment.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
+from experiment.command import main
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Amount, Amounts, Fraction, PenaltySetting, Run
+from matplotlib.axes import Axes
+
+from keras_fisher.tuning.halving import score
+
+ALPHAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlphaSetting(PenaltySetting):
+    """A setting to choose alpha for."""
+
+    noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
+    alphas: Amounts = ALPHAS  # alphas to choose from
+    limited: Amounts = (0.03, 0.3, 3.0, 10.0)  # alphas to train with max_penalty_ratio, too
+    max_penalty_ratio: Amount = 1.0  # the largest ratio of gradients in these trainings
+
+
+def plan(part: str, setting: AlphaSetting, finished: Finished) -> list[Run]:
+    """Plans the plain run, those with all alphas, and those with a limit, seed by seed."""
+    measures: dict[str, dict[str, Any]] = {"penalty_ratio": {}, "fisher_trace": {}}
+    if setting.noise:
+        measures["noisy_val_accuracy"] = {}
+    shared = {"part": part, "noise": setting.noise}
+    runs = []
+    for seed in setting.seeds:
+        plain = measures | {"proposed_alpha": {}}
+        runs.append(setting.make_run(**shared, method="baseline", seed=seed, measures=plain))
+        groups = {
+            "fp": (setting.alphas, 0.0),
+            "limited": (setting.limited, setting.max_penalty_ratio),
+        }
+        runs += [
+            setting.make_run(
+                **shared,
+                method=method,
+                seed=seed,
+                value=alpha,
+                alpha=alpha,
+                max_penalty_ratio=limit,
+                measures=measures,
+            )
+            for method, (alphas, limit) in groups.items()
+            for alpha in alphas
+        ]
+    return runs
+
+
+# ---- Tables and figure -----------------------------------------------------------------------
+
+KEYS = {"clean": "val_accuracy", "noisy": "noisy_val_accuracy"}  # validation labels
+PREDICTORS = {
+    "validation accuracy": lambda run, epochs: score(
+        get_curve(run, "val_accuracy")[:epochs], epochs
+    ),
+    "its slope": lambda run, epochs: extrapolate(get_curve(run, "val_accuracy")[:epochs]),
+    "training less validation accuracy": lambda run, epochs: (
+        -score((get_curve(run, "accuracy") - get_curve(run, "val_accuracy"))[:epochs], epochs)
+    ),
+    "Tr(F)": lambda run, epochs: -score(get_curve(run, "fisher_trace")[:epochs], epochs),
+}
+FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 2 / 3)  # of the epochs, at which alphas are ranked
+DOMINANT, FALLEN = 2.0, 0.5  # when a penalty is reported: the ratio, and the part of the first loss
+
+
+def list_cases(runs: pd.DataFrame, key: str) -> dict[str, list[Case]]:
+    """Returns the complete cases of each setting, if their logs have this accuracy."""
+    alphas, limited_alphas = (
+        runs[runs["method"] == method]["value"].nunique() for method in ("fp", "limited")
+    )
+    cases: dict[str, list[Case]] = {}
+    for (part, _), group in runs.groupby(["part", "seed"]):
+        plain, penalised, limited = (
+            {run["value"]: run for _, run in group[group["method"] == method].iterrows()}
+            for method in ("baseline", "fp", "limited")
+        )
+        is_complete = plain and (len(penalised), len(limited)) == (alphas, limited_alphas)
+        if is_complete and key in plain[0.0]["history"]:
+            cases.setdefault(str(part), []).append(Case(plain[0.0], penalised, limited, key))
+    return cases
+
+
+def table(runs: pd.DataFrame) -> str:
+    """Returns the regret of each way, the accuracies of each setting, and what predicts the end."""
+    return "\n".join(
+        [write_regrets(runs), write_settings(runs), write_predictors(runs), write_guard(runs)]
+    )
+
+
+def write_regrets(runs: pd.DataFrame) -> str:
+    cases = {name: list_cases(runs, key) for name, key in KEYS.items()}
+    rows = []
+    for title, way in WAYS.items():
+        row = [title]
+        for name, of_parts in cases.items():
+            regrets = {part: average_regret(way, some) for part, some in of_parts.items()}
+            worst = max(regrets, key=lambda part: regrets[part], default="")
+            values = pd.Series(regrets, dtype=float)
+            row += [
+                f"{values.mean():.1f} ± {values.sem():.1f}" if len(values) > 1 else tables.NOTHING,
+                f"{values.max():.1f} ({worst})" if worst else tables.NOTHING,
+            ]
+            if name == "clean":
+                costs = [way(case).trainings for some in of_parts.values() for case in some]
+                row.insert(1, f"{np.mean(costs):.1f}")
+        rows.append(row)
+    header = ["way to choose alpha", "trainings"]
+    for name in KEYS:
+        header += [f"regret, {name} validation labels", "worst setting"]
+    seeds = runs.groupby("part")["seed"].nunique()
+    note = (
+        "Regret: test accuracy at the end, in points below the best of all alphas with the same "
+        "seed; the mean over settings, with its standard error. Trainings are counted in epochs. "
+        f"Settings: {len(seeds)}. Seeds of a setting: {seeds.min()} to {seeds.max()}.\n"
+    )
+    return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+def average_regret(way: Way, cases: Sequence[Case]) -> float:
+    """Returns the mean regret over the seeds of a setting, in points."""
+    return 100 * float(np.mean([case.best - way(case).accuracy for case in cases]))
+
+
+def write_settings(runs: pd.DataFrame) -> str:
+    """Returns the accuracies of each setting."""
+    rows = []
+    for part, cases in list_cases(runs, KEYS["clean"]).items():
+        best = choose_best(runs[(runs["part"] == part) & (runs["method"] == "fp")])
+        plain = runs[(runs["part"] == part) & (runs["method"] == "baseline")]
+        early = [100 * case.plain["best"]["test_accuracy"] for case in cases]
+        middles = sorted(case.get_middle() for case in cases)
+        rows.append(
+            [
+                part,
+                tables.PercentCell("final_test_accuracy")(plain),
+                f"{np.mean(early):.1f}",
+                tables.PercentCell("final_test_accuracy")(best),
+                tables.DifferenceCell("final_test_accuracy", plain)(best),
+                f"{best['value'].iloc[0]:g}",
+                " ".join(f"{middle:.2g}" for middle in middles),
+                f"{average_regret(WAYS[FIND_ALPHA], cases):.1f}",
+            ]
+        )
+    header = [
+        *("setting", "plain", "plain, best validation epoch", "best alpha's", "less plain"),
+        *("best alpha", "middle of `alpha_range`", "regret of `find_alpha`"),
+    ]
+    note = (
+        f"Test accuracy in percent, at the end unless stated otherwise. {tables.write_seeds(runs)} "
+        "The best alpha is the one of best mean test accuracy, a yardstick and not a choice that a "
+        "user could make.\n"
+    )
+    return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+def choose_best(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the runs with the alpha of best mean test accuracy."""
+    return runs[runs["value"] == runs.groupby("value")["final_test_accuracy"].mean().idxmax()]
+
+
+def write_predictors(runs: pd.DataFrame) -> str:
+    """Returns the rank correlations between figures at a part of the training and its end."""
+    cases = [case for some in list_cases(runs, KEYS["clean"]).values() for case in some]
+    rows = []
+    for title, predict in PREDICTORS.items():
+        row = [title]
+        for fraction in FRACTIONS:
+            found = [
+                tables.correlate(
+                    [
+                        predict(run, round(fraction * case.epochs))
+                        for run in case.penalised.values()
+                    ],
+                    [run["final_test_accuracy"] for run in case.penalised.values()],
+                    "spearman",
+                )
+                for case in cases
+            ]
+            row.append(f"{np.nanmean(found):.2f}")
+        rows.append(row)
+    header = ["ranked by", *(f"after {fraction:.0%}" for fraction in FRACTIONS)]
+    note = (
+        "Spearman's rank correlation with the test accuracy at the end, over the ten alphas of a "
+        "setting and seed; the mean over these. Tr(F) and the gap count as better when smaller.\n"
+    )
+    return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+def extrapolate(values: np.ndarray) -> float:
+    """Returns the mean of the second half plus its rise since the first half."""
+    first, second = values[: len(values) // 2], values[len(values) // 2 :]
+    return float(2 * second.mean() - first.mean()) if len(first) else float(second.mean())
+
+
+def write_guard(runs: pd.DataFrame) -> str:
+    """Returns what the warning and the limit do at alphas of several regrets."""
+    found: dict[str, list[list[float]]] = {}
+    for cases in list_cases(runs, KEYS["clean"]).values():
+        for case in cases:
+            best = max(case.penalised, key=lambda a: case.penalised[a]["final_test_accuracy"])
+            for alpha, run in case.penalised.items():
+                lost = 100 * (case.best - run["final_test_accuracy"])
+                limited = case.limited.get(alpha)
+                gained = np.nan
+                if limited is not None:
+                    gained = 100 * (limited["final_test_accuracy"] - run["final_test_accuracy"])
+                found.setdefault(name_loss(alpha > best, lost), []).append(
+                    [is_dominated(run), gained]
+                )
+    rows = []
+    for name in LOSSES:
+        values = np.array(found.get(name, np.empty((0, 2))), float)
+        gained = pd.Series(values[:, 1]).dropna()
+        change = f"{gained.mean():+.1f} ± {gained.sem():.1f}" if len(gained) > 1 else tables.NOTHING
+        warned = f"{100 * values[:, 0].mean():.0f}%" if len(values) else tables.NOTHING
+        rows.append([name, f"{len(values)}", warned, change])
+    header = ["test accuracy", "runs", "the penalty is reported", "gain by `max_penalty_ratio=1`"]
+    note = (
+        "Points below the best alpha of the same setting and seed. The gain, in points, is over "
+        "the runs that were repeated with the limit.\n"
+    )
+    return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+LOSSES = (
+    "within 1 point",
+    "1 to 5 points below, alpha larger than the best",
+    "more than 5 points below, alpha larger than the best",
+    "more than 1 point below, alpha smaller than the best",
+)
+
+
+def name_loss(is_larger: bool, points: float) -> str:
+    if points <= 1:
+        return LOSSES[0]
+    return LOSSES[1 + (points > 5)] if is_larger else LOSSES[3]
+
+
+def is_dominated(run: pd.Series) -> bool:
+    """Whether a run has an epoch after which a model reports that the penalty dominates."""
+    loss, ratio = get_curve(run, "loss"), get_curve(run, "penalty_ratio")
+    return bool(((ratio > DOMINANT) & (loss >= FALLEN * loss[0])).any())
+
+
+def figure(runs: pd.DataFrame, path: Path) -> None:
+    """Draws the test accuracy over alpha, with the range that `alpha_range` proposes."""
+    parts = list_cases(runs, KEYS["clean"])
+    columns = min(3, len(parts))
+    fig, axes = picture.make_panels(-(-len(parts) // columns), columns)
+    for axis, (part, cases) in zip(axes.flat, parts.items(), strict=False):
+        own = runs[runs["part"] == part]
+        for method, style in {"fp": "-", "limited": ":"}.items():
+            draw_alphas(axis, own[own["method"] == method], style)
+        plain = 100 * own[own["method"] == "baseline"]["final_test_accuracy"].mean()
+        axis.axhline(plain, color=picture.COLOURS["baseline"], ls="--", label="no penalty")
+        middle = np.exp(np.mean([np.log(case.get_middle()) for case in cases]))
+        axis.axvspan(middle / 10, 10 * middle, color="#009e73", alpha=0.1, label="alpha_range")
+        axis.set_xscale("log")
+        picture.label_axes(axis, part, "alpha", "test accuracy at the end, %")
+    for axis in axes.flat[len(parts) :]:
+        axis.set_visible(False)
+    picture.draw_legend(fig, axes.flat)
+    picture.save(fig, path)
+
+
+NAMES = {"fp": "FP", "limited": "FP, max_penalty_ratio=1"}
+
+
+def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:
+    """Draws the mean accuracy over alpha, with bars of one standard deviation."""
+    if runs.empty:
+        return
+    method = runs["method"].iloc[0]
+    accuracy = 100 * runs.groupby("value")["final_test_accuracy"].agg(["mean", "std"]).fillna(0)
+    colour = picture.COLOURS["fp" if method == "fp" else "gp_r"]
+    axis.errorbar(
+        accuracy.index,
+        accuracy["mean"],
+        yerr=accuracy["std"],
+        color=colour,
+        ls=style,
+        marker="o",
+        ms=4,
+        label=NAMES[method],
+    )
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+# A penalty on 8 of 32 examples at every step costs about as much as half a training.
+QUARTER: dict[str, Any] = {"update_freq": 1, "penalty_batch_size": 0.25}
+SEEDS: dict[str, Any] = {"seeds": (0, 1, 2)}
+SMALL_DIGITS: dict[str, Any] = (
+    DIGITS
+    | QUARTER
+    | SEEDS
+    | {
+        "num_train": 928,
+        "validation_size": 330,
+        "learning_rate": 0.015,
+        "epochs": 50,
+        "steps_per_execution": 29,
+        "fisher_examples": 512,
+    }
+)
+SMALL_CIFAR: dict[str, Any] = (
+    SMALL_C10 | EVERY_STEP | SEEDS | {"validation_size": 2000, "fisher_examples": 512}
+)
+SMALL = {
+    **{
+        f"{network}_digits{f'_noise{100 * noise:.0f}' * (noise > 0)}": AlphaSetting(
+            **SMALL_DIGITS | {"network": network}, noise=noise
+        )
+        for network in ("mlp", "resnet8_bn")
+        for noise in (0.0, 0.5)
+    },
+    "bert_sentences_noise40": AlphaSetting(
+        **QUARTER | SEEDS,
+        network="bert",
+        dataset="sentences",
+        num_train=1184,
+        validation_size=300,
+        batch_size=32,
+        optimizer="adam",
+        learning_rate=0.001,
+        drops=(),
+        noise=0.4,
+        epochs=20,
+        fisher_examples=128,
+    ),
+    "simple_cnn_c10": AlphaSetting(**SMALL_CIFAR, learning_rate=0.003, epochs=50),
+    "simple_cnn_c10_large_batch": AlphaSetting(
+        **SMALL_CIFAR | {"batch_size": 1248, "penalty_batch_size": 128},
+        learning_rate=0.01,
+        epochs=100,
+    ),
+    "simple_cnn_c10_noise50": AlphaSetting(
+        **SMALL_CIFAR | {"num_train": 9984}, learning_rate=0.01, noise=0.5, epochs=40
+    ),
+    "simple_cnn_c100_noise50": AlphaSetting(
+        **SMALL_CIFAR | {"num_train": 9984, "dataset": "cifar100"},
+        learning_rate=0.01,
+        noise=0.5,
+        epochs=40,
+    ),
+}
+PRESETS = {
+    "demo": {
+        "mlp_digits_noise50": dataclasses.replace(
+            SMALL["mlp_digits_noise50"], alphas=(0.001, 0.01, 0.1, 1.0, 10.0), seeds=(0,)
+        )
+    },
+    "small": SMALL,
+    "paper": {
+        "simple_cnn_c10": AlphaSetting(
+            **SECTION_4["simple_cnn_c10"] | SEEDS, learning_rate=0.001, fisher_examples=512
+        ),
+        "vgg11_c100_noise50": AlphaSetting(
+            **SECTION_4_1["vgg11_c100"] | SEEDS, learning_rate=0.01, noise=0.5, fisher_examples=512
+        ),
+    },
+}
+RECIPE = Recipe("choosing_alpha", __doc__ or "", PRESETS, plan, table, figure)
+
+if __name__ == "__main__":
+    main(RECIPE)

@@ -1,0 +1,173 @@
+"""Ways to choose alpha, computed from whole trainings with each of ten alphas.
+
+A search that continues from checkpoints trains what a whole training does, so each way only sees
+the part of the curves that it pays for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from keras_fisher.tuning.halving import Rung, count_epochs, plan_rungs, score
+
+DEFAULT = 0.01  # alpha of FisherPenaltyModel
+PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}  # of halving over ten: epochs / part, per rung
+
+
+class Choice(NamedTuple):
+    """What a way to choose alpha leads to.
+
+    Attributes:
+        accuracy: The test accuracy at the end.
+        trainings: The epochs of the search and the final training, in whole trainings.
+    """
+
+    accuracy: float
+    trainings: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """The trainings of one setting and seed.
+
+    Attributes:
+        plain: The training without a penalty.
+        penalised: The trainings by alpha.
+        limited: Those with `max_penalty_ratio`, by alpha.
+        key: The accuracy to choose by, a name in the logs.
+    """
+
+    plain: pd.Series
+    penalised: dict[float, pd.Series]
+    limited: dict[float, pd.Series]
+    key: str
+
+    @property
+    def best(self) -> float:
+        """The best test accuracy of all alphas."""
+        return max(run["final_test_accuracy"] for run in self.penalised.values())
+
+    @property
+    def epochs(self) -> int:
+        return int(self.plain["epochs"])
+
+    @property
+    def start(self) -> int:
+        """The number of plain epochs before `alpha_range` is measured."""
+        return int(np.isnan(get_curve(self.plain, "proposed_alpha")).sum()) + 1
+
+    def get_middle(self) -> float:
+        """Returns the middle of `alpha_range`.
+
+        If the plain loss never falls by a tenth, there is no range, and the default stands in.
+        """
+        proposed = get_curve(self.plain, "proposed_alpha")
+        return DEFAULT if np.isnan(proposed).all() else float(proposed[-1])
+
+    def find_nearest(self, value: float) -> float:
+        """Returns the alpha that is nearest to a value and was trained with."""
+        return min(self.penalised, key=lambda alpha: abs(math.log(alpha / value)))
+
+    def search(self, alphas: Sequence[float], rungs: Sequence[Rung]) -> float:
+        """Returns the alpha that successive halving finds."""
+        candidates = list(alphas)
+        for rung in rungs:
+            scores = {a: self._score(a, rung.epochs) for a in candidates}
+            candidates = sorted(candidates, key=lambda a: -scores[a])[: rung.kept]
+        return candidates[0]
+
+    def _score(self, alpha: float, epochs: int) -> float:
+        return score(get_curve(self.penalised[alpha], self.key)[:epochs], epochs)
+
+
+def get_curve(run: pd.Series, key: str) -> np.ndarray:
+    """Returns the logged values of a run at each epoch, NaN where there is none."""
+    return np.array(run["history"][key], float)
+
+
+# ---- The ways ------------------------------------------------------------------------------------
+
+
+def train_plainly(case: Case) -> Choice:
+    return Choice(case.plain["final_test_accuracy"], 1.0)
+
+
+def take_default(case: Case) -> Choice:
+    return Choice(case.penalised[case.find_nearest(DEFAULT)]["final_test_accuracy"], 1.0)
+
+
+def take_middle(case: Case) -> Choice:
+    nearest = case.find_nearest(case.get_middle())
+    return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0 + case.start / case.epochs)
+
+
+def limit_large_alpha(case: Case) -> Choice:
+    """Takes the largest alpha with the limit: the penalty's gradient is as large as the loss's."""
+    return Choice(case.limited[max(case.limited)]["final_test_accuracy"], 1.0)
+
+
+def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], list[Rung]]) -> Way:
+    """Returns the way that searches alphas by successive halving."""
+
+    def choose(case: Case) -> Choice:
+        tried, plan = alphas(case), rungs(case.epochs)
+        start = 0 if len(tried) == len(case.penalised) else case.start
+        trainings = (count_epochs(len(tried), plan) + start) / case.epochs
+        found = case.search(tried, plan)
+        return Choice(case.penalised[found]["final_test_accuracy"], trainings)
+
+    return choose
+
+
+def take_all(case: Case) -> list[float]:
+    return sorted(case.penalised)
+
+
+def take_three(case: Case) -> list[float]:
+    """Returns three alphas of `alpha_range`, ten times apart."""
+    return spread(case, (-1.0, 0.0, 1.0))
+
+
+def take_five(case: Case) -> list[float]:
+    """Returns five alphas of `alpha_range`, about three times apart, as `find_alpha` takes."""
+    return spread(case, (-1.0, -0.5, 0.0, 0.5, 1.0))
+
+
+def spread(case: Case, powers: Sequence[float]) -> list[float]:
+    """Returns the alphas nearest to the middle of `alpha_range` times powers of ten."""
+    return sorted({case.find_nearest(case.get_middle() * 10**power) for power in powers})
+
+
+def train_to_end(epochs: int) -> list[Rung]:
+    return [Rung(epochs, 1)]
+
+
+def plan_budget(parts: Sequence[int]) -> Callable[[int], list[Rung]]:
+    """Returns the rungs that leave 5, 2 and 1 of ten alphas."""
+
+    def plan(epochs: int) -> list[Rung]:
+        kept = zip(parts, (5, 2, 1), strict=True)
+        return [*(Rung(max(1, round(epochs / part)), n) for part, n in kept), Rung(epochs, 1)]
+
+    return plan
+
+
+Way = Callable[[Case], Choice]
+FIND_ALPHA = "`find_alpha`"
+WAYS: dict[str, Way] = {
+    "no penalty": train_plainly,
+    "alpha 0.01, the default": take_default,
+    "the middle of `alpha_range`": take_middle,
+    "three alphas of `alpha_range`": halve(take_three, train_to_end),
+    FIND_ALPHA: halve(take_five, plan_rungs),
+    "successive halving over ten, two trainings": halve(take_all, plan_budget(PARTS["two"])),
+    "successive halving over ten, three trainings": halve(take_all, plan_budget(PARTS["three"])),
+    "all ten (G.2)": halve(take_all, train_to_end),
+    "alpha 10, `max_penalty_ratio=1`": limit_large_alpha,
+}

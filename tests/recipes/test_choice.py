@@ -1,0 +1,79 @@
+"""Ways to choose alpha, on curves made by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiment import choice
+from experiment.data import load_data
+from experiment.sentences import LENGTH, PACKAGES, TEST, VOCABULARY, load_sentences
+from experiment.setting import Run
+
+ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0)
+EPOCHS = 12
+
+
+def run(accuracies, end, **history):
+    history = {"val_accuracy": list(accuracies), **history}
+    return pd.Series({"history": history, "final_test_accuracy": end, "epochs": EPOCHS})
+
+
+def case(ends=(0.3, 0.4, 0.6, 0.5, 0.1), crossing=7):
+    """The alpha that is best at first is the one below the one that is best at the end."""
+    proposed = [math.nan, 0.02] + [0.02] * (EPOCHS - 2)
+    penalised = {
+        alpha: run([0.55 if alpha == 0.01 and e < crossing else end for e in range(EPOCHS)], end)
+        for alpha, end in zip(ALPHAS, ends, strict=True)
+    }
+    penalised[0.1]["history"]["val_accuracy"][:crossing] = [0.5] * crossing
+    plain = run([0.3] * EPOCHS, 0.2, proposed_alpha=proposed)
+    return choice.Case(plain, penalised, {10.0: run([0.5] * EPOCHS, 0.45)}, "val_accuracy")
+
+
+def test_ways_without_a_search_cost_one_training():
+    found = {title: way(case()) for title, way in choice.WAYS.items()}
+    assert found["no penalty"] == (0.2, 1.0)
+    assert found["alpha 0.01, the default"] == (0.4, 1.0)
+    assert found["alpha 10, `max_penalty_ratio=1`"] == (0.45, 1.0)
+    assert found["the middle of `alpha_range`"] == (0.4, 1 + 2 / EPOCHS)
+    assert found["all ten (G.2)"] == (0.6, len(ALPHAS))
+
+
+def test_a_search_sees_only_the_epochs_it_has_paid_for():
+    rungs = [choice.Rung(3, 2), choice.Rung(6, 1), choice.Rung(EPOCHS, 1)]
+    assert case(crossing=7).search(ALPHAS, rungs) == 0.01
+    assert case(crossing=4).search(ALPHAS, rungs) == 0.1
+    way = choice.halve(choice.take_all, lambda epochs: rungs)
+    assert way(case(crossing=4)) == (0.6, (5 * 3 + 2 * 3 + 6) / EPOCHS)
+
+
+def test_alphas_lie_around_the_proposed_one():
+    assert choice.take_three(case()) == [0.001, 0.01, 0.1]
+    assert case().find_nearest(0.5) == 1.0
+    without = choice.Case(run([0.1], 0.1, proposed_alpha=[math.nan]), {0.01: run([], 0)}, {}, "")
+    assert without.get_middle() == choice.DEFAULT
+
+
+# ---- The data ------------------------------------------------------------------------------------
+
+
+def test_sentences_are_padded_and_every_seed_has_the_same_test_set():
+    splits, other = (load_sentences(300, 1000, seed) for seed in (0, 1))
+    assert [len(part.y) for part in splits[:3]] == [1000, 300, TEST]
+    assert splits.num_classes == len(PACKAGES) == len(set(splits.train.y))
+    for part in splits[:3]:
+        assert part.x.shape[1:] == (LENGTH,)
+        assert part.x.max() < VOCABULARY
+        is_word = part.x > 0
+        assert (is_word[:, :-1] >= is_word[:, 1:]).all()  # padding comes last
+    np.testing.assert_array_equal(splits.test.y, other.test.y)
+    assert (splits.train.y != other.train.y).any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_noisy_validation_labels_are_as_noisy_as_asked(noise):
+    setting = {"network": "mlp", "dataset": "digits", "validation_size": 300, "learning_rate": 0.1}
+    data = load_data(Run(**setting, part="p", method="m", noise=noise))
+    wrong = np.mean(data.noisy_validation[1] != data.validation[1])
+    assert wrong == pytest.approx(0.9 * noise, abs=0.08)
