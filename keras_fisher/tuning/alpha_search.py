@@ -14,13 +14,14 @@ import keras
 
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.data import check_data, length
-from keras_fisher.tuning.halving import HalvingTuner, is_worker, plan_rungs
+from keras_fisher.tuning.halving import AlphaHalving
+from keras_fisher.tuning.halving_tuner import HalvingTuner, is_worker
 from keras_fisher.tuning.start import alpha_range
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
 
 Build = Callable[[float], FisherPenaltyModel]
-_NUM_ALPHAS, _NUM_BATCHES, _BATCH_SIZE = 5, 8, 32  # the last one is Keras's default
+_NUM_BATCHES, _BATCH_SIZE = 8, 32  # the second one is Keras's default
 _FALLEN = 0.9  # part of the first loss at which `alpha_range` is reliable
 
 
@@ -78,13 +79,14 @@ def find_alpha(
     """Finds alpha at the price of two to three trainings, and returns the trained model.
 
     1. It trains the plain model until its loss has fallen by a tenth, which often takes an epoch,
-       and measures `alpha_range` there, unless you give `alphas`.
-    2. It trains with each of the five alphas for a quarter of the epochs, continues with the best
-       two, and from two thirds of the epochs on with the best one.
+       and measures the middle of `alpha_range` there.
+    2. It trains with this alpha and ten times as much for a quarter of the epochs, goes on in steps
+       of ten until the best alpha lies inside, and then tries alphas about three times as large and
+       as small. If you give `alphas`, it tries exactly these.
+    3. It continues with the best two, and from two thirds of the epochs on with the best one.
 
-    Candidates are compared by the mean of the objective over the last fifth of their epochs. The
-    search trains 2.4 times as many epochs as one training. `docs/results.md` compares it with other
-    ways to choose alpha.
+    Candidates are compared by the mean of the objective over the last fifth of their epochs.
+    `docs/results.md` compares the search with other ways to choose alpha.
 
     The same call resumes a search that was killed: it reads finished parts from `directory`.
 
@@ -103,8 +105,8 @@ def find_alpha(
         ...     found = kf.tuning.find_alpha(
         ...         build_model, data, validation_data=data, epochs=8, directory=folder, verbose=0
         ...     )
-        >>> len(found.trials), found.model.alpha == found.alpha
-        (5, True)
+        >>> len(found.trials) > 3, found.model.alpha == found.alpha
+        (True, True)
 
     Args:
         build_model: A function from alpha to a compiled `FisherPenaltyModel` with this alpha. It
@@ -113,7 +115,7 @@ def find_alpha(
         validation_data: The validation data, as for `fit`. The labels may be as noisy as the
             training labels.
         epochs: The number of epochs of a whole training, at least 4.
-        alphas: The alphas to try; `None` for five around the middle of `alpha_range`.
+        alphas: The alphas to try; `None` to search around the middle of `alpha_range`.
         objective: The metric to compare, a name in the logs of `fit` or a `keras_tuner.Objective`.
         directory: The folder of the search.
         overwrite: Whether to delete an existing search and start again.
@@ -136,15 +138,17 @@ def find_alpha(
     folder = Path(arguments.check_path("directory", directory))
     build, inputs = functools.partial(_build, build_model), _unpack(data)
     if is_worker():
-        alphas = [1.0]  # ignored: the chief hands out alphas
+        halving = AlphaHalving(epochs)  # the chief hands out alphas
     elif alphas is None:
-        alphas = _read_or_propose(build, data, epochs, folder / "alphas.json", overwrite, fit)
+        path = folder / "alpha_range.json"
+        halving = AlphaHalving(
+            epochs, value=_read_or_propose(build, data, epochs, path, overwrite, fit)
+        )
     else:
-        alphas = _check_alphas(alphas)
+        halving = AlphaHalving(epochs, _check_alphas(alphas))
     tuner = HalvingTuner(
         build,
-        alphas,
-        plan_rungs(epochs),
+        halving,
         objective,
         is_shown=bool(verbose),
         directory=str(folder),
@@ -174,13 +178,13 @@ def _build(build_model: Build, alpha: float) -> FisherPenaltyModel:
     return model
 
 
-def _check_alphas(alphas: Sequence[float]) -> list[float]:
+def _check_alphas(alphas: Sequence[float]) -> tuple[float, ...]:
     if not isinstance(alphas, Iterable):
         raise TypeError(f"`alphas` must list numbers. Received: {alphas!r}")
     checked = sorted({arguments.check_positive("alphas", alpha) for alpha in alphas})
     if len(checked) < 2:
         raise ValueError(f"`alphas` must list at least two values. Received: {alphas}")
-    return checked
+    return tuple(checked)
 
 
 def _unpack(data: Any) -> tuple[Any, ...]:
@@ -193,8 +197,8 @@ def _unpack(data: Any) -> tuple[Any, ...]:
 
 def _read_or_propose(
     build: Build, data: Any, epochs: int, path: Path, overwrite: bool, fit: dict[str, Any]
-) -> list[float]:
-    """Returns the proposed alphas, which are stored for a search that is resumed."""
+) -> float:
+    """Returns the middle of `alpha_range`, which is stored for a search that is resumed."""
     if overwrite or not path.exists():
         model = _train_plain(build, data, epochs, fit)
         batch_size = fit.get("batch_size", _BATCH_SIZE)
@@ -202,14 +206,13 @@ def _read_or_propose(
             model,
             data,
             penalty=model.penalty,
-            num=_NUM_ALPHAS,
             num_batches=_count_batches(data, batch_size),
             batch_size=batch_size,
             likelihood=model.likelihood,
             seed=model.seed,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found.alphas))
+        path.write_text(json.dumps(found.value))
     return json.loads(path.read_text())
 
 
@@ -254,13 +257,18 @@ def _count_batches(data: Any, batch_size: int) -> int:
 
 def _collect(tuner: HalvingTuner) -> FoundAlpha:
     """Returns the result of a finished search; warns if the best alpha is at the edge."""
-    found = tuner.find_longest()
-    trials = [AlphaTrial(alpha, epochs, trial.score) for alpha, (epochs, trial) in found.items()]
-    best = max(found, key=lambda alpha: found[alpha][0])
-    if best in (trials[0].alpha, trials[-1].alpha):
-        edge, advice = ("smallest", "smaller") if best == trials[0].alpha else ("largest", "larger")
+    finished = tuner.halving_oracle.list_finished()
+    longest = {alpha: (epochs, trial) for (alpha, epochs), trial in finished.items()}
+    trials = [AlphaTrial(a, epochs, trial.score) for a, (epochs, trial) in sorted(longest.items())]
+    best = max(trials, key=lambda trial: trial.epochs).alpha
+    if best == trials[0].alpha:
         warn(
-            f"The best alpha, {best:g}, is the {edge} of the search: a {advice} one may be better. "
-            "Search again with other `alphas`, in another `directory`."
+            f"The best alpha, {best:g}, is the smallest of the search: compare with alpha=0, as "
+            "the penalty may not help here."
         )
-    return FoundAlpha(best, tuner.load_checkpoint(best, found[best][1].trial_id), tuple(trials))
+    elif best == trials[-1].alpha:
+        warn(
+            f"The best alpha, {best:g}, is the largest of the search: search again with larger "
+            "`alphas`."
+        )
+    return FoundAlpha(best, tuner.load_checkpoint(best, longest[best][1].trial_id), tuple(trials))

@@ -14,10 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from keras_fisher.tuning.halving import Rung, count_epochs, plan_rungs, score
+from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
-PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}  # of halving over ten: epochs / part, per rung
+# The parts of a training after which halving over ten leaves 5, 2 and 1 alphas, by its price.
+PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}
+
+
+Rungs = Sequence[tuple[int, int]]
+"""Epochs, and the number of alphas that continue from there."""
 
 
 class Choice(NamedTuple):
@@ -74,13 +79,20 @@ class Case:
         """Returns the alpha that is nearest to a value and was trained with."""
         return min(self.penalised, key=lambda alpha: abs(math.log(alpha / value)))
 
-    def search(self, alphas: Sequence[float], rungs: Sequence[Rung]) -> float:
-        """Returns the alpha that successive halving finds."""
-        candidates = list(alphas)
-        for rung in rungs:
-            scores = {a: self._score(a, rung.epochs) for a in candidates}
-            candidates = sorted(candidates, key=lambda a: -scores[a])[: rung.kept]
-        return candidates[0]
+    def halve(self, alphas: Sequence[float], rungs: Rungs) -> list[Trial]:
+        """Returns the trials of successive halving; the last one is of the alpha that it finds."""
+        candidates, trials = list(alphas), []
+        for epochs, kept in rungs:
+            trials += [(alpha, epochs) for alpha in candidates]
+            candidates = sorted(candidates, key=lambda a: -self._score(a, epochs))[:kept]
+        return [*trials, (candidates[0], self.epochs)]
+
+    def search(self, halving: AlphaHalving) -> list[Trial]:
+        """Returns the trials of `find_alpha`, with the scores of the nearest trained alphas."""
+        scores: dict[Trial, float] = {}
+        while new := [trial for trial in halving.list_trials(scores) if trial not in scores]:
+            scores |= {(a, e): self._score(self.find_nearest(a), e) for a, e in new}
+        return [*scores]
 
     def _score(self, alpha: float, epochs: int) -> float:
         return score(get_curve(self.penalised[alpha], self.key)[:epochs], epochs)
@@ -92,6 +104,8 @@ def get_curve(run: pd.Series, key: str) -> np.ndarray:
 
 
 # ---- The ways ------------------------------------------------------------------------------------
+
+Way = Callable[[Case], Choice]
 
 
 def train_plainly(case: Case) -> Choice:
@@ -112,17 +126,26 @@ def limit_large_alpha(case: Case) -> Choice:
     return Choice(case.limited[max(case.limited)]["final_test_accuracy"], 1.0)
 
 
-def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], list[Rung]]) -> Way:
+def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rungs]) -> Way:
     """Returns the way that searches alphas by successive halving."""
 
     def choose(case: Case) -> Choice:
-        tried, plan = alphas(case), rungs(case.epochs)
+        tried = alphas(case)
         start = 0 if len(tried) == len(case.penalised) else case.start
-        trainings = (count_epochs(len(tried), plan) + start) / case.epochs
-        found = case.search(tried, plan)
-        return Choice(case.penalised[found]["final_test_accuracy"], trainings)
+        return conclude(case, case.halve(tried, rungs(case.epochs)), start)
 
     return choose
+
+
+def find_alpha(case: Case) -> Choice:
+    trials = case.search(AlphaHalving(case.epochs, value=case.get_middle()))
+    return conclude(case, trials, case.start)
+
+
+def conclude(case: Case, trials: Sequence[Trial], start: int) -> Choice:
+    """Returns the choice of the last trial's alpha, after `start` plain epochs."""
+    chosen = case.penalised[case.find_nearest(trials[-1][0])]
+    return Choice(chosen["final_test_accuracy"], (count_epochs(trials) + start) / case.epochs)
 
 
 def take_all(case: Case) -> list[float]:
@@ -134,38 +157,29 @@ def take_three(case: Case) -> list[float]:
     return spread(case, (-1.0, 0.0, 1.0))
 
 
-def take_five(case: Case) -> list[float]:
-    """Returns five alphas of `alpha_range`, about three times apart, as `find_alpha` takes."""
-    return spread(case, (-1.0, -0.5, 0.0, 0.5, 1.0))
-
-
 def spread(case: Case, powers: Sequence[float]) -> list[float]:
     """Returns the alphas nearest to the middle of `alpha_range` times powers of ten."""
     return sorted({case.find_nearest(case.get_middle() * 10**power) for power in powers})
 
 
-def train_to_end(epochs: int) -> list[Rung]:
-    return [Rung(epochs, 1)]
+def train_to_end(epochs: int) -> Rungs:
+    return [(epochs, 1)]
 
 
-def plan_budget(parts: Sequence[int]) -> Callable[[int], list[Rung]]:
+def plan_budget(parts: Sequence[int]) -> Callable[[int], Rungs]:
     """Returns the rungs that leave 5, 2 and 1 of ten alphas."""
-
-    def plan(epochs: int) -> list[Rung]:
-        kept = zip(parts, (5, 2, 1), strict=True)
-        return [*(Rung(max(1, round(epochs / part)), n) for part, n in kept), Rung(epochs, 1)]
-
-    return plan
+    return lambda epochs: [
+        (max(1, round(epochs / part)), kept) for part, kept in zip(parts, (5, 2, 1), strict=True)
+    ]
 
 
-Way = Callable[[Case], Choice]
 FIND_ALPHA = "`find_alpha`"
 WAYS: dict[str, Way] = {
     "no penalty": train_plainly,
     "alpha 0.01, the default": take_default,
     "the middle of `alpha_range`": take_middle,
     "three alphas of `alpha_range`": halve(take_three, train_to_end),
-    FIND_ALPHA: halve(take_five, plan_rungs),
+    FIND_ALPHA: find_alpha,
     "successive halving over ten, two trainings": halve(take_all, plan_budget(PARTS["two"])),
     "successive halving over ten, three trainings": halve(take_all, plan_budget(PARTS["three"])),
     "all ten (G.2)": halve(take_all, train_to_end),

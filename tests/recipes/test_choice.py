@@ -40,12 +40,18 @@ def test_ways_without_a_search_cost_one_training():
     assert found["all ten (G.2)"] == (0.6, len(ALPHAS))
 
 
-def test_a_search_sees_only_the_epochs_it_has_paid_for():
-    rungs = [choice.Rung(3, 2), choice.Rung(6, 1), choice.Rung(EPOCHS, 1)]
-    assert case(crossing=7).search(ALPHAS, rungs) == 0.01
-    assert case(crossing=4).search(ALPHAS, rungs) == 0.1
+def test_halving_sees_only_the_epochs_it_has_paid_for():
+    rungs = [(3, 2), (6, 1)]
+    assert case(crossing=7).halve(ALPHAS, rungs)[-1] == (0.01, EPOCHS)
+    assert case(crossing=4).halve(ALPHAS, rungs)[-1] == (0.1, EPOCHS)
     way = choice.halve(choice.take_all, lambda epochs: rungs)
-    assert way(case(crossing=4)) == (0.6, (5 * 3 + 2 * 3 + 6) / EPOCHS)
+    assert way(case(crossing=4)) == (0.6, (4 * 3 + 6 + EPOCHS - 3) / EPOCHS)
+
+
+def test_find_alpha_begins_at_the_middle_of_the_range_with_its_plain_epochs():
+    found = choice.find_alpha(case(crossing=0))
+    # It tries 0.02, 0.2, 2, 0.632 and 0.0632, for which 0.01, 0.1 and 1 stand in.
+    assert found == (0.6, (2 + 3 * 3 + 8 + EPOCHS) / EPOCHS)
 
 
 def test_alphas_lie_around_the_proposed_one():

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from keras_fisher.tuning.halving import Rung, count_epochs, plan_rungs, score
+from keras_fisher.tuning.halving import AlphaHalving, count_epochs, score
 from tests.processes import printed, start
 
 ALPHAS = [0.003, 0.03, 0.3, 3.0]
 EPOCHS = 12
+EPOCHS_OF_SEARCH = 3 + 3 + 8 + EPOCHS  # of four alphas
 EAGERLY = keras.backend.backend() == "tensorflow"  # few steps take less time than to compile one
 generator = np.random.default_rng(0)
 X = generator.normal(size=(96, 5)).astype("float32")
@@ -83,15 +84,53 @@ def test_the_search_continues_with_the_best_of_whole_trainings(tmp_path):
     assert f"{best:.3g}" in next(line for line in str(found).splitlines() if "*" in line)
 
 
-def test_a_search_of_five_costs_less_than_two_and_a_half_trainings():
-    assert plan_rungs(48) == [Rung(12, 2), Rung(32, 1), Rung(48, 1)]
-    assert count_epochs(5, plan_rungs(48)) == 5 * 12 + 2 * 20 + 16 < 2.5 * 48
+def run_halving(halving, curve):
+    """The trials of a search in which a function of alpha and epochs is the score."""
+    scores = {}
+    while new := [trial for trial in halving.list_trials(scores) if trial not in scores]:
+        scores[new[0]] = curve(*new[0])
+    return [*scores]
+
+
+def rise_to(best):
+    """Scores that are best at an alpha, whatever the epochs."""
+    return lambda alpha, epochs: -abs(np.log(alpha / best))
+
+
+def test_given_alphas_are_halved():
+    trials = run_halving(AlphaHalving(48, tuple(ALPHAS)), rise_to(0.3))
+    first = [(alpha, 12) for alpha in ALPHAS]
+    assert trials == [*first, (0.3, 32), (0.03, 32), (0.3, 48)]
+    assert count_epochs(trials) == 2 * 12 + 32 + 48
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.01, [0.01, 0.1, 0.001, 0.0316, 0.00316]),
+        (0.03, [0.01, 0.1, 0.001, 0.0316, 0.00316]),  # nearer to 0.01 than to 0.1
+        (0.3, [0.01, 0.1, 1.0, 0.316, 0.0316]),
+        (1.0, [0.01, 0.1, 1.0, 10.0, 3.16, 0.316]),
+        (1e-6, [0.01, 0.1, 0.001, 0.00316]),  # no smaller than a tenth of the proposed one
+        (1e9, [0.01, 0.1, 1.0, 10.0, 3.16]),  # no larger than a thousand times as much
+    ],
+)
+def test_a_search_goes_on_until_the_best_alpha_lies_inside(best, tried):
+    trials = run_halving(AlphaHalving(40, value=0.01), rise_to(best))
+    assert [alpha for alpha, epochs in trials if epochs == 10] == tried
+    assert trials[-1][1] == 40
+    nearest = min(tried, key=lambda alpha: abs(np.log(alpha / best)))
+    assert trials[-1][0] == nearest
+
+
+def test_a_search_around_a_good_proposal_costs_about_two_and_a_half_trainings():
+    assert count_epochs(run_halving(AlphaHalving(48, value=0.01), rise_to(0.03))) < 2.5 * 48
 
 
 def test_every_epoch_is_counted_and_a_finished_search_trains_nothing(tmp_path):
     counter = Counter()
     found = find(tmp_path, callbacks=[counter])
-    assert len(counter.epochs) == count_epochs(4, plan_rungs(EPOCHS))
+    assert len(counter.epochs) == EPOCHS_OF_SEARCH
     again = find(tmp_path, callbacks=[Counter(last=0)])
     assert again.trials == found.trials
     np.testing.assert_array_equal(again.model.weights[0], found.model.weights[0])
@@ -106,29 +145,32 @@ def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, killed_after)
     found = find(tmp_path / "killed", callbacks=[counter])
     assert found.trials == expected.trials
     np.testing.assert_array_equal(found.model.weights[0], expected.model.weights[0])
-    longest = EPOCHS - plan_rungs(EPOCHS)[0].epochs
-    repeated = len(counter.epochs) + killed_after - count_epochs(4, plan_rungs(EPOCHS))
+    longest = EPOCHS - AlphaHalving(EPOCHS).rungs[0]
+    repeated = len(counter.epochs) + killed_after - EPOCHS_OF_SEARCH
     assert 0 <= repeated <= longest
 
 
-def test_alphas_are_proposed_once_where_the_plain_loss_has_fallen_by_a_tenth(tmp_path):
+def test_the_proposed_alpha_is_measured_once_where_the_plain_loss_has_fallen(tmp_path):
     found = find(tmp_path, alphas=None, epochs=8)
-    proposed = json.loads((tmp_path / "alphas.json").read_text())
-    assert [trial.alpha for trial in found.trials] == proposed
+    proposed = json.loads((tmp_path / "alpha_range.json").read_text())
+    assert len(found.trials) >= 4
     plain = build_model(0.0)
     before, losses = plain.evaluate(X[:32], Y[:32], verbose=0)[0], []
     while not losses or losses[-1] > 0.9 * before:
         losses += plain.fit(*DATA, shuffle=False, verbose=0).history["loss"]
-    expected = kf.tuning.alpha_range(plain, DATA, num=5, num_batches=2, batch_size=32, seed=0)
-    np.testing.assert_allclose(proposed, expected.alphas, rtol=1e-5)
-    (tmp_path / "alphas.json").write_text(json.dumps(ALPHAS))
-    assert len(find(tmp_path, alphas=None, epochs=8).trials) == 4
+    expected = kf.tuning.alpha_range(plain, DATA, num_batches=2, batch_size=32, seed=0)
+    assert proposed == pytest.approx(expected.value, rel=1e-5)
+    (tmp_path / "alpha_range.json").write_text("0.5")
+    again = find(tmp_path, alphas=None, epochs=8)
+    assert 0.5 in [trial.alpha for trial in again.trials]
 
 
-@pytest.mark.parametrize(("alphas", "advice"), [([1e-6, 10.0, 30.0], "smaller")])
-def test_a_best_alpha_at_the_edge_is_reported(tmp_path, caplog, alphas, advice):
+@pytest.mark.parametrize(
+    ("alphas", "where"), [([1e-6, 10.0, 30.0], "smallest"), ([10.0, 30.0, 1e-6], "smallest")]
+)
+def test_a_best_alpha_at_the_edge_is_reported(tmp_path, caplog, alphas, where):
     find(tmp_path, alphas)
-    assert f"is the smallest of the search: a {advice} one may be better" in caplog.text
+    assert f"The best alpha, 1e-06, is the {where} of the search" in caplog.text
 
 
 def ignores_alpha(alpha):

@@ -1,0 +1,185 @@
+"""A keras-tuner search by successive halving, whose trials continue from checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+from keras_tuner.engine import trial as trials
+
+from keras_fisher.model import FisherPenaltyModel
+from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
+from keras_fisher.tuning.oracle import GridOracle
+
+# As in keras-tuner's Hyperband: the epochs of a trial, and the trial that it continues.
+_FIRST_EPOCH, _EPOCHS, _PARENT = "tuner/initial_epoch", "tuner/epochs", "tuner/trial_id"
+
+
+class HalvingOracle(GridOracle):
+    """Hands out the trials of an `AlphaHalving`.
+
+    A trial that was killed is repeated from the end of the one that it continues.
+
+    Args:
+        halving: The search.
+        **kwargs: Arguments of `keras_tuner.Oracle`.
+    """
+
+    def __init__(self, halving: AlphaHalving, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.halving = halving
+
+    def list_finished(self) -> dict[Trial, trials.Trial]:
+        """Returns the finished trials of the search, in the order of training."""
+        done = [t for t in self.trials.values() if t.status == trials.TrialStatus.COMPLETED]
+        by_values = {self._key(t.hyperparameters.values): t for t in done}
+        sign = 1.0 if self.objective.direction == "max" else -1.0
+        scores = {trial: sign * t.score for trial, t in by_values.items()}
+        return {t: by_values[t] for t in self.halving.list_trials(scores) if t in by_values}
+
+    def list_planned(self) -> list[Trial]:
+        """Returns all trials that are known so far."""
+        sign = 1.0 if self.objective.direction == "max" else -1.0
+        scores = {trial: sign * t.score for trial, t in self.list_finished().items()}
+        return self.halving.list_trials(scores)
+
+    @staticmethod
+    def _key(values: dict[str, Any]) -> Trial:
+        return values["alpha"], values[_EPOCHS]
+
+    def _plan(self) -> list[dict[str, Any]]:
+        finished = self.list_finished()
+        parents: dict[float, Trial] = {}
+        planned = []
+        for alpha, epochs in self.list_planned():
+            parent = parents.get(alpha)
+            values = {"alpha": alpha, _EPOCHS: epochs, _FIRST_EPOCH: parent[1] if parent else 0}
+            if parent:
+                values[_PARENT] = finished[parent].trial_id
+            planned.append(values)
+            parents[alpha] = (alpha, epochs)
+        return planned
+
+    def _status_without_trial(self) -> str:
+        return trials.TrialStatus.IDLE if self.ongoing_trials else trials.TrialStatus.STOPPED
+
+
+class HalvingTuner(keras_tuner.Tuner):
+    """Trains the trials of a `HalvingOracle`; each continues from its parent's checkpoint.
+
+    Args:
+        build_model: A function from alpha to a compiled `FisherPenaltyModel`.
+        halving: The search.
+        objective: The metric to compare.
+        is_shown: Whether to show a progress bar.
+        **kwargs: Arguments of `keras_tuner.Tuner`.
+    """
+
+    def __init__(
+        self,
+        build_model: Callable[[float], FisherPenaltyModel],
+        halving: AlphaHalving,
+        objective: Any,
+        *,
+        is_shown: bool,
+        **kwargs: Any,
+    ) -> None:
+        self.build_model = build_model
+        self.halving_oracle = HalvingOracle(halving, objective=objective)
+        super().__init__(self.halving_oracle, **kwargs)
+        self.progress = _Progress(self.halving_oracle, is_shown)
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Trains all candidates; as a chief, waits until the workers have trained them."""
+        try:
+            super().search(*args, **kwargs)
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Trains a candidate for one part of the search; returns its score."""
+        try:
+            return self._train(trial.trial_id, trial.hyperparameters.values, *args, **kwargs)
+        except Exception as error:  # keras-tuner would only count a failed trial
+            raise keras_tuner.errors.FatalError(str(error)) from error
+
+    def _train(
+        self, trial_id: str, values: dict[str, Any], *args: Any, callbacks: list[Any], **fit: Any
+    ) -> dict[str, float]:
+        alpha, objective = values["alpha"], self.oracle.objective
+        parent = values.get(_PARENT)
+        model = self.load_checkpoint(alpha, parent) if parent else self.build_model(alpha)
+        history = model.fit(
+            *args,
+            initial_epoch=values[_FIRST_EPOCH],
+            epochs=values[_EPOCHS],
+            callbacks=[*self._deepcopy_callbacks(callbacks), self.progress.watch(alpha)],
+            **fit,
+        ).history
+        if objective.name not in history:
+            raise ValueError(
+                f"`objective` must be one of {', '.join(history)}. Received: {objective.name!r}"
+            )
+        self._save_checkpoint(trial_id, model)
+        found = score(history[objective.name], values[_EPOCHS])
+        worst = -math.inf if objective.direction == "max" else math.inf
+        return {objective.name: worst if math.isnan(found) else found}
+
+    def _save_checkpoint(self, trial_id: str, model: keras.Model) -> None:
+        """Saves weights, optimizer and penalty, and how to build the model."""
+        path = self._find_checkpoint(trial_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".json").write_text(json.dumps(model.get_build_config()))
+        model.save_weights(path)
+
+    def load_checkpoint(self, alpha: float, trial_id: str) -> FisherPenaltyModel:
+        """Returns the model as it was at the end of a trial."""
+        model, path = self.build_model(alpha), self._find_checkpoint(trial_id)
+        if not model.built:
+            model.build_from_config(json.loads(path.with_suffix(".json").read_text()))
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(path)
+        return model
+
+    def _find_checkpoint(self, trial_id: str) -> Path:
+        return Path(self.get_trial_dir(trial_id)) / "last.weights.h5"
+
+
+class _Progress:
+    """A progress bar over the epochs of all candidates; its end moves with new candidates."""
+
+    def __init__(self, oracle: HalvingOracle, is_shown: bool) -> None:
+        self._oracle, self._name = oracle, oracle.objective.name
+        self._epochs: int | None = None  # until training begins
+        self._bar = keras.utils.Progbar(
+            None, verbose=int(is_shown), unit_name="epoch", stateful_metrics=["alpha", self._name]
+        )
+
+    def watch(self, alpha: float) -> keras.callbacks.Callback:
+        """Returns a callback that shows the epochs of a candidate."""
+        if self._epochs is None:
+            self._epochs = count_epochs([*self._oracle.list_finished()])
+        first, second, last = self._oracle.halving.rungs
+        planned = self._oracle.list_planned()
+        at_least = [(alpha, e) for alpha, e in planned if e == first]
+        self._bar.target = count_epochs(at_least) + 2 * (second - first) + last - second
+
+        def show(epoch: int, logs: Any) -> None:
+            assert self._epochs is not None
+            self._epochs += 1
+            shown = [("alpha", alpha), (self._name, logs.get(self._name, math.nan))]
+            self._bar.update(self._epochs, shown)
+
+        return keras.callbacks.LambdaCallback(on_epoch_end=show)
+
+
+def is_worker() -> bool:
+    """Whether this process gets its trials from a chief."""
+    is_shared = "KERASTUNER_ORACLE_IP" in os.environ
+    return is_shared and "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")
