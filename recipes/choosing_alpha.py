@@ -38,7 +38,7 @@ class AlphaSetting(PenaltySetting):
     noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
     alphas: Amounts = ALPHAS  # alphas to choose from
     limited: Amounts = (0.03, 0.3, 3.0, 10.0)  # alphas to train with max_penalty_ratio, too
-    max_penalty_ratio: Amount = 1.0  # the largest ratio of gradients in these trainings
+    max_penalty_ratio: Amount = 0.7  # the largest ratio of gradients in these trainings
 
 
 def plan(part: str, setting: AlphaSetting, finished: Finished) -> list[Run]:
@@ -119,8 +119,8 @@ def write_regrets(runs: pd.DataFrame) -> str:
         row = [title]
         for name, of_parts in cases.items():
             regrets = {part: average_regret(way, some) for part, some in of_parts.items()}
-            worst = max(regrets, key=lambda part: regrets[part], default="")
-            values = pd.Series(regrets, dtype=float)
+            values = pd.Series(regrets, dtype=float).dropna()
+            worst = values.idxmax() if len(values) else ""
             row += [
                 f"{values.mean():.1f} ± {values.sem():.1f}" if len(values) > 1 else tables.NOTHING,
                 f"{values.max():.1f} ({worst})" if worst else tables.NOTHING,
@@ -239,7 +239,7 @@ def write_guard(runs: pd.DataFrame) -> str:
         change = f"{gained.mean():+.1f} ± {gained.sem():.1f}" if len(gained) > 1 else tables.NOTHING
         warned = f"{100 * values[:, 0].mean():.0f}%" if len(values) else tables.NOTHING
         rows.append([name, f"{len(values)}", warned, change])
-    header = ["test accuracy", "runs", "the penalty is reported", "gain by `max_penalty_ratio=1`"]
+    header = ["test accuracy", "runs", "the penalty is reported", "gain by `max_penalty_ratio=0.7`"]
     note = (
         "Points below the best alpha of the same setting and seed. The gain, in points, is over "
         "the runs that were repeated with the limit.\n"
@@ -288,7 +288,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     picture.save(fig, path)
 
 
-NAMES = {"fp": "FP", "limited": "FP, max_penalty_ratio=1"}
+NAMES = {"fp": "FP", "limited": "FP, max_penalty_ratio=0.7"}
 
 
 def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:

@@ -3,7 +3,7 @@ Title: Choosing alpha
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Find the weight of the penalty, by a short search in a measured range.
+Description: Find the weight of the penalty at the price of two to three trainings.
 Accelerator: None
 """
 
@@ -11,27 +11,34 @@ Accelerator: None
 ## Introduction
 
 Alpha is the weight of the penalty, and the one number that you have to find. It is not universal: the
-best alpha depends on the network, the data, the noise and the learning rate. The paper takes ten
-values around 0.01 on a logarithmic scale (appendix G.2), and much larger ones for `"gp_x"`.
+best alpha depends on the network, the data, the noise and the learning rate. The paper trains with ten
+values on a logarithmic scale (appendix G.2). `find_alpha` needs two to three trainings.
 
-This guide looks for the range first, then searches it with keras-tuner, and then shows what a wrong
-alpha looks like. Half of the training labels are noise.
+Half of the training labels of this guide are noise. We find alpha, look at the size of the penalty's
+gradient, and see what an alpha does that is far too large.
 """
 
 import logging
 
 import keras
 import matplotlib.pyplot as plt
-import numpy as np
 
 import keras_fisher as kf
 
 train, validation, test, _ = kf.data.load_arrays("digits")
 y_noisy, _ = kf.data.uniform_label_noise(train.y, 0.5, num_classes=10, seed=0)
 
+"""
+## Find alpha
 
-def build_model():
-    return keras.Sequential(
+Write a function from alpha to a compiled model. It sets the random seed, so that all candidates start
+from the same weights.
+"""
+
+
+def build_model(alpha, **options):
+    keras.utils.set_random_seed(0)
+    backbone = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
             keras.layers.Flatten(),
@@ -40,11 +47,9 @@ def build_model():
             keras.layers.Dense(10),
         ]
     )
-
-
-def compile_model(model, learning_rate=0.015):
+    model = kf.FisherPenaltyModel(backbone, alpha=alpha, update_freq=1, seed=0, **options)
     model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate, momentum=0.9),
+        optimizer=keras.optimizers.SGD(0.015, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -52,85 +57,109 @@ def compile_model(model, learning_rate=0.015):
 
 
 """
-## A range to begin with
-
-Train the plain model until its training loss has fallen by about a tenth: here, one epoch. Then
-`alpha_range` compares the gradient of the penalty with the gradient of the loss on a few
-mini-batches. `balance` is the alpha at which the penalty begins to dominate training. `value` is a
-fifth of `balance`, and `alphas` is a logarithmic grid around `value`.
+`find_alpha` trains the plain model for a moment, to learn how large the penalty's gradient is. Then it
+trains with several alphas for a quarter of the epochs, ten times apart at first, until the best one
+lies inside. It drops all but two, and after two thirds of the epochs all but one.
 """
 
-keras.utils.set_random_seed(0)
-plain = compile_model(build_model())
-plain.fit(train.x, y_noisy, batch_size=32, epochs=1, verbose=0)
-found = kf.tuning.alpha_range(plain, (train.x, y_noisy), num=5, batch_size=32, seed=0)
-print("proposed:", [float(f"{alpha:.2g}") for alpha in found.alphas])
-
-"""
-The measurement says nothing about generalisation. It only tells you the order of magnitude of the
-alphas to search.
-## A search
-
-`FisherPenaltyHyperModel` makes alpha and the learning rate hyperparameters of keras-tuner. Rank the
-trials by validation accuracy. Do not shorten them much: a penalised network learns more slowly, and a
-short training prefers alphas that are too small.
-"""
-
-hypermodel = kf.tuning.FisherPenaltyHyperModel(
-    lambda hp: build_model(),
-    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    learning_rates=[0.015],
-    alphas=found.alphas,
+found = kf.tuning.find_alpha(
+    build_model,
+    (train.x, y_noisy),
+    validation_data=validation,
+    epochs=45,
+    directory="find_alpha",
+    overwrite=True,
+    verbose=0,  # 1 for a progress bar
 )
-tuner = kf.tuning.GridSearch(hypermodel, directory="search", overwrite=True)
-tuner.search(train.x, y_noisy, batch_size=32, epochs=45, validation_data=validation, verbose=0)
-
-print(f"{'alpha':>8}  best validation accuracy")
-trials = tuner.oracle.get_best_trials(num_trials=len(found.alphas))
-for trial in sorted(trials, key=lambda trial: trial.hyperparameters.get("alpha")):
-    print(f"{trial.hyperparameters.get('alpha'):8.2g}  {trial.score:.3f}")
+print(found)
 
 """
-The scores are close, because each is that of the trial's best epoch. At the end of training the alphas
-differ much more, as the next picture shows. If you have no clean validation labels to stop by, compare
-the ends.
+The score is the mean validation accuracy over the last fifth of the epochs that a candidate trained for.
+`found.model` is the model of the best alpha, trained to the end.
 
-Rerunning the program resumes an interrupted search. If the best alpha is the smallest or the largest
-of your grid, extend the grid. `RandomSearch`, `BayesianOptimization` and `Hyperband` of keras-tuner take
-the same hypermodel.
-
-## What a wrong alpha looks like
-
-Train without a penalty, with the alpha of the best trial, with three times as much, and with a
-thousand times as much.
+The same call resumes a search that was interrupted. The validation labels here are clean. If yours are as
+noisy as the training labels, the search works as well, because noise lowers the accuracies of all
+candidates alike: [Results](../results.md#ways-to-choose-alpha).
 """
 
-best = tuner.get_best_hyperparameters()[0].get("alpha")
-logging.getLogger("keras_fisher").setLevel(logging.ERROR)  # the warning is described below
-histories = {}
-for alpha in (0.0, best, 3 * best, 1000 * best):
-    keras.utils.set_random_seed(0)
-    model = compile_model(kf.FisherPenaltyModel(build_model(), alpha=alpha, seed=0))
-    histories[alpha] = model.fit(
-        train.x, y_noisy, batch_size=32, epochs=45, validation_data=validation, verbose=0
+test_accuracy = found.model.evaluate(test.x, test.y, verbose=0, return_dict=True)["accuracy"]
+print(f"alpha {found.alpha:.2g}: test accuracy {test_accuracy:.1%}")
+
+"""
+## How large is the penalty's gradient?
+
+The penalty ratio is the norm of alpha times the penalty's gradient, relative to the norm of the gradient
+of the loss. `PenaltyRatio` logs it. Far below 0.1 the penalty changes little. Above 1 it dominates.
+
+We train without a penalty, with the alpha that we found, and with a hundred times as much. In the last
+training, `max_penalty_ratio=0.7` limits the ratio: where alpha exceeds it, the step uses the alpha that
+reaches it.
+"""
+
+logging.getLogger("keras_fisher").setLevel(logging.ERROR)  # the warnings are described below
+trainings = {
+    "no penalty": build_model(0.0),
+    f"alpha {found.alpha:.2g}": build_model(found.alpha),
+    f"alpha {100 * found.alpha:.2g}": build_model(100 * found.alpha),
+    f"alpha {100 * found.alpha:.2g}, limited": build_model(
+        100 * found.alpha, max_penalty_ratio=0.7
+    ),
+}
+histories = {
+    name: model.fit(
+        train.x,
+        y_noisy,
+        epochs=45,
+        validation_data=validation,
+        callbacks=[kf.callbacks.PenaltyRatio()],
+        verbose=0,
     ).history
+    for name, model in trainings.items()
+}
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
-for (alpha, history), style in zip(histories.items(), ("--", "-", "-.", ":"), strict=True):
-    left.plot(history["accuracy"], style, label=f"alpha {alpha:.2g}")
-    right.plot(history["val_accuracy"], style)
-left.set(xlabel="epoch", title="Training accuracy, noisy labels")
-right.set(xlabel="epoch", title="Validation accuracy, clean labels")
-left.legend()
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.7), layout="constrained")
+for (name, history), style in zip(histories.items(), ("--", "-", ":", "-."), strict=True):
+    for axis, key in zip(axes, ("accuracy", "val_accuracy", "penalty_ratio"), strict=True):
+        axis.plot(history[key], style, label=name)
+titles = ("Training accuracy, noisy labels", "Validation accuracy, clean labels", "Penalty ratio")
+for axis, title in zip(axes, titles, strict=True):
+    axis.set(xlabel="epoch", title=title)
+axes[0].legend()
 plt.show()
-print({f"{a:.2g}": np.round(h["val_accuracy"][-1], 3).item() for a, h in histories.items()})
+
+for name, history in histories.items():
+    print(f"{name}: validation accuracy at the end {history['val_accuracy'][-1]:.1%}")
 
 """
-- **Too large:** the training accuracy stays far below that of the plain model. In the extreme the
-  outputs become the same for every input; `fit` warns of that, with the step and the numbers, by the
-  end of the epoch in which it happens.
-- **Too small:** the training and validation accuracies do not differ from the plain model's.
+- **Too large:** the training accuracy stays far below that of the plain model. `fit` warns if the ratio
+  stays above 2 before the model has learnt, and names the alpha at which both gradients have the same
+  norm. In the extreme the outputs become the same for every input, and `fit` warns of that, too.
+- **Too small:** the training and validation accuracies do not differ from the plain model's, and the
+  ratio stays far below 0.1.
+
+With a limit below 1, the sum of both gradients always points downhill on the loss. This makes an alpha
+that is far too large harmless in this example. It does not replace the search:
+[Results](../results.md#ways-to-choose-alpha).
 
 `model.alpha` can be read and set at any time, also by a callback, and acts on the next step. It may also
 be a Keras learning-rate schedule.
+
+## Search other hyperparameters, too
+
+`FisherPenaltyHyperModel` makes the seed, the learning rate and alpha hyperparameters of keras-tuner, and
+your own function may add more. Rank the trials by validation accuracy, and do not shorten them much: a
+penalised network learns more slowly, and a short training prefers alphas that are too small.
+
+```python
+hypermodel = kf.tuning.FisherPenaltyHyperModel(
+    build_backbone,  # a function from keras_tuner.HyperParameters to a model
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    learning_rates=kf.tuning.learning_rates(),
+    alphas=kf.tuning.alphas(found.alpha, num=3),
+)
+tuner = kf.tuning.GridSearch(hypermodel, directory="search")
+tuner.search(train.x, y_noisy, epochs=45, validation_data=validation)
+```
+
+`RandomSearch`, `BayesianOptimization` and `Hyperband` of keras-tuner take the same hypermodel.
 """

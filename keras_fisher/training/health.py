@@ -36,7 +36,7 @@ _DOMINATES = (
     "At step {step} (counted from 0) the penalty dominates: for about ten computations its "
     "gradient times alpha has been {ratio:.2g} times as large as the gradient of the loss. "
     "Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 {penalty:g}. An alpha of {balanced:.2g} would "
-    "have made the two equal; begin the search below it, or set max_penalty_ratio=1. "
+    "have made the two equal: use a smaller one, or set max_penalty_ratio=0.7. "
     "callbacks.PenaltyRatio logs the ratio."
 )
 _MORE = {

@@ -17,6 +17,7 @@ import pandas as pd
 from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
+MOMENTUM = 0.9  # of SGD
 # The parts of a training after which halving over ten leaves 5, 2 and 1 alphas, by its price.
 PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}
 
@@ -121,8 +122,20 @@ def take_middle(case: Case) -> Choice:
     return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0 + case.start / case.epochs)
 
 
+def follow_implicit_rule(case: Case) -> Choice:
+    """Takes rate / (1 - momentum) / 4, the weight of the implicit penalty of SGD.
+
+    A step of SGD with rate h follows the loss plus h/4 times the squared norm of its gradient
+    (Barrett & Dherin, 2021); momentum multiplies the rate by 1 / (1 - momentum).
+    """
+    if case.plain["optimizer"] != "sgd":
+        return Choice(math.nan, 1.0)
+    nearest = case.find_nearest(case.plain["learning_rate"] / (1 - MOMENTUM) / 4)
+    return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0)
+
+
 def limit_large_alpha(case: Case) -> Choice:
-    """Takes the largest alpha with the limit: the penalty's gradient is as large as the loss's."""
+    """Takes the largest alpha with the limit, so that the limit alone determines the penalty."""
     return Choice(case.limited[max(case.limited)]["final_test_accuracy"], 1.0)
 
 
@@ -183,5 +196,6 @@ WAYS: dict[str, Way] = {
     "successive halving over ten, two trainings": halve(take_all, plan_budget(PARTS["two"])),
     "successive halving over ten, three trainings": halve(take_all, plan_budget(PARTS["three"])),
     "all ten (G.2)": halve(take_all, train_to_end),
-    "alpha 10, `max_penalty_ratio=1`": limit_large_alpha,
+    "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,
+    "alpha 10, `max_penalty_ratio=0.7`": limit_large_alpha,
 }
