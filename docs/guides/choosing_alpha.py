@@ -125,6 +125,7 @@ titles = ("Training accuracy, noisy labels", "Validation accuracy, clean labels"
 for axis, title in zip(axes, titles, strict=True):
     axis.set(xlabel="epoch", title=title)
 axes[0].legend()
+axes[2].set_ylim(0, 2.5)
 plt.show()
 
 for name, history in histories.items():
