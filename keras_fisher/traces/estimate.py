@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,22 @@ class _Mean(NamedTuple):
 class Estimate(_Mean):
     """A mean and its standard error: a named tuple `(value, stderr, count)`.
 
+    `float(estimate)` is the value, and `str(estimate)` rounds value and standard error for reading.
+
+    The difference of two estimates is an `Estimate` with the standard error of independent
+    estimates, sqrt(stderr_a^2 + stderr_b^2), the `count` of both together, and no `layers`.
+    Measurements on different examples are independent (those of `hessian_trace` also on the same
+    ones, with different probes). Measurements on the same examples usually are not.
+
+    Examples:
+        >>> from keras_fisher import Estimate
+        >>> before, after = Estimate(12.345, 0.3, 500), Estimate(8.2, 0.4, 300)
+        >>> float(before)
+        12.345
+        >>> print(before - after)
+        4.15 ± 0.50 (count=800)
+        >>> value, stderr, count = after
+
     Attributes:
         value: The mean of the measurements.
         stderr: Its standard error; NaN for fewer than two measurements.
@@ -26,6 +43,22 @@ class Estimate(_Mean):
     """
 
     layers: dict[str, float] | None = None
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        value, stderr, count = self
+        if 1e-5 <= stderr < 1e6:
+            decimals = max(0, 1 - math.floor(math.log10(stderr)))
+            return f"{value:.{decimals}f} ± {stderr:.{decimals}f} (count={count})"
+        return f"{value:.4g} ± {stderr:.2g} (count={count})"
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        if not isinstance(other, Estimate):
+            return NotImplemented
+        stderr = math.hypot(self.stderr, other.stderr)
+        return Estimate(self.value - other.value, stderr, self.count + other.count)
 
 
 def estimate(measured: np.ndarray, layers: Sequence[str] | None = None) -> Estimate:
