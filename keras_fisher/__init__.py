@@ -12,6 +12,7 @@ from keras_fisher.traces import (
     gradient_norm,
     hessian_trace,
     minibatch_fisher_trace,
+    per_example_gradient_norms,
 )
 
 __version__ = _version("keras-fisher")
@@ -35,6 +36,7 @@ __all__ = [
     "likelihoods",
     "minibatch_fisher_trace",
     "penalties",
+    "per_example_gradient_norms",
     "rules",
     "traces",
     "zoo",

@@ -12,6 +12,10 @@ from keras_fisher.traces.fisher import FisherTraceMeter, fisher_trace
 from keras_fisher.traces.gradient_norm import GradientNormMeter, gradient_norm
 from keras_fisher.traces.hessian import HessianTraceMeter, hessian_trace
 from keras_fisher.traces.minibatch import MinibatchFisherTraceMeter, minibatch_fisher_trace
+from keras_fisher.traces.per_example_norms import (
+    PerExampleGradientNormsMeter,
+    per_example_gradient_norms,
+)
 
 __all__ = [
     "Estimate",
@@ -19,10 +23,12 @@ __all__ = [
     "GradientNormMeter",
     "HessianTraceMeter",
     "MinibatchFisherTraceMeter",
+    "PerExampleGradientNormsMeter",
     "accuracy",
     "check_data",
     "fisher_trace",
     "gradient_norm",
     "hessian_trace",
     "minibatch_fisher_trace",
+    "per_example_gradient_norms",
 ]

@@ -23,7 +23,8 @@ class Estimate(_Mean):
     The difference of two estimates is an `Estimate` with the standard error of independent
     estimates, sqrt(stderr_a^2 + stderr_b^2), the `count` of both together, and no `layers`.
     Measurements on different examples are independent (those of `hessian_trace` also on the same
-    ones, with different probes). Measurements on the same examples usually are not.
+    ones, with different probes). Measurements on the same examples usually are not: for these, the
+    differences of squared `per_example_gradient_norms` have the right standard error.
 
     Examples:
         >>> from keras_fisher import Estimate

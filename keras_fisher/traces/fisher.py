@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled,
 from keras_fisher.traces.meter import Meter
 from keras_fisher.traces.per_example import SquaredGradientNorms
 
-_LABELS = {"sampled": Sampled, "expected": Expected, "given": Given}
+LABELS: Mapping[str, type[Given]] = {"sampled": Sampled, "expected": Expected, "given": Given}
 
 
 def fisher_trace(
@@ -109,6 +109,8 @@ class FisherTraceMeter(Meter):
         seed: The seed of drawn labels; `None` for a random one.
     """
 
+    _kinds = LABELS
+
     def __init__(
         self,
         model: keras.Model,
@@ -118,7 +120,7 @@ class FisherTraceMeter(Meter):
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._labels = choose_labels(labels, _LABELS, self._likelihood, seed)
+        self._labels = choose_labels(labels, self._kinds, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
         self._generator = self._labels.generator
         self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}
@@ -129,9 +131,17 @@ class FisherTraceMeter(Meter):
         self._norms = {}
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
-        return np.concatenate([self._batch_norms(x, labels) for x, labels in batches])
+        squares, with_data = self._squared_norms(batches)
+        return squares[with_data]
 
-    def _batch_norms(self, x: Any, labels: Labels) -> np.ndarray:
+    def _squared_norms(
+        self, batches: Iterator[tuple[Any, Labels]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the squared norms, shape `(examples, weights)`, and which examples have data."""
+        squares, with_data = zip(*(self._batch_norms(*batch) for batch in batches), strict=True)
+        return np.concatenate(squares), np.concatenate(with_data)
+
+    def _batch_norms(self, x: Any, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
         # Time steps may differ between batches, and so may the passes and the memory limit.
         shapes = tuple(tuple(array.shape[1:]) for array in keras.tree.flatten(x))
         if shapes not in self._norms:
@@ -139,6 +149,6 @@ class FisherTraceMeter(Meter):
             norms = SquaredGradientNorms(self._model, kind.draw, kind.values, kind.generator)
             self._norms[shapes] = norms, kind.passes(self._outputs_of_first(x))
         norms, passes = self._norms[shapes]
-        measured = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
+        squares = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
         with_data = self._with_data(x, labels)
-        return measured if with_data is None else measured[with_data]
+        return squares, np.ones(len(squares), bool) if with_data is None else with_data

@@ -70,10 +70,24 @@ class Sampled(Given):
     def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
         super().__init__(likelihood, seed)
         self.generator = keras.random.SeedGenerator(seed)
+        self._sample = likelihood.sample
 
     def draw(self, outputs: Tensor, labels: Labels) -> Labels:
-        drawn = self._likelihood.sample(outputs, self.generator)
+        drawn = self._sample(outputs, self.generator)
         return labels._replace(y=ops.stop_gradient(drawn))
+
+
+class Uniform(Sampled):
+    """Labels drawn uniformly from the label set."""
+
+    def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
+        super().__init__(likelihood, seed)
+        if type(likelihood).sample_uniform is Likelihood.sample_uniform:
+            raise ValueError(
+                "labels='uniform' needs a likelihood with a finite label set. "
+                f"Received: {type(likelihood).__name__}. Use labels='given' or 'sampled'."
+            )
+        self._sample = likelihood.sample_uniform
 
 
 class Expected(Given):

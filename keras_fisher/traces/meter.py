@@ -75,6 +75,13 @@ class Meter(abc.ABC):
 
         With `verbose`, shows a progress bar after some seconds.
         """
+        measured = self._measurements(data, num_examples, batch_size, by_layer, verbose)
+        return estimate(measured, self._layers() if by_layer else None)
+
+    def _measurements(
+        self, data: Any, num_examples: int | None, batch_size: int, by_layer: bool, verbose: bool
+    ) -> np.ndarray:
+        """Checks the arguments and returns the measurements of `_measure`."""
         check_data(data, num_examples, batch_size, self.needs_labels)
         arguments.check_bool("by_layer", by_layer)
         backend.synchronise(self._model)
@@ -106,8 +113,11 @@ class Meter(abc.ABC):
             raise
         if not len(measured):
             raise ValueError("`data` must hold examples other than padding. Received: only padding")
-        layers = [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
-        return estimate(measured, layers if by_layer else None)
+        return measured
+
+    def _layers(self) -> list[str]:
+        """Returns the path of each trainable weight's layer."""
+        return [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
 
     @property
     def random_state(self) -> list[int]:

@@ -58,6 +58,7 @@ CALLS = {
     kf.fisher_trace: {**MEASURED, "labels": "sampled", "likelihood": None},
     kf.minibatch_fisher_trace: {**MEASURED, "labels": "sampled", "likelihood": None},
     kf.gradient_norm: {**SEEDLESS, "likelihood": None},
+    kf.per_example_gradient_norms: {**MEASURED, "labels": "sampled", "likelihood": None},
     kf.hessian_trace: {**MEASURED, "num_probes": 2, "distribution": "gaussian"},
     kf.callbacks.AlphaScheduler: {"schedule": abs},
     kf.callbacks.BatchNormRecalibration: {"data": DATA, "num_batches": 2, "batch_size": 4},
