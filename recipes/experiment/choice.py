@@ -18,6 +18,7 @@ from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
 MOMENTUM = 0.9  # of SGD
+MODERATE = 0.3  # an alpha that suits many settings if the ratio of gradients is limited
 # The parts of a training after which halving over ten leaves 5, 2 and 1 alphas, by its price.
 PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}
 
@@ -134,9 +135,14 @@ def follow_implicit_rule(case: Case) -> Choice:
     return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0)
 
 
-def limit_large_alpha(case: Case) -> Choice:
-    """Takes the largest alpha with the limit, so that the limit alone determines the penalty."""
-    return Choice(case.limited[max(case.limited)]["final_test_accuracy"], 1.0)
+def limit(pick: Callable[[Sequence[float]], float]) -> Way:
+    """Returns the way that takes one of the alphas that were trained with a limit."""
+    return lambda case: Choice(case.limited[pick(sorted(case.limited))]["final_test_accuracy"], 1.0)
+
+
+def find_moderate(alphas: Sequence[float]) -> float:
+    """Returns the alpha nearest to 0.3."""
+    return min(alphas, key=lambda alpha: abs(math.log(alpha / MODERATE)))
 
 
 def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rungs]) -> Way:
@@ -197,5 +203,6 @@ WAYS: dict[str, Way] = {
     "successive halving over ten, three trainings": halve(take_all, plan_budget(PARTS["three"])),
     "all ten (G.2)": halve(take_all, train_to_end),
     "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,
-    "alpha 10, `max_penalty_ratio=0.7`": limit_large_alpha,
+    "alpha 0.3, `max_penalty_ratio=0.7`": limit(find_moderate),
+    "alpha 10, `max_penalty_ratio=0.7`": limit(max),
 }

@@ -29,7 +29,8 @@ def case(ends=(0.3, 0.4, 0.6, 0.5, 0.1), crossing=7):
     penalised[0.1]["history"]["val_accuracy"][:crossing] = [0.5] * crossing
     plain = run([0.3] * EPOCHS, 0.2, proposed_alpha=proposed)
     plain["optimizer"], plain["learning_rate"] = "sgd", 0.04
-    return choice.Case(plain, penalised, {10.0: run([0.5] * EPOCHS, 0.45)}, "val_accuracy")
+    limited = {0.2: run([], 0.35), 10.0: run([], 0.45)}
+    return choice.Case(plain, penalised, limited, "val_accuracy")
 
 
 def test_ways_without_a_search_cost_one_training():
@@ -38,6 +39,7 @@ def test_ways_without_a_search_cost_one_training():
     assert found["alpha 0.01, the default"] == (0.4, 1.0)
     assert found["alpha 10, `max_penalty_ratio=0.7`"] == (0.45, 1.0)
     assert found["the middle of `alpha_range`"] == (0.4, 1 + 2 / EPOCHS)
+    assert found["alpha 0.3, `max_penalty_ratio=0.7`"] == (0.35, 1.0)
     assert found["alpha = rate / (1 - momentum) / 4"] == (0.6, 1.0)  # 0.1
     assert found["all ten (G.2)"] == (0.6, len(ALPHAS))
 
