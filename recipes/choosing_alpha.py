@@ -99,7 +99,8 @@ def list_cases(runs: pd.DataFrame, key: str) -> dict[str, list[Case]]:
             {run["value"]: run for _, run in group[group["method"] == method].iterrows()}
             for method in ("baseline", "fp", "limited")
         )
-        is_complete = plain and (len(penalised), len(limited)) == (alphas, limited_alphas)
+        has_all = (len(penalised), len(limited)) == (alphas, limited_alphas)
+        is_complete = plain and penalised and limited and has_all
         if is_complete and key in plain[0.0]["history"]:
             cases.setdefault(str(part), []).append(Case(plain[0.0], penalised, limited, key))
     return cases
@@ -127,7 +128,7 @@ def write_regrets(runs: pd.DataFrame) -> str:
             ]
             if name == "clean":
                 costs = [way(case).trainings for some in of_parts.values() for case in some]
-                row.insert(1, f"{np.mean(costs):.1f}")
+                row.insert(1, f"{np.mean(costs):.1f}" if costs else tables.NOTHING)
         rows.append(row)
     header = ["way to choose alpha", "trainings"]
     for name in KEYS:
@@ -148,22 +149,23 @@ def average_regret(way: Way, cases: Sequence[Case]) -> float:
 
 def write_settings(runs: pd.DataFrame) -> str:
     """Returns the accuracies of each setting."""
+    complete = list_cases(runs, KEYS["clean"])
     rows = []
-    for part, cases in list_cases(runs, KEYS["clean"]).items():
-        best = choose_best(runs[(runs["part"] == part) & (runs["method"] == "fp")])
-        plain = runs[(runs["part"] == part) & (runs["method"] == "baseline")]
-        early = [100 * case.plain["best"]["test_accuracy"] for case in cases]
+    for part, own in runs.groupby("part"):
+        plain, best = own[own["method"] == "baseline"], choose_best(own[own["method"] == "fp"])
+        cases = complete.get(str(part), [])
         middles = sorted(case.get_middle() for case in cases)
+        regret = average_regret(WAYS[FIND_ALPHA], cases) if cases else None
         rows.append(
             [
-                part,
+                str(part),
                 tables.PercentCell("final_test_accuracy")(plain),
-                f"{np.mean(early):.1f}",
+                tables.PercentCell("test_accuracy")(plain),
                 tables.PercentCell("final_test_accuracy")(best),
                 tables.DifferenceCell("final_test_accuracy", plain)(best),
-                f"{best['value'].iloc[0]:g}",
-                " ".join(f"{middle:.2g}" for middle in middles),
-                f"{average_regret(WAYS[FIND_ALPHA], cases):.1f}",
+                f"{best['value'].iloc[0]:g}" if len(best) else tables.NOTHING,
+                " ".join(f"{middle:.2g}" for middle in middles) or tables.NOTHING,
+                tables.NOTHING if regret is None else f"{regret:.1f}",
             ]
         )
     header = [
@@ -180,7 +182,8 @@ def write_settings(runs: pd.DataFrame) -> str:
 
 def choose_best(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs with the alpha of best mean test accuracy."""
-    return runs[runs["value"] == runs.groupby("value")["final_test_accuracy"].mean().idxmax()]
+    means = runs.groupby("value")["final_test_accuracy"].mean()
+    return runs[runs["value"] == means.idxmax()] if len(means) else runs
 
 
 def write_predictors(runs: pd.DataFrame) -> str:
@@ -201,7 +204,8 @@ def write_predictors(runs: pd.DataFrame) -> str:
                 )
                 for case in cases
             ]
-            row.append(f"{np.nanmean(found):.2f}")
+            known = [value for value in found if not np.isnan(value)]
+            row.append(f"{np.mean(known):.2f}" if known else tables.NOTHING)
         rows.append(row)
     header = ["ranked by", *(f"after {fraction:.0%}" for fraction in FRACTIONS)]
     note = (
@@ -269,19 +273,19 @@ def is_dominated(run: pd.Series) -> bool:
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Draws the test accuracy over alpha, with the range that `alpha_range` proposes."""
-    parts = list_cases(runs, KEYS["clean"])
+    complete, parts = list_cases(runs, KEYS["clean"]), runs.groupby("part")
     columns = min(3, len(parts))
     fig, axes = picture.make_panels(-(-len(parts) // columns), columns)
-    for axis, (part, cases) in zip(axes.flat, parts.items(), strict=False):
-        own = runs[runs["part"] == part]
+    for axis, (part, own) in zip(axes.flat, parts, strict=False):
         for method, style in {"fp": "-", "limited": ":"}.items():
             draw_alphas(axis, own[own["method"] == method], style)
         plain = 100 * own[own["method"] == "baseline"]["final_test_accuracy"].mean()
         axis.axhline(plain, color=picture.COLOURS["baseline"], ls="--", label="no penalty")
-        middle = np.exp(np.mean([np.log(case.get_middle()) for case in cases]))
-        axis.axvspan(middle / 10, 10 * middle, color="#009e73", alpha=0.1, label="alpha_range")
+        if cases := complete.get(str(part)):
+            middle = np.exp(np.mean([np.log(case.get_middle()) for case in cases]))
+            axis.axvspan(middle / 10, 10 * middle, color="#009e73", alpha=0.1, label="alpha_range")
         axis.set_xscale("log")
-        picture.label_axes(axis, part, "alpha", "test accuracy at the end, %")
+        picture.label_axes(axis, str(part), "alpha", "test accuracy at the end, %")
     for axis in axes.flat[len(parts) :]:
         axis.set_visible(False)
     picture.draw_legend(fig, axes.flat)

@@ -102,7 +102,7 @@ class Case:
 
 def get_curve(run: pd.Series, key: str) -> np.ndarray:
     """Returns the logged values of a run at each epoch, NaN where there is none."""
-    return np.array(run["history"][key], float)
+    return np.array(run["history"].get(key, [math.nan] * int(run["epochs"])), float)
 
 
 # ---- The ways ------------------------------------------------------------------------------------
