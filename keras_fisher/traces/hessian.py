@@ -123,7 +123,7 @@ class HessianTraceMeter(Meter):
         for x, labels in batches:
             size, with_data = length(x), self._with_data(x, labels)
             forms = self._forms(x, labels, self._num_probes, seed, by_weight)
-            total = total + size * forms.astype("float64")
+            total = total + size * forms
             examples += size if with_data is None else int(with_data.sum())
         return total / examples if examples else np.empty((0, 1))
 

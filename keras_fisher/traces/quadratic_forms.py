@@ -95,7 +95,7 @@ class QuadraticForms:
             self._summed = self._by_weight
 
     def __call__(self, x: Any, y: Any, num_probes: int, seed: Any, by_weight: bool) -> np.ndarray:
-        """Returns the forms, shape `(num_probes, trainable weights)` or `(num_probes, 1)`.
+        """Returns the forms in float64, shape `(num_probes, trainable weights or 1)`.
 
         Args:
             x: A batch of inputs.
@@ -113,7 +113,10 @@ class QuadraticForms:
         measure = self._summed if is_second_due and self._is_proven else self._by_weight
         size = backend.PROBES_AT_ONCE or num_probes
         probes = np.split(np.arange(num_probes), range(size, num_probes, size))
-        return np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
+        forms = np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
+        forms = forms.astype("float64")
+        # The two methods have different parts, but the next batch may take the other one.
+        return forms if by_weight else forms.sum(axis=1, keepdims=True)
 
     def _is_product(self, layer: Any) -> bool:
         return (

@@ -184,6 +184,12 @@ def test_batches_may_be_of_several_sizes():
     assert_same(CASES["conv2d"](), batch_size=3)
 
 
+@pytest.mark.usefixtures("float64")
+def test_the_second_way_may_begin_at_a_later_batch(monkeypatch):
+    monkeypatch.setattr(quadratic_forms, "FORMS_BEFORE_COMPILING", 4)  # of 3 probes
+    assert_same(CASES["dense"](), batch_size=1)
+
+
 @pytest.mark.slow
 @reference.tensorflow_only  # JAX has one way
 @pytest.mark.usefixtures("float64")
