@@ -9,6 +9,7 @@ import keras
 from keras_fisher.callbacks._base import CurveCallback, Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import HessianTraceMeter
+from keras_fisher.traces.hessian import check_probes
 from keras_fisher.utils import arguments
 
 
@@ -41,6 +42,9 @@ class HessianTrace(CurveCallback):
         batch_size: The number of examples processed at a time.
         num_probes: The number of probes to draw for each measurement.
         distribution: The distribution of their entries, "gaussian" or "rademacher".
+        rtol: The relative standard error to reach, with `num_probes` as the maximum number of
+            probes; `None` uses all of them. If they do not suffice, a warning is logged once per
+            training.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
 
@@ -64,14 +68,12 @@ class HessianTrace(CurveCallback):
         batch_size: int = 128,
         num_probes: int = 30,
         distribution: str = "gaussian",
+        rtol: float | None = None,
         likelihood: Likelihood | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(data, freq, num_examples, batch_size, likelihood, needs_labels=True)
-        self.num_probes = arguments.check_integer("num_probes", num_probes, low=1)
-        self.distribution = arguments.check_choice(
-            "distribution", distribution, ("gaussian", "rademacher")
-        )
+        self.num_probes, self.distribution, self.rtol = check_probes(num_probes, distribution, rtol)
         self.seed = arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> HessianTraceMeter:
@@ -79,6 +81,7 @@ class HessianTrace(CurveCallback):
             model,
             num_probes=self.num_probes,
             distribution=self.distribution,
+            rtol=self.rtol,
             likelihood=self.likelihood,
             seed=self.seed,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -11,13 +12,17 @@ from keras import ops
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import batches, length
-from keras_fisher.traces.estimate import Estimate
+from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
 from keras_fisher.traces.quadratic_forms import QuadraticForms, Values
 from keras_fisher.utils import arguments
+from keras_fisher.utils.messages import warn
 
 _DISTRIBUTIONS = ("gaussian", "rademacher")
+# With `rtol`: the standard error of fewer probes is itself too uncertain to stop by.
+_PROBES_BEFORE_STOPPING = 10
+_PROBES_TO_ADD = 5
 
 
 def hessian_trace(
@@ -26,6 +31,7 @@ def hessian_trace(
     *,
     num_probes: int = 30,
     distribution: str = "gaussian",
+    rtol: float | None = None,
     num_examples: int | None = None,
     batch_size: int = 128,
     by_layer: bool = False,
@@ -48,13 +54,22 @@ def hessian_trace(
         >>> x, y = np.random.rand(64, 4), np.random.randint(0, 3, 64)
         >>> kf.hessian_trace(model, (x, y), num_probes=10, distribution="rademacher").count
         10
+        >>> precise = kf.hessian_trace(model, (x, y), num_probes=2000, rtol=0.1, seed=0)
+        >>> precise.stderr <= 0.1 * precise.value, precise.count < 2000
+        (True, True)
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
         data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches.
-        num_probes: M, the number of probes; the paper uses 30.
+        num_probes: M, the number of probes; the paper uses 30. With `rtol`, the maximum number.
         distribution: "gaussian" (as in the paper) or "rademacher" (entries 1 or -1), whose standard
             error is never larger, because the diagonal of H does not contribute to it.
+        rtol: The relative standard error to reach; `None` uses all `num_probes`. With a number,
+            10 probes are used, then 5 more at a time, until the standard error is at most `rtol`
+            times the absolute value. If `num_probes` do not suffice, a warning is logged. The
+            probes are the first ones of a measurement without `rtol` and with the same seed, and
+            give the same values (on TensorFlow, up to rounding, if there are more than 100 products
+            of probes and batches). The batches used are kept in memory.
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory. The first-order gradient is computed once per batch and reused by all probes.
@@ -63,7 +78,8 @@ def hessian_trace(
         seed: The seed of the probes; `None` for a random one.
 
     Returns:
-        An `Estimate` over probes, with the standard error of the estimator for this data.
+        An `Estimate` over probes, with the standard error of the estimator for this data, and the
+        number of probes used as `count`.
 
     Scaling: the loss is the mean over examples (and over the positions of an example), without
     regularisers. Padding (masked by Keras, of weight 0 or with a label that the loss ignores) is
@@ -71,12 +87,18 @@ def hessian_trace(
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if `num_probes` is below 1, `distribution` is unknown, `data` is empty, holds
-            fewer than `num_examples` or lacks labels, or the model has no known likelihood.
+        ValueError: if `num_probes` is below 1 (below 2 with `rtol`), `distribution` is unknown,
+            `rtol` is not positive and finite, `data` is empty, holds fewer than `num_examples` or
+            lacks labels, or the model has no known likelihood.
         NotImplementedError: if an operation has no second derivative.
     """
     meter = HessianTraceMeter(
-        model, num_probes=num_probes, distribution=distribution, likelihood=likelihood, seed=seed
+        model,
+        num_probes=num_probes,
+        distribution=distribution,
+        rtol=rtol,
+        likelihood=likelihood,
+        seed=seed,
     )
     return meter(
         data, num_examples=num_examples, batch_size=batch_size, by_layer=by_layer, verbose=True
@@ -88,8 +110,9 @@ class HessianTraceMeter(Meter):
 
     Args:
         model: A Keras model with one output.
-        num_probes: The number of probes.
+        num_probes: The number of probes; with `rtol`, the maximum number.
         distribution: "gaussian" or "rademacher".
+        rtol: The relative standard error to reach; `None` uses all probes.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
     """
@@ -102,12 +125,15 @@ class HessianTraceMeter(Meter):
         *,
         num_probes: int = 30,
         distribution: str = "gaussian",
+        rtol: float | None = None,
         likelihood: Likelihood | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._num_probes = arguments.check_integer("num_probes", num_probes, low=1)
-        self._distribution = arguments.check_choice("distribution", distribution, _DISTRIBUTIONS)
+        self._num_probes, self._distribution, self._rtol = check_probes(
+            num_probes, distribution, rtol
+        )
+        self._has_warned = False
         arguments.check_seed(seed)
         self._generator = keras.random.SeedGenerator(seed)
 
@@ -118,17 +144,88 @@ class HessianTraceMeter(Meter):
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         assert self._generator is not None
         seed = ops.cast(self._generator.next(), "int32")
+        if self._rtol is None:
+            return self._measure_probes(batches, np.arange(self._num_probes), seed, by_weight)
+        kept = _KeptBatches(batches)
+        ends = [*range(_PROBES_BEFORE_STOPPING, self._num_probes, _PROBES_TO_ADD), self._num_probes]
+        groups: list[np.ndarray] = []
+        for start, end in itertools.pairwise([0, *ends]):
+            groups.append(self._measure_probes(kept, np.arange(start, end), seed, by_weight))
+            if not len(groups[0]):
+                return groups[0]
+            found = estimate(np.concatenate(groups))
+            # More probes do not help if the standard error is NaN.
+            if not found.stderr > self._rtol * abs(found.value):
+                break
+        else:
+            self._warn_of_imprecision(found, self._rtol)
+        return np.concatenate(groups)
+
+    def _measure_probes(
+        self,
+        batches: Iterable[tuple[Any, Labels]],
+        probes: np.ndarray,
+        seed: Any,
+        by_weight: bool,
+    ) -> np.ndarray:
+        """Returns z^T H z for the probes of these indices; empty if all data is padding."""
         total: Any = 0.0
         examples = 0
         for x, labels in batches:
             size, with_data = length(x), self._with_data(x, labels)
-            forms = self._forms(x, labels, self._num_probes, seed, by_weight)
-            total = total + size * forms
+            total = total + size * self._forms(x, labels, probes, seed, by_weight)
             examples += size if with_data is None else int(with_data.sum())
         return total / examples if examples else np.empty((0, 1))
+
+    def _warn_of_imprecision(self, found: Estimate, rtol: float) -> None:
+        """Warns, once per meter, that all probes were used before `rtol` was reached."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        accepted = rtol * abs(found.value)
+        enough = ""
+        if accepted:
+            needed = found.count * (found.stderr / accepted) ** 2
+            enough = f" About {float(f'{needed:.2g}'):,.0f} probes would be enough."
+        warn(
+            f"Tr(H) of model {self._model.name!r} has a standard error of {found.stderr:.3g} after "
+            f"num_probes={found.count} probes. rtol={rtol} and its value, {found.value:.3g}, ask "
+            f"for at most {accepted:.3g}.{enough} Increase `num_probes` or `rtol`."
+        )
 
     def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
         outputs = self._outputs(x, values)
         # Terms of single examples do not depend on padding elsewhere in the batch.
         terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
         return ops.mean(ops.sum(terms, axis=-1))
+
+
+class _KeptBatches:
+    """Batches from an iterator that are kept in memory, to be read again and again."""
+
+    def __init__(self, batches: Iterator[tuple[Any, Labels]]) -> None:
+        self._unread, self._kept = batches, list[tuple[Any, Labels]]()
+
+    def __iter__(self) -> Iterator[tuple[Any, Labels]]:
+        yield from self._kept
+        for batch in self._unread:
+            self._kept.append(batch)
+            yield batch
+
+
+def check_probes(num_probes: Any, distribution: Any, rtol: Any) -> tuple[int, str, float | None]:
+    """Returns the number of probes, their distribution and `rtol`.
+
+    Raises:
+        TypeError: if a number has the wrong type.
+        ValueError: if an argument is not accepted.
+    """
+    if rtol is not None:
+        rtol = arguments.check_positive("rtol", rtol)
+    num_probes = arguments.check_integer("num_probes", num_probes, low=1)
+    if rtol is not None and num_probes < 2:
+        raise ValueError(
+            "`num_probes` must be at least 2 with `rtol`: one probe has no standard error. "
+            f"Received: num_probes={num_probes}, rtol={rtol}"
+        )
+    return num_probes, arguments.check_choice("distribution", distribution, _DISTRIBUTIONS), rtol

@@ -94,26 +94,28 @@ class QuadraticForms:
         if half or backend.Line is None:
             self._summed = self._by_weight
 
-    def __call__(self, x: Any, y: Any, num_probes: int, seed: Any, by_weight: bool) -> np.ndarray:
+    def __call__(
+        self, x: Any, y: Any, probes: np.ndarray, seed: Any, by_weight: bool
+    ) -> np.ndarray:
         """Returns the forms in float64, shape `(num_probes, trainable weights or 1)`.
 
         Args:
             x: A batch of inputs.
             y: The labels of the batch.
-            num_probes: The number of probes to draw.
+            probes: The indices of the probes to draw, shape `(num_probes,)`.
             seed: Two integers. The same seed draws the same probes.
             by_weight: Whether to split the forms by weight.
         """
         is_second_due = not by_weight and self._forms_given >= FORMS_BEFORE_COMPILING
-        self._forms_given += num_probes
+        self._forms_given += len(probes)
         if is_second_due and self._summed is not self._by_weight:
             self._calls_made += 1
             if self._calls_made & (self._calls_made - 1) == 0:
                 self._check(x, y, seed)
         measure = self._summed if is_second_due and self._is_proven else self._by_weight
-        size = backend.PROBES_AT_ONCE or num_probes
-        probes = np.split(np.arange(num_probes), range(size, num_probes, size))
-        forms = np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in probes])
+        size = backend.PROBES_AT_ONCE or len(probes)
+        parts = np.split(probes, range(size, len(probes), size))
+        forms = np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in parts])
         forms = forms.astype("float64")
         # The two methods have different parts, but the next batch may take the other one.
         return forms if by_weight else forms.sum(axis=1, keepdims=True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import logging
+import re
 
 import keras
 import numpy as np
@@ -203,6 +205,75 @@ def test_one_probe_has_no_standard_error():
     assert trace.count == 1
     assert np.isfinite(trace.value)
     assert np.isnan(trace.stderr)
+
+
+@pytest.fixture
+def warnings(caplog):
+    with caplog.at_level(logging.WARNING, "keras_fisher"):
+        yield caplog
+
+
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_rtol_stops_at_the_first_check_that_is_precise_enough(by_layer, warnings):
+    net, x, y = problem("dense")
+    trace = functools.partial(kf.hessian_trace, net, (x, y), by_layer=by_layer, seed=5)
+    stopped = trace(num_probes=90, rtol=0.2)
+    assert 10 < stopped.count < 90
+    assert stopped.stderr <= 0.2 * stopped.value
+    for count in range(10, stopped.count, 5):  # where it went on
+        fewer = trace(num_probes=count)
+        assert fewer.stderr > 0.2 * fewer.value
+    same = trace(num_probes=stopped.count)  # its probes are the first ones
+    assert (stopped, stopped.layers) == (same, same.layers)
+    assert not warnings.messages
+
+
+def test_rtol_that_is_not_reached_uses_all_probes_and_warns_once(warnings):
+    net, x, y = problem("dense")
+    meters = [HessianTraceMeter(net, num_probes=23, rtol=r, seed=1) for r in (None, 1e-3)]
+    for _ in range(2):
+        plain, limited = (meter((x, y), batch_size=4) for meter in meters)
+        assert limited == plain  # to the last bit
+        assert limited.count == 23
+    assert len(warnings.messages) == 1
+    for part in ("num_probes=23", "rtol=0.001", "Increase `num_probes` or `rtol`"):
+        assert part in warnings.messages[0]
+
+
+def test_rtol_reads_data_once():
+    net, x, y = problem("dense")
+    arguments = {"num_probes": 12, "rtol": 1e-3, "seed": 0}
+    once = kf.hessian_trace(net, iter([(x[:4], y[:4]), (x[4:], y[4:])]), **arguments)
+    assert once == kf.hessian_trace(net, (x, y), batch_size=4, **arguments)
+    assert once.count == 12
+
+
+def test_rtol_warns_of_the_number_of_probes_that_is_enough(warnings):
+    net, x, y = problem("dense")
+    kf.hessian_trace(net, (x, y), num_probes=30, rtol=0.05, seed=2)
+    (needed,) = re.findall(r"About ([0-9,]+) probes", warnings.messages[0])
+    trace = kf.hessian_trace(net, (x, y), num_probes=int(needed.replace(",", "")), seed=3)
+    assert trace.stderr == pytest.approx(0.05 * trace.value, rel=0.4)
+
+
+def test_rtol_stops_where_all_probes_agree(warnings):
+    head = oracles.HEADS["softmax, logits"]
+    model, y = head.model(), np.zeros(4, "int32")
+    model.get_layer("linear").kernel.assign(np.full((4, 3), np.nan))
+    nan = kf.hessian_trace(model, (np.ones((4, 4)), y), likelihood=head.likelihood, rtol=0.1)
+    assert np.isnan(nan.value)
+    model.get_layer("linear").kernel.assign(np.zeros((4, 3)))
+    model.get_layer("linear").bias.assign([1e3, 0, 0])  # of no curvature
+    zero = kf.hessian_trace(model, (np.ones((4, 4)), y), likelihood=head.likelihood, rtol=0.1)
+    assert zero.value == 0
+    assert (nan.count, zero.count) == (10, 10)
+    assert not warnings.messages
+
+
+def test_rtol_needs_two_probes():
+    net, x, y = problem("dense")
+    with pytest.raises(ValueError, match="`num_probes` must be at least 2 with `rtol`"):
+        kf.hessian_trace(net, (x, y), num_probes=1, rtol=0.1)
 
 
 @pytest.mark.usefixtures("float64")
