@@ -42,6 +42,8 @@ class HessianTrace(CurveCallback):
         batch_size: The number of examples processed at a time.
         num_probes: The number of probes to draw for each measurement.
         distribution: The distribution of their entries, "gaussian" or "rademacher".
+        estimator: "hutchinson", or "xtrace", for which `num_probes` is the number of products with
+            H, as in `keras_fisher.hessian_trace`.
         rtol: The relative standard error to reach, with `num_probes` as the maximum number of
             probes; `None` uses all of them. If they do not suffice, a warning is logged once per
             training.
@@ -53,8 +55,8 @@ class HessianTrace(CurveCallback):
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if `freq`, `distribution` or a number is out of range, or `data` holds too
-            little; when training begins, if the model has no known likelihood.
+        ValueError: if `freq`, `distribution`, `estimator` or a number is not accepted, or `data`
+            holds too little; when training begins, if the model has no known likelihood.
     """
 
     key = "hessian_trace"
@@ -68,12 +70,14 @@ class HessianTrace(CurveCallback):
         batch_size: int = 128,
         num_probes: int = 30,
         distribution: str = "gaussian",
+        estimator: str = "hutchinson",
         rtol: float | None = None,
         likelihood: Likelihood | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(data, freq, num_examples, batch_size, likelihood, needs_labels=True)
-        self.num_probes, self.distribution, self.rtol = check_probes(num_probes, distribution, rtol)
+        options = check_probes(num_probes, distribution, estimator, rtol)
+        self.num_probes, self.distribution, self.estimator, self.rtol = options
         self.seed = arguments.check_seed(seed)
 
     def _make_meter(self, model: keras.Model) -> HessianTraceMeter:
@@ -81,6 +85,7 @@ class HessianTrace(CurveCallback):
             model,
             num_probes=self.num_probes,
             distribution=self.distribution,
+            estimator=self.estimator,
             rtol=self.rtol,
             likelihood=self.likelihood,
             seed=self.seed,

@@ -59,7 +59,13 @@ CALLS = {
     kf.minibatch_fisher_trace: {**MEASURED, "labels": "sampled", "likelihood": None},
     kf.gradient_norm: {**SEEDLESS, "likelihood": None},
     kf.per_example_gradient_norms: {**MEASURED, "labels": "sampled", "likelihood": None},
-    kf.hessian_trace: {**MEASURED, "num_probes": 2, "distribution": "gaussian", "rtol": 0.5},
+    kf.hessian_trace: {
+        **MEASURED,
+        "num_probes": 2,
+        "distribution": "gaussian",
+        "estimator": "hutchinson",
+        "rtol": 0.5,
+    },
     kf.callbacks.AlphaScheduler: {"schedule": abs},
     kf.callbacks.BatchNormRecalibration: {"data": DATA, "num_batches": 2, "batch_size": 4},
     kf.callbacks.EarlyPhase: {**WATCHED, "loss_threshold": 1.0, "labels": "given"},
@@ -69,6 +75,7 @@ CALLS = {
         **WATCHED,
         "num_probes": 2,
         "distribution": "gaussian",
+        "estimator": "hutchinson",
         "rtol": 0.5,
     },
     kf.callbacks.LabelNoiseMonitor: {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,18 +115,39 @@ def compute_quadratic_forms(
         Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
         each weight. Sums over weights are z^T H z.
     """
-    pure = Pure(objective, weights)
-
-    def gradient(values: Sequence[Any]) -> list[Tensor]:
-        return jax.grad(lambda at: pure(at)[0])(values)
-
-    _, product = jax.linearize(gradient, [w.value for w in weights])
+    product = _linearise_gradient(objective, weights)
 
     def form(z: list[Any]) -> Any:
         pairs = zip(z, product(z), strict=True)
         return jnp.stack([jnp.vdot(promote(a), promote(b)) for a, b in pairs])
 
     return map_probes(form, weights, probes, gaussian, seed)
+
+
+def compute_hessian_products(
+    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
+) -> Any:
+    """Returns H z for given vectors z, with H the Hessian of the objective.
+
+    It linearises the first-order gradient once; each vector then takes one product with H.
+
+    Args:
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        vectors: The vectors, shape `(num_vectors, entries of all weights)`, at least float32.
+
+    Returns:
+        The products, with the shape of `vectors`, at least float32.
+    """
+    product = _linearise_gradient(objective, weights)
+    ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
+
+    def one(vector: Tensor) -> Any:
+        pairs = zip(jnp.split(vector, ends[:-1]), weights, strict=True)
+        z = [part.reshape(w.shape).astype(w.dtype) for part, w in pairs]
+        return jnp.concatenate([promote(part).ravel() for part in product(z)])
+
+    return one(vectors[0])[None] if len(vectors) == 1 else jax.lax.map(one, vectors)
 
 
 def map_probes(
@@ -209,6 +232,18 @@ def synchronise(model: keras.Model) -> None:
 def get_replica_index() -> Tensor:
     """Returns `None`: a step is written for the whole batch, on any number of devices."""
     return None
+
+
+def _linearise_gradient(
+    objective: Callable[[], Any], weights: Sequence[Tensor]
+) -> Callable[[list[Any]], list[Tensor]]:
+    """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
+    pure = Pure(objective, weights)
+
+    def gradient(values: Sequence[Any]) -> list[Tensor]:
+        return jax.grad(lambda at: pure(at)[0])(values)
+
+    return jax.linearize(gradient, [w.value for w in weights])[1]
 
 
 def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:

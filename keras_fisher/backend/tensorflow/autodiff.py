@@ -114,27 +114,44 @@ def compute_quadratic_forms(
     Raises:
         NotImplementedError: if an operation has no second derivative.
     """
-    sources = tapes.list_sources(weights)
-    with (
-        tf.GradientTape(persistent=True) as outer,
-        tapes.use_exact_gradients(),
-        replace_convolutions(),
-    ):
-        outer.watch(sources)
-        with tf.GradientTape() as inner:
-            inner.watch(sources)
-            value = objective()
-        g = tapes.fill_unconnected(tapes.densify(inner.gradient(value, sources)), sources)
+    product = _linearise_gradient(objective, weights)
 
     def form(z: Sequence[Any]) -> Any:
-        with replace_convolutions():
-            h_z = tapes.differentiate_again(outer, g, sources, z)
-        sums = [
-            tf.reduce_sum(tapes.promote(a) * tapes.promote(b)) for a, b in zip(z, h_z, strict=True)
-        ]
+        pairs = zip(z, product(z), strict=True)
+        sums = [tf.reduce_sum(tapes.promote(a) * tapes.promote(b)) for a, b in pairs]
         return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
 
     return map_probes(form, weights, probes, gaussian, seed)
+
+
+def compute_hessian_products(
+    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
+) -> Any:
+    """Returns H z for given vectors z, with H the Hessian of the objective.
+
+    It computes the first-order gradient once; each vector then takes one backpropagation through
+    it.
+
+    Args:
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        vectors: The vectors, shape `(num_vectors, entries of all weights)`, at least float32.
+
+    Returns:
+        The products, with the shape of `vectors`, at least float32.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    product, dtype = _linearise_gradient(objective, weights), _form_dtype(weights)
+    sizes = [math.prod(w.shape) for w in weights]
+
+    def one(vector: Tensor) -> Any:
+        pairs = zip(tf.split(vector, sizes), weights, strict=True)
+        z = [tf.cast(tf.reshape(part, w.shape), w.dtype) for part, w in pairs]
+        return tf.concat([tf.reshape(tf.cast(part, dtype), [-1]) for part in product(z)], axis=0)
+
+    return tf.map_fn(one, vectors, fn_output_signature=dtype, parallel_iterations=1)
 
 
 def map_probes(
@@ -274,6 +291,29 @@ def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
 
 def synchronise(model: keras.Model) -> None:
     """Does nothing: variables already hold the current training state."""
+
+
+def _linearise_gradient(
+    objective: Callable[[], Any], weights: Sequence[Tensor]
+) -> Callable[[Sequence[Any]], list[Tensor]]:
+    """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
+    sources = tapes.list_sources(weights)
+    with (
+        tf.GradientTape(persistent=True) as outer,
+        tapes.use_exact_gradients(),
+        replace_convolutions(),
+    ):
+        outer.watch(sources)
+        with tf.GradientTape() as inner:
+            inner.watch(sources)
+            value = objective()
+        g = tapes.fill_unconnected(tapes.densify(inner.gradient(value, sources)), sources)
+
+    def product(z: Sequence[Any]) -> list[Tensor]:
+        with replace_convolutions():
+            return tapes.differentiate_again(outer, g, sources, z)
+
+    return product
 
 
 def _form_dtype(weights: Sequence[Tensor]) -> str:
