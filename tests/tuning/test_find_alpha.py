@@ -143,7 +143,8 @@ def test_every_epoch_is_counted_and_a_finished_search_trains_nothing(searched):
     np.testing.assert_array_equal(again.model.weights[0], found.model.weights[0])
 
 
-@pytest.mark.parametrize("killed_after", [pytest.param(4, marks=pytest.mark.slow), 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_after", [4, 20])
 def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, searched, killed_after):
     expected = searched[0]
     with pytest.raises(KeyboardInterrupt):
