@@ -80,7 +80,7 @@ def find_alpha(
 
     1. It trains the plain model until its loss has fallen by a tenth, which often takes an epoch,
        and measures the middle of `alpha_range` there.
-    2. It trains with this alpha and ten times as much for a quarter of the epochs, goes on in steps
+    2. It trains with this alpha and ten times as much for a quarter of the epochs, continues in steps
        of ten until the best alpha lies inside, and then tries alphas about three times as large and
        as small. If you give `alphas`, it tries exactly these.
     3. It continues with the best two, and from two thirds of the epochs on with the best one.
