@@ -80,9 +80,9 @@ def find_alpha(
 
     1. It trains the plain model until its loss has fallen by a tenth, which often takes an epoch,
        and measures the middle of `alpha_range` there.
-    2. It trains with this alpha and ten times as much for a quarter of the epochs, continues in steps
-       of ten until the best alpha lies inside, and then tries alphas about three times as large and
-       as small. If you give `alphas`, it tries exactly these.
+    2. It trains with this alpha and ten times as much for a quarter of the epochs, continues in
+       steps of ten until the best alpha lies inside, and then tries alphas about three times as
+       large and as small. If you give `alphas`, it tries exactly these.
     3. It continues with the best two, and from two thirds of the epochs on with the best one.
 
     Candidates are compared by the mean of the objective over the last fifth of their epochs.

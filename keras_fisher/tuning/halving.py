@@ -33,8 +33,8 @@ class AlphaHalving(NamedTuple):
         epochs: The number of epochs of a whole training.
         alphas: The alphas to compare, if they are given.
         value: The middle of `alpha_range`, to search around if no alphas are given. The search
-            begins with it and ten times as much, continues in steps of ten until the best alpha lies
-            inside, and then tries its neighbours, about three times as large and as small.
+            begins with it and ten times as much, continues in steps of ten until the best alpha
+            lies inside, and then tries its neighbours, about three times as large and as small.
     """
 
     epochs: int
