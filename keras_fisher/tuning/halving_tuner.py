@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,16 @@ class HalvingOracle(GridOracle):
     def list_finished(self) -> dict[Trial, trials.Trial]:
         """Returns the finished trials of the search, in the order of training."""
         done = [t for t in self.trials.values() if t.status == trials.TrialStatus.COMPLETED]
-        by_values = {self._key(t.hyperparameters.values): t for t in done}
-        sign = 1.0 if self.objective.direction == "max" else -1.0
-        scores = {trial: sign * t.score for trial, t in by_values.items()}
-        return {t: by_values[t] for t in self.halving.list_trials(scores) if t in by_values}
+        found = {_get_key(t.hyperparameters.values): t for t in done}
+        return {key: found[key] for key in self._list_trials(found) if key in found}
 
     def list_planned(self) -> list[Trial]:
         """Returns all trials that are known so far."""
-        sign = 1.0 if self.objective.direction == "max" else -1.0
-        scores = {trial: sign * t.score for trial, t in self.list_finished().items()}
-        return self.halving.list_trials(scores)
+        return self._list_trials(self.list_finished())
 
-    @staticmethod
-    def _key(values: dict[str, Any]) -> Trial:
-        return values["alpha"], values[_EPOCHS]
+    def _list_trials(self, finished: Mapping[Trial, trials.Trial]) -> list[Trial]:
+        sign = 1.0 if self.objective.direction == "max" else -1.0
+        return self.halving.list_trials({key: sign * t.score for key, t in finished.items()})
 
     def _plan(self) -> list[dict[str, Any]]:
         finished = self.list_finished()
@@ -68,6 +64,10 @@ class HalvingOracle(GridOracle):
 
     def _status_without_trial(self) -> str:
         return trials.TrialStatus.IDLE if self.ongoing_trials else trials.TrialStatus.STOPPED
+
+
+def _get_key(values: Mapping[str, Any]) -> Trial:
+    return values["alpha"], values[_EPOCHS]
 
 
 class HalvingTuner(keras_tuner.Tuner):
