@@ -1,7 +1,7 @@
 """Choosing alpha: the accuracy that ways to choose it lose, and the trainings that they take.
 
 Trains each setting with ten alphas, whose best is the yardstick, and without a penalty. All ways to
-choose are computed from these trainings: a race that drops alphas early sees of a training what its
+choose are computed from these trainings: a search that drops alphas early sees of them what its
 budget pays for. Appendix G.2 trains all ten to the end.
 
 Alphas are also trained with `max_penalty_ratio`, the guard against an alpha that is far too large.
