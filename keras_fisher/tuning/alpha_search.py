@@ -15,7 +15,8 @@ import keras
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.data import check_data, length
 from keras_fisher.tuning.halving import AlphaHalving
-from keras_fisher.tuning.halving_tuner import HalvingTuner, is_worker
+from keras_fisher.tuning.halving_tuner import HalvingTuner
+from keras_fisher.tuning.oracle import check_overwrite, is_worker
 from keras_fisher.tuning.start import alpha_range
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
@@ -128,13 +129,15 @@ def find_alpha(
 
     Raises:
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
-        ValueError: if a number is out of range, `objective` is not in the logs, or the plain model
-            does not learn. Errors of `fit` end the search; it resumes once they are mended.
+        ValueError: if a number is out of range, `objective` is not in the logs, `overwrite` is set
+            on a worker, or the plain model does not learn. Errors of `fit` end the search; it
+            resumes once they are mended.
     """
     epochs = arguments.check_integer("epochs", epochs, low=4)
     check_data(data, 1, _BATCH_SIZE, needs_labels=True)
     if validation_data is None:
         raise ValueError("`validation_data` must be given to compare alphas. Received: None")
+    check_overwrite(overwrite)
     folder = Path(arguments.check_path("directory", directory))
     build, inputs = functools.partial(_build, build_model), _unpack(data)
     if is_worker():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class HalvingOracle(GridOracle):
         finished = self.list_finished()
         parents: dict[float, Trial] = {}
         planned = []
-        for alpha, epochs in self.list_planned():
+        for alpha, epochs in self._list_trials(finished):
             parent = parents.get(alpha)
             values = {"alpha": alpha, _EPOCHS: epochs, _FIRST_EPOCH: parent[1] if parent else 0}
             if parent:
@@ -177,9 +176,3 @@ class _Progress:
             self._bar.update(self._epochs, shown)
 
         return keras.callbacks.LambdaCallback(on_epoch_end=show)
-
-
-def is_worker() -> bool:
-    """Whether this process gets its trials from a chief."""
-    is_shared = "KERASTUNER_ORACLE_IP" in os.environ
-    return is_shared and "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "chief")

@@ -86,6 +86,28 @@ class GridOracle(keras_tuner.Oracle):
         self._retry_queue = sorted(waiting, reverse=True)  # trials are taken from its end
 
 
+def is_worker() -> bool:
+    """Whether this process gets its trials from a chief."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in _get_name()
+
+
+def check_overwrite(overwrite: bool) -> None:
+    """Raises if a worker would delete the search that it shares.
+
+    Raises:
+        ValueError: if `overwrite` is set on a worker.
+    """
+    if overwrite and is_worker():
+        raise ValueError(
+            "`overwrite` must be False for a worker: it would delete the results of others. "
+            f"Received: overwrite=True with KERASTUNER_TUNER_ID={_get_name()}"
+        )
+
+
+def _get_name() -> str:
+    return os.environ.get("KERASTUNER_TUNER_ID", "chief")
+
+
 def _write(path: str, state: dict[str, Any]) -> None:
     """Writes JSON atomically: a killed process leaves the old or the new file."""
     new = Path(f"{path}.new")

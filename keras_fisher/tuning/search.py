@@ -7,7 +7,7 @@ from typing import Any
 
 import keras_tuner
 
-from keras_fisher.tuning.oracle import GridOracle
+from keras_fisher.tuning.oracle import GridOracle, check_overwrite
 from keras_fisher.utils import arguments
 
 
@@ -68,12 +68,7 @@ class GridSearch(keras_tuner.Tuner):
     ) -> None:
         directory = arguments.check_path("directory", directory)
         project_name = arguments.check_path("project_name", project_name)
-        worker = os.environ.get("KERASTUNER_TUNER_ID", "chief")
-        if overwrite and "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in worker:
-            raise ValueError(
-                "`overwrite` must be False for a worker: it would delete the results of others. "
-                f"Received: overwrite=True with KERASTUNER_TUNER_ID={worker}"
-            )
+        check_overwrite(overwrite)
         super().__init__(
             GridOracle(
                 objective=objective,

@@ -31,6 +31,7 @@ from experiment.setting import UNIFORM, Run, Setting, write_flag
 from experiment.tables import choose_value
 from keras_fisher.penalties import PENALTIES
 from keras_fisher.tuning import GridOracle
+from keras_fisher.tuning.oracle import is_worker
 
 OBJECTIVE = "validation_accuracy"
 SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # these distinguish runs
@@ -83,11 +84,6 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
 def list_missing(planned: Sequence[Run], out: Path) -> list[str]:
     """Returns the names of the unfinished runs."""
     return sorted({run.name for run in planned} - {run["name"] for run in read([out])})
-
-
-def is_worker() -> bool:
-    """Whether this process gets its runs from a chief."""
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
 
 
 class RunTuner(keras_tuner.Tuner):

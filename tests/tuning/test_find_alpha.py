@@ -216,6 +216,13 @@ def test_impossible_arguments_are_refused(tmp_path, arguments, error, message):
         find(tmp_path, **arguments)
 
 
+def test_a_worker_does_not_delete_the_search_it_shares(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner1")
+    with pytest.raises(ValueError, match="`overwrite` must be False for a worker"):
+        find(tmp_path, overwrite=True)
+
+
 # ---- Several processes ---------------------------------------------------------------------------
 
 PROGRAM = ("-m", "tests.tuning.test_find_alpha")
