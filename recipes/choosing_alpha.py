@@ -26,6 +26,7 @@ from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Amounts, Fraction, PenaltySetting, Run
 from matplotlib.axes import Axes
 
+from keras_fisher.training.health import DOMINANT, UNTRAINED
 from keras_fisher.tuning.halving import score
 
 ALPHAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -85,7 +86,6 @@ PREDICTORS = {
     "Tr(F)": lambda run, epochs: -score(get_curve(run, "fisher_trace")[:epochs], epochs),
 }
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 2 / 3)  # of the epochs, at which alphas are ranked
-DOMINANT, FALLEN = 2.0, 0.5  # when a penalty is reported: the ratio, and the part of the first loss
 
 
 def list_cases(runs: pd.DataFrame, key: str) -> dict[str, list[Case]]:
@@ -117,7 +117,7 @@ def write_regrets(runs: pd.DataFrame) -> str:
     cases = {name: list_cases(runs, key) for name, key in KEYS.items()}
     rows = []
     for title, way in WAYS.items():
-        row = [title]
+        row = [name_way(title, runs)]
         for name, of_parts in cases.items():
             regrets = {part: average_regret(way, some) for part, some in of_parts.items()}
             values = pd.Series(regrets, dtype=float).dropna()
@@ -140,6 +140,16 @@ def write_regrets(runs: pd.DataFrame) -> str:
         f"Settings: {len(seeds)}. Seeds of a setting: {seeds.min()} to {seeds.max()}.\n"
     )
     return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+def name_way(title: str, runs: pd.DataFrame) -> str:
+    """Returns the title of a way with the alphas and the limit of the runs."""
+    limited = runs[runs["method"] == "limited"]
+    return title.format(
+        count=runs[runs["method"] == "fp"]["value"].nunique(),
+        largest=limited["value"].max(),
+        limit=limited["max_penalty_ratio"].max(),
+    )
 
 
 def average_regret(way: Way, cases: Sequence[Case]) -> float:
@@ -243,7 +253,8 @@ def write_guard(runs: pd.DataFrame) -> str:
         change = f"{gained.mean():+.1f} ± {gained.sem():.1f}" if len(gained) > 1 else tables.NOTHING
         warned = f"{100 * values[:, 0].mean():.0f}%" if len(values) else tables.NOTHING
         rows.append([name, f"{len(values)}", warned, change])
-    header = ["test accuracy", "runs", "the penalty is reported", "gain by `max_penalty_ratio=0.7`"]
+    gain = name_way("gain by `max_penalty_ratio={limit:g}`", runs)
+    header = ["test accuracy", "runs", "the penalty is reported", gain]
     note = (
         "Points below the best alpha of the same setting and seed. The gain, in points, is over "
         "the runs that were repeated with the limit.\n"
@@ -268,7 +279,7 @@ def name_loss(is_larger: bool, points: float) -> str:
 def is_dominated(run: pd.Series) -> bool:
     """Whether a run has an epoch after which a model reports that the penalty dominates."""
     loss, ratio = get_curve(run, "loss"), get_curve(run, "penalty_ratio")
-    return bool(((ratio > DOMINANT) & (loss >= FALLEN * loss[0])).any())
+    return bool(((ratio > DOMINANT) & (loss >= UNTRAINED * loss[0])).any())
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -292,7 +303,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     picture.save(fig, path)
 
 
-NAMES = {"fp": "FP", "limited": "FP, max_penalty_ratio=0.7"}
+NAMES = {"fp": "FP", "limited": "FP, max_penalty_ratio={limit:g}"}
 
 
 def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:
@@ -310,7 +321,7 @@ def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:
         ls=style,
         marker="o",
         ms=4,
-        label=NAMES[method],
+        label=name_way(NAMES[method], runs),
     )
 
 

@@ -19,7 +19,9 @@ _SAME_FOR = 10  # steps
 _LOOKED_AT = 16  # outputs compared along each axis except that of examples
 # A penalty whose gradient is this many times the loss's keeps an untrained model from learning.
 # Later, as the loss vanishes, the ratio may be larger without harm (docs/results.md).
-_DOMINANT = 2.0
+DOMINANT = 2.0
+# A model has not learnt while its loss is at least this part of the first one.
+UNTRAINED = 0.5
 # The kinds of failure, from the least serious one; the last three are equally serious.
 _RATIO, _OUTPUTS, _LOSS, _PENALTY, _GRADIENT = 1, 2, 3, 4, 5
 _WHAT = {
@@ -145,7 +147,7 @@ class StepHealth:
                 checks.append((ops.convert_to_tensor(self._is_gradient_finite), _GRADIENT))
         ratio = state.balance.ratio(ops.convert_to_tensor(state.alpha))
         has_not_learnt = self._has_not_learnt()
-        is_dominant = ops.logical_and(state.balance.is_reliable(), ratio > _DOMINANT)
+        is_dominant = ops.logical_and(state.balance.is_reliable(), ratio > DOMINANT)
         kind = ops.where(ops.logical_and(is_dominant, has_not_learnt), _RATIO, 0)
         is_suspect = ops.logical_and(state.alpha > 0.0, has_not_learnt)
         kind = ops.where(self._has_been_constant(is_suspect), _OUTPUTS, kind)
@@ -169,7 +171,7 @@ class StepHealth:
         loss, first = map(ops.convert_to_tensor, (self._loss, self._first_loss))
         first = ops.where(first < 0.0, loss, first)
         self._first_loss.assign(first)
-        return loss >= first / 2.0
+        return loss >= UNTRAINED * first
 
     def _has_been_constant(self, is_suspect: Tensor) -> Any:
         """Counts suspect steps whose outputs no longer differ; returns whether they are many."""

@@ -193,16 +193,19 @@ def plan_budget(parts: Sequence[int]) -> Callable[[int], Rungs]:
 
 
 FIND_ALPHA = "`find_alpha`"
+# Titles are completed with the number of alphas, the largest limited one, and the limit.
 WAYS: dict[str, Way] = {
     "no penalty": train_plainly,
     "alpha 0.01, the default": take_default,
     "the middle of `alpha_range`": take_middle,
     "three alphas of `alpha_range`": halve(take_three, train_to_end),
     FIND_ALPHA: find_alpha,
-    "successive halving over ten, two trainings": halve(take_all, plan_budget(PARTS["two"])),
-    "successive halving over ten, three trainings": halve(take_all, plan_budget(PARTS["three"])),
-    "all ten (G.2)": halve(take_all, train_to_end),
+    "successive halving over {count}, two trainings": halve(take_all, plan_budget(PARTS["two"])),
+    "successive halving over {count}, three trainings": halve(
+        take_all, plan_budget(PARTS["three"])
+    ),
+    "all {count} (G.2)": halve(take_all, train_to_end),
     "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,
-    "alpha 0.3, `max_penalty_ratio=0.7`": limit(find_moderate),
-    "alpha 10, `max_penalty_ratio=0.7`": limit(max),
+    "alpha 0.3, `max_penalty_ratio={limit:g}`": limit(find_moderate),
+    "alpha {largest:g}, `max_penalty_ratio={limit:g}`": limit(max),
 }

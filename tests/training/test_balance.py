@@ -148,6 +148,17 @@ def test_a_penalty_that_dominates_is_reported_with_an_alpha_that_would_not(caplo
     assert model.penalty_ratio == pytest.approx(1.0, rel=0.05)
 
 
+def test_a_large_ratio_is_no_failure_once_the_loss_has_fallen(caplog):
+    x, y = examples(12 * BATCH)
+    model = model_of(keras.layers.Dense(16, activation="tanh"), alpha=1e9, rate=1e-30)
+    model.backbone.layers[-1].kernel.assign(3.0 * model.backbone.layers[-1].kernel)
+    y[BATCH:] = np.argmax(model.predict(x, verbose=0), axis=-1)[BATCH:]
+    y[:BATCH] = np.argmin(model.predict(x, verbose=0), axis=-1)[:BATCH]  # a large first loss
+    fit(model, (x, y))
+    assert model.penalty_ratio > 2.0
+    assert warnings_of(caplog) == []
+
+
 def test_a_limit_keeps_the_penalty_from_dominating(caplog):
     model = kf.FisherPenaltyModel(
         model_of().backbone, 50.0, update_freq=1, max_penalty_ratio=1.0, seed=0
