@@ -10,6 +10,7 @@ from keras_fisher.callbacks.fisher_trace import FisherTrace
 from keras_fisher.callbacks.gradient_norm import GradientNorm
 from keras_fisher.callbacks.hessian_trace import HessianTrace
 from keras_fisher.callbacks.label_noise_monitor import LabelNoiseMonitor
+from keras_fisher.callbacks.label_scores import LabelScores
 from keras_fisher.callbacks.minibatch_fisher_trace import MinibatchFisherTrace
 from keras_fisher.callbacks.non_finite_guard import NonFiniteGuard
 from keras_fisher.callbacks.penalty_ratio import PenaltyRatio
@@ -22,6 +23,7 @@ __all__ = [
     "GradientNorm",
     "HessianTrace",
     "LabelNoiseMonitor",
+    "LabelScores",
     "MinibatchFisherTrace",
     "NonFiniteGuard",
     "PenaltyRatio",

@@ -11,6 +11,7 @@ from keras_fisher.data.noise import uniform_label_noise
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.pipelines import Pipelines
 from keras_fisher.data.sources import NAMES
+from keras_fisher.data.wrong_labels import WrongLabels, find_wrong_labels
 
 __all__ = [
     "NAMES",
@@ -20,6 +21,8 @@ __all__ = [
     "Normalisation",
     "Pipelines",
     "Splits",
+    "WrongLabels",
+    "find_wrong_labels",
     "flip_and_crop",
     "human_labels",
     "load",

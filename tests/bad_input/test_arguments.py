@@ -85,8 +85,10 @@ CALLS = {
         "batch_size": 4,
         "gradient_batches": 1,
     },
+    kf.callbacks.LabelScores: {"data": DATA, "num_measurements": 2, "batch_size": 4},
     kf.callbacks.MinibatchFisherTrace: {**WATCHED, "labels": "given"},
     kf.callbacks.NonFiniteGuard: {"action": "stop"},
+    kf.data.find_wrong_labels: {"probabilities": np.full((12, 3), 1 / 3), "y": CLASSES},
     # Where the file is missing, `path` is refused, after the other arguments.
     kf.data.human_labels: {"name": "cifar10", "annotation": "worse", "path": "missing.pt"},
     kf.data.load: {"name": "digits", "labels": None},

@@ -1,0 +1,80 @@
+"""The probabilities that a model predicts for the classes of each example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_fisher import backend
+from keras_fisher.backend.types import Tensor
+from keras_fisher.likelihoods import Bernoulli, Categorical, Likelihood
+from keras_fisher.traces.data import batches
+from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.meter import Meter
+
+
+class PredictionMeter(Meter):
+    """Measures the predicted probabilities of data, and reads its labels.
+
+    Raises:
+        ValueError: if the likelihood has no classes, or the examples do not have one label each.
+    """
+
+    def __init__(self, model: keras.Model, likelihood: Likelihood | None = None) -> None:
+        super().__init__(model, likelihood)
+        if not isinstance(self._likelihood, Categorical | Bernoulli):
+            raise ValueError(
+                "`likelihood` must be Categorical or Bernoulli, which have classes. "
+                f"Received: {type(self._likelihood).__name__}"
+            )
+
+    def predict(self, data: Any, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the probabilities, shape `(examples, classes)`, and the integer labels."""
+        self._y: list[np.ndarray] = []
+        predicted = self._measurements(data, None, batch_size, by_layer=False, verbose=False)
+        return predicted, np.concatenate(self._y)
+
+    _read = staticmethod(batches)
+
+    def _compile(self) -> None:
+        self._predict = backend.compile_function(
+            lambda x: _class_probabilities(self._likelihood, self._outputs(x))
+        )
+
+    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+        predicted = []
+        for x, labels in batches:
+            predicted.append(ops.convert_to_numpy(self._predict(x)))
+            self._y.append(_to_classes(ops.convert_to_numpy(labels.y), predicted[-1]))
+        return np.concatenate(predicted)
+
+
+def _class_probabilities(likelihood: Likelihood, outputs: Tensor) -> Any:
+    """Returns the probability of each class, shape `(batch, classes)`."""
+    is_binary = isinstance(likelihood, Bernoulli)
+    if len(outputs.shape) != 2 or (is_binary and outputs.shape[-1] != 1):
+        layout = "one output" if is_binary else "one output per class"
+        raise ValueError(
+            f"`model` must have {layout} for each example. "
+            f"Received: outputs of shape {tuple(outputs.shape)}"
+        )
+    columns = [likelihood.outcome(c, outputs)[1] for c in range(likelihood.num_outcomes(outputs))]
+    return ops.concatenate(columns, axis=-1) if is_binary else ops.stack(columns, axis=-1)
+
+
+def _to_classes(y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Returns the labels of a batch as classes, from classes or one-hot labels."""
+    if y.shape == predicted.shape:
+        if not np.isin(y, (0, 1)).all() or not (y.sum(axis=1) == 1).all():
+            raise ValueError("`y` must hold classes or one-hot labels. Received: soft labels")
+        return y.argmax(axis=1)
+    y = y.reshape(len(predicted))
+    if (y != np.rint(y)).any():
+        raise ValueError(
+            f"`y` must hold classes or one-hot labels. Received: {y[y != np.rint(y)][0]}"
+        )
+    return y.astype("int64")
