@@ -60,9 +60,6 @@ def count_plain_steps(run: Run) -> float:
     epoch = count_steps(run)
     steps = run.epochs * epoch
     penalised = steps - run.penalty_from * epoch if run.alpha else 0
-    is_share = isinstance(run.penalty_batch_size, float)
-    share = run.penalty_batch_size / (1 if is_share else run.batch_size)
-    penalty = PENALTY_OF_A_PART * share if share else PENALTY
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
@@ -71,8 +68,14 @@ def count_plain_steps(run: Run) -> float:
         for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
-    penalties = penalty * penalised / run.update_freq
-    return steps + penalties + EVALUATION * evaluated + measured + labels
+    return steps + cost_penalty(run) * penalised + EVALUATION * evaluated + measured + labels
+
+
+def cost_penalty(run: Any) -> float:
+    """Returns the mean cost of the penalty in a step, in plain steps."""
+    is_share = isinstance(run.penalty_batch_size, float)
+    share = run.penalty_batch_size / (1 if is_share else run.batch_size)
+    return (PENALTY_OF_A_PART * share if share else PENALTY) / run.update_freq
 
 
 def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
@@ -87,5 +90,7 @@ def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> fl
 def cost_measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
     """Returns the cost of one measurement, in plain steps."""
     examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
+    if key == "label_scores":  # with the loss and the gradient norm, at six epochs
+        return (2 * EVALUATION + FISHER) * count_steps(run) * 6 / run.epochs
     each = {"hessian_trace": PROBE * arguments.get("num_probes", 30), "batch_accuracy": 0.0}
     return each.get(key, FISHER) * examples / run.batch_size

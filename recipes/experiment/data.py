@@ -57,13 +57,16 @@ class Data(abc.ABC):
 
 
 class ArrayData(Data):
-    """A data set that fits in memory, with optional label noise and mixup."""
+    """A data set that fits in memory, with optional label noise and mixup.
+
+    `judged` holds the examples whose labels are judged, and `is_wrong` which of them are wrong: all
+    training examples or, with `folds`, the part that is not trained on.
+    """
 
     def __init__(self, run: Run) -> None:
         choice = (run.dataset, run.validation_size, run.num_train or None, run.data_seed)
         splits = _read(*choice)
         x, clean = splits.train
-        super().__init__(run, len(x))
         self.run = run
         test_x, test_y = splits.test
         kept = run.test_size or len(test_y)
@@ -75,7 +78,10 @@ class ArrayData(Data):
         elif run.noise:
             y, _ = kf_data.uniform_label_noise(clean, run.noise, self.num_classes, run.data_seed)
         self.is_wrong = y != clean
-        self.training = (x, y)
+        self.training = self.judged = (x, y)
+        if run.folds:
+            self._hold_out(run)
+        super().__init__(run, len(self.training[1]))
         self._is_validated = bool(len(splits.validation.y))
         val_x, val_y = splits.validation if self._is_validated else self._test
         self.noisy_validation = (val_x, val_y)
@@ -87,6 +93,13 @@ class ArrayData(Data):
         if run.mixup_beta:
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)
+
+    def _hold_out(self, run: Run) -> None:
+        """Keeps one part of the training examples out of training, for cross-validation."""
+        x, y = self.training
+        is_held_out = np.arange(len(y)) % run.folds == run.fold - 1
+        self.training, self.judged = ((x[c], y[c]) for c in (~is_held_out, is_held_out))
+        self.is_wrong = self.is_wrong[is_held_out]
 
     def _make_batches(self, passes: int) -> Any:
         run = self.run

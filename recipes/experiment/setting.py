@@ -193,6 +193,8 @@ class Run(Task):
     max_penalty_ratio: Amount = 0.0  # 0: no limit
     noise: Fraction = 0.0
     noise_source: NoiseSource = "uniform"
+    folds: Size = 0  # parts of the training examples, for cross-validation; 0 for none
+    fold: Size = 0  # the part that is held out, counted from 1
     monitored: Size = 0  # training examples to monitor clean and wrong labels on
     gradient_batches: Size = 0  # mini-batches per group for gradient norms
     mixup_beta: Amount = 0.0

@@ -14,6 +14,7 @@ import keras_fisher as kf
 from experiment.data import ArrayData, Data, load_data
 from experiment.devices import Devices
 from experiment.files import write_json
+from experiment.label_figures import FoundLabels, HeldOutLabels
 from experiment.model import build_model
 from experiment.record import BEST, LAST, Record, remove_checkpoints
 from experiment.setting import Run
@@ -55,7 +56,11 @@ def train(
     devices.check_same(record.first_epoch, f"the number of epochs of {run.name} so far")
     if not record.first_epoch:
         record.state["start"] = measure(run.at_start, model, run, data)
-    callbacks = [*make_schedules(run, model, data), *make_loggers(run, data), *curves.values()]
+    callbacks = [
+        *make_schedules(run, model, data),
+        *make_loggers(run, data, curves),
+        *curves.values(),
+    ]
     if run.monitored and isinstance(data, ArrayData):
         callbacks.append(make_noise_monitor(run, data))
     with contextlib.ExitStack() as stack:
@@ -115,7 +120,9 @@ def make_curves(run: Run, data: Data) -> dict[str, Any]:
     for key, options in run.measures.items():
         if key in LOGGERS:
             continue
-        if key == "batch_accuracy":
+        if key == "label_scores":
+            curves[key] = kf.callbacks.LabelScores(data.training)
+        elif key == "batch_accuracy":
             curves[key] = BatchAccuracy(len(data.training[1]), run.batch_size)
         else:
             epochs = options.get("every_epochs")
@@ -124,9 +131,12 @@ def make_curves(run: Run, data: Data) -> dict[str, Any]:
     return curves
 
 
-def make_loggers(run: Run, data: Data) -> list[keras.callbacks.Callback]:
-    """Creates the callbacks without a state that add a number to the logs of each epoch."""
-    return [LOGGERS[key](run, data) for key in run.measures if key in LOGGERS]
+def make_loggers(run: Run, data: Data, curves: Mapping[str, Any]) -> list[keras.callbacks.Callback]:
+    """Creates the callbacks without a state that add numbers to the logs of each epoch."""
+    loggers = [LOGGERS[key](run, data) for key in run.measures if key in LOGGERS]
+    if "label_scores" in curves:
+        loggers.append(FoundLabels(curves["label_scores"], data))
+    return loggers
 
 
 class NoisyValidation(keras.callbacks.Callback):
@@ -167,6 +177,7 @@ LOGGERS: dict[str, Callable[[Run, Any], keras.callbacks.Callback]] = {
     "penalty_ratio": lambda run, data: kf.callbacks.PenaltyRatio(),
     "noisy_val_accuracy": NoisyValidation,
     "proposed_alpha": ProposedAlpha,
+    "held_out_labels": lambda run, data: HeldOutLabels(data),
 }
 
 

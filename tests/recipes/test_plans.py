@@ -13,6 +13,7 @@ import pytest
 import suboptimal_lr
 from experiment import command, model, training
 from experiment.errors import SettingsError
+from experiment.label_figures import FIGURES
 from experiment.recipe import tune
 from experiment.results import make_frame
 from experiment.setting import Run
@@ -42,7 +43,12 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
     for index, run in enumerate(runs):
         assert not run.initial or run.initial in names[:index]
         assert run.network in model.NETWORKS
-        assert run.measures.keys() <= {*training.MEASURES, *training.LOGGERS, "batch_accuracy"}
+        assert run.measures.keys() <= {
+            *training.MEASURES,
+            *training.LOGGERS,
+            "batch_accuracy",
+            "label_scores",
+        }
         assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
 
 
@@ -261,6 +267,7 @@ def finished(run: Run):
     keys += ["hessian_trace", "gradient_norm", "early_fisher_trace", "gradient_norm_ratio"]
     for group in ("clean", "noisy"):
         keys += [f"{group}_accuracy", f"{group}_gradient_norm"]
+    keys += [*FIGURES, "loss_auroc", "norm_auroc"]
     history = {key: list(generator.uniform(0.1, 1, run.epochs)) for key in keys}
     estimate = {"value": 1.0, "stderr": 0.1, "count": 10}
     steps = range(1, 41) if "batch_accuracy" in run.measures else range(10, 41, 10)

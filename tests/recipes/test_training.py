@@ -31,7 +31,13 @@ RUNS = {
         at_start={"fisher_trace": {}},
     ),
     "mixup": tiny(
-        "mixup", mixup_beta=1.6, noise=0.5, monitored=100, gradient_batches=1, steps_per_epoch=3
+        "mixup",
+        mixup_beta=1.6,
+        noise=0.5,
+        monitored=100,
+        gradient_batches=1,
+        steps_per_epoch=3,
+        measures={"label_scores": {}},
     ),
 }
 

@@ -1,0 +1,232 @@
+"""Finding wrong labels: from predictions during training, and by cross-validation.
+
+Trains on wrong labels, without and with the Fisher penalty, and measures how well the scores of
+`kf.callbacks.LabelScores` find the wrong ones. Beside them it trains on all parts but one, in turn,
+for the predictions that confident learning needs (cleanlab; Northcutt et al., 2021).
+
+Section 4.1 of the paper shows that the penalty keeps a network from memorising wrong labels, and
+that the gradients of clean and wrong labels differ. It does not look for the wrong ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiment import picture, tables  # first: handles Ctrl-C during imports
+
+# isort: split
+import numpy as np
+import pandas as pd
+from experiment.command import main
+from experiment.cost import EVALUATION, FISHER, cost_penalty
+from experiment.label_figures import FIGURES
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4_1, SMALL_C10
+from experiment.recipe import Finished, Recipe
+from experiment.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
+
+FOLD = "fold_"  # begins the names of the methods that are the parts of the cross-validation
+SCORES_COST = 6 * EVALUATION  # of six measurements, in epochs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelSetting(PenaltySetting):
+    """A setting with wrong labels to find."""
+
+    noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
+    noise_source: NoiseSource = "uniform"  # uniform draws, or people's labels of CIFAR, all of them
+    alpha: Amount = 0.3  # alpha of the penalty
+    max_penalty_ratio: Amount = 0.7  # the largest ratio of the penalty's gradient to the loss's
+    folds: Count = 5  # parts of the training examples, for cross-validation
+
+
+def plan(part: str, setting: LabelSetting, finished: Finished) -> list[Run]:
+    """Plans both trainings and those of the cross-validation, seed by seed."""
+    runs = []
+    for seed in setting.seeds:
+        shared = {
+            "part": part,
+            "noise": setting.noise,
+            "noise_source": setting.noise_source,
+            "seed": seed,
+        }
+        scored = shared | {"measures": {"label_scores": {}}}
+        runs.append(setting.make_run(**scored, method="baseline"))
+        penalty = {"alpha": setting.alpha, "max_penalty_ratio": setting.max_penalty_ratio}
+        runs.append(setting.make_run(**scored, **penalty, method="fp", value=setting.alpha))
+        runs += [
+            setting.make_run(
+                **shared,
+                method=f"{FOLD}{fold}",
+                folds=setting.folds,
+                fold=fold,
+                measures={"held_out_labels": {}},
+            )
+            for fold in range(1, setting.folds + 1)
+        ]
+    return runs
+
+
+# ---- Table and figure ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to find wrong labels.
+
+    Attributes:
+        title: Its name in the table.
+        trained: The beginning of the names of its methods; figures are averaged over them.
+        keys: The keys of its figures in the logs, in the order of `FIGURES`.
+        cost: A function from a run to the cost beside one plain training, in plain epochs.
+        is_at_best: Whether it is judged at the epoch of best validation accuracy, not at the end.
+    """
+
+    title: str
+    trained: str
+    keys: tuple[str, ...]
+    cost: Callable[[Any], float]
+    is_at_best: bool = False
+
+    def measure(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """Returns the figures, a row for each seed."""
+        runs = runs[runs["method"].str.startswith(self.trained)]
+        read = get_best if self.is_at_best else get_last
+        rows = [[run["seed"], *(read(run, key) for key in self.keys)] for _, run in runs.iterrows()]
+        return pd.DataFrame(rows, columns=["seed", *self.keys]).groupby("seed").mean()
+
+
+def cost_training(run: Any) -> float:
+    """Returns the cost of a penalised training beside a plain one, in plain epochs."""
+    return cost_penalty(run) * run.epochs if run.alpha else 0.0
+
+
+def cost_folds(run: Any) -> float:
+    return (run.folds - 1) * run.epochs
+
+
+WAYS = (
+    Way("FP, scores", "fp", FIGURES, lambda run: SCORES_COST + cost_training(run)),
+    Way("no penalty, scores", "baseline", FIGURES, lambda run: SCORES_COST),
+    Way("FP, loss at the end", "fp", ("loss_auroc",), lambda run: EVALUATION + cost_training(run)),
+    Way("no penalty, loss at the end", "baseline", ("loss_auroc",), lambda run: EVALUATION),
+    Way(
+        "FP, gradient norm at the end",
+        "fp",
+        ("norm_auroc",),
+        lambda run: FISHER + cost_training(run),
+    ),
+    Way("no penalty, gradient norm at the end", "baseline", ("norm_auroc",), lambda run: FISHER),
+    Way("cleanlab, at the end", FOLD, FIGURES, cost_folds),
+    Way("cleanlab, at best validation", FOLD, FIGURES, cost_folds, is_at_best=True),
+)
+HEADER = (
+    *("noise", "network", "way", "AUROC", "precision of as many as are wrong"),
+    *("precision of the cut", "recall of the cut", "further epochs"),
+)
+
+
+def table(runs: pd.DataFrame) -> str:
+    """Returns how well each way finds wrong labels, and what it costs."""
+    rows = []
+    for (*noise, part), group in runs.groupby([*tables.NOISE, "part"]):
+        for way in WAYS:
+            trained = group[group["method"].str.startswith(way.trained)]
+            if trained.empty:
+                continue
+            figures = [write_figure(column) for _, column in way.measure(group).items()]
+            figures += [tables.NOTHING] * (len(FIGURES) - len(figures))
+            cost = f"{way.cost(trained.iloc[0]):.1f}"
+            rows.append([tables.write_noise(*noise), part, way.title, *figures, cost])
+    note = (
+        "AUROC: the probability that a wrong label is ranked before a correct one. The next column "
+        "is the precision of the first labels of the ranking, as many as are wrong. The cut is the "
+        "set of labels that the way calls wrong. Further epochs are in passes of a plain training, "
+        "beside one training. cleanlab is judged within each part that is held out, with its "
+        "defaults.\n"
+    )
+    return f"{tables.write_markdown(HEADER, rows)}\nPercent. {tables.write_seeds(runs)} {note}"
+
+
+def write_figure(values: pd.Series) -> str:
+    values = 100 * values.dropna()
+    if values.empty:
+        return tables.NOTHING
+    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
+
+
+def get_last(run: Any, key: str) -> float:
+    """Returns the last measured value of a curve; NaN if there is none."""
+    values = [value for value in run["history"][key] if value is not None]
+    return values[-1] if values else np.nan
+
+
+def get_best(run: Any, key: str) -> float:
+    """Returns the value of a curve at the epoch of best validation accuracy."""
+    value = run["history"][key][int(np.argmax(run["history"]["val_accuracy"]))]
+    return np.nan if value is None else value
+
+
+CURVES = (
+    ("fp", "FP, scores so far", picture.COLOURS["fp"], "-"),
+    ("baseline", "no penalty, scores so far", picture.COLOURS["baseline"], ":"),
+    (FOLD, "cleanlab, predictions of the epoch", picture.COLOURS["gp_r"], "--"),
+)
+
+
+def figure(runs: pd.DataFrame, path: Path) -> None:
+    """Draws how well the labels are ranked after each epoch, a panel for each setting."""
+    groups = runs.groupby([*tables.NOISE, "part"])
+    fig, axes = picture.make_panels(1, len(groups))
+    for axis, ((*noise, part), group) in zip(axes.flat, groups, strict=True):
+        for method, name, colour, style in CURVES:
+            trained = group[group["method"].str.startswith(method)]
+            picture.draw_curve(axis, trained, "label_auroc", colour, name, style)
+        picture.label_axes(axis, f"{part}, {tables.write_noise(*noise)} noise", y="AUROC")
+    picture.draw_legend(fig, axes.flat)
+    picture.save(fig, path)
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+SMALL_DIGITS: dict[str, Any] = DIGITS | {
+    "num_train": 0,
+    "drops": (36,),
+    "epochs": 45,
+    "learning_rate": 0.015,
+    "steps_per_execution": 34,
+    "seeds": (0, 1, 2),
+}
+SMALL_CIFAR: dict[str, Any] = (
+    SMALL_C10
+    | EVERY_STEP
+    | {"num_train": 9984, "learning_rate": 0.01, "epochs": 40, "seeds": (0, 1, 2)}
+)
+PRESETS = {
+    "demo": {
+        "mlp_digits": LabelSetting(**SMALL_DIGITS | {"seeds": (0,)}, noise=0.5, folds=2),
+    },
+    "small": {
+        **{
+            f"mlp_digits_noise{100 * noise:.0f}": LabelSetting(**SMALL_DIGITS, noise=noise)
+            for noise in (0.2, 0.5)
+        },
+        **{
+            f"simple_cnn_c10_noise{100 * noise:.0f}": LabelSetting(**SMALL_CIFAR, noise=noise)
+            for noise in (0.2, 0.5)
+        },
+        "simple_cnn_c10_worse": LabelSetting(**SMALL_CIFAR, noise_source="worse"),
+    },
+    "paper": {
+        f"vgg11_c100_noise{100 * noise:.0f}": LabelSetting(
+            **SECTION_4_1["vgg11_c100"] | {"seeds": (0, 1, 2)}, learning_rate=0.01, noise=noise
+        )
+        for noise in (0.25, 0.5)
+    },
+}
+RECIPE = Recipe("wrong_labels", __doc__ or "", PRESETS, plan, table, figure)
+
+if __name__ == "__main__":
+    main(RECIPE)
