@@ -19,6 +19,9 @@
 | `errors.py` | errors that the user of a recipe can fix |
 | `results.py` | the folders of recipes and runs, and the results of finished runs |
 | `archive.py` | the finished runs of a recipe in one small file |
+| `choice.py` | ways to choose alpha, computed from finished runs; `hyperband.py` is one of them |
+| `sentences.py` | a data set of sentences |
+| `label_figures.py` | how well wrong labels are found |
 | `curvature.py` | Tr(H) during training, and at equal training loss |
 | `tables.py` | Markdown tables and correlations |
 | `report.py` | a recipe's table and figure, from its folders only |

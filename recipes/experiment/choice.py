@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from experiment.hyperband import search
 from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
@@ -161,6 +162,15 @@ def find_alpha(case: Case) -> Choice:
     return conclude(case, trials, case.start)
 
 
+def run_hyperband(case: Case) -> Choice:
+    def score(alpha: float, epochs: int) -> float:
+        return float(np.max(get_curve(case.penalised[case.find_nearest(alpha)], case.key)[:epochs]))
+
+    alpha, epochs = search(min(case.penalised), max(case.penalised), case.epochs, score)
+    chosen = case.penalised[case.find_nearest(alpha)]
+    return Choice(chosen["final_test_accuracy"], epochs / case.epochs)
+
+
 def conclude(case: Case, trials: Sequence[Trial], start: int) -> Choice:
     """Returns the choice of the last trial's alpha, after `start` plain epochs."""
     chosen = case.penalised[case.find_nearest(trials[-1][0])]
@@ -204,6 +214,7 @@ WAYS: dict[str, Way] = {
     "successive halving over {count}, three trainings": halve(
         take_all, plan_budget(PARTS["three"])
     ),
+    "keras-tuner's `Hyperband`": run_hyperband,
     "all {count} (G.2)": halve(take_all, train_to_end),
     "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,
     "alpha 0.3, `max_penalty_ratio={limit:g}`": limit(find_moderate),

@@ -2,10 +2,11 @@
 
 import math
 
+import keras_tuner as kt
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import choice
+from experiment import choice, hyperband
 from experiment.data import load_data
 from experiment.sentences import LENGTH, PACKAGES, TEST, VOCABULARY, load_sentences
 from experiment.setting import Run
@@ -56,6 +57,28 @@ def test_find_alpha_begins_at_the_middle_of_the_range_with_its_plain_epochs():
     found = choice.find_alpha(case(crossing=0))
     # It tries 0.02, 0.2, 2, 0.632 and 0.0632, for which 0.01, 0.1 and 1 stand in.
     assert found == (0.6, (2 + 3 * 3 + 8 + EPOCHS) / EPOCHS)
+
+
+def test_hyperband_finds_the_best_alpha_at_the_price_of_several_trainings():
+    accuracy, trainings = choice.run_hyperband(case(crossing=0))
+    assert accuracy == 0.6
+    # Brackets of 12, 4 and 2 trials until epochs 2, 4 and 12, of 6 and 2 until 4 and 12, and of 4
+    # until 12. A trial that continues another one takes the epochs that are new.
+    epochs = 12 * 2 + 4 * 2 + 2 * 8 + 6 * 4 + 2 * 8 + 4 * 12
+    assert trainings == epochs / EPOCHS
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 12, 20, 40, 50, 100])
+def test_brackets_are_those_of_keras_tuner(epochs):
+    oracle = kt.oracles.HyperbandOracle(kt.Objective("accuracy", "max"), max_epochs=epochs)
+    expected = [
+        [
+            (oracle._get_size(bracket, number), oracle._get_epochs(bracket, number))
+            for number in range(oracle._get_num_rounds(bracket))
+        ]
+        for bracket in reversed(range(oracle._get_num_brackets()))
+    ]
+    assert hyperband.list_brackets(epochs) == expected
 
 
 def test_alphas_lie_around_the_proposed_one():
