@@ -178,13 +178,13 @@ CURVES = (
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Draws how well the labels are ranked after each epoch, a panel for each setting."""
-    groups = runs.groupby([*tables.NOISE, "part"])
+    groups = runs.groupby("part")
     fig, axes = picture.make_panels(1, len(groups))
-    for axis, ((*noise, part), group) in zip(axes.flat, groups, strict=True):
+    for axis, (part, group) in zip(axes.flat, groups, strict=True):
         for method, name, colour, style in CURVES:
             trained = group[group["method"].str.startswith(method)]
             picture.draw_curve(axis, trained, "label_auroc", colour, name, style)
-        picture.label_axes(axis, f"{part}, {tables.write_noise(*noise)} noise", y="AUROC")
+        picture.label_axes(axis, str(part), y="AUROC")
     picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
