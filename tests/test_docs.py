@@ -9,9 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import keras
 import pytest
 
 import keras_fisher
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -23,8 +25,8 @@ PAGES = [
         for name in ("getting_started", "measuring", "choosing_alpha", "data_and_networks")
     ),
 ]
-# Sketches for clusters, which `tests/replicas.py` and `tests/workers.py` try in full.
-SKETCHES = [DOCS / "distributed.md"]
+# Pages whose examples are programs of their own, for TensorFlow where they import it, else for JAX.
+PROGRAMS = [DOCS / "distributed.md"]
 MODULES = ("callbacks", "data", "penalties", "likelihoods", "tuning", "zoo")
 
 
@@ -38,9 +40,26 @@ def test_the_examples_run_as_printed(page, tmp_path, monkeypatch):
     exec(compile("".join(read_examples(page)), page.name, "exec"), {})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "number"),
+    [(page, n) for page in PROGRAMS for n in range(len(read_examples(page)))],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_a_program_for_one_backend_runs_as_printed(page, number, tmp_path):
+    program = read_examples(page)[number]
+    backend = "tensorflow" if "import tensorflow" in program else "jax"
+    if keras.backend.backend() != backend:
+        pytest.skip(f"a program for {backend}")
+    path = tmp_path / "program.py"
+    path.write_text(program.replace("/shared", str(tmp_path)))
+    workers = processes.configurations(1)
+    processes.printed(processes.start(path, TF_CONFIG=workers[0]))
+
+
 def test_no_page_has_other_examples():
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
-    assert {page for page in pages if read_examples(page)} == {*PAGES, *SKETCHES}
+    assert {page for page in pages if read_examples(page)} == {*PAGES, *PROGRAMS}
 
 
 def test_every_public_name_has_its_place_in_the_api_reference():
