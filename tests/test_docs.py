@@ -26,7 +26,7 @@ PAGES = [
     ),
 ]
 # Pages whose examples are programs of their own, for TensorFlow where they import it, else for JAX.
-PROGRAMS = [DOCS / "distributed.md"]
+PROGRAMS = [DOCS / "distributed.md", DOCS / "performance.md"]
 MODULES = ("callbacks", "data", "penalties", "likelihoods", "tuning", "zoo")
 
 
