@@ -3,18 +3,20 @@ Title: Several devices
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Train on all GPUs of a machine, and get the weights that one device gives.
+Description: Train on all GPUs of a machine, with the same result as on one device.
 Accelerator: GPU
 """
 
 """
 ## Introduction
 
-The penalty is the squared norm of a mean: the mean gradient over the whole mini-batch. If each of
-R devices squared the gradient of its own part, the penalty would be about R times too large, and
-the best alpha would depend on the number of devices. `FisherPenaltyModel` averages the gradient
-over the devices before it takes the norm. So R devices give the same training as one device on
-the same batches.
+This guide is for users with several GPUs.
+
+The penalty is the squared norm of the mean gradient over the whole mini-batch. If each of R devices
+squared the gradient of its own part, the penalty would be about R times too large, and the best
+alpha would depend on the number of devices. `FisherPenaltyModel` averages the gradient over the
+devices before it takes the norm. So R devices give the same training as one device on the same
+batches.
 
 This guide runs on two virtual devices of a CPU. On a machine with GPUs, leave out the lines that
 create the virtual devices, and call `MirroredStrategy()` without arguments: it uses all GPUs.
@@ -36,8 +38,8 @@ train, validation, test, _ = kf.data.load_arrays("digits")
 """
 ## Train
 
-Build and compile the model in the scope of the strategy. `fit` is as always, and the batch size is that of
-the whole mini-batch: here each device gets 32 examples of 64.
+Build and compile the model in the scope of the strategy. Call `fit` as usual; `batch_size` is the size of the
+whole mini-batch. Here each device gets 32 of 64 examples.
 """
 
 
@@ -76,8 +78,8 @@ two, history_of_two = train_model(tf.distribute.MirroredStrategy(["CPU:0", "CPU:
 """
 ## Compare
 
-The penalty and the weights are equal to rounding. Here the penalty is `"gp"`, which takes the labels of
-the data: under `"fp"` each device draws other labels than a single device would, from the same
+The penalties and the weights agree up to rounding. This guide uses `penalty="gp"`, which takes the labels of
+the data. Under `"fp"`, each device draws other labels than a single device would, from the same
 distribution.
 """
 
@@ -91,10 +93,10 @@ print(f"largest difference between weights: {difference:.0e}")
 """
 ## More
 
-- With JAX, `keras.distribution.set_distribution(keras.distribution.DataParallel())` before the model is
-  built does the same, without a scope.
-- `BatchNormalization(synchronized=True)` computes its statistics over the whole batch, as one
-  device does. By default, each device uses the statistics of its own part.
-- Several machines: `tf.distribute.MultiWorkerMirroredStrategy()` in the place of `MirroredStrategy()`. See
+- With JAX, call `keras.distribution.set_distribution(keras.distribution.DataParallel())` before you build the
+  model; no scope is needed.
+- `BatchNormalization(synchronized=True)` computes its statistics over the whole batch, as one device
+  does. By default, each device uses the statistics of its own part.
+- On several machines, use `tf.distribute.MultiWorkerMirroredStrategy()` instead of `MirroredStrategy()`:
   [Many GPUs, many machines](../distributed.md).
 """
