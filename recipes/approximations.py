@@ -1,10 +1,10 @@
-"""Appendix C: what the Fisher penalty approximates, and that it loses nothing by it.
+"""Appendix C: the approximations in the Fisher penalty do not weaken it.
 
-Figure 12 tracks Tr(F) and Tr(F^B), the squared norm of the mini-batch gradient, which is penalised
-instead of Tr(F). Figure 13 compares a penalty whose gradient is computed every 10 steps with one
-computed at every step. Figure 14 penalises the gradient of a single example (eq. 6).
+Figure 12 tracks Tr(F) and Tr(F^B), the squared norm of the mini-batch gradient, which the penalty
+uses in place of Tr(F). Figure 13 compares a penalty whose gradient is computed every 10 steps with
+one computed at every step. Figure 14 penalises the gradient of a single example (eq. 6).
 
-Each alpha has the best validation accuracy with the first seed (appendix G.2). The paper does not
+Alphas are chosen by validation accuracy with the first seed (appendix G.2). The paper does not
 state the learning rate of figures 13 and 14; the paper preset uses 0.00316, a tenth of 0.0316. Nor
 does it state the data of figure 12, here 1280 examples. The run without a penalty is an addition.
 """

@@ -1,8 +1,8 @@
-"""Section 3: Tr(F) early in training goes with how well the network will generalise.
+"""Section 3: a large Tr(F) early in training predicts poor generalisation.
 
-Figures 2 and 7: trains with several learning rates, or several batch sizes, and measures Tr(F_i),
-that is Tr(F) when the training loss crosses a threshold. The best test accuracy during training
-decreases as Tr(F_i) increases.
+Figures 2 and 7: trains with several learning rates, or several batch sizes, and measures Tr(F_i):
+Tr(F) when the training loss crosses a threshold. The best test accuracy during training decreases
+as Tr(F_i) increases.
 """
 
 from __future__ import annotations

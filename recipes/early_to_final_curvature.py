@@ -1,14 +1,15 @@
-"""Section 5: the network whose Tr(F) is small early in training ends in a wider minimum.
+"""Section 5: a small Tr(F) early in training leads to a wider minimum.
 
-Figures 6 and 10: trains two networks for a few epochs, one with high and one with low
-regularisation, that is with a large and a small learning rate, or a small and a large batch size.
-Several trainings continue from each, with different seeds, all with low regularisation. Tr(F_i) is
-Tr(F) at the end of the first trainings; Tr(H_f) is Tr(H) at a continuation's best test accuracy.
+Figures 6 and 10: trains two networks for a few epochs, one with high regularisation (a large
+learning rate or a small batch) and one with low regularisation (a small learning rate or a large
+batch). Several trainings continue from each, with different seeds, all with low regularisation.
+Tr(F_i) is Tr(F) at the end of the first trainings. Tr(H_f) is Tr(H) at a continuation's best test
+accuracy.
 
-A continuation starts only from the weights of its network, and has all epochs of appendix G.4. The
-paper does not state the two configurations: here they are the middle ones of sets A and B of
-figure 11. Section 5 has ResNet-26 in the text, but ResNet-56 on CIFAR-100 in figure 6: the paper
-preset follows the figure. Section 5 has 8 continuations, as here; appendix G.4 has 32 runs.
+A continuation takes over only the weights of its network, and trains for all epochs of appendix
+G.4. The paper does not state the two configurations: here they are the middle ones of sets A and B
+of figure 11. Section 5 names ResNet-26 in the text, but ResNet-56 on CIFAR-100 in figure 6: the
+paper preset follows the figure. Section 5 has 8 continuations, as here; appendix G.4 has 32 runs.
 """
 
 from __future__ import annotations

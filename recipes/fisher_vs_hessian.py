@@ -1,8 +1,9 @@
-"""Appendix F: the trace of the Fisher information goes with that of the Hessian in training.
+"""Appendix F: Tr(F) and Tr(H) rise and fall together during training.
 
-Figure 18: tracks Tr(H) and Tr(F^B), the squared norm of the mini-batch gradient, which the figure
-shows as Tr(F), for DenseNet, ResNet-56 and SimpleCNN. Tr(F) itself is an addition: it comes close
-to Tr(H), while Tr(F^B) is smaller by a factor of about the mini-batch size.
+Figure 18: tracks Tr(H), the trace of the Hessian, and Tr(F^B), the squared norm of the mini-batch
+gradient, for DenseNet, ResNet-56 and SimpleCNN. The figure labels Tr(F^B) as Tr(F). Tr(F) itself is
+an addition: it is close to Tr(H), while Tr(F^B) is smaller by a factor of about the mini-batch
+size.
 
 The paper states no settings here. The paper preset uses those of section 4 for DenseNet and
 SimpleCNN, and those of section 3 on CIFAR-10 for ResNet-56, with learning rates of 0.1, 0.0316 and
