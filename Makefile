@@ -74,7 +74,7 @@ clean:  ## Remove the environment and all that was built
 	rm -rf .venv .venv-lowest .venv-newest .lowest.txt dist site .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp comes last, so an interrupted installation is taken up again by the next call. An
-# environment whose own creation was interrupted has no working pip, and is made anew.
+# environment whose own creation was interrupted has no working pip, and is made again.
 $(STAMP): pyproject.toml
 	$(BIN)/python -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[dev]'

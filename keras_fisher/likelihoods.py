@@ -60,8 +60,8 @@ class Likelihood(abc.ABC):
             ValueError: if the label set is infinite, so that it has no uniform distribution.
         """
         raise ValueError(
-            f"Penalty 'gp_r' draws labels uniformly from the label set, and {type(self).__name__} "
-            "has no finite one. Use 'fp', 'gp' or 'gp_x'."
+            "Penalty 'gp_r' needs a likelihood with a finite label set. Received: "
+            f"{type(self).__name__}. Use 'fp', 'gp' or 'gp_x'."
         )
 
     def nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
@@ -154,9 +154,8 @@ class Likelihood(abc.ABC):
             ValueError: if the likelihood does not enumerate its outcomes.
         """
         raise ValueError(
-            "labels='expected' sums over the labels of a likelihood that lists them in "
-            f"`num_outcomes` and `outcome`, and {type(self).__name__} does not. "
-            "Use labels='sampled' or 'given'."
+            "labels='expected' needs a likelihood that lists its labels in `num_outcomes` and "
+            f"`outcome`. Received: {type(self).__name__}. Use labels='sampled' or 'given'."
         )
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:

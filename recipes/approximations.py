@@ -106,7 +106,7 @@ def write_traces(runs: pd.DataFrame) -> str:
     rows.append(["all runs", *(f"{coefficient:.2f}" for coefficient in pooled)])
     note = (
         "Pearson's correlation of log Tr(F) with log Tr(F^B). The paper prints no coefficient: it "
-        "sees a strong correlation but for the final phase.\n"
+        "sees a strong correlation except in the final phase.\n"
     )
     return f"{tables.write_markdown(['figure 12', *cells], rows)}\n{note}"
 

@@ -232,7 +232,7 @@ def extrapolate(values: np.ndarray) -> float:
 
 
 def write_guard(runs: pd.DataFrame) -> str:
-    """Returns what the warning and the limit do at alphas of several regrets."""
+    """Returns the effect of the warning and the limit, by the regret of alpha."""
     found: dict[str, list[list[float]]] = {}
     for cases in list_cases(runs, KEYS["clean"]).values():
         for case in cases:

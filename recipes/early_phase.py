@@ -90,7 +90,7 @@ def list_crossed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_crossing(history: dict[str, Any]) -> int:
-    """Returns the first epoch, counted from 1, at the end of which Tr(F_i) was known."""
+    """Returns the first epoch, counted from 1, at whose end Tr(F_i) was known."""
     values = np.array(history["early_fisher_trace"], float)
     return int(np.isfinite(values).argmax()) + 1
 

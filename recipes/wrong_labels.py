@@ -1,7 +1,7 @@
 """Finding wrong labels: from predictions during training, and by cross-validation.
 
 Trains on wrong labels, without and with the Fisher penalty, and measures how well the scores of
-`kf.callbacks.LabelScores` find the wrong ones. Beside them it trains on all parts but one, in turn,
+`kf.callbacks.LabelScores` find the wrong ones. It also trains on all parts but one, in turn,
 for the predictions that confident learning needs (cleanlab; Northcutt et al., 2021).
 
 Section 4.1 of the paper shows that the penalty keeps a network from memorising wrong labels, and
@@ -80,7 +80,7 @@ class Way:
         title: Its name in the table.
         trained: The beginning of the names of its methods; figures are averaged over them.
         keys: The keys of its figures in the logs, in the order of `FIGURES`.
-        cost: A function from a run to the cost beside one plain training, in plain epochs.
+        cost: A function from a run to its cost on top of one plain training, in plain epochs.
         is_at_best: Whether it is judged at the epoch of best validation accuracy, not at the end.
     """
 
@@ -99,7 +99,7 @@ class Way:
 
 
 def cost_training(run: Any) -> float:
-    """Returns the cost of a penalised training beside a plain one, in plain epochs."""
+    """Returns the cost of a penalised training on top of a plain one, in plain epochs."""
     return cost_penalty(run) * run.epochs if run.alpha else 0.0
 
 
@@ -143,8 +143,8 @@ def table(runs: pd.DataFrame) -> str:
     note = (
         "AUROC: the probability that a wrong label is ranked before a correct one. The next column "
         "is the precision of the first labels of the ranking, as many as are wrong. The cut is the "
-        "set of labels that the way calls wrong. Further epochs are in passes of a plain training, "
-        "beside one training. cleanlab is judged within each part that is held out, with its "
+        "set of labels that the way calls wrong. Further epochs are those on top of one training, "
+        "in plain epochs. cleanlab is judged within each part that is held out, with its "
         "defaults.\n"
     )
     return f"{tables.write_markdown(HEADER, rows)}\nPercent. {tables.write_seeds(runs)} {note}"

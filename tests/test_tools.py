@@ -42,7 +42,7 @@ def test_folders_of_nothing_and_of_several_recipes_are_refused(refusal, tmp_path
     nothing = tmp_path / "nothing"
     assert f"{nothing} holds no runs of a recipe" in refusal("report", nothing)
     folders = [folder_of(name, tmp_path / name) for name in ("noisy_cifar100", "search")]
-    assert "Runs of one recipe alone go together" in refusal("report", *folders)
+    assert "must hold runs of one recipe" in refusal("report", *folders)
 
 
 @pytest.mark.parametrize("name", ["planted", "os", "experiment", "tools.report", "../planted", ""])

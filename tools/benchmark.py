@@ -17,7 +17,7 @@ Sections:
 Times are ratios of things that take turns in one process: the median over the rounds, the smallest
 and the largest. "passes" is the ratio of the numbers of passes through the network. Networks are
 random and run on the device that the backend finds; on a CPU TensorFlow takes two threads. A
-section that cannot run on the backend or the device says so. The file is written anew after every
+section that cannot run on the backend or the device says so. The file is rewritten after every
 row, so that an interrupted benchmark keeps what it measured.
 """
 

@@ -5,10 +5,10 @@
     python tools/prepare_data.py imagenet2012 --check     # reads every record of it
     python tools/prepare_data.py cifar10 --arrays /data/arrays    # for the JAX backend
 
-What is prepared already is left alone, and what was downloaded already is not downloaded again. To
-find the data sets in training, set the environment variable TFDS_DATA_DIR to the same folder.
-With --arrays the images are written once more, in the format of NumPy, which needs TensorFlow to
-be written and not to be read: in training set TFDS_DATA_DIR to that folder, which may be the same.
+Prepared and downloaded files are kept and not fetched again. For training, set the environment
+variable TFDS_DATA_DIR to the folder. With --arrays the images are also written in NumPy's format:
+writing needs TensorFlow, reading does not. For training without TensorFlow, set TFDS_DATA_DIR to
+that folder, which may be the same.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Draws the table and the figure of a recipe from the folders of its runs alone.
+"""Writes the table and the figure of a recipe from the folders of its runs.
 
     python tools/report.py runs/suboptimal_lr/small
     python tools/report.py from_one_machine from_another --out together
     python tools/report.py runs/suboptimal_lr/small --archive docs/results/data
 
-Parts, seeds and methods of one recipe may have been run on several machines, into folders of their
-own. Settings that the runs were made with are in the folders, and are not needed here.
+Parts, seeds and methods of one recipe may have been run on several machines, in separate folders.
+The folders contain the settings of the runs.
 
---archive keeps the runs in one small file of that folder, RECIPE.jsonl, which this script takes in
-the place of a folder, and a recipe as --finished.
+--archive stores the runs in one small file of that folder, RECIPE.jsonl. Give it to this script in
+place of a folder, or to a recipe as --finished.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = given.out or given.folders[0]
     try:
         if not given.out and out.suffix == results.ARCHIVE:
-            raise SettingsError(f"`--out` must be given with an archive. Received: {out} alone")
+            raise SettingsError(f"`--out` must be given with an archive. Received: only {out}")
         names = {results.recipe_of(folder) for folder in given.folders}
         if len(names) > 1:
-            raise SettingsError(f"Runs of one recipe alone go together. Received: {sorted(names)}")
+            raise SettingsError(
+                f"`folders` must hold runs of one recipe. Received: {sorted(names)}"
+            )
         out.mkdir(parents=True, exist_ok=True)
         name = names.pop()
         if given.archive:

@@ -92,7 +92,7 @@ class EarlyPhase(MeasuringCallback):
         self._is_ahead: bool | None = None
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what the callback remembers of the training, in values that JSON has."""
+        """Returns the state of the callback, in types that JSON supports."""
         crossing = None if self.crossing is None else to_json(*self.crossing)
         return {"is_ahead": self._is_ahead, "crossing": crossing}
 
@@ -117,8 +117,8 @@ class EarlyPhase(MeasuringCallback):
             self.crossing = self._measure()
         else:
             warnings.warn(
-                "EarlyPhase began to look when the training loss was below "
-                f"loss_threshold={self.loss_threshold} already: `{self.key}` stays NaN",
+                "EarlyPhase started when the training loss was already below "
+                f"loss_threshold={self.loss_threshold}: `{self.key}` stays NaN",
                 stacklevel=2,
             )
         self._is_ahead = False

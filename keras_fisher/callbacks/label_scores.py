@@ -1,4 +1,4 @@
-"""Scores that tell wrong labels from clean ones."""
+"""Scores that separate wrong labels from clean ones."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from keras_fisher.model import FisherPenaltyModel
 
 
 class PenaltyRatio(LogWriter):
-    """Logs how large the penalty's gradient is beside the gradient of the loss.
+    """Logs the size of the penalty's gradient relative to the gradient of the loss.
 
         alpha ||d/dw P|| / ||d/dw l||,
 

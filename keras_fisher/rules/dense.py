@@ -80,9 +80,9 @@ def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequenc
     if batch != g_labels[0] or batch in kernel_labels:
         raise NotImplementedError("the first axis of input and output is not the batch")
     if not set(kernel_labels) <= set(x_labels + g_labels):
-        raise NotImplementedError("the kernel has an axis of its own")
+        raise NotImplementedError("an axis of the kernel is in neither input nor output")
     if not set(g_labels) <= set(x_labels + kernel_labels):
-        raise NotImplementedError("the output has an axis of its own")
+        raise NotImplementedError("an axis of the output is in neither input nor kernel")
     groups = [a for a in kernel_labels if a in x_labels and a in g_labels]
     left = [a for a in kernel_labels if a in x_labels and a not in groups]
     right = [a for a in kernel_labels if a in g_labels and a not in groups]

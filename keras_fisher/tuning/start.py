@@ -131,7 +131,7 @@ def _too_few(num_batches: int, found: int) -> ValueError:
     return ValueError(
         "`num_batches` must be at most the number of mini-batches in `data`. "
         f"Received: num_batches={num_batches} and {found} mini-batches. Give fewer, or "
-        "batch_size= that of your training"
+        "set `batch_size` to that of your training"
     )
 
 

@@ -1,7 +1,7 @@
 """Archives: the finished runs of a recipe in one small file, `RECIPE.jsonl`, one run per line.
 
 An archive contains the data of tables and figures, with fewer digits, and no weights. A recipe uses
-its runs as if it had trained them.
+its runs like its own.
 """
 
 from __future__ import annotations

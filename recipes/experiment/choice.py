@@ -1,7 +1,7 @@
 """Ways to choose alpha, computed from whole trainings with each of ten alphas.
 
-A search that continues from checkpoints trains what a whole training does, so each way only sees
-the part of the curves that it pays for.
+A search that continues from checkpoints gives the same curves as whole trainings. So each way uses
+only the epochs that it pays for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Rungs = Sequence[tuple[int, int]]
 
 
 class Choice(NamedTuple):
-    """What a way to choose alpha leads to.
+    """The result of a way to choose alpha.
 
     Attributes:
         accuracy: The test accuracy at the end.

@@ -24,12 +24,12 @@ from keras_fisher.data.human_labels import ANNOTATIONS
 
 HELP = """{description}
 
-Defaults below are those of {part}; the parts of --preset {preset} are {parts}, and --only PART
---help shows the defaults of another one. A value that is given holds for every part that is run.
-The same command resumes what was interrupted, and shares the runs with other processes that were
-started with it, on machines that share the folder. Folders of several machines can also be put
-together by `python tools/report.py`. Learning rates and alphas are chosen by the first seed of a
-command: to spread seeds over folders, give one value of each."""
+Defaults below are those of {part}. The parts of --preset {preset} are {parts}; --only PART --help
+shows the defaults of another part. A value that you give applies to every part that is run. Rerun
+the command to resume an interrupted one. Start it several times, also on machines that share the
+folder, to share the runs. `python tools/report.py` merges the folders of several machines. A
+command chooses learning rates and alphas by its first seed: to spread seeds over folders, give one
+value of each."""
 Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
 
 

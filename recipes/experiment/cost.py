@@ -33,10 +33,10 @@ def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
         "|---|---|---|---|---|---|",
         *(write_row(network, dataset, runs) for (network, dataset), runs in groups.items()),
         "",
-        "Time: the last column times that of one plain step, a forward and a backward pass over",
-        "a mini-batch, on your machine. It counts a computation of the penalty as 8/3 plain steps",
-        "(3 on part of a mini-batch), an evaluation as a third, Tr(F) as 1.2, each probe of Tr(H)",
-        "as one, all on the same examples.",
+        "Time: the last column times the time of a plain step, a forward and a backward pass over",
+        "a mini-batch, on your machine. The column counts a computation of the penalty as 8/3",
+        "plain steps (3 on part of a mini-batch), an evaluation as a third, Tr(F) as 1.2, and a",
+        "probe of Tr(H) as one, all on the same examples.",
         "Networks with batch normalisation take a third of 100 steps more in each epoch.",
     ]
     return "\n".join(lines)

@@ -95,6 +95,6 @@ def replace_file(path: Path, write: Callable[[Path], Any], size: int = 0) -> Non
         if part.exists():
             part.unlink(missing_ok=True)
         raise OSError(
-            f"{path} could not be written: {error.strerror or error}. The file that was "
-            "there before is left as it was."
+            f"{path} could not be written: {error.strerror or error}. An existing "
+            "file is unchanged."
         ) from error

@@ -30,7 +30,7 @@ def judge(scores: np.ndarray, is_suspect: np.ndarray, is_wrong: np.ndarray) -> d
 class FoundLabels(keras.callbacks.Callback):
     """Logs how well the scores of the training labels so far find the wrong ones.
 
-    Beside them it logs how well the loss and the gradient norm of this epoch rank labels.
+    It also logs how well the loss and the gradient norm of this epoch rank labels.
     """
 
     def __init__(self, scores: kf.callbacks.LabelScores, data: Any) -> None:

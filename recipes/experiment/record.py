@@ -72,7 +72,7 @@ class Record(keras.callbacks.Callback):
             return
         progress = read_json(path, "checkpoint", "state", "seconds", "curves")
         checkpoint = self._find_checkpoint(progress["checkpoint"])
-        advice = f" Remove {self.folder} to begin this run anew."
+        advice = f" Remove {self.folder} to restart this run."
         with name_damage(path, advice):
             self.state, self.seconds = progress["state"], float(progress["seconds"])
             lengths = {len(values) for values in self.state["history"].values()}

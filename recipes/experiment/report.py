@@ -33,7 +33,7 @@ def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:
     except (LookupError, TypeError, ValueError) as error:
         # Only the recipe knows which methods and figures it shows.
         raise SettingsError(
-            f"{names} must hold runs of {recipe.name}. Received: damaged ones, or those of another "
+            f"{names} must hold runs of {recipe.name}. Received: damaged runs, or runs of another "
             f"version ({type(error).__name__}: {error})"
         ) from error
     return f"\n{table}\nIn {out}: results.json, table.md, figure.png."

@@ -245,11 +245,11 @@ def check_comparable(runs: Iterable[Result]) -> None:
     for _, group in frame.groupby(["part", frame["initial"] != ""]):
         check_same(group, OF_A_PART, "have the same task to be compared")
     for _, group in frame.groupby(IDENTITY):
-        check_same(group, settings, "differ in their seeds alone to be averaged")
+        check_same(group, settings, "differ only in their seeds to be averaged")
     for _, group in frame.groupby(["part", "noise", "noise_source", "method"]):
         varied = next((name for name in SET_BY_VALUE if group[name].nunique() > 1), "value")
         others = [name for name in settings if name not in ("value", varied)]
-        check_same(group, others, f"differ in {varied} alone to be compared")
+        check_same(group, others, f"differ only in {varied} to be compared")
 
 
 def check_same(runs: pd.DataFrame, settings: Iterable[str], must: str) -> None:
@@ -260,5 +260,5 @@ def check_same(runs: pd.DataFrame, settings: Iterable[str], must: str) -> None:
             if found != first[name]:
                 raise SettingsError(
                     f"{first['name']} and {run} must {must}. {name} is {first[name]} and {found}. "
-                    "Give them folders of their own."
+                    "Give them separate folders."
                 )

@@ -76,7 +76,7 @@ def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: 
     if missing := list_missing(planned, out):
         raise SettingsError(
             f"`--out`: {out} has finished trials without results of {', '.join(missing)}. Remove "
-            "its folders search_*, and start the same command again: it trains what is missing."
+            "its folders search_*, and rerun the command: it trains the missing runs."
         )
     write_findings(settings, make_frame(read([out])), out)
 
@@ -212,7 +212,7 @@ def read_findings(folder: Path) -> dict[str, list[Finding]]:
             f"`--tuned` must be folders of finished searches. Received: {folder}, which has no "
             f"{FINDINGS}"
         )
-    with name_damage(path, " Remove it, and start the search again: what is finished stays."):
+    with name_damage(path, " Remove it, and rerun the search: it keeps finished runs."):
         return {
             part: [Finding(**one | {"over": tuple(one["over"])}) for one in found]
             for part, found in read_json(path).items()

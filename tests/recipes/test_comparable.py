@@ -48,9 +48,9 @@ def test_a_value_sets_one_thing():
     check([tiny(value=alpha, alpha=alpha) for alpha in (0.1, 0.2)])
     check([tiny(value=alpha, alpha=alpha / 32) for alpha in (0.1, 0.2)])
     check([tiny(value=rate, learning_rate=rate) for rate in (0.1, 0.2)])
-    with pytest.raises(SettingsError, match=r"differ in alpha alone.*learning_rate is 0\.1 and 0"):
+    with pytest.raises(SettingsError, match=r"differ only in alpha.*learning_rate is 0\.1 and 0"):
         check([tiny(value=x, alpha=x, learning_rate=x) for x in (0.1, 0.2)])
-    with pytest.raises(SettingsError, match=r"differ in alpha alone.*update_freq is 1 and 2"):
+    with pytest.raises(SettingsError, match=r"differ only in alpha.*update_freq is 1 and 2"):
         check([tiny(value=x, alpha=x, update_freq=x) for x in (1, 2)])
 
 

@@ -21,7 +21,7 @@ Measurement = Callable[[], tuple[float, Any]]
 
 
 class Settings(NamedTuple):
-    """What the command line says."""
+    """The options of the command line."""
 
     networks: Sequence[str]
     repeats: int

@@ -115,8 +115,8 @@ class Trainer(keras.Model, abc.ABC):
             raise ValueError(
                 "Call `compile` again after changing which weights are trainable (by freezing, "
                 "unfreezing, quantizing or adapting layers). Received: "
-                f"{len(trained)} trainable weights, others than the {len(self._trained_weights)} "
-                "that the optimizer was built for"
+                f"{len(trained)} trainable weights that differ from the "
+                f"{len(self._trained_weights)} that the optimizer was built for"
             )
         has_changed = self._other_variables not in (None, others)
         self._trained_weights, self._other_variables = trained, others

@@ -168,9 +168,10 @@ def _refuse(op: Any, *_: Any) -> Any:
 
 def _refuse_wrong(op: Any, *_: Any) -> Any:
     raise NotImplementedError(
-        f"TensorFlow's gradient of operation {op.type!r} is wrong, and so would be a penalty that "
-        "is taken through it. Put layers that project images (rotate, shear, shift or zoom them) "
-        "before all weights, or into the data pipeline, and penalise by the weights; or use JAX."
+        f"TensorFlow's gradient of operation {op.type!r} is wrong, so a penalty through it "
+        "would be wrong too. Put layers that project images (rotate, shear, shift or zoom them) "
+        "before all weights, or into the data pipeline, and use a penalty other than 'gp_x'; or "
+        "use JAX."
     )
 
 

@@ -220,6 +220,6 @@ def _check_arguments(model: keras.Model) -> None:
         if given != accepted:
             raise ValueError(
                 f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
-                f"does something else than on one device. Received: {name}={given}"
+                f"behaves differently than on one device. Received: {name}={given}"
             )
     check_mean(model.loss, _MEANS, "as replicas may have parts of unequal size")
