@@ -58,7 +58,8 @@ def test_a_program_for_one_backend_runs_as_printed(page, number, tmp_path):
 
 
 def test_no_page_has_other_examples():
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+    texts = [*DOCS.rglob("*.md"), *DOCS.glob("guides/*.py")]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *texts]
     assert {page for page in pages if read_examples(page)} == {*PAGES, *PROGRAMS}
 
 

@@ -139,7 +139,7 @@ for name, history in histories.items():
   ratio stays far below 0.1.
 
 With a limit below 1, the sum of both gradients always points downhill on the loss. This makes an alpha
-that is far too large harmless in this example. It does not replace the search:
+that is far too large harmless in this example, but the accuracy still depends on alpha:
 [Results](../results.md#ways-to-choose-alpha).
 
 `model.alpha` can be read and set at any time, also by a callback, and acts on the next step. It may also
@@ -150,17 +150,6 @@ be a Keras learning-rate schedule.
 `FisherPenaltyHyperModel` makes the seed, the learning rate and alpha hyperparameters of keras-tuner, and
 your own function may add more. Rank the trials by validation accuracy, and do not shorten them much: a
 penalised network learns more slowly, and a short training prefers alphas that are too small.
-
-```python
-hypermodel = kf.tuning.FisherPenaltyHyperModel(
-    build_backbone,  # a function from keras_tuner.HyperParameters to a model
-    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    learning_rates=kf.tuning.learning_rates(),
-    alphas=kf.tuning.alphas(found.alpha, num=3),
-)
-tuner = kf.tuning.GridSearch(hypermodel, directory="search")
-tuner.search(train.x, y_noisy, epochs=45, validation_data=validation)
-```
-
-`RandomSearch`, `BayesianOptimization` and `Hyperband` of keras-tuner take the same hypermodel.
+[Choosing alpha](../choosing_alpha.md#a-search-of-other-hyperparameters) has an example. `RandomSearch`,
+`BayesianOptimization` and `Hyperband` of keras-tuner take the same hypermodel.
 """

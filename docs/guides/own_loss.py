@@ -139,6 +139,6 @@ What a likelihood can add:
 ## Several outputs
 
 A model with several outputs has no single likelihood, and is refused. Concatenate the outputs into one,
-and write a likelihood that takes them apart again. Its observations may be of different kinds; the
+and write a likelihood that splits them again. Its observations may be of different kinds; the
 negative log-likelihood of an example is the mean over them.
 """

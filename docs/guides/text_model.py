@@ -11,8 +11,8 @@ Accelerator: None
 ## Introduction
 
 `FisherPenaltyModel` wraps the models of [KerasHub](https://keras.io/keras_hub/) as it wraps any
-other Keras model. This guide trains a small BERT classifier on sentences of different lengths, with
-labels of which some are wrong, and compares plain training with training under the Fisher penalty.
+other Keras model. This guide trains a small BERT classifier on sentences of different lengths, some
+with wrong labels. It compares plain training with training under the Fisher penalty.
 
 The model is built from a configuration and starts from random weights, so the guide runs without a
 download. To fine-tune a pretrained model, build it with `from_preset` instead. The other steps are

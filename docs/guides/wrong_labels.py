@@ -130,7 +130,7 @@ plt.show()
 ## Train again
 
 Without the suspects, few wrong labels are left. The same network, without a penalty, now learns
-from the clean ones alone.
+from the clean ones.
 """
 
 kept = ~result.is_suspect
@@ -145,6 +145,6 @@ for name, model in models.items():
 - `kf.data.find_wrong_labels(probabilities, y)` does the same with predictions of your own, such as
   cross-validated ones.
 - The ranking is reliable only where the network learns the task. On a hard task with few examples,
-  take the top of the ranking rather than the whole cut. The results page has measurements on
-  CIFAR-10, beside confident learning.
+  take the top of the ranking rather than the whole cut. [Results](../results.md#finding-wrong-labels)
+  compares it with confident learning.
 """
