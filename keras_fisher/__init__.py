@@ -7,12 +7,17 @@ from typing import Any as _Any
 from keras_fisher import callbacks, data, likelihoods, penalties, rules, traces, zoo
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces import (
+    Eigenvalues,
     Estimate,
+    SpectralDensity,
     fisher_trace,
     gradient_norm,
+    hessian_eigenvalues,
     hessian_trace,
     minibatch_fisher_trace,
     per_example_gradient_norms,
+    sharpness,
+    spectral_density,
 )
 
 __version__ = _version("keras-fisher")
@@ -26,18 +31,23 @@ def __getattr__(name: str) -> _Any:
 
 
 __all__ = [
+    "Eigenvalues",
     "Estimate",
     "FisherPenaltyModel",
+    "SpectralDensity",
     "callbacks",
     "data",
     "fisher_trace",
     "gradient_norm",
+    "hessian_eigenvalues",
     "hessian_trace",
     "likelihoods",
     "minibatch_fisher_trace",
     "penalties",
     "per_example_gradient_norms",
     "rules",
+    "sharpness",
+    "spectral_density",
     "traces",
     "zoo",
 ]

@@ -3,7 +3,7 @@ Title: Watching Tr(F) and Tr(H)
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Measure the Fisher and the Hessian trace, once and during training.
+Description: Measure Tr(F), Tr(H) and the Hessian's spectrum, once and during training.
 Accelerator: None
 """
 
@@ -21,6 +21,7 @@ This guide measures both on your own model, without a penalty.
 
 import keras
 import matplotlib.pyplot as plt
+import numpy as np
 
 import keras_fisher as kf
 
@@ -107,6 +108,42 @@ With the small learning rate both traces rise higher early in training, and they
 training loss is small: the paper's observation, on a small network. (It is not a law: how strong it is
 depends on the network and the data.)
 
+## Look at the whole spectrum
+
+Tr(H) is the sum of all eigenvalues of the Hessian. `sharpness` is the largest one, and
+`hessian_eigenvalues` finds the k largest or smallest ones. Gradient descent with the learning rate `r`
+is stable only where the sharpness is at most `2 / r`
+([Cohen et al., 2021](https://arxiv.org/abs/2103.00065)).
+
+`spectral_density` estimates how all eigenvalues are distributed. In trained networks, most are close to
+0, and few are large.
+"""
+
+model = build_model(0.2)
+spectra = {"before training": kf.spectral_density(model, train, num_examples=500, seed=0)}
+model.fit(*train, batch_size=32, epochs=5, verbose=0)
+spectra["after five epochs"] = kf.spectral_density(model, train, num_examples=500, seed=0)
+largest = kf.hessian_eigenvalues(model, train, k=10, num_examples=500, seed=0)
+print("largest eigenvalues:", largest.values.round(2))
+print("largest residual:", largest.residuals.max())
+
+figure, axes = plt.subplots(1, 2, figsize=(12, 3.5), sharey=True, layout="constrained")
+for ax, (title, density) in zip(axes, spectra.items(), strict=True):
+    low, high = density.nodes.min(), density.nodes.max()
+    margin = (high - low) / 20
+    points = np.linspace(low - margin, high + margin, 1000)
+    ax.semilogy(points, density.evaluate(points))
+    ax.set(xlabel="eigenvalue", title=title, ylim=(1e-6, None))
+    trace = density.moment(1)
+    n = density.dimension
+    print(f"{title}: Tr(H) = {n * trace.value:.2f} ± {n * trace.stderr:.2f}")
+axes[0].set(ylabel="density")
+plt.show()
+
+"""
+The density integrates to 1. Its first moment times the number of weights is Tr(H), and its moments have
+standard errors over the random vectors that it is estimated from.
+
 ## What it costs
 
 - `num_examples` sets the cost of a measurement. A few hundred examples are enough to see a peak; the
@@ -114,6 +151,8 @@ depends on the network and the data.)
 - `MinibatchFisherTrace` measures the squared norm of the mini-batch gradient, which is about Tr(F)
   divided by the batch size. It is the quantity that the penalty penalises, and the `penalty` in the
   logs of a `FisherPenaltyModel`.
+- A product with the Hessian takes longer than a probe of Tr(H), and needs all examples again. Eigenvalues
+  take some tens of products, and the density `num_probes * num_steps`.
 - `FisherTrace(explosion_factor=5)` warns when Tr(F) exceeds five times the first value that it
   measures at or after the end of the first epoch.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -12,12 +12,10 @@ from keras import ops
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import xtrace
-from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.estimate import Estimate, estimate
-from keras_fisher.traces.hessian_products import HessianProducts
+from keras_fisher.traces.hessian_meter import HessianMeter, KeptBatches
 from keras_fisher.traces.labels import Labels
-from keras_fisher.traces.meter import Meter
-from keras_fisher.traces.quadratic_forms import QuadraticForms, Values
+from keras_fisher.traces.quadratic_forms import QuadraticForms
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
 
@@ -130,7 +128,7 @@ def hessian_trace(
     )
 
 
-class HessianTraceMeter(Meter):
+class HessianTraceMeter(HessianMeter):
     """`hessian_trace`, compiled once for many measurements of one model; each draws new probes.
 
     Args:
@@ -142,8 +140,6 @@ class HessianTraceMeter(Meter):
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
     """
-
-    _read = staticmethod(batches)
 
     def __init__(
         self,
@@ -164,19 +160,19 @@ class HessianTraceMeter(Meter):
         self._generator = keras.random.SeedGenerator(seed)
 
     def _compile(self) -> None:
+        super()._compile()
         is_gaussian = self._distribution == "gaussian"
         self._forms = QuadraticForms(self._model, self._mean_nll, is_gaussian)
-        self._products = HessianProducts(self._model, self._mean_nll)
 
     def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
         assert self._generator is not None
         drawn = self._generator.next()
         if self._estimator == "xtrace":
-            return self._measure_by_xtrace(_KeptBatches(batches), drawn)
+            return self._measure_by_xtrace(KeptBatches(batches), drawn)
         seed = ops.cast(drawn, "int32")
         if self._rtol is None:
             return self._measure_probes(batches, np.arange(self._num_probes), seed, by_weight)
-        kept = _KeptBatches(batches)
+        kept = KeptBatches(batches)
         ends = [*range(_PROBES_BEFORE_STOPPING, self._num_probes, _PROBES_TO_ADD), self._num_probes]
         groups: list[np.ndarray] = []
         for start, end in itertools.pairwise([0, *ends]):
@@ -202,38 +198,18 @@ class HessianTraceMeter(Meter):
         found = self._mean(batches, lambda x, y: self._forms(x, y, probes, seed, by_weight))
         return np.empty((0, 1)) if found is None else found
 
-    def _measure_by_xtrace(self, batches: _KeptBatches, seed: Any) -> np.ndarray:
+    def _measure_by_xtrace(self, batches: KeptBatches, seed: Any) -> np.ndarray:
         """Returns XTrace's estimates, one for each pair of products; empty for only padding."""
-        if not any(self._has_data(*batch) for batch in batches):
+        operator = self._make_operator(batches)
+        if operator is None:
             return np.empty((0, 1))
         generator = np.random.default_rng(ops.convert_to_numpy(seed).astype("uint32"))
-        shape = self._num_probes // 2, sum(self._products.sizes)
+        shape = self._num_probes // 2, operator.size
         if self._distribution == "gaussian":
             probes: np.ndarray = generator.standard_normal(shape)
         else:
             probes = 2.0 * generator.integers(2, size=shape, dtype="int8") - 1.0
-
-        def multiply(vectors: np.ndarray) -> Any:
-            return self._mean(batches, lambda x, y: self._products(x, y, vectors))
-
-        return xtrace.compute_estimates(multiply, probes, self._products.sizes)
-
-    def _mean(
-        self,
-        batches: Iterable[tuple[Any, Labels]],
-        compute: Callable[[Any, Labels], np.ndarray],
-    ) -> np.ndarray | None:
-        """Returns the mean over examples of what `compute` returns for a batch.
-
-        `compute` counts examples without data, as 0. Returns `None` if all data is padding.
-        """
-        total: Any = 0.0
-        examples = 0
-        for x, labels in batches:
-            size, with_data = length(x), self._with_data(x, labels)
-            total = total + size * compute(x, labels)
-            examples += size if with_data is None else int(with_data.sum())
-        return total / examples if examples else None
+        return xtrace.compute_estimates(operator.multiply, probes, self._products.sizes)
 
     def _warn_of_imprecision(self, found: Estimate, rtol: float) -> None:
         """Warns, once per meter, that all probes were used before `rtol` was reached."""
@@ -250,25 +226,6 @@ class HessianTraceMeter(Meter):
             f"num_probes={found.count} probes. rtol={rtol} and its value, {found.value:.3g}, ask "
             f"for at most {accepted:.3g}.{enough} Increase `num_probes` or `rtol`."
         )
-
-    def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
-        outputs = self._outputs(x, values)
-        # Terms of single examples do not depend on padding elsewhere in the batch.
-        terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
-        return ops.mean(ops.sum(terms, axis=-1))
-
-
-class _KeptBatches:
-    """Batches from an iterator that are kept in memory, to be read again and again."""
-
-    def __init__(self, batches: Iterator[tuple[Any, Labels]]) -> None:
-        self._unread, self._kept = batches, list[tuple[Any, Labels]]()
-
-    def __iter__(self) -> Iterator[tuple[Any, Labels]]:
-        yield from self._kept
-        for batch in self._unread:
-            self._kept.append(batch)
-            yield batch
 
 
 def check_probes(

@@ -1,4 +1,4 @@
-"""A progress bar shown only for slow measurements."""
+"""Progress bars shown only for slow measurements."""
 
 from __future__ import annotations
 
@@ -12,16 +12,38 @@ from keras_fisher.traces.data import Batch, length
 _SECONDS_BEFORE_IT_SHOWS = 5.0
 
 
+class DelayedProgress:
+    """A progress bar shown only after a few seconds.
+
+    Args:
+        total: The number of units to do; `None` if unknown.
+        unit: The name of a unit.
+    """
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self._total, self._unit = total, unit
+        self._started, self._done = time.monotonic(), 0
+        self._bar: keras.utils.Progbar | None = None
+
+    def add(self, units: int) -> None:
+        """Records that so many more units are done."""
+        self._done += units
+        is_long = time.monotonic() - self._started > _SECONDS_BEFORE_IT_SHOWS
+        if self._bar is None and is_long and self._done != self._total:
+            self._bar = keras.utils.Progbar(self._total, unit_name=self._unit)
+        if self._bar is not None:
+            self._bar.update(self._done, finalize=False)
+
+    def finish(self) -> None:
+        """Ends the line of the bar, if it is shown."""
+        if self._bar is not None:
+            self._bar.update(self._done, finalize=True)
+
+
 def show_progress(batches: Iterable[Batch], total: int | None) -> Iterator[Batch]:
     """Yields the batches, and shows a progress bar over examples after a few seconds."""
-    started, done, bar = time.monotonic(), 0, None
+    progress = DelayedProgress(total, "example")
     for batch in batches:
         yield batch
-        done += length(batch[0])
-        is_long = time.monotonic() - started > _SECONDS_BEFORE_IT_SHOWS
-        if bar is None and is_long and done != total:
-            bar = keras.utils.Progbar(total, unit_name="example")
-        if bar is not None:
-            bar.update(done, finalize=False)
-    if bar is not None:
-        bar.update(done, finalize=True)
+        progress.add(length(batch[0]))
+    progress.finish()

@@ -40,6 +40,7 @@ MEASURED = {
     "seed": 0,
 }
 WATCHED = {"data": DATA, "freq": 1, "num_examples": 4, "batch_size": 4, "seed": 0}
+SPECTRAL = {key: value for key, value in MEASURED.items() if key != "by_layer"}
 SEEDLESS = {key: value for key, value in MEASURED.items() if key != "seed"}
 # Each public function or class, with arguments that it takes.
 CALLS = {
@@ -66,6 +67,16 @@ CALLS = {
         "estimator": "hutchinson",
         "rtol": 0.5,
     },
+    kf.hessian_eigenvalues: {
+        **SPECTRAL,
+        "k": 2,
+        "which": "largest",
+        "rtol": 1e-3,
+        "max_products": 100,
+        "return_vectors": True,
+    },
+    kf.sharpness: {**SPECTRAL, "rtol": 1e-3, "max_products": 100},
+    kf.spectral_density: {**SPECTRAL, "num_probes": 2, "num_steps": 2},
     kf.callbacks.AlphaScheduler: {"schedule": abs},
     kf.callbacks.BatchNormRecalibration: {"data": DATA, "num_batches": 2, "batch_size": 4},
     kf.callbacks.EarlyPhase: {**WATCHED, "loss_threshold": 1.0, "labels": "given"},
@@ -146,7 +157,16 @@ CALLS = {
     tuning.noisy_label_alphas: {"penalty": "fp"},
 }
 # Of these much can be asked for, which takes as long.
-SIZES = ("width", "depth", "growth", "num", "num_probes", "num_classes", "input_shape")
+SIZES = (
+    "width",
+    "depth",
+    "growth",
+    "num",
+    "num_probes",
+    "num_steps",
+    "num_classes",
+    "input_shape",
+)
 
 numbers = st.one_of(
     st.booleans(),

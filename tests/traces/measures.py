@@ -1,15 +1,24 @@
-"""All four measurements, for what holds of each."""
+"""All measurements, for what holds of each."""
 
 import functools
 
 import keras_fisher as kf
 
-MEASURES = [kf.fisher_trace, kf.minibatch_fisher_trace, kf.hessian_trace, kf.gradient_norm]
+# Those that return an `Estimate`.
+MEASURES = [
+    kf.fisher_trace,
+    kf.minibatch_fisher_trace,
+    kf.hessian_trace,
+    kf.gradient_norm,
+]
+# Those of the spectrum of the Hessian.
+SPECTRA = [kf.hessian_eigenvalues, kf.sharpness, kf.spectral_density]
 
-# The same, all with the labels of the data.
+# Those with the labels of the data.
 LABELLED = [
     functools.partial(kf.fisher_trace, labels="given"),
     functools.partial(kf.minibatch_fisher_trace, labels="given"),
     kf.hessian_trace,
     kf.gradient_norm,
+    *SPECTRA,
 ]

@@ -7,7 +7,7 @@ import pytest
 import keras_fisher as kf
 from keras_fisher.traces import FisherTraceMeter, GradientNormMeter
 from tests import nets, reference
-from tests.traces.measures import LABELLED, MEASURES
+from tests.traces.measures import LABELLED, MEASURES, SPECTRA
 
 tf = pytest.importorskip("tensorflow")
 
@@ -170,7 +170,7 @@ def test_every_measurement_with_given_labels_needs_them(measure):
         measure(dense(), (X, None))
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize("data", [(X, Y), DATASET.batch(5, drop_remainder=True)])
 def test_fewer_examples_than_asked_for_are_refused_beforehand_where_that_can_be_seen(
     measure, data, monkeypatch
@@ -192,7 +192,7 @@ def test_fewer_examples_than_asked_for_are_refused_at_the_end_of_a_dataset(data)
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize("argument", ["num_examples", "batch_size"])
 @pytest.mark.parametrize(
     ("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
@@ -234,7 +234,7 @@ def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
     x = X.copy()
@@ -269,7 +269,7 @@ def test_by_layer_is_true_or_false(measure, value):
         measure(dense(), (X, Y), by_layer=value)
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 def test_an_optional_input_that_is_left_out_is_told_of(measure):
     with pytest.raises(ValueError, match=r"`data` must hold every input .* also optional ones"):
         measure(dense(), ([X, None], Y))

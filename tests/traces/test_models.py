@@ -15,7 +15,7 @@ from keras_fisher.traces import (
 )
 from tests import nets
 from tests.traces import oracles
-from tests.traces.measures import MEASURES
+from tests.traces.measures import MEASURES, SPECTRA
 
 X, Y = nets.inputs("dense"), nets.labels()
 METERS = [FisherTraceMeter, MinibatchFisherTraceMeter, HessianTraceMeter, GradientNormMeter]
@@ -145,7 +145,7 @@ def test_measuring_moves_nothing():
     model(X)  # leaves the activity's loss behind
     assert len(model.losses) == 2
     before = state(model), state(backbone)
-    for measure in MEASURES:
+    for measure in [*MEASURES, *SPECTRA]:
         measure(model, (X, Y))
         np.testing.assert_array_equal(state(model), before[0])
         np.testing.assert_array_equal(state(backbone), before[1])
@@ -153,7 +153,7 @@ def test_measuring_moves_nothing():
 
 def test_training_goes_on_as_if_nothing_had_been_measured():
     weights = []
-    for measures in ([], MEASURES):
+    for measures in ([], [*MEASURES, *SPECTRA]):
         keras.utils.set_random_seed(0)
         net = keras.Sequential([keras.Input((4,)), layers.Dropout(0.5), layers.Dense(3)])
         compiled(net)
@@ -237,7 +237,7 @@ def frozen():
     return net
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
@@ -258,13 +258,13 @@ def test_models_that_cannot_be_measured_are_refused(measure, model, error, messa
         measure(model(), (X, Y), likelihood=Categorical())
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 def test_a_model_that_is_not_compiled_needs_a_likelihood(measure):
     with pytest.raises(ValueError, match=r"`likelihood` must be given.*not compiled. Received: 's"):
         measure(nets.build("dense"), (X, Y))
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize("loss", ["mae", None])
 def test_a_loss_without_a_known_likelihood_needs_a_given_one(measure, loss):
     net = nets.build("dense")
@@ -273,7 +273,7 @@ def test_a_loss_without_a_known_likelihood_needs_a_given_one(measure, loss):
         measure(net, (X, Y))
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 @pytest.mark.parametrize("likelihood", ["categorical", Categorical])
 def test_a_likelihood_must_be_one(measure, likelihood):
     with pytest.raises(
@@ -295,7 +295,7 @@ def test_a_likelihood_must_be_one(measure, likelihood):
         ),
         *(
             (measure, "seed", value, error, r"an integer in \[0, 4294967295\]")
-            for measure in MEASURES[:3]
+            for measure in [*MEASURES[:3], *SPECTRA]
             for value, error in ((-1, ValueError), (1.5, TypeError), ("0", TypeError))
         ),
     ],

@@ -1,5 +1,7 @@
 """The progress bar of what takes long."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,25 @@ def test_the_examples_asked_for_are_what_it_counts_to(measured, capsys, monkeypa
     net, data = measured
     kf.fisher_trace(net, data, batch_size=4, num_examples=7)
     assert "7/7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("measure", "shown"),
+    [
+        (functools.partial(kf.spectral_density, num_probes=3, num_steps=4), "12/12"),
+        (kf.sharpness, "/Unknown"),
+    ],
+)
+def test_what_takes_many_products_shows_how_many_are_done(
+    measure, shown, measured, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
+    net, data = measured
+    measure(net, data)
+    said = capsys.readouterr().out
+    assert shown in said
+    assert "product" in said
+    assert "example" not in said
 
 
 def test_a_short_measurement_shows_nothing(measured, capsys):

@@ -1,0 +1,168 @@
+"""The spectral density: its moments, its stated errors and its smoothed form."""
+
+import functools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import keras_fisher as kf
+from keras_fisher.traces import SpectralDensity, SpectralDensityMeter
+from tests import nets
+from tests.traces import oracles
+
+NETS = ["dense", "batch_norm_cnn", "group_norm_cnn", "attention"]
+
+
+def problem(name):
+    net = nets.build(name)
+    net.compile("sgd", nets.loss())
+    return net, nets.inputs(name), nets.labels()
+
+
+@functools.cache
+def full_hessian(name):
+    h = oracles.full_hessian(*problem(name))
+    return (h + h.T) / 2
+
+
+def moment(h, order):
+    return np.trace(np.linalg.matrix_power(h, order)) / len(h)
+
+
+def std_of_moment(h, order):
+    """The standard deviation of v^T H^order v for v uniform on the unit sphere.
+
+    With A = H^order, Var = 2 (tr(A^2) - tr(A)^2 / n) / (n (n + 2)).
+    """
+    values, n = np.linalg.eigvalsh(h) ** order, len(h)
+    return (2 * (np.sum(values**2) - np.sum(values) ** 2 / n) / (n * (n + 2))) ** 0.5
+
+
+@pytest.mark.matrix
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", NETS)
+def test_moments_are_traces_of_powers_of_the_full_hessian_with_the_stated_errors(name):
+    net, x, y = problem(name)
+    h, probes = full_hessian(name), 100
+    density = kf.spectral_density(net, (x, y), num_probes=probes, num_steps=5, seed=0)
+    assert density.nodes.shape == density.weights.shape == (probes, 5)
+    assert (density.dimension, density.num_examples) == (len(h), len(y))
+    assert density.num_products == 5 * probes
+    np.testing.assert_allclose(density.weights.sum(axis=1), 1, rtol=1e-12)
+    for order in (1, 2, 3, 4):
+        found = density.moment(order)
+        assert found.count == probes
+        assert abs(found.value - moment(h, order)) <= 3.5 * found.stderr
+        expected = std_of_moment(h, order) / probes**0.5
+        assert found.stderr == pytest.approx(expected, rel=0.35)
+
+
+@pytest.mark.usefixtures("float64")
+def test_as_many_steps_as_weights_give_every_eigenvalue_and_each_probes_exact_moments():
+    net, x, y = problem("dense")
+    exact = np.linalg.eigvalsh(full_hessian("dense"))
+    density = kf.spectral_density(net, (x, y), num_probes=2, num_steps=len(exact), seed=0)
+    for nodes in density.nodes:
+        np.testing.assert_allclose([nodes[0], nodes[-1]], [exact[0], exact[-1]], rtol=1e-6)
+        distances = np.min(np.abs(nodes[:, np.newaxis] - exact), axis=1)
+        assert np.max(distances) < 1e-6 * exact[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("order", [1, 2])
+def test_stated_errors_cover_at_the_stated_rate(order):
+    net, x, y = problem("dense")
+    h, probes, times = full_hessian("dense"), 10, 400
+    meter = SpectralDensityMeter(net, num_probes=probes, num_steps=2, seed=0)
+    found = [meter((x, y)).moment(order) for _ in range(times)]
+    errors = np.array([(f.value - moment(h, order)) / f.stderr for f in found])
+    for sigmas in (1, 2):
+        expected = 1 - 2 * stats.t.sf(sigmas, probes - 1)
+        covered = np.mean(np.abs(errors) <= sigmas)
+        # The values of single probes are skewed, so that a few more miss than of a normal mean.
+        assert abs(covered - expected) < 0.06
+
+
+def test_the_first_moment_is_the_trace_of_the_hessian_over_the_dimension():
+    net, x, y = problem("dense")
+    density = kf.spectral_density(net, (x, y), num_probes=50, num_steps=2, seed=0)
+    first = density.moment(1)
+    trace = kf.hessian_trace(net, (x, y), num_probes=200, seed=0)
+    n = density.dimension
+    assert abs(n * first.value - trace.value) < 3 * np.hypot(n * first.stderr, trace.stderr)
+
+
+MADE = SpectralDensity(
+    np.array([[-1.0, 2.0], [0.0, 3.0]]), np.array([[0.75, 0.25], [0.5, 0.5]]), 7, 20, 4
+)
+
+
+def test_the_smoothed_density_is_a_sum_of_normal_densities_and_integrates_to_1():
+    points = np.linspace(-6, 8, 5000).reshape(2, -1)
+    density = MADE.evaluate(points, width=0.5)
+    expected = sum(
+        weight * stats.norm.pdf(points, node, 0.5) / 2
+        for node, weight in zip(MADE.nodes.flat, MADE.weights.flat, strict=True)
+    )
+    np.testing.assert_allclose(density, expected, rtol=1e-12)
+    assert np.trapezoid(density.ravel(), points.ravel()) == pytest.approx(1, rel=1e-6)
+    np.testing.assert_array_equal(MADE.evaluate(points), MADE.evaluate(points, width=0.04))
+
+
+def test_moments_are_means_over_probes():
+    assert MADE.moment(1) == pytest.approx(((-0.25 + 1.5) / 2, 0.875, 2))
+    assert MADE.moment(2) == pytest.approx(((1.75 + 4.5) / 2, 1.375, 2))
+    assert repr(MADE) == "SpectralDensity(dimension=7, num_examples=20, num_products=4)"
+
+
+@pytest.mark.usefixtures("float64")
+def test_data_is_read_once_in_batches_of_any_size_without_its_padding():
+    net, x, y = problem("dense")
+    options = {"num_probes": 2, "num_steps": 3, "seed": 0}
+    few = kf.spectral_density(net, (x[:3], y[:3]), **options)
+    weights = np.array([1.0, 1, 1, 0, 0, 0])
+    batches = iter([(x[:2], y[:2], weights[:2]), (x[2:], y[2:], weights[2:])])
+    parts = kf.spectral_density(net, batches, **options)
+    np.testing.assert_allclose(parts.nodes, few.nodes, rtol=1e-9)
+    np.testing.assert_allclose(parts.weights, few.weights, rtol=1e-9)
+    assert parts.num_examples == few.num_examples == 3
+
+
+def test_a_seed_draws_the_same_probes_again_and_the_next_measurement_others():
+    net, x, y = problem("dense")
+    meters = [SpectralDensityMeter(net, num_probes=1, num_steps=3, seed=s) for s in (0, 0, 1)]
+    nodes = [meter((x, y)).nodes for meter in meters]
+    np.testing.assert_array_equal(nodes[0], nodes[1])
+    assert np.any(nodes[0] != nodes[2])
+    assert np.any(nodes[0] != meters[0]((x, y)).nodes)
+
+
+def test_weights_that_are_not_finite_give_nan():
+    net, x, y = problem("dense")
+    net.set_weights([np.full_like(weight, np.nan) for weight in net.get_weights()])
+    density = kf.spectral_density(net, (x, y), num_probes=2, num_steps=3)
+    assert density.nodes.shape == (2, 3)
+    assert np.isnan([density.nodes, density.weights]).all()
+    assert np.isnan(density.moment(1).value)
+
+
+@pytest.mark.parametrize("name", ["num_probes", "num_steps"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_numbers_must_be_integers_of_at_least_1(name, value, error):
+    net, x, y = problem("dense")
+    with pytest.raises(error, match=f"`{name}` must be an integer >= 1. Received: {name}={value}"):
+        kf.spectral_density(net, (x, y), **{name: value})
+
+
+def test_bad_arguments_of_the_smoothed_density_and_of_moments_are_refused():
+    with pytest.raises(ValueError, match=r"`order` must be an integer >= 1. Received: order=0"):
+        MADE.moment(0)
+    with pytest.raises(TypeError, match=r"`order` must be an integer >= 1. Received: order=1.5"):
+        MADE.moment(1.5)
+    with pytest.raises(ValueError, match=r"`width` must be positive and finite. Received: width=0"):
+        MADE.evaluate([0.0], width=0)
+    flat = SpectralDensity(np.ones((2, 1)), np.ones((2, 1)), 7, 20, 4)
+    with pytest.raises(ValueError, match=r"`width` must be given where all nodes are equal"):
+        flat.evaluate([0.0])
