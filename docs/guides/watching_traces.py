@@ -113,7 +113,8 @@ depends on the network and the data.)
 Tr(H) is the sum of all eigenvalues of the Hessian. `sharpness` is the largest one, and
 `hessian_eigenvalues` finds the k largest or smallest ones. Gradient descent with the learning rate `r`
 is stable only where the sharpness is at most `2 / r`
-([Cohen et al., 2021](https://arxiv.org/abs/2103.00065)).
+([Cohen et al., 2021](https://arxiv.org/abs/2103.00065)). `callbacks.HessianEigenvalues` logs them during
+training.
 
 `spectral_density` estimates how all eigenvalues are distributed. In trained networks, most are close to
 0, and few are large.

@@ -8,6 +8,7 @@ from keras_fisher.callbacks.batch_norm_recalibration import BatchNormRecalibrati
 from keras_fisher.callbacks.early_phase import EarlyPhase
 from keras_fisher.callbacks.fisher_trace import FisherTrace
 from keras_fisher.callbacks.gradient_norm import GradientNorm
+from keras_fisher.callbacks.hessian_eigenvalues import HessianEigenvalues
 from keras_fisher.callbacks.hessian_trace import HessianTrace
 from keras_fisher.callbacks.label_noise_monitor import LabelNoiseMonitor
 from keras_fisher.callbacks.label_scores import LabelScores
@@ -21,6 +22,7 @@ __all__ = [
     "EarlyPhase",
     "FisherTrace",
     "GradientNorm",
+    "HessianEigenvalues",
     "HessianTrace",
     "LabelNoiseMonitor",
     "LabelScores",

@@ -180,26 +180,41 @@ class MeasuringCallback(LogWriter, abc.ABC):
         self._random_state = self._meter.random_state
         self._meter = None
 
-    def _measure(self) -> tuple[int, Estimate]:
+    def _measure(self) -> tuple[int, Any]:
         """Returns the step and the measurement."""
         step = self._counter.taken
-        estimate = self._meter(
+        measured = self._meter(
             self._data, num_examples=self.num_examples, batch_size=self.batch_size
         )
-        self._warn_of_nan(estimate.value, f"at step {step} (after {self._epochs} epochs)")
-        return step, estimate
+        self._warn_of_nan(measured.value, f"at step {step} (after {self._epochs} epochs)")
+        return step, measured
 
 
-class CurveCallback(MeasuringCallback, abc.ABC):
-    """Records one quantity in `logs`, in `history` and, by steps, in TensorBoard.
+class HistoryCallback(MeasuringCallback, abc.ABC):
+    """Records measurements in `logs`, in `history` and, by steps, in TensorBoard.
 
     Attributes:
-        key: The name of the quantity in `logs` and in TensorBoard.
-        history: All measurements of this training, a list of `(step, Estimate)`.
+        history: All measurements of this training, a list of `(step, measured)`.
     """
 
-    key: ClassVar[str]
-    history: list[tuple[int, Estimate]]
+    history: list[tuple[int, Any]]
+
+    @property
+    @abc.abstractmethod
+    def _keys(self) -> Sequence[str]:
+        """The names in `logs` and in TensorBoard."""
+
+    @abc.abstractmethod
+    def _numbers(self, measured: Any) -> Sequence[float]:
+        """Returns the number for each key."""
+
+    @abc.abstractmethod
+    def _to_json(self, step: int, measured: Any) -> list[Any]:
+        """Returns a measurement in JSON-compatible values."""
+
+    @abc.abstractmethod
+    def _from_json(self, values: list[Any]) -> tuple[int, Any]:
+        """Returns the step and the measurement from the result of `_to_json`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"history": list(self.history)}
@@ -207,11 +222,12 @@ class CurveCallback(MeasuringCallback, abc.ABC):
     def get_state(self) -> dict[str, Any]:
         """Returns the state of the callback, in JSON-compatible values."""
         drawn = self._random_state if self._meter is None else self._meter.random_state
-        return {"history": [to_json(*measured) for measured in self.history], "random_state": drawn}
+        history = [self._to_json(*measured) for measured in self.history]
+        return {"history": history, "random_state": drawn}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores the state from `get_state`; the next fit resumes from it."""
-        self.history = [from_json(measured) for measured in state["history"]]
+        self.history = [self._from_json(measured) for measured in state["history"]]
         self._random_state = state["random_state"]
         self._is_restored = True
 
@@ -221,15 +237,43 @@ class CurveCallback(MeasuringCallback, abc.ABC):
             self._write_summaries(*self.history[-1])
 
     def _values(self) -> dict[str, float]:
-        return {self.key: self.history[-1][1].value if self.history else math.nan}
+        if not self.history:
+            return dict.fromkeys(self._keys, math.nan)
+        return dict(zip(self._keys, self._numbers(self.history[-1][1]), strict=True))
 
     def _forget(self) -> None:
         self.history = []
 
-    def _write_summaries(self, step: int, estimate: Estimate) -> None:
+    def _write_summaries(self, step: int, measured: Any) -> None:
         for board in self._boards:
             with record_summaries(board) as summary:
-                summary.scalar(self.key, estimate.value, step=step)
+                for key, number in zip(self._keys, self._numbers(measured), strict=True):
+                    summary.scalar(key, number, step=step)
+
+
+class CurveCallback(HistoryCallback, abc.ABC):
+    """Records one quantity.
+
+    Attributes:
+        key: The name of the quantity in `logs` and in TensorBoard.
+        history: All measurements of this training, a list of `(step, Estimate)`.
+    """
+
+    key: ClassVar[str]
+    history: list[tuple[int, Estimate]]
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        return (self.key,)
+
+    def _numbers(self, measured: Estimate) -> Sequence[float]:
+        return (measured.value,)
+
+    def _to_json(self, step: int, measured: Estimate) -> list[float | str]:
+        return to_json(step, measured)
+
+    def _from_json(self, values: list[float | str]) -> tuple[int, Estimate]:
+        return from_json(values)
 
 
 class StepCounter:

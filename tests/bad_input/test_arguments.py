@@ -82,6 +82,13 @@ CALLS = {
     kf.callbacks.EarlyPhase: {**WATCHED, "loss_threshold": 1.0, "labels": "given"},
     kf.callbacks.FisherTrace: {**WATCHED, "labels": "given", "explosion_factor": 4.0},
     kf.callbacks.GradientNorm: {k: v for k, v in WATCHED.items() if k != "seed"},
+    kf.callbacks.HessianEigenvalues: {
+        **WATCHED,
+        "k": 2,
+        "which": "largest",
+        "rtol": 1e-3,
+        "max_products": 100,
+    },
     kf.callbacks.HessianTrace: {
         **WATCHED,
         "num_probes": 2,

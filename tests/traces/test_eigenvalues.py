@@ -215,6 +215,7 @@ def test_without_scipy_the_extra_is_named(monkeypatch):
     for make in (
         lambda: kf.sharpness(net, (x, y)),
         lambda: HessianEigenvaluesMeter(net),
+        lambda: kf.callbacks.HessianEigenvalues((x, y)),
     ):
         with pytest.raises(ImportError, match=message):
             make()

@@ -1,0 +1,144 @@
+"""The callback that follows eigenvalues: what it logs, keeps and reports."""
+
+import copy
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+import keras_fisher as kf
+from keras_fisher.callbacks import HessianEigenvalues
+from tests import nets, reference
+
+N, BATCH = 24, 6  # 4 steps an epoch
+X, Y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+
+
+def compiled():
+    model = nets.build("dense")
+    model.compile(keras.optimizers.SGD(0.05), nets.loss(), run_eagerly=not reference.IS_JAX)
+    return model
+
+
+def fit(model, *callbacks, **arguments):
+    options = {"batch_size": BATCH, "verbose": 0, "callbacks": list(callbacks)} | arguments
+    return model.fit(X, Y, **options).history
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({}, ["sharpness"]),
+        ({"k": 2}, ["sharpness", "hessian_eigenvalue_2"]),
+        ({"k": 2, "which": "smallest"}, ["hessian_eigenvalue_-2", "hessian_eigenvalue_-1"]),
+        ({"k": 1, "which": "both"}, ["sharpness", "hessian_eigenvalue_-1"]),
+    ],
+)
+def test_the_logs_at_the_end_of_an_epoch_are_the_eigenvalues(options, keys):
+    model, callback = compiled(), HessianEigenvalues((X, Y), num_examples=18, seed=3, **options)
+    logged = fit(model, callback)
+    expected = kf.hessian_eigenvalues(
+        model, (X, Y), num_examples=18, seed=3, **({"k": 1} | options)
+    )
+    assert [key for key in logged if key != "loss"] == keys
+    assert [type(logged[key][0]) for key in keys] == [float] * len(keys)
+    assert [logged[key][0] for key in keys] == pytest.approx(expected.values.tolist(), rel=1e-5)
+    ((step, measured),) = callback.history
+    assert (step, measured.num_examples) == (4, 18)
+    np.testing.assert_array_equal(measured.values, [logged[key][0] for key in keys])
+
+
+def test_measures_every_freq_steps_and_logs_nan_before():
+    callback = HessianEigenvalues((X, Y), freq=6, seed=0)
+    logged = fit(compiled(), callback, epochs=2)["sharpness"]
+    assert [step for step, _ in callback.history] == [6]
+    assert np.isnan(logged[0])
+    assert logged[1] == callback.history[0][1].values[0]
+
+
+@reference.tensorflow_only
+def test_writes_every_eigenvalue_over_steps_where_tensorboard_writes(tmp_path):
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = HessianEigenvalues((X, Y), freq=2, k=2, seed=0)
+    board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
+    fit(compiled(), board, callback)
+    events = EventAccumulator(str(tmp_path / "train")).Reload()
+    for index, key in enumerate(["sharpness", "hessian_eigenvalue_2"]):
+        written = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(key)]
+        assert written == [
+            (step, pytest.approx(measured.values[index])) for step, measured in callback.history
+        ]
+
+
+def test_goes_on_from_its_state_in_another_process():
+    class Interrupted(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                self.state = json.loads(json.dumps(whole.get_state(), allow_nan=False))
+                self.weights = self.model.get_weights()
+
+    whole, resumed = (HessianEigenvalues((X, Y), freq=3, k=2, seed=1) for _ in range(2))
+    model, interrupted = compiled(), Interrupted()
+    fit(model, whole, interrupted, epochs=2, shuffle=False)
+    model.set_weights(interrupted.weights)
+    model.optimizer.iterations.assign(4)
+    resumed.set_state(interrupted.state)
+    fit(model, resumed, initial_epoch=1, epochs=2, shuffle=False)
+    assert [step for step, _ in resumed.history] == [3, 6]
+    for (_, found), (_, expected) in zip(resumed.history, whole.history, strict=True):
+        np.testing.assert_array_equal(found.values, expected.values)
+        np.testing.assert_array_equal(found.residuals, expected.residuals)
+        assert found.num_products == expected.num_products
+
+
+def test_nan_weights_are_measured_as_nan_with_one_warning():
+    model = compiled()
+    model.trainable_weights[0].assign(np.full((4, 5), np.nan))
+    callback = HessianEigenvalues((X, Y), freq=2)
+    with pytest.warns(UserWarning, match="HessianEigenvalues measured NaN at step 2") as caught:
+        logged = fit(model, callback, epochs=2)
+    assert sum("measured NaN" in str(w.message) for w in caught) == 1
+    assert np.isnan(logged["sharpness"]).all()
+    state = json.loads(json.dumps(callback.get_state(), allow_nan=False))
+    callback.set_state(state)
+    assert np.isnan(callback.history[0][1].values).all()
+
+
+def test_training_goes_on_with_nan_and_one_warning_where_the_solver_does_not_converge(caplog):
+    callback = HessianEigenvalues((X, Y), freq=2, k=2, max_products=15)
+    with caplog.at_level(logging.WARNING, "keras_fisher"):
+        logged = fit(compiled(), callback, epochs=2)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "HessianEigenvalues has no eigenvalues at step 2: `max_products` must be large enough"
+    )
+    assert np.isnan([logged["sharpness"], logged["hessian_eigenvalue_2"]]).all()
+    assert [measured.num_products for _, measured in callback.history] == [0] * 4
+
+
+def test_copies_share_the_data_and_nothing_else():
+    model, original = compiled(), HessianEigenvalues((X, Y), seed=0)
+    fit(model, original)
+    copied = copy.deepcopy([original])[0]
+    fit(model, copied)
+    assert (len(original.history), len(copied.history)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"k": 0}, ValueError, "`k` must be"),
+        ({"which": "LA"}, ValueError, "`which` must be"),
+        ({"rtol": -1.0}, ValueError, "`rtol` must be"),
+        ({"max_products": 2.0}, TypeError, "`max_products` must be"),
+        ({"seed": -1}, ValueError, "`seed` must be"),
+        ({"freq": 0}, ValueError, "`freq` must be"),
+    ],
+)
+def test_refuses_bad_arguments_when_it_is_made(options, error, message):
+    with pytest.raises(error, match=message):
+        HessianEigenvalues((X, Y), **options)
