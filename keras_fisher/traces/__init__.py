@@ -20,6 +20,7 @@ from keras_fisher.traces.eigenvalues import (
 )
 from keras_fisher.traces.estimate import Estimate
 from keras_fisher.traces.fisher import FisherTraceMeter, fisher_trace
+from keras_fisher.traces.ggn import GGNTraceMeter, ggn_trace
 from keras_fisher.traces.gradient_norm import GradientNormMeter, gradient_norm
 from keras_fisher.traces.hessian import HessianTraceMeter, hessian_trace
 from keras_fisher.traces.minibatch import MinibatchFisherTraceMeter, minibatch_fisher_trace
@@ -32,6 +33,7 @@ __all__ = [
     "Eigenvalues",
     "Estimate",
     "FisherTraceMeter",
+    "GGNTraceMeter",
     "GradientNormMeter",
     "HessianEigenvaluesMeter",
     "HessianTraceMeter",
@@ -42,6 +44,7 @@ __all__ = [
     "accuracy",
     "check_data",
     "fisher_trace",
+    "ggn_trace",
     "gradient_norm",
     "hessian_eigenvalues",
     "hessian_trace",

@@ -67,6 +67,7 @@ CALLS = {
         "estimator": "hutchinson",
         "rtol": 0.5,
     },
+    kf.ggn_trace: {**MEASURED, "labels": "expected", "likelihood": None},
     kf.hessian_eigenvalues: {
         **SPECTRAL,
         "k": 2,

@@ -10,6 +10,7 @@ MEASURES = [
     kf.minibatch_fisher_trace,
     kf.hessian_trace,
     kf.gradient_norm,
+    kf.ggn_trace,
 ]
 # Those of the spectrum of the Hessian.
 SPECTRA = [kf.hessian_eigenvalues, kf.sharpness, kf.spectral_density]
