@@ -77,3 +77,15 @@ def test_a_section_that_cannot_run_says_why(tool, monkeypatch, capsys, tmp_path)
     report = json.loads(output.read_text())
     assert report["environment"]["backend"] == keras.backend.backend()
     assert report["rows"][0]["quantity"] == "skipped"
+
+
+@pytest.mark.slow
+def test_methods_for_wrong_labels_are_timed_as_ratios_to_cross_entropy(tool, monkeypatch, tmp_path):
+    benchmark, output = tool("benchmark"), tmp_path / "benchmark.json"
+    monkeypatch.setattr(benchmark, "limit_threads", lambda: None)  # TensorFlow has started
+    benchmark.main(["alternatives", "--quick", "--output", str(output)])
+    rows = {row["quantity"]: row["numbers"] for row in json.loads(output.read_text())["rows"]}
+    assert rows["cross-entropy: step / cross-entropy"]["median"] == 1.0
+    passes = {quantity.partition(":")[0]: numbers["passes"] for quantity, numbers in rows.items()}
+    assert (passes["SAM"], passes["ELR"]) == (2.0, 1.0)
+    assert len(passes) == 14

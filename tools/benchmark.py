@@ -13,6 +13,7 @@ Sections:
                curvlinops, on the same network and data (pip install -e '.[benchmark]')
     memory     peak memory of a step with the penalty over that of a plain one
     pipelines  the batches of each data set over plain training of SimpleCNN, which takes them
+    alternatives  the methods of recipes/alternatives.py over cross-entropy, on CIFAR-10
 
 Times are ratios of things that take turns in one process: the median over the rounds, the smallest
 and the largest. "passes" is the ratio of the numbers of passes through the network. Networks are
@@ -38,6 +39,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+from benchmarks.alternatives import alternatives
 from benchmarks.backend import BACKEND, THREADS, limit_threads
 from benchmarks.measurement import Row, SectionSkipped, Settings
 from benchmarks.networks import NETWORKS
@@ -47,7 +49,8 @@ from benchmarks.traces import fisher, hessian
 from benchmarks.training import memory, training
 
 SECTIONS = {
-    section.__name__: section for section in (training, fisher, hessian, pytorch, memory, pipelines)
+    section.__name__: section
+    for section in (training, fisher, hessian, pytorch, memory, pipelines, alternatives)
 }
 
 

@@ -12,6 +12,9 @@
 | `devices.py` | the devices of a recipe, one or more |
 | `data.py` | the training, validation and test data of a run |
 | `model.py` | the networks of the settings, and the model of a run |
+| `losses.py` | the loss of a run |
+| `sharpness.py` | SAM, ASAM and GNP |
+| `early_learning.py` | early-learning regularisation (ELR) |
 | `training.py` | the training of one run, which resumes after it was killed |
 | `record.py` | the record of a run on disk, with its checkpoints |
 | `tensorboard.py` | the TensorBoard logs of a run |

@@ -13,6 +13,7 @@ import tyro
 from experiment import INTERRUPTED, report
 from experiment.archive import restore
 from experiment.cost import count_steps, estimate_cost
+from experiment.data import HUMAN_LABELS, has_human_labels
 from experiment.devices import CONNECTION_ERRORS, Devices, Distribution, choose_devices
 from experiment.errors import SettingsError
 from experiment.queue import start_helpers, train_all
@@ -69,7 +70,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
             claim_folder(out, recipe.name)
         if devices.is_chief:
             restore_all(recipe, settings, command.finished, out)
-        check_folder(recipe.plan_runs(settings, list_finished(out)), out)
+        check_folder(recipe.plan_runs(settings, list_finished(recipe, out)), out)
         with start_helpers(command.jobs - 1, recipe, settings, out):
             train(recipe, settings, out, devices)
         if not devices.is_chief:
@@ -92,13 +93,15 @@ def restore_all(
 ) -> None:
     """Restores a recipe's runs from archives, including those that depend on restored runs."""
     archived = read(archives)
-    while archived and restore(recipe.plan_runs(settings, list_finished(out)), archived, out):
+    while archived and restore(
+        recipe.plan_runs(settings, list_finished(recipe, out)), archived, out
+    ):
         pass
 
 
-def list_finished(out: Path) -> dict[str, float]:
-    """Returns the best validation accuracies of the finished runs in a folder, by name."""
-    return {run["name"]: run["best"]["validation_accuracy"] for run in read([out])}
+def list_finished(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Returns the scores of the finished runs in a folder, by name."""
+    return {run["name"]: recipe.score(run) for run in read([out])}
 
 
 def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Setting], Command]:
@@ -111,13 +114,30 @@ def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Se
             f"`--only` must list parts of --preset {command.preset}, of: {', '.join(parts)}. "
             f"Received: {' '.join(command.only)}"
         )
-    chosen = {part: parts[part] for part in command.only or parts}
+    chosen = {part: parts[part] for part in command.only or list_possible(parts)}
     if command.distribute != "one":
         chosen = {k: dataclasses.replace(s, steps_per_execution=1) for k, s in chosen.items()}
     settings = override(recipe, command, chosen, arguments)
     # Values from the command line override values found by a search.
     found = apply_findings(settings, command.tuned)
     return override(recipe, command, found, arguments), command
+
+
+def list_possible(parts: Mapping[str, Setting]) -> list[str]:
+    """Returns the parts without those whose human labels are missing; names these once."""
+    missing = [
+        part
+        for part, setting in parts.items()
+        if getattr(setting, "noise_source", UNIFORM) != UNIFORM
+        and not has_human_labels(setting.dataset)
+    ]
+    if missing:
+        print(
+            f"Skipped, as {HUMAN_LABELS} names no folder with human labels: {', '.join(missing)} "
+            "(docs/data_and_networks.md says where to get them).",
+            file=sys.stderr,
+        )
+    return [part for part in parts if part not in missing]
 
 
 def override(

@@ -57,9 +57,7 @@ def count_steps(run: Run) -> int:
 
 def count_plain_steps(run: Run) -> float:
     """Returns the cost of a run, in plain steps on a mini-batch of its size."""
-    epoch = count_steps(run)
-    steps = run.epochs * epoch
-    penalised = steps - run.penalty_from * epoch if run.alpha else 0
+    steps = run.epochs * count_steps(run)
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
@@ -68,7 +66,15 @@ def count_plain_steps(run: Run) -> float:
         for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
-    return steps + cost_penalty(run) * penalised + EVALUATION * evaluated + measured + labels
+    return steps * count_passes(run) + EVALUATION * evaluated + measured + labels
+
+
+def count_passes(run: Run) -> float:
+    """Returns the cost of an average step, in plain steps: forward and backward passes."""
+    if run.radius:
+        return 2.0
+    share = 1 - run.penalty_from / run.epochs
+    return 1 + cost_penalty(run) * share if run.alpha else 1.0
 
 
 def cost_penalty(run: Any) -> float:
@@ -89,6 +95,9 @@ def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> fl
 
 def cost_measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
     """Returns the cost of one measurement, in plain steps."""
+    if key == "label_accuracies":
+        predicted = (run.test_size or IMAGES[run.dataset][1]) + run.validation_size
+        return EVALUATION * predicted / run.batch_size
     examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
     if key == "label_scores":  # with the loss and the gradient norm, at six epochs
         return (2 * EVALUATION + FISHER) * count_steps(run) * 6 / run.epochs

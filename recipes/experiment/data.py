@@ -6,15 +6,18 @@ import abc
 import functools
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from experiment.errors import SettingsError
+from experiment.losses import takes_one_hot_labels
 from experiment.sentences import load_sentences
 from experiment.setting import UNIFORM, Run, write_flag
 from keras_fisher import data as kf_data
+from keras_fisher.data.partition import partition
 from keras_fisher.traces import accuracy
 
 HUMAN_LABELS = "CIFAR_N_DIR"  # the environment variable with their folder, as TFDS_DATA_DIR
@@ -61,6 +64,8 @@ class ArrayData(Data):
 
     `judged` holds the examples whose labels are judged, and `is_wrong` which of them are wrong: all
     training examples or, with `folds`, the part that is not trained on.
+    `test` holds the test examples, also if they serve as validation. `noisy_validation` has
+    validation labels that are as noisy as the training labels.
     """
 
     def __init__(self, run: Run) -> None:
@@ -70,27 +75,26 @@ class ArrayData(Data):
         self.run = run
         test_x, test_y = splits.test
         kept = run.test_size or len(test_y)
-        self._test = kf_data.Examples(test_x[:kept], test_y[:kept])
+        self.test = kf_data.Examples(test_x[:kept], test_y[:kept])
         self.num_classes, self.input_shape = splits.num_classes, x.shape[1:]
-        y = clean
+        self._is_validated = bool(len(splits.validation.y))
+        val_x, val_y = splits.validation if self._is_validated else self.test
+        y, noisy_val_y = clean, val_y
         if run.noise_source != UNIFORM:
-            y = _read_human_labels(run.noise_source, *choice)
+            y, held_out = _read_human_labels(run.noise_source, *choice)
+            noisy_val_y = held_out if self._is_validated else val_y
         elif run.noise:
-            y, _ = kf_data.uniform_label_noise(clean, run.noise, self.num_classes, run.data_seed)
+            y, noisy_val_y = (
+                kf_data.uniform_label_noise(labels, run.noise, self.num_classes, seed)[0]
+                for labels, seed in ((clean, run.data_seed), (val_y, run.data_seed + 1))
+            )
         self.is_wrong = y != clean
         self.training = self.judged = (x, y)
         if run.folds:
             self._hold_out(run)
         super().__init__(run, len(self.training[1]))
-        self._is_validated = bool(len(splits.validation.y))
-        val_x, val_y = splits.validation if self._is_validated else self._test
-        self.noisy_validation = (val_x, val_y)
-        if run.noise:
-            noisy = kf_data.uniform_label_noise(
-                val_y, run.noise, self.num_classes, run.data_seed + 1
-            )
-            self.noisy_validation = (val_x, noisy[0])
-        if run.mixup_beta:
+        self.noisy_validation = (val_x, noisy_val_y)
+        if takes_one_hot_labels(run):
             val_y = keras.utils.to_categorical(val_y, self.num_classes)
         self.validation = (val_x, val_y)
 
@@ -103,8 +107,14 @@ class ArrayData(Data):
 
     def _make_batches(self, passes: int) -> Any:
         run = self.run
+        x, y = self.training
+        if run.elr:
+            y = np.stack([y, np.arange(len(y), dtype=y.dtype)], axis=1)
+        elif run.label_smoothing:
+            y = keras.utils.to_categorical(y, self.num_classes)
         return kf_data.training_batches(
-            *self.training,
+            x,
+            y,
             batch_size=run.batch_size,
             seed=run.seed,
             first_epoch=passes,
@@ -114,7 +124,7 @@ class ArrayData(Data):
         )
 
     def test_accuracy(self, model: keras.Model) -> float | None:
-        return accuracy(model, *self._test) if self._is_validated else None
+        return accuracy(model, *self.test) if self._is_validated else None
 
 
 class StreamedData(Data):
@@ -165,11 +175,17 @@ def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> 
     )
 
 
+def has_human_labels(name: str) -> bool:
+    """Whether the file with the human labels of a data set is in the folder that the user named."""
+    folder, number = os.environ.get(HUMAN_LABELS, ""), name.removeprefix("cifar")
+    return bool(folder) and Path(folder, f"CIFAR-{number}_human.pt").exists()
+
+
 @functools.lru_cache(maxsize=1)
 def _read_human_labels(
     source: str, name: str, validation_size: int, num_train: int | None, seed: int
-) -> np.ndarray:
-    """Returns the human labels of the training examples."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the human labels of the training examples, and of the held-out ones."""
     folder = os.environ.get(HUMAN_LABELS)
     if not folder:
         raise SettingsError(
@@ -181,7 +197,9 @@ def _read_human_labels(
     splits = kf_data.load_arrays(
         name, validation_size=validation_size, num_train=num_train, seed=seed, labels=labels
     )
-    return splits.train.y
+    # Which images are held out does not depend on labels.
+    held_out = partition(labels, validation_size, num_train, seed).validation
+    return splits.train.y, labels[held_out]
 
 
 def _augmentation(run: Run) -> str | None:

@@ -11,12 +11,16 @@ from keras import layers
 
 import keras_fisher as kf
 from experiment.data import Data
+from experiment.early_learning import EarlyLearningModel
 from experiment.errors import SettingsError
+from experiment.losses import make_loss
 from experiment.sentences import VOCABULARY
 from experiment.setting import Network, Run
+from experiment.sharpness import SharpnessAwareModel
 from keras_fisher import zoo
 
 Shape = tuple[int, ...]
+GNP_SHARE = 0.8  # of the gradient at the ascended weights
 
 
 def build_mlp(shape: Shape, num_classes: int, *, width: int = 256, seed: int) -> keras.Model:
@@ -88,24 +92,38 @@ def build_model(run: Run, data: Data) -> kf.FisherPenaltyModel:
     if run.weight_decay:
         for variable in backbone.trainable_variables:
             variable.regularizer = keras.regularizers.L2(run.weight_decay / 2)
-    model = kf.FisherPenaltyModel(
-        backbone,
-        alpha=0.0 if run.penalty_from else run.alpha,
-        penalty=run.penalty,
-        update_freq=run.update_freq,
-        penalty_batch_size=run.penalty_batch_size or None,
-        max_penalty_ratio=run.max_penalty_ratio or None,
-        seed=run.seed,
-    )
-    losses = keras.losses
-    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
-    if run.mixup_beta:
-        loss = losses.CategoricalCrossentropy(from_logits=True)
+    model = wrap(backbone, run, data)
     optimizer: keras.optimizers.Optimizer = keras.optimizers.SGD(run.learning_rate, momentum=0.9)
     if run.optimizer == "adam":
         optimizer = keras.optimizers.Adam(run.learning_rate)
     model.compile(
-        optimizer, loss, metrics=["accuracy"], steps_per_execution=run.steps_per_execution
+        optimizer, make_loss(run), metrics=["accuracy"], steps_per_execution=run.steps_per_execution
     )
     optimizer.build(model.trainable_variables)
     return model
+
+
+def wrap(backbone: keras.Model, run: Run, data: Data) -> kf.FisherPenaltyModel:
+    """Creates the model that trains a backbone with the method of a run."""
+    shared: dict[str, Any] = {
+        # The loss need not be a negative log-likelihood.
+        "likelihood": kf.likelihoods.Categorical(),
+        "seed": run.seed,
+    }
+    if run.radius:
+        share = GNP_SHARE if run.sharpness == "gnp" else 1.0
+        adaptive = run.sharpness == "asam"
+        return SharpnessAwareModel(
+            backbone, radius=run.radius, adaptive=adaptive, share=share, **shared
+        )
+    shared |= {
+        "alpha": 0.0 if run.penalty_from else run.alpha,
+        "penalty": run.penalty,
+        "update_freq": run.update_freq,
+        "penalty_batch_size": run.penalty_batch_size or None,
+        "max_penalty_ratio": run.max_penalty_ratio or None,
+    }
+    if run.elr:
+        examples = len(data.training[1])
+        return EarlyLearningModel(backbone, examples=examples, strength=run.elr, **shared)
+    return kf.FisherPenaltyModel(backbone, **shared)

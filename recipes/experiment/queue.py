@@ -26,7 +26,7 @@ from tqdm import tqdm
 from experiment.devices import Devices
 from experiment.errors import LockedError, SettingsError
 from experiment.files import lock_folder
-from experiment.recipe import Recipe
+from experiment.recipe import Finished, Recipe
 from experiment.record import remove_checkpoints
 from experiment.results import claim_run, read_run
 from experiment.setting import Run, Setting
@@ -44,13 +44,13 @@ def train_all(
     is_shown: bool = True,
 ) -> None:
     """Trains runs until all are finished; waits for runs that other processes train."""
-    finished: dict[str, float] = {}
+    finished: dict[str, Any] = {}
     with Progress(recipe.plan_all_runs(settings), is_shown and devices.is_chief) as progress:
         while runs := list_ready(recipe, settings, finished):
             progress.finished = len(finished)
             for run in runs:
                 try:
-                    finished[run.name] = train_one(run, out, progress, devices)
+                    finished[run.name] = recipe.score(train_one(run, out, progress, devices))
                     break
                 except LockedError:
                     # Workers of tf.distribute train each run together, so none may skip one.
@@ -61,16 +61,14 @@ def train_all(
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def list_ready(
-    recipe: Recipe, settings: Mapping[str, Setting], finished: Mapping[str, float]
-) -> list[Run]:
+def list_ready(recipe: Recipe, settings: Mapping[str, Setting], finished: Finished) -> list[Run]:
     """Returns the unfinished runs whose initial weights are available."""
     unfinished = [r for r in recipe.plan_runs(settings, finished) if r.name not in finished]
     return [run for run in unfinished if not run.initial or run.initial in finished]
 
 
-def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> float:
-    """Trains a run unless it is finished, and returns its best validation accuracy.
+def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> dict[str, Any]:
+    """Trains a run unless it is finished, and returns its figures.
 
     Raises:
         LockedError: if another process is training it.
@@ -87,11 +85,11 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> floa
             progress.begin(run)
             figures = train(run, out, devices, EpochBar(progress, run.name))
             gc.collect()  # frees the model before the next one needs memory
-            return figures["best"]["validation_accuracy"]
+            return figures
         if devices.is_chief:
             remove_checkpoints(folder)
     progress.skip(run.epochs)
-    return read_run(folder)["best"]["validation_accuracy"]
+    return read_run(folder)
 
 
 # ---- Several processes ---------------------------------------------------------------------------

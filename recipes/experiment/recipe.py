@@ -11,7 +11,14 @@ import pandas as pd
 
 from experiment.setting import Run
 
-Finished = Mapping[str, float]  # the best validation accuracy of each finished run, by name
+Finished = Mapping[str, Any]  # the score of each finished run, by name
+
+
+def get_best_accuracy(figures: Mapping[str, Any]) -> float:
+    """Returns the best validation accuracy of a finished run."""
+    return figures["best"]["validation_accuracy"]
+
+
 Plan = Callable[[str, Any, Finished], Sequence[Run]]
 
 
@@ -28,6 +35,8 @@ class Recipe:
             once they are finished. Further finished runs never remove a run from the plan.
         table: A function from finished runs to Markdown.
         figure: A function that draws finished runs in a picture at a path.
+        score: A function from the figures of a finished run to what `plan` chooses values by.
+        unfinished: The score that stands in for unknown ones where all future runs are planned.
     """
 
     name: str
@@ -36,6 +45,8 @@ class Recipe:
     plan: Plan
     table: Callable[[pd.DataFrame], str]
     figure: Callable[[pd.DataFrame, Path], None]
+    score: Callable[[Mapping[str, Any]], Any] = get_best_accuracy
+    unfinished: Any = 0.0
 
     def plan_runs(self, settings: Mapping[str, Any], finished: Finished) -> list[Run]:
         """Returns all runs that can be planned now, each once."""
@@ -44,16 +55,16 @@ class Recipe:
 
     def plan_all_runs(self, settings: Mapping[str, Any]) -> list[Run]:
         """Returns all future runs, with a placeholder for values that are not chosen yet."""
-        finished: dict[str, float] = {}
+        finished: dict[str, Any] = {}
         while True:
             runs = self.plan_runs(settings, finished)
             if all(run.name in finished for run in runs):
                 return runs
-            finished = dict.fromkeys((run.name for run in runs), 0.0)
+            finished = dict.fromkeys((run.name for run in runs), self.unfinished)
 
 
 def find_best(candidates: Iterable[Run], finished: Finished) -> Run | None:
-    """Returns the run with the best validation accuracy once all are finished.
+    """Returns the run with the best score once all are finished.
 
     Ties go to the smallest value, as in `tables.choose_values`. Always returns a single candidate.
     """

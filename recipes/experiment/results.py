@@ -26,7 +26,10 @@ BACKENDS = ("tensorflow", "jax")
 IDENTITY = ["part", "noise", "noise_source", "method", "value"]
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and those that may differ.
 # The fields that a value may set: one of these differs between the values of a method.
-SET_BY_VALUE = ("alpha", "learning_rate", "mixup_beta", "batch_size")
+SET_BY_VALUE = (
+    *("alpha", "learning_rate", "mixup_beta", "batch_size"),
+    *("label_smoothing", "gce_q", "elr", "radius"),
+)
 # Fields that all runs of a part have in common, except the epochs of continued runs.
 OF_A_PART = (
     *("network", "width", "dataset", "num_train", "validation_size", "test_size", "augment"),

@@ -25,7 +25,7 @@ from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import name_damage, read_json, write_json
 from experiment.queue import Progress, train_one
-from experiment.recipe import Recipe
+from experiment.recipe import Recipe, get_best_accuracy
 from experiment.results import make_frame, read
 from experiment.setting import UNIFORM, Run, Setting, write_flag
 from experiment.tables import choose_value
@@ -113,7 +113,8 @@ class RunTuner(keras_tuner.Tuner):
         try:
             run = self.runs[get_key(trial.hyperparameters.values)]
             self.progress.finished = [*self.runs.values()].index(run)
-            return {OBJECTIVE: train_one(run, self.out, self.progress, self.devices)}
+            figures = train_one(run, self.out, self.progress, self.devices)
+            return {OBJECTIVE: get_best_accuracy(figures)}
         except Exception as error:
             raise keras_tuner.errors.FatalError(f"{type(error).__name__}: {error}") from error
 

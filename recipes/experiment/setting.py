@@ -32,6 +32,7 @@ Network = Literal[
 Dataset = Literal["digits", "cifar10", "cifar100", "tiny_imagenet32", "imagenet2012", "sentences"]
 Augmentation = Literal["none", "flip", "flip_and_crop"]
 Penalty = Literal["fp", "gp", "gp_x", "gp_r"]
+Sharpness = Literal["sam", "asam", "gnp"]
 NoiseSource = Literal["uniform", "aggregate", "random1", "random2", "random3", "worse", "fine"]
 UNIFORM = "uniform"  # the noise source that draws labels; the others are people
 
@@ -198,6 +199,11 @@ class Run(Task):
     monitored: Size = 0  # training examples to monitor clean and wrong labels on
     gradient_batches: Size = 0  # mini-batches per group for gradient norms
     mixup_beta: Amount = 0.0
+    label_smoothing: Fraction = 0.0
+    gce_q: Fraction = 0.0  # q of the generalised cross-entropy; 0: cross-entropy
+    elr: Amount = 0.0  # weight of early-learning regularisation
+    sharpness: Sharpness = "sam"
+    radius: Amount = 0.0  # of the ascent; 0: none
     initial: str = ""  # the run whose last weights are the initial weights
     measures: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)
     at_start: Mapping[str, Mapping[str, float | str]] = dataclasses.field(default_factory=dict)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_fisher as kf
 from experiment.data import ArrayData, Data, load_data
@@ -38,6 +39,8 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
 }
 TAKE_BATCH_SIZE = ("minibatch_fisher_trace", "gradient_norm")
 RECALIBRATION_BATCHES = 100  # appendix G.2
+MEMORISED = 2000  # wrong labels to measure memorisation on
+PREDICTED = 512  # examples at a time
 
 
 def train(
@@ -150,6 +153,31 @@ class NoisyValidation(keras.callbacks.Callback):
         (logs or {})["noisy_val_accuracy"] = accuracy(self.model, *self.data)
 
 
+class LabelAccuracies(keras.callbacks.Callback):
+    """Logs accuracies of one prediction: on test labels, and on noisy labels if there are any.
+
+    `noisy_val_accuracy` is that on validation labels as noisy as the training labels, and
+    `memorised_accuracy` is the fraction of wrong training labels that the model predicts.
+    """
+
+    def __init__(self, run: Run, data: Any) -> None:
+        super().__init__()
+        wrong = np.flatnonzero(data.is_wrong)[:MEMORISED]
+        parts = {"test_accuracy": data.test}
+        if len(wrong):
+            parts["noisy_val_accuracy"] = data.noisy_validation
+            parts["memorised_accuracy"] = tuple(array[wrong] for array in data.judged)
+        self.x = np.concatenate([x for x, _ in parts.values()])
+        self.labels = {key: y for key, (_, y) in parts.items()}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        outputs = self.model.predict(self.x, batch_size=PREDICTED, verbose=0)
+        ends = np.cumsum([len(y) for y in self.labels.values()])[:-1]
+        predicted = np.split(np.argmax(outputs, axis=-1), ends)
+        for (key, y), own in zip(self.labels.items(), predicted, strict=True):
+            (logs or {})[key] = float(np.mean(own == y))
+
+
 class ProposedAlpha(keras.callbacks.Callback):
     """Logs the middle of `alpha_range`, v, once the loss is a tenth below that of guessing."""
 
@@ -176,6 +204,7 @@ class ProposedAlpha(keras.callbacks.Callback):
 LOGGERS: dict[str, Callable[[Run, Any], keras.callbacks.Callback]] = {
     "penalty_ratio": lambda run, data: kf.callbacks.PenaltyRatio(),
     "noisy_val_accuracy": NoisyValidation,
+    "label_accuracies": LabelAccuracies,
     "proposed_alpha": ProposedAlpha,
     "held_out_labels": lambda run, data: HeldOutLabels(data),
 }

@@ -265,7 +265,7 @@ def test_a_process_takes_the_runs_that_no_other_trains(finished, tmp_path, monke
         if run.method == "baseline":
             raise errors.LockedError
         trained.append(run.method)
-        return 0.5
+        return {"best": {"validation_accuracy": 0.5}}
 
     def stop(_):
         raise KeyboardInterrupt

@@ -54,6 +54,9 @@ def test_training_labels_are_those_that_people_gave(folder):
     np.testing.assert_array_equal(human.is_wrong, y != clean.training[1])
     assert human.is_wrong.any()
     np.testing.assert_array_equal(human.validation[1], clean.validation[1])
+    x, y = human.noisy_validation
+    np.testing.assert_array_equal(x, human.validation[0])
+    np.testing.assert_array_equal(y, np.searchsorted(shades, x.ravel()))
 
 
 def test_without_a_folder_of_files_the_error_says_how_to_name_it(monkeypatch, folder):

@@ -75,7 +75,7 @@ def another(given, choices):
         return tuple(another(number, ()) for number in given) or (1,)
     if choices:
         return next(choice for choice in choices if choice != given)
-    return given + 1 if isinstance(given, int) else 1.1 * given or 0.25
+    return given + 1 if isinstance(given, int) else 1.01 * given or 0.25
 
 
 def choices_of(hint):

@@ -39,6 +39,10 @@ RUNS = {
         steps_per_epoch=3,
         measures={"label_scores": {}},
     ),
+    "elr": tiny("fp_elr", alpha=0.1, elr=3.0, noise=0.5, measures={"label_accuracies": {}}),
+    "sam": tiny("sam", radius=0.5),
+    "gce": tiny("fp_gce", alpha=0.1, gce_q=0.7),
+    "smoothing": tiny("smoothing", label_smoothing=0.4),
 }
 
 
@@ -90,6 +94,25 @@ def test_clean_and_wrong_labels_are_followed(finished):
     ratio = np.divide(history["clean_gradient_norm"], history["noisy_gradient_norm"])
     np.testing.assert_allclose(history["gradient_norm_ratio"], ratio, rtol=1e-5)
     assert len(history["clean_accuracy"]) == len(history["noisy_accuracy"]) == 4
+
+
+def test_accuracies_of_one_prediction_are_those_of_each_kind_of_labels(finished):
+    figures, folder = finished("elr")
+    run, history = RUNS["elr"], figures["history"]
+    data = load_data(run)
+    model = build_model(run, data)
+    model.backbone.load_weights(folder / "last.weights.h5")
+    wrong = data.is_wrong
+    assert 0 < wrong.sum() < 150
+    expected = {
+        "test_accuracy": data.test,
+        "noisy_val_accuracy": data.noisy_validation,
+        "memorised_accuracy": [array[wrong] for array in data.training],
+        "val_accuracy": data.validation,
+    }
+    for key, (x, y) in expected.items():
+        predicted = np.argmax(model.predict(x, verbose=0), axis=1)
+        np.testing.assert_allclose(history[key][-1], np.mean(predicted == y), rtol=1e-6)
 
 
 def test_a_run_without_alpha_has_no_penalty(finished):

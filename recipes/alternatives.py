@@ -1,0 +1,526 @@
+"""The Fisher penalty beside other methods for wrong labels and for small learning rates.
+
+Trains each setting with cross-entropy, label smoothing, mixup, GCE, ELR, SAM, ASAM, GNP, FP, GP_r,
+and with FP together with GCE, ELR or mixup. FP is computed as the setting says and, once more, on a
+quarter of each mini-batch at every step, which costs almost as much as SAM. Network, data, noise,
+epochs and learning rate are the same for all. Each method has one hyperparameter with equally many
+values to choose from, trained with the first seed; cross-entropy has none. FP together with another
+method leaves that method's hyperparameter at its published value.
+
+The value is chosen twice: by clean validation labels, and by validation labels that are as noisy as
+the training labels. The other seeds train both. The score is the mean validation accuracy of the
+last fifth of the epochs, as all methods are compared at the end of training. Cross-entropy is also
+shown at its epoch of best validation accuracy.
+
+Settings with human labels (CIFAR-10N: Wei et al., 2022) need the environment variable CIFAR_N_DIR,
+the folder of their files; docs/data_and_networks.md says where to get them. Without it they are
+skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiment import picture, tables  # first: handles Ctrl-C during imports
+
+# isort: split
+import numpy as np
+import pandas as pd
+from experiment.choice import get_curve
+from experiment.command import main
+from experiment.cost import count_passes
+from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.recipe import Finished, Recipe, tune
+from experiment.results import get_run
+from experiment.setting import (
+    UNIFORM,
+    Amount,
+    Amounts,
+    Annotated,
+    Choices,
+    Fraction,
+    Listing,
+    NoiseSource,
+    PenaltySetting,
+    Range,
+    Run,
+)
+from matplotlib.axes import Axes
+
+from keras_fisher.tuning.halving import score as average_end
+
+Method = Literal[
+    "baseline",
+    "smoothing",
+    "mixup",
+    "gce",
+    "elr",
+    "sam",
+    "asam",
+    "gnp",
+    "fp",
+    "fp_often",
+    "gp_r",
+    "fp_gce",
+    "fp_elr",
+    "fp_mixup",
+]
+Fractions = Annotated[tuple[float, ...], Listing(), Range(0, 1)]
+
+
+class Way(NamedTuple):
+    """How a method trains.
+
+    Attributes:
+        title: Its name in tables.
+        symbol: The name of its hyperparameter.
+        values: The field of a setting that lists values of it.
+        sets: The field of a run that a value sets.
+        others: Other fields of its runs.
+    """
+
+    title: str
+    symbol: str = ""
+    values: str = ""
+    sets: str = ""
+    others: Mapping[str, Any] = {}
+
+    def set_value(self, value: float) -> dict[str, Any]:
+        """Returns the change to a run that sets its hyperparameter."""
+        return {self.sets: value} if self.sets else {}
+
+
+QUARTER: dict[str, Any] = {"update_freq": 1, "penalty_batch_size": 0.25}
+WAYS: dict[Method, Way] = {
+    "baseline": Way("cross-entropy"),
+    "smoothing": Way("label smoothing", "smoothing", "smoothing", "label_smoothing"),
+    "mixup": Way("mixup", "beta", "mixup", "mixup_beta"),
+    "gce": Way("GCE", "q", "gce", "gce_q"),
+    "elr": Way("ELR", "lambda", "elr", "elr"),
+    "sam": Way("SAM", "rho", "sam", "radius"),
+    "asam": Way("ASAM", "rho", "asam", "radius", {"sharpness": "asam"}),
+    "gnp": Way("GNP", "r", "gnp", "radius", {"sharpness": "gnp"}),
+    "fp": Way("FP", "alpha", "fp", "alpha"),
+    "fp_often": Way("FP on a quarter, every step", "alpha", "fp", "alpha", QUARTER),
+    "gp_r": Way("GP_r", "alpha", "gp_r", "alpha", {"penalty": "gp_r"}),
+    # Published values: q of Zhang & Sabuncu (2018), lambda of Liu et al. (2020) for CIFAR-10, beta
+    # of Zhang et al. (2018) for CIFAR.
+    "fp_gce": Way("FP with GCE, q 0.7", "alpha", "fp", "alpha", {"gce_q": 0.7}),
+    "fp_elr": Way("FP with ELR, lambda 3", "alpha", "fp", "alpha", {"elr": 3.0}),
+    "fp_mixup": Way("FP with mixup, beta 1", "alpha", "fp", "alpha", {"mixup_beta": 1.0}),
+}
+STOPPED = "cross-entropy, stopped early"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlternativesSetting(PenaltySetting):
+    """A setting to compare methods in."""
+
+    learning_rate: Amount = 0.01  # learning rate
+    noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
+    noise_source: NoiseSource = "uniform"  # uniform draws, or people's labels of CIFAR, all of them
+    methods: Choices[Method] = tuple(WAYS)  # methods to compare
+    smoothing: Fractions = (0.1, 0.2, 0.4, 0.6, 0.8)  # label smoothing
+    mixup: Amounts = (0.4, 0.8, 1.6, 3.2, 6.4)  # beta of mixup
+    gce: Fractions = (0.3, 0.5, 0.7, 0.8, 0.9)  # q of GCE
+    elr: Amounts = (1.0, 3.0, 5.0, 7.0, 10.0)  # lambda of ELR
+    sam: Amounts = (0.05, 0.1, 0.2, 0.5, 1.0)  # rho of SAM
+    asam: Amounts = (0.5, 1.0, 2.0, 5.0, 10.0)  # rho of ASAM
+    gnp: Amounts = (0.05, 0.1, 0.2, 0.5, 1.0)  # r of GNP
+    fp: Amounts = (0.03, 0.1, 0.3, 1.0, 3.0)  # alpha of FP, alone and with other methods
+    gp_r: Amounts = (0.01, 0.03, 0.1, 0.3, 1.0)  # alpha of GP_r
+
+
+class Scores(NamedTuple):
+    """The validation accuracies by which hyperparameters are chosen."""
+
+    clean: float
+    noisy: float
+
+
+def score(figures: Mapping[str, Any]) -> Scores:
+    """Returns the mean accuracy over the last fifth of the epochs, by each kind of labels."""
+    history = figures["history"]
+    clean = history["val_accuracy"]
+    curves = (clean, history.get("noisy_val_accuracy", clean))
+    means = (average_end(np.array(curve, float), len(curve)) for curve in curves)
+    return Scores(*(float(np.nan_to_num(mean, nan=-1.0)) for mean in means))
+
+
+def plan(part: str, setting: AlternativesSetting, finished: Finished) -> list[Run]:
+    """Plans each method; its hyperparameter is chosen by clean labels, and by noisy ones."""
+    noise = setting.noise if setting.noise_source == UNIFORM else 0.0
+    runs: dict[str, Run] = {}
+    for method in setting.methods:
+        way = WAYS[method]
+        run = setting.make_run(
+            part=part,
+            method=method,
+            noise=noise,
+            noise_source=setting.noise_source,
+            measures={"label_accuracies": {}},
+            **way.others,
+        )
+        values = getattr(setting, way.values) if way.values else (0.0,)
+        for labels in Scores._fields:
+            scores = {name: getattr(found, labels) for name, found in finished.items()}
+            planned, _ = tune(run, values, setting.seeds, scores, way.set_value)
+            runs |= {one.name: one for one in planned}
+    return list(runs.values())
+
+
+# ---- Choices ---------------------------------------------------------------------------------
+
+SETTING = ["part", *tables.NOISE]
+
+
+def add_figures(runs: pd.DataFrame) -> pd.DataFrame:
+    """Adds what tables and figures show of each run."""
+    rows = [row for _, row in runs.iterrows()]
+    passes = [count_passes(get_run(row)) for row in rows]
+    scores = [score(row) for row in rows]
+    return runs.assign(
+        passes=passes,
+        clean=[found.clean for found in scores],
+        noisy=[found.noisy for found in scores],
+        memorised=[get_curve(row, "memorised_accuracy")[-1] for row in rows],
+        equal_passes=[read_at_cost(row, cost) for row, cost in zip(rows, passes, strict=True)],
+    )
+
+
+def read_at_cost(run: pd.Series, passes: float) -> float:
+    """Returns the test accuracy after as many passes as cross-entropy takes in all its epochs.
+
+    At a constant learning rate, a training of fewer epochs is the beginning of a longer one.
+    """
+    epochs = int(run["epochs"] / passes)
+    is_constant = not tuple(run["drops"])
+    return get_curve(run, "test_accuracy")[epochs - 1] if is_constant and epochs else np.nan
+
+
+def choose(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Returns the runs of a setting with the values that were chosen by a kind of labels."""
+    tuned = take_tuned(runs, labels)
+    best = tables.choose_values(tuned)[["method", "value"]]
+    return runs.merge(best, on=["method", "value"])
+
+
+def take_tuned(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Returns the runs of the seed with the most values, with the scores to choose by."""
+    seed = runs.groupby("seed").size().idxmax()
+    tuned = runs[runs["seed"] == seed]
+    return tuned.assign(validation_accuracy=tuned[labels])
+
+
+def stop_early(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """Returns the runs of cross-entropy with the figures of their best validation epoch."""
+    key = {"clean": "val_accuracy", "noisy": "noisy_val_accuracy"}[labels]
+    plain = runs[runs["method"] == "baseline"]
+    rows = [row for _, row in plain.iterrows()]
+    epochs = [int(np.argmax(np.nan_to_num(get_curve(row, key), nan=-1.0))) for row in rows]
+    at_best = {
+        name: [get_curve(row, curve)[epoch] for row, epoch in zip(rows, epochs, strict=True)]
+        for name, curve in (
+            ("final_test_accuracy", "test_accuracy"),
+            ("equal_passes", "test_accuracy"),
+            ("memorised", "memorised_accuracy"),
+        )
+    }
+    return plain.assign(**at_best)
+
+
+def split_ways(runs: pd.DataFrame, labels: str) -> dict[str, pd.DataFrame]:
+    """Returns the chosen runs of each method of a setting, by its title."""
+    chosen = choose(runs, labels)
+    ways = {way.title: chosen[chosen["method"] == method] for method, way in WAYS.items()}
+    plain, *others = ways.items()
+    return dict([plain, (STOPPED, stop_early(chosen, labels)), *others])
+
+
+def is_noisy(noise: float, source: str) -> bool:
+    """Whether a setting has wrong labels."""
+    return bool(noise) or source != UNIFORM
+
+
+# ---- Table -----------------------------------------------------------------------------------
+
+
+def table(runs: pd.DataFrame) -> str:
+    """Returns each method's figures, the choice by noisy validation labels, and its cost."""
+    runs = add_figures(runs)
+    return "\n".join([write_methods(runs), write_noisy_choice(runs), write_regrets(runs)])
+
+
+def write_methods(runs: pd.DataFrame) -> str:
+    """Returns the figures of the methods, chosen by clean validation labels."""
+    rows = []
+    for (part, *noise), group in runs.groupby(SETTING):
+        ways = split_ways(group, "clean")
+        fisher = ways[WAYS["fp"].title]
+        cells = (
+            tables.PercentCell("final_test_accuracy"),
+            tables.DifferenceCell("final_test_accuracy", fisher),
+            tables.PercentCell("memorised"),
+            lambda own: f"{own['passes'].iloc[0]:.2f}",
+            tables.PercentCell("equal_passes"),
+            tables.DifferenceCell("equal_passes", fisher),
+        )
+        rows += [
+            [part, tables.write_noise(*noise), title, write_value(own), *(c(own) for c in cells)]
+            for title, own in ways.items()
+            if not own.empty
+        ]
+    header = [
+        *("setting", "wrong labels", "method", "chosen", "test accuracy at the end, %"),
+        *("less FP, points", "wrong labels memorised, %", "passes"),
+        *("test accuracy at equal passes, %", "less FP there, points"),
+    ]
+    note = (
+        f"{tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE} Values are chosen by clean "
+        "validation labels. Passes are counted, for an average step, relative to a forward and a "
+        "backward pass. At equal passes, each method stops after as many passes as cross-entropy "
+        "takes in all its epochs; the rate must be constant.\n"
+    )
+    edges = [
+        tables.write_edges(name_methods(take_tuned(group, "clean")))
+        for _, group in runs.groupby(SETTING)
+    ]
+    return f"{tables.write_markdown(header, rows)}\n{note}{''.join(edges)}"
+
+
+def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.assign(method=[WAYS[method].title for method in runs["method"]])
+
+
+def write_value(runs: pd.DataFrame) -> str:
+    """Returns the hyperparameter of runs, such as "alpha 0.1"."""
+    symbol = WAYS[runs["method"].iloc[0]].symbol
+    return f"{symbol} {runs['value'].iloc[0]:g}" if symbol else tables.NOTHING
+
+
+def write_noisy_choice(runs: pd.DataFrame) -> str:
+    """Returns what the methods reach if values are chosen by noisy validation labels."""
+    rows = []
+    for (part, *noise), group in runs.groupby(SETTING):
+        if not is_noisy(*noise):
+            continue
+        clean, ways = split_ways(group, "clean"), split_ways(group, "noisy")
+        fisher = ways[WAYS["fp"].title]
+        for title, own in ways.items():
+            if not own.empty:
+                cells = (
+                    tables.PercentCell("final_test_accuracy"),
+                    tables.DifferenceCell("final_test_accuracy", fisher),
+                    tables.DifferenceCell("final_test_accuracy", clean[title]),
+                )
+                shown = [part, tables.write_noise(*noise), title, write_value(own)]
+                rows.append([*shown, *(cell(own) for cell in cells)])
+    header = [
+        *("setting", "wrong labels", "method", "chosen by noisy labels"),
+        *("test accuracy at the end, %", "less FP, points", "less the clean choice, points"),
+    ]
+    return tables.write_markdown(header, rows)
+
+
+def write_regrets(runs: pd.DataFrame) -> str:
+    """Returns what noisy validation labels cost, on average over settings and methods."""
+    lost: dict[str, list[float]] = {"the epoch of cross-entropy": [], "alpha of FP": []}
+    every: list[float] = []
+    for (_, *noise), group in runs.groupby(SETTING):
+        if not is_noisy(*noise):
+            continue
+        clean, noisy = split_ways(group, "clean"), split_ways(group, "noisy")
+        for title, own in noisy.items():
+            pairs = tables.pair_seeds(clean[title], own, "final_test_accuracy")
+            if pairs.empty or title == WAYS["baseline"].title:
+                continue
+            points = 100 * float(pairs.mean())
+            if title == STOPPED:
+                lost["the epoch of cross-entropy"].append(points)
+            else:
+                every.append(points)
+            if title == WAYS["fp"].title:
+                lost["alpha of FP"].append(points)
+    lost["the hyperparameters of all methods"] = every
+    rows = [[what, f"{len(points)}", *summarise(points)] for what, points in lost.items()]
+    header = ["chosen by noisy instead of clean labels", "cases", "mean regret, points", "largest"]
+    note = "A case is a method in a setting, averaged over seeds.\n"
+    return f"{tables.write_markdown(header, rows)}\n{note}"
+
+
+def summarise(points: list[float]) -> tuple[str, str]:
+    """Returns the mean with its standard error, and the largest value."""
+    values = pd.Series(points, dtype=float).dropna()
+    if values.empty:
+        return tables.NOTHING, tables.NOTHING
+    error = f" ± {values.sem():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{error}", f"{values.max():.1f}"
+
+
+# ---- Figure ----------------------------------------------------------------------------------
+
+CURVES: dict[Method, tuple[str, Any]] = {
+    "baseline": ("#000000", ":"),
+    "gce": ("#e69f00", "--"),
+    "elr": ("#009e73", "-."),
+    "sam": ("#0072b2", (0, (5, 1))),
+    "fp": ("#d55e00", "-"),
+    "fp_often": ("#cc79a7", (0, (1, 1))),
+}
+MARKERS = {"clean": ("o", "#000000"), "noisy": ("D", "none")}
+
+
+def figure(runs: pd.DataFrame, path: Path) -> None:
+    """Draws a row for each setting: accuracy, memorised labels, and accuracy over passes."""
+    groups = add_figures(runs).groupby(SETTING)
+    fig, axes = picture.make_panels(len(groups), 3, width=5, height=4.2)
+    for row, ((part, *noise), group) in zip(axes, groups, strict=True):
+        labels = tuple(MARKERS) if is_noisy(*noise) else ("clean",)
+        for kind in labels:
+            ways = {k: v for k, v in split_ways(group, kind).items() if not v.empty}
+            name = f"chosen by {kind} validation labels"
+            draw_dots(row[0], ways, "final_test_accuracy", kind, name)
+            draw_dots(row[1], ways, "memorised", kind, name)
+        draw_curves(row[2], choose(group, "clean"))
+        for axis, title, x in zip(
+            row,
+            (str(part), "wrong labels memorised", "test accuracy over passes"),
+            ("test accuracy at the end, %", "% of wrong labels", "passes, in epochs"),
+            strict=True,
+        ):
+            picture.label_axes(axis, title, x)
+        row[2].set_ylabel("test accuracy")
+    picture.draw_legend(fig, axes.flat)
+    picture.save(fig, path)
+
+
+def draw_dots(
+    axis: Axes, ways: Mapping[str, pd.DataFrame], column: str, kind: str, name: str
+) -> None:
+    """Draws the mean over seeds of each method, with bars of one standard deviation."""
+    marker, fill = MARKERS[kind]
+    places = np.arange(len(ways)) + (0.15 if kind == "noisy" else -0.15)
+    figures = pd.DataFrame(
+        [
+            100 * own[column].astype(float).agg(["mean", "std"]).fillna({"std": 0})
+            for own in ways.values()
+        ]
+    )
+    axis.errorbar(
+        figures["mean"],
+        places,
+        xerr=figures["std"],
+        fmt=marker,
+        color="#000000",
+        mfc=fill,
+        ms=5,
+        capsize=2,
+        lw=1,
+        label=name,
+    )
+    axis.set_yticks(np.arange(len(ways)), list(ways), fontsize=8)
+    axis.set_ylim(len(ways) - 0.5, -0.5)
+
+
+def draw_curves(axis: Axes, chosen: pd.DataFrame) -> None:
+    """Draws the test accuracy of some methods over the passes that they have taken."""
+    for method, (colour, style) in CURVES.items():
+        own = chosen[chosen["method"] == method]
+        if own.empty:
+            continue
+        values = np.array([get_curve(row, "test_accuracy") for _, row in own.iterrows()])
+        passes = own["passes"].iloc[0] * np.arange(1, values.shape[1] + 1)
+        picture.draw_band(axis, passes, values, colour, WAYS[method].title, style)
+
+
+# ---- Presets ---------------------------------------------------------------------------------
+
+SMALL_RATE_METHODS: tuple[Method, ...] = ("baseline", "sam", "gnp", "fp")
+NOISY_DIGITS: dict[str, Any] = DIGITS | {
+    "num_train": 928,
+    "validation_size": 330,
+    "learning_rate": 0.015,
+    "epochs": 50,
+    "steps_per_execution": 29,
+    "noise": 0.5,
+}
+# Shifted once, until the best validation accuracy of the first seed lay inside most of them.
+DIGITS_VALUES: dict[str, Any] = {
+    "smoothing": (0.4, 0.6, 0.8, 0.9, 0.95),
+    "mixup": (1.6, 3.2, 6.4, 12.8, 25.6),
+    "gce": (0.5, 0.7, 0.8, 0.9, 0.95),
+    "sam": (0.2, 0.3, 0.5, 0.7, 1.0),
+    "asam": (1.0, 2.0, 3.0, 5.0, 10.0),
+    "gnp": (0.2, 0.3, 0.5, 0.7, 1.0),
+    "fp": (0.03, 0.1, 0.2, 0.4, 0.8),
+    "gp_r": (0.01, 0.03, 0.1, 0.2, 0.4),
+}
+NOISY_C10: dict[str, Any] = (
+    SMALL_C10
+    | EVERY_STEP
+    | {"num_train": 9984, "validation_size": 2000, "epochs": 40, "seeds": (0, 1, 2)}
+)
+PRESETS = {
+    "demo": {
+        "mlp_digits_noise50": AlternativesSetting(
+            **NOISY_DIGITS,
+            smoothing=(0.6,),
+            mixup=(3.2,),
+            gce=(0.8,),
+            elr=(5.0,),
+            sam=(0.5,),
+            asam=(5.0,),
+            gnp=(0.5,),
+            fp=(0.3,),
+            gp_r=(0.1,),
+        )
+    },
+    "small": {
+        "mlp_digits_noise50": AlternativesSetting(
+            **NOISY_DIGITS, **DIGITS_VALUES, seeds=(0, 1, 2, 3, 4)
+        ),
+        "mlp_digits_small_rate": AlternativesSetting(
+            **DIGITS,
+            learning_rate=0.001,
+            epochs=100,
+            steps_per_execution=13,
+            seeds=(0, 1, 2, 3, 4),
+            methods=SMALL_RATE_METHODS,
+        ),
+        "simple_cnn_c10_noise20": AlternativesSetting(**NOISY_C10, noise=0.2),
+        "simple_cnn_c10_noise50": AlternativesSetting(**NOISY_C10, noise=0.5),
+        "simple_cnn_c10_aggregate": AlternativesSetting(**NOISY_C10, noise_source="aggregate"),
+        "simple_cnn_c10_random1": AlternativesSetting(**NOISY_C10, noise_source="random1"),
+        "simple_cnn_c10_worse": AlternativesSetting(**NOISY_C10, noise_source="worse"),
+        "simple_cnn_c10_small_rate": AlternativesSetting(
+            **NOISY_C10 | {"num_train": 4992, "epochs": 100},
+            learning_rate=0.003,
+            methods=SMALL_RATE_METHODS,
+        ),
+    },
+    "paper": {
+        "vgg11_c100_noise25": AlternativesSetting(
+            **SECTION_4_1["vgg11_c100"], noise=0.25, seeds=(0, 1, 2)
+        ),
+        "vgg11_c100_noise50": AlternativesSetting(
+            **SECTION_4_1["vgg11_c100"], noise=0.5, seeds=(0, 1, 2)
+        ),
+        "simple_cnn_c10_small_rate": AlternativesSetting(
+            **SECTION_4["simple_cnn_c10"],
+            learning_rate=0.001,
+            methods=SMALL_RATE_METHODS,
+            seeds=(0, 1, 2),
+        ),
+    },
+}
+RECIPE = Recipe(
+    *("alternatives", __doc__ or "", PRESETS, plan, table, figure),
+    score=score,
+    unfinished=Scores(0.0, 0.0),
+)
+
+if __name__ == "__main__":
+    main(RECIPE)
