@@ -89,3 +89,16 @@ def test_methods_for_wrong_labels_are_timed_as_ratios_to_cross_entropy(tool, mon
     passes = {quantity.partition(":")[0]: numbers["passes"] for quantity, numbers in rows.items()}
     assert (passes["SAM"], passes["ELR"]) == (2.0, 1.0)
     assert len(passes) == 14
+
+
+def test_estimators_of_the_trace_are_compared_at_equal_products(tool, monkeypatch, capsys):
+    estimators, layers = tool("trace_estimators"), keras.layers
+    pooled = [keras.Input((12, 12, 1)), layers.AveragePooling2D(6), layers.Flatten()]
+    network = {"tiny": lambda: keras.Sequential([*pooled, layers.Dense(10)])}
+    monkeypatch.setattr(estimators, "NETWORKS", network)
+    estimators.main(["--epochs", "0", "--examples", "8", "--repetitions", "3"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "tiny" in line]
+    assert {row[0] for row in rows} == {"| tiny, 50 weights"}
+    assert [row[1] for row in rows] == ["20", "20", "60", "60", "200", "200"]
+    for row in rows[-2:]:  # XTrace is exact with more than twice as many products as weights
+        assert row[4] == "0.00%" != row[3]
