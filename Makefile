@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -16,7 +17,10 @@ JAX_CHOICE := not recurrent and not pooled and not dropout and not difference_ag
 JAX_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 BACKEND_FLAGS := $(if $(filter jax,$(KERAS_BACKEND)),$(JAX_FLAGS))
 
-.PHONY: help demo recipes-demo results docs test test-jax test-slow test-lowest test-newest pytest lint format wheel clean
+# Without TensorFlow and JAX.
+TORCH := VENV=.venv-torch EXTRAS=recipes,test,torch KERAS_BACKEND=torch
+
+.PHONY: help demo recipes-demo results docs test test-jax test-torch test-slow test-lowest test-newest pytest lint format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## Say what each target does
@@ -40,6 +44,9 @@ test: lint pytest test-jax  ## Run the linters, the type checker, the tests and 
 test-jax: $(STAMP)  ## Run the tests that are run with the JAX backend
 	KERAS_BACKEND=jax XLA_FLAGS="$(JAX_FLAGS)" $(BIN)/python -m pytest --numprocesses=2 \
 		--max-worker-restart=0 --dist=load -k '$(JAX_CHOICE)' $(JAX_TESTS)
+
+test-torch:  ## Run the tests with the PyTorch backend, in an environment without TensorFlow and JAX
+	$(MAKE) pytest $(TORCH)
 
 test-slow: $(STAMP)  ## Run the tests that take minutes: kill and resume, long trainings, every network and paper preset
 	XLA_FLAGS="$(BACKEND_FLAGS)" $(BIN)/python -m pytest -m slow tests
@@ -71,11 +78,11 @@ wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/
 	$(BIN)/python -m build
 
 clean:  ## Remove the environment and all that was built
-	rm -rf .venv .venv-lowest .venv-newest .lowest.txt dist site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-torch .venv-lowest .venv-newest .lowest.txt dist site .mypy_cache .pytest_cache .ruff_cache
 
 # The stamp comes last, so an interrupted installation is taken up again by the next call. An
 # environment whose own creation was interrupted has no working pip, and is made again.
 $(STAMP): pyproject.toml
 	$(BIN)/python -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[dev]'
+	$(BIN)/python -m pip install $(PIP_OPTIONS) --editable '.[$(EXTRAS)]'
 	@touch $@

@@ -1,8 +1,28 @@
 """What the tests and the examples in docstrings have in common."""
 
+import importlib.util
 import math
 
 import pytest
+
+# Files that import a backend, which may not be installed.
+FILES = {
+    "jax": ["keras_fisher/backend/jax/*"],
+    "tensorflow": [
+        "keras_fisher/backend/tensorflow/*",
+        "keras_fisher/backend/private_api/tensorflow.py",
+        "keras_fisher/data/tensorflow_*.py",
+        "keras_fisher/data/tiny_imagenet.py",
+        "tests/backend/tensorflow/*",
+    ],
+    "torch": ["keras_fisher/backend/torch/*"],
+}
+collect_ignore_glob = [
+    pattern
+    for package, patterns in FILES.items()
+    if importlib.util.find_spec(package) is None
+    for pattern in patterns
+]
 
 
 @pytest.fixture(autouse=True)

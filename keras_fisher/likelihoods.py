@@ -492,12 +492,14 @@ def _at_least_float32(outputs: Tensor) -> Any:
 def _logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     """Returns the outputs as Keras's losses see them, and whether they are logits.
 
-    A softmax or sigmoid activation stores its logits on the tensor. Without them, the loss takes
-    the logarithm of a clipped probability, which has no gradient where the model is nearly certain.
+    A softmax or sigmoid activation stores its logits on the tensor, where TensorFlow's losses read
+    them. Without them, the loss takes the logarithm of a clipped probability, which has no gradient
+    where the model is nearly certain.
     """
     # The losses first cast outputs of another type, which drops the stored logits.
     is_cast = keras.backend.standardize_dtype(outputs.dtype) != keras.config.floatx()
-    logits = None if from_logits or is_cast else getattr(outputs, "_keras_logits", None)
+    can_read = backend.LOSSES_READ_LOGITS and not (from_logits or is_cast)
+    logits = getattr(outputs, "_keras_logits", None) if can_read else None
     if logits is not None:
         outputs, from_logits = logits, True
     return _at_least_float32(outputs), from_logits

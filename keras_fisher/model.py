@@ -493,6 +493,10 @@ class FisherPenaltyModel(BackboneWrapper):
         weights = {id(weight) for weight in self.weights}
         return [v for v in self._moved_variables if id(v) not in weights]
 
+    @property
+    def _draw_seeds(self) -> list[Any]:
+        return [*ops.convert_to_numpy(self._label_seed.state), self._state.step]
+
     def _check_parts(self) -> None:
         if self._is_distributed and self.micro_batch_size is not None:
             model_checks.check_no_synchronized_layer(self.backbone)

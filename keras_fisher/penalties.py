@@ -72,7 +72,8 @@ class Penalty:
         if self.labels == "given":
             return y
         draw = likelihood.sample if self.labels == "sampled" else likelihood.sample_uniform
-        return ops.stop_gradient(draw(ops.stop_gradient(outputs), seed))
+        outputs = ops.stop_gradient(ops.convert_to_tensor(outputs))
+        return ops.stop_gradient(draw(outputs, seed))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

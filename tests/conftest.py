@@ -54,14 +54,18 @@ def float64(fresh_state, monkeypatch):
     """Everything in the test computes in double precision."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    if keras.backend.backend() != "jax":
+    if keras.backend.backend() == "tensorflow":
+        yield
+        return
+    from keras.src.backend.common import dtypes
+
+    # Keras computes in single precision with JAX and PyTorch, whatever it is told.
+    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
+    if keras.backend.backend() == "torch":
         yield
         return
     import jax
-    from keras.src.backend.common import dtypes
 
-    # Keras computes in single precision with JAX, whatever it is told.
-    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     with jax.enable_x64(True):
         yield
 
@@ -69,8 +73,7 @@ def float64(fresh_state, monkeypatch):
 @pytest.fixture
 def eagerly():
     """Steps are not compiled, which takes less time where there are few."""
-    import tensorflow as tf
+    from tests import reference  # after the threads have been chosen
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with reference.run_eagerly():
+        yield

@@ -117,7 +117,7 @@ def _image(make, **options):
     return Case(make, IMAGE, before="sigmoid", **options)
 
 
-_ON_TENSORFLOW, _ON_JAX = not reference.IS_JAX, reference.IS_JAX
+_ON_TENSORFLOW, _ON_JAX = reference.IS_TENSORFLOW, reference.IS_JAX
 _UNIT = {"value_range": (0.0, 1.0)}
 
 CASES = {
@@ -167,7 +167,7 @@ CASES = {
     "DepthwiseConv1D": Case(lambda: layers.DepthwiseConv1D(2), SEQUENCE),
     "DepthwiseConv2D": Case(lambda: layers.DepthwiseConv2D(2), IMAGE),
     "Dot": Case(lambda: layers.Dot(axes=2), SEQUENCE, _with_itself),
-    "Dropout": Case(lambda: layers.Dropout(0.3)),
+    "Dropout": Case(lambda: layers.Dropout(0.3, seed=1)),
     "ELU": Case(layers.ELU),
     "EinsumDense": Case(lambda: layers.EinsumDense("abc,cd->abd", (5, 3), bias_axes="d"), SEQUENCE),
     "Embedding": Case(lambda: layers.Embedding(7, 3), (5,), tokens=7),
@@ -355,14 +355,28 @@ REFUSED_BY_TENSORFLOW = {
     "RandomZoom": "ImageProjectiveTransformV3",
     "activations.softsign": "SoftsignGrad",
 }
-REFUSED = {} if reference.IS_JAX else REFUSED_BY_TENSORFLOW
+REFUSED_BY_TORCH = {"activations.hard_sigmoid": "hardsigmoid_backward"}
+REFUSED = {
+    "tensorflow": REFUSED_BY_TENSORFLOW,
+    "jax": {},
+    "torch": REFUSED_BY_TORCH,
+}[keras.backend.backend()]
 
 # What JAX cannot compile, as the differences here are, with the reason.
 _NOT_COMPILED_BY_JAX = {
     "RandomCrop": "its slices have bounds that are drawn",
     "RandomElasticTransform": "fails in a plain `fit` too",
 }
-NOT_COMPILED = _NOT_COMPILED_BY_JAX if reference.IS_JAX else {}
+_NOT_TRAINED_BY_TORCH = {
+    "RandomBrightness": "fails in a plain `fit` too: it overwrites its input",
+    "RandomColorJitter": "fails in a plain `fit` too: it overwrites its input",
+    "RandomElasticTransform": "draws without its seed",
+}
+NOT_TRAINED = {
+    "tensorflow": {},
+    "jax": _NOT_COMPILED_BY_JAX,
+    "torch": _NOT_TRAINED_BY_TORCH,
+}[keras.backend.backend()]
 
 # A `Lambda`, as the output of some is smaller than their input.
 ACTIVATIONS = {

@@ -117,7 +117,7 @@ NETS = {
     "subclassed": Subclassed,
     "dropout": dropout,
 }
-if not reference.IS_JAX:
+if reference.IS_TENSORFLOW:
     NETS["synchronized_cnn"] = functools.partial(batch_norm_cnn, synchronized=True)
 
 

@@ -1,6 +1,8 @@
 """README and the pages of the site promise nothing that does not run."""
 
+import functools
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -10,9 +12,12 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from experiment import devices
 
 import keras_fisher
+from keras_fisher import backend
 from tests import processes
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +42,11 @@ def read_examples(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_examples_run_as_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile("".join(read_examples(page)), page.name, "exec"), {})
+    lines = "".join(read_examples(page)).splitlines()
+    if importlib.util.find_spec("tensorflow") is None:
+        _, left_out = INSTALLATIONS["torch"]
+        lines = [line for line in lines if left_out not in line]
+    exec(compile("\n".join(lines), page.name, "exec"), {})
 
 
 @pytest.mark.slow
@@ -94,10 +103,69 @@ def test_the_files_that_the_readme_shows_and_links_are_there():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def take_several_steps_at_once():
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model = keras_fisher.FisherPenaltyModel(net)
+    model.compile("sgd", "mse", steps_per_execution=2)
+    model.fit(np.ones((2, 2)), np.ones((2, 2)), batch_size=1, verbose=0)
+
+
+def need_logits():
+    assert backend.LOSSES_READ_LOGITS
+
+
+def compute_in_double_precision():
+    assert keras.backend.result_type("float64") == "float64"
+
+
+def have_forward_derivatives():
+    assert backend.Line is not None
+
+
+def choose(kind):
+    assert kind in devices.KINDS[backend.NAME]
+
+
+def stream_imagenet():
+    try:
+        keras_fisher.data.load("imagenet2012", batch_size=2)
+    except keras_fisher.data.DatasetNotFoundError:  # it would be read if it were there
+        return
+
+
+# What shows whether the running backend can do what a line of the table says.
+ABILITIES = {
+    "several devices of one machine": functools.partial(choose, "mirrored"),
+    "several machines": functools.partial(choose, "multiworker"),
+    "`steps_per_execution` above 1": take_several_steps_at_once,
+    "`imagenet2012`, streamed from disk": stream_imagenet,
+    "Tr(H) with three products per probe instead of six": have_forward_derivatives,
+    "losses that read the logits behind a softmax or sigmoid": need_logits,
+    'double precision (`floatx="float64"`)': compute_in_double_precision,
+}
+
+
+@pytest.mark.parametrize("line", ABILITIES)
+def test_the_table_says_what_the_running_backend_lacks(line):
+    text = (DOCS / "torch.md").read_text(encoding="utf-8")
+    columns = ("tensorflow", "jax", "torch")
+    (cells,) = re.findall(
+        rf"^\| {re.escape(line)} \| (\w+) \| (\w+) \| (\w+) \|$", text, re.MULTILINE
+    )
+    try:
+        ABILITIES[line]()
+    except (AssertionError, ValueError):
+        found = "no"
+    else:
+        found = "yes"
+    assert cells[columns.index(backend.NAME)] == found
+
+
 # What the text says to install for the examples, and to leave out of them.
 INSTALLATIONS = {
     "tensorflow": ("    pip install '.[tensorflow,recipes]'\n", None),
     "jax": ("With `.[jax,recipes]` and `KERAS_BACKEND=jax`", "keras.callbacks.TensorBoard"),
+    "torch": ("`.[torch,recipes]` and `KERAS_BACKEND=torch`", "keras.callbacks.TensorBoard"),
 }
 
 

@@ -13,7 +13,7 @@ from tests.every_layer import (
     ACTIVATIONS,
     BATCH,
     CASES,
-    NOT_COMPILED,
+    NOT_TRAINED,
     REFUSED,
     REFUSED_BY_TENSORFLOW,
     WITHOUT_A_CASE,
@@ -34,7 +34,7 @@ def slow_unless_quick(name, penalty):
     """JAX compiles each case, for seconds; augmentation and loops over time take long anywhere."""
     case = ALL[name]
     is_long = case.before == "sigmoid" or any(part in name for part in LOOPS)
-    is_quick = penalty == "gp" and not is_long and not reference.IS_JAX
+    is_quick = penalty == "gp" and not is_long and reference.IS_TENSORFLOW
     return () if is_quick else pytest.mark.slow
 
 
@@ -81,7 +81,7 @@ def slope(function, step):
 def penalty_and_gradient(case, penalty):
     """The penalty and its kept gradient, of a step that goes nowhere."""
     model = kf.FisherPenaltyModel(case.model(), 1.0, penalty=penalty)
-    eager = not reference.IS_JAX and not case.in_graph
+    eager = reference.IS_TENSORFLOW and not case.in_graph
     model.compile(keras.optimizers.SGD(0.0), compiled_loss(), run_eagerly=eager)
     logs = model.train_on_batch(case.inputs(), LABELS, return_dict=True)
     return logs["penalty"], nets.flat(model._state.gradients)
@@ -106,8 +106,8 @@ def test_exact_gradient_agrees_with_central_differences(name, penalty):
     case = ALL[name]
     if case.tokens and penalty == "gp_x":
         pytest.skip("integers have no gradient")
-    if name in NOT_COMPILED:
-        pytest.skip(NOT_COMPILED[name])
+    if name in NOT_TRAINED:
+        pytest.skip(NOT_TRAINED[name])
     if name in REFUSED:
         with pytest.raises(NotImplementedError, match=REFUSED[name]):
             penalty_and_gradient(case, penalty)
@@ -131,7 +131,7 @@ def test_augmentation_that_is_refused_behind_weights_is_exact_before_them(name):
 @pytest.mark.parametrize("name", ALL)
 def test_the_fisher_trace_of_given_labels_is_that_of_the_loop(name, request):
     case = ALL[name]
-    if not reference.IS_JAX and not case.in_graph:
+    if reference.IS_TENSORFLOW and not case.in_graph:
         request.getfixturevalue("eagerly")
     model, x = case.model(), case.inputs()
     model.compile("sgd", compiled_loss())

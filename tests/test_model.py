@@ -196,6 +196,7 @@ def test_a_schedule_acts_as_if_alpha_were_set_before_each_step():
         )
 
 
+@reference.traced_only
 @pytest.mark.matrix
 @pytest.mark.parametrize("train", [fit, step])
 def test_a_step_is_traced_once_whatever_the_optimizer_and_the_metrics_need(train):
@@ -474,10 +475,13 @@ def test_evaluate_and_predict_are_the_plain_models(name):
 @pytest.mark.parametrize(
     ("gradient", "compile_args", "tolerance"),
     [
-        ("exact", {"steps_per_execution": 3}, 0.0),
+        pytest.param("exact", {"steps_per_execution": 3}, 0.0, marks=reference.several_steps_only),
         ("exact", {"run_eagerly": True}, 1e-5),
         ("exact", {"jit_compile": True}, 1e-4),
-        ("finite_difference", {"steps_per_execution": 3}, 0.0),
+        pytest.param(
+            *("finite_difference", {"steps_per_execution": 3}, 0.0),
+            marks=reference.several_steps_only,
+        ),
         ("finite_difference", {"run_eagerly": True}, 1e-3),  # a difference enlarges rounding
         ("finite_difference", {"jit_compile": True}, 1e-3),
     ],
@@ -498,6 +502,7 @@ def trained(gradient, **compile_args):
     return nets.flat(model.backbone.weights)
 
 
+@reference.several_steps_only
 def test_drawn_labels_are_the_same_for_several_steps_per_execution():
     def trained(**compile_args):
         model = nets.compiled(

@@ -3,7 +3,7 @@
     python tools/prepare_data.py cifar10 cifar100
     python tools/prepare_data.py imagenet2012 --data-dir /data/tfds
     python tools/prepare_data.py imagenet2012 --check     # reads every record of it
-    python tools/prepare_data.py cifar10 --arrays /data/arrays    # for the JAX backend
+    python tools/prepare_data.py cifar10 --arrays /data/arrays    # for JAX and PyTorch
 
 Prepared and downloaded files are kept and not fetched again. For training, set the environment
 variable TFDS_DATA_DIR to the folder. With --arrays the images are also written in NumPy's format:

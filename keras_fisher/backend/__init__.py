@@ -21,6 +21,7 @@
 - `COUNTER_DTYPE`: the dtype of counters.
 - `PROBES_AT_ONCE`: the maximum number of probes per call.
 - `SPARSE_LOSS_CLIPS_FIRST`: the order of clipping and normalising in sparse cross-entropy.
+- `LOSSES_READ_LOGITS`: whether losses use the logits stored by a softmax or sigmoid activation.
 """
 
 # ruff: noqa: F401, F403
@@ -38,7 +39,7 @@ from keras_fisher.backend.types import (
     Tensor,
 )
 
-SUPPORTED = ("tensorflow", "jax")
+SUPPORTED = ("tensorflow", "jax", "torch")
 NAME = keras.backend.backend()
 
 if NAME == "tensorflow":
@@ -49,9 +50,14 @@ elif NAME == "jax":
     from keras_fisher.backend.jax import *
     from keras_fisher.backend.jax import penalty as _penalty  # type: ignore[no-redef]
     from keras_fisher.backend.jax import random  # type: ignore[no-redef]
+elif NAME == "torch":
+    from keras_fisher.backend.torch import *
+    from keras_fisher.backend.torch import penalty as _penalty  # type: ignore[no-redef]
+    from keras_fisher.backend.torch import random  # type: ignore[no-redef]
 else:
     raise ImportError(
-        f"keras_fisher supports the Keras backends {' and '.join(SUPPORTED)}. "
+        f"keras_fisher supports the Keras backends {', '.join(SUPPORTED[:-1])} and "
+        f"{SUPPORTED[-1]}. "
         f"Received: KERAS_BACKEND={NAME!r}. "
         "Set the environment variable KERAS_BACKEND to one of them before importing keras."
     )

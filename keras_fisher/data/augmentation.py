@@ -15,7 +15,7 @@ PADDING = 4
 def flip(images: Tensor, seed: Tensor) -> Tensor:
     """Flips each image left to right with probability 1/2."""
     is_flipped = random.draw_flips(seed, ops.shape(images)[0])
-    return ops.where(is_flipped[:, None, None, None], images[:, :, ::-1], images)
+    return ops.where(is_flipped[:, None, None, None], ops.flip(images, axis=2), images)
 
 
 def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
     corners, is_flipped = random.draw_windows(seed, count, 2 * PADDING + 1)
     across = ops.arange(width)
     rows = corners[:, :1] + ops.arange(height)
-    columns = corners[:, 1:] + ops.where(is_flipped[:, None], across[::-1], across)
+    columns = corners[:, 1:] + ops.where(is_flipped[:, None], ops.flip(across), across)
     border = (PADDING, PADDING)
     padded = ops.pad(images, ((0, 0), border, border, (0, 0)))
     # A single gather, with pixels numbered across the whole batch.

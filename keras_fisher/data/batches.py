@@ -67,7 +67,7 @@ def training_batches(
             uint8; `None` if the images are already normalised.
 
     Returns:
-        Endless batches `(x, y)`: a `tf.data.Dataset` with the TensorFlow backend, or, with JAX, a
+        Endless batches `(x, y)`: with the TensorFlow backend a `tf.data.Dataset`, with others a
         `keras.utils.PyDataset` whose arrays are on the device. Shapes are `(batch, ...)` and dtypes
         are as in the arrays. With a normalisation, `x` is float32; with mixup, labels are as
         `mixup` returns them.
@@ -126,4 +126,5 @@ def encode_labels(batches: Batches, num_classes: int) -> Batches:
 
 
 def _normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
-    return (ops.cast(images, "float32") - normalisation.mean) / normalisation.std
+    mean, std = map(ops.convert_to_tensor, normalisation)
+    return (ops.cast(images, "float32") - mean) / std

@@ -12,7 +12,7 @@ if backend.NAME == "tensorflow":
         map_batches,
     )
 else:
-    from keras_fisher.data.jax_containers import (
+    from keras_fisher.data.array_containers import (
         Batches,
         check_batches,
         has_integer_labels,

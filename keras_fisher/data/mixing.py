@@ -37,7 +37,7 @@ def mixup(
 
     Args:
         dataset: Batches `(x, y)`, a `tf.data.Dataset` with the TensorFlow backend and a
-            `keras.utils.PyDataset` with JAX: `x` floating-point of shape `(batch, ...)`, `y`
+            `keras.utils.PyDataset` with the others: `x` floating-point of shape `(batch, ...)`, `y`
             integer labels of shape `(batch,)` or one-hot of shape `(batch, num_classes)`.
         beta: Positive float, both parameters of the Beta distribution.
         seed: Non-negative integer; with TensorFlow also a scalar int64 tensor.

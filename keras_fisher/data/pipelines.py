@@ -22,7 +22,7 @@ class Pipelines(NamedTuple):
 
     `train` is endless, with `steps_per_epoch` batches in an epoch; `validation` and `test` are
     finite. `validation` is `None` if no images are held out. `input_shape` is the shape of one
-    image. The first three are a `tf.data.Dataset` with the TensorFlow backend, and with JAX a
+    image. The first three are a `tf.data.Dataset` with the TensorFlow backend, and with others a
     `keras.utils.PyDataset` whose arrays stay on the device.
     """
 

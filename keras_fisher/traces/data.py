@@ -94,7 +94,8 @@ def _too_few(num_examples: int, found: int) -> str:
 def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> None:
     if len(data) not in (1, 2, 3):
         raise ValueError(
-            "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
+            "`data` must be `(x, y)` or a dataset of such batches, such as a tf.data.Dataset, a "
+            "keras.utils.PyDataset or a torch DataLoader. "
             f"Received: a {type(data).__name__} of {len(data)}"
         )
     x, y, _ = batch = _parts(data)
@@ -137,7 +138,8 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     is_other = isinstance(data, dict | str | bytes) or hasattr(data, "dtype")
     if is_other or not hasattr(data, "__iter__"):
         raise TypeError(
-            "`data` must be `(x, y)` or a tf.data.Dataset of such batches. "
+            "`data` must be `(x, y)` or a dataset of such batches, such as a tf.data.Dataset, a "
+            "keras.utils.PyDataset or a torch DataLoader. "
             f"Received: {type(data).__name__}"
         )
     spec, cardinality = getattr(data, "element_spec", None), getattr(data, "cardinality", None)

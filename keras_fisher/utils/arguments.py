@@ -44,7 +44,8 @@ def _item(value: Any) -> Any:
         return value
     try:
         return np.asarray(value).item()
-    except (NotImplementedError, TypeError, ValueError):  # a symbolic TensorFlow or JAX tensor
+    # A symbolic tensor of TensorFlow or JAX, or one of PyTorch that requires a gradient.
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return value
 
 
@@ -116,7 +117,8 @@ def check_path(name: str, value: Any) -> str:
 def is_sparse(value: Any) -> bool:
     """Whether `value` is a sparse tensor, its `tf.TypeSpec`, or a sparse SciPy or JAX array."""
     kind = getattr(value, "value_type", value)
-    return hasattr(kind, "dense_shape") or hasattr(kind, "todense")
+    is_sparse_torch = getattr(kind, "is_sparse", False) is True
+    return is_sparse_torch or hasattr(kind, "dense_shape") or hasattr(kind, "todense")
 
 
 def check_array(name: str, value: Any) -> np.ndarray:

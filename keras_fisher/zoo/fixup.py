@@ -65,9 +65,9 @@ class FixupScale(ScalarScale):
     ICLR 2019.
 
     Examples:
-            >>> import numpy as np
+            >>> import keras, numpy as np
             >>> from keras_fisher.zoo.fixup import FixupScale
-            >>> np.asarray(FixupScale()(np.ones((1, 2), "float32"))).tolist()
+            >>> keras.ops.convert_to_numpy(FixupScale()(np.ones((1, 2), "float32"))).tolist()
             [[1.0, 1.0]]
     """
 
@@ -84,9 +84,9 @@ class FixupBias(keras.layers.Layer):
     ICLR 2019.
 
     Examples:
-            >>> import numpy as np
+            >>> import keras, numpy as np
             >>> from keras_fisher.zoo.fixup import FixupBias
-            >>> np.asarray(FixupBias()(np.ones((1, 2), "float32"))).tolist()
+            >>> keras.ops.convert_to_numpy(FixupBias()(np.ones((1, 2), "float32"))).tolist()
             [[1.0, 1.0]]
     """
 

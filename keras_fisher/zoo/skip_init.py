@@ -16,10 +16,10 @@ class SkipInitScale(ScalarScale):
     in Deep Networks", NeurIPS 2020.
 
     Examples:
-            >>> import numpy as np
+            >>> import keras, numpy as np
             >>> from keras_fisher.zoo.skip_init import SkipInitScale
             >>> layer = SkipInitScale()
-            >>> np.asarray(layer(np.ones((1, 2), "float32"))).tolist()
+            >>> keras.ops.convert_to_numpy(layer(np.ones((1, 2), "float32"))).tolist()
             [[0.0, 0.0]]
     """
 

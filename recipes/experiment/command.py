@@ -14,7 +14,13 @@ from experiment import INTERRUPTED, report
 from experiment.archive import restore
 from experiment.cost import count_steps, estimate_cost
 from experiment.data import HUMAN_LABELS, has_human_labels
-from experiment.devices import CONNECTION_ERRORS, Devices, Distribution, choose_devices
+from experiment.devices import (
+    CONNECTION_ERRORS,
+    Devices,
+    Distribution,
+    choose_devices,
+    takes_single_steps,
+)
 from experiment.errors import SettingsError
 from experiment.queue import start_helpers, train_all
 from experiment.recipe import Recipe
@@ -115,7 +121,7 @@ def parse(recipe: Recipe, arguments: Sequence[str] | None) -> tuple[dict[str, Se
             f"Received: {' '.join(command.only)}"
         )
     chosen = {part: parts[part] for part in command.only or list_possible(parts)}
-    if command.distribute != "one":
+    if takes_single_steps(command.distribute):
         chosen = {k: dataclasses.replace(s, steps_per_execution=1) for k, s in chosen.items()}
     settings = override(recipe, command, chosen, arguments)
     # Values from the command line override values found by a search.
@@ -191,7 +197,7 @@ def check_jobs(command: Command, train: Train) -> None:
 def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
     """Raises if an execution would extend beyond an epoch or a step that must be measured."""
     for run in runs:
-        one_by_one = "batch_accuracy" in run.measures or distribute != "one"
+        one_by_one = "batch_accuracy" in run.measures or takes_single_steps(distribute)
         steps = 1 if one_by_one else count_steps(run)
         if steps % run.steps_per_execution:
             accepted = "be 1" if one_by_one else f"divide the {steps} steps of an epoch"

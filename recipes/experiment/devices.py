@@ -12,13 +12,20 @@ import keras
 
 from experiment.errors import SettingsError
 
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+BACKEND = keras.backend.backend()
+ON_TENSORFLOW = BACKEND == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
-else:
+elif BACKEND == "jax":
     import jax
 
 Distribution = Literal["one", "mirrored", "multiworker"]
+# The kinds that each backend has.
+KINDS = {
+    "tensorflow": ("one", "mirrored", "multiworker"),
+    "jax": ("one", "mirrored"),
+    "torch": ("one",),
+}
 # The errors raised by training when another worker has stopped.
 CONNECTION_ERRORS: tuple[type[BaseException], ...] = ()
 if ON_TENSORFLOW:
@@ -90,19 +97,25 @@ class StrategyDevices(Devices):
             )
 
 
+def takes_single_steps(kind: Distribution) -> bool:
+    """Whether Keras accepts only `steps_per_execution=1`."""
+    return kind != "one" or BACKEND == "torch"
+
+
 def choose_devices(kind: Distribution) -> Devices:
     """Returns the devices of the given kind; call it before any computation."""
     if kind == "one":
         return Devices()
+    if kind not in KINDS[BACKEND]:
+        raise SettingsError(
+            f"`--distribute` must be {' or '.join(KINDS[BACKEND])} with the {BACKEND} backend. "
+            f"Received: {kind}"
+        )
     if kind == "mirrored":
         return (
             StrategyDevices(strategy=tf.distribute.MirroredStrategy())
             if ON_TENSORFLOW
             else JaxDevices()
-        )
-    if not ON_TENSORFLOW:
-        raise SettingsError(
-            "`--distribute` must be one or mirrored with the JAX backend. Received: multiworker"
         )
     workers, is_chief = read_cluster()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

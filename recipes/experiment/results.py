@@ -21,7 +21,7 @@ RECIPE = "recipe.json"
 ARCHIVE = ".jsonl"  # written by `archive.py`
 # Only these modules are imported, whatever a folder contains.
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
-BACKENDS = ("tensorflow", "jax")
+BACKENDS = ("tensorflow", "jax", "torch")
 # Fields that averaged runs have in common ...
 IDENTITY = ["part", "noise", "noise_source", "method", "value"]
 OF_A_SEED = ("seed", "data_seed", "initial")  # ... and those that may differ.

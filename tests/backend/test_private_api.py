@@ -94,6 +94,13 @@ def test_losses_of_the_latest_call_come_back():
     assert [float(loss) for loss in model.losses] == before
 
 
+def test_a_variables_own_value_is_not_that_of_the_scope():
+    variable = keras.Variable([1.0])
+    with keras.StatelessScope([(variable, keras.ops.ones((1,)) * 2.0)]):
+        assert float(variable.value[0]) == 2.0
+        assert float(private_keras.read_own_value(variable)[0]) == 1.0
+
+
 def test_build_waits_for_call():
     order = []
 

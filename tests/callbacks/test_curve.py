@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_fisher as kf
-from tests import nets
+from tests import nets, reference
 
 tf = pytest.importorskip("tensorflow")
 
@@ -96,6 +96,7 @@ def test_the_logs_hold_the_latest_value_and_nan_before_there_is_one():
     assert logged[1:] == values
 
 
+@reference.several_steps_only
 def test_steps_run_at_a_time_are_measured_once_after_the_last_of_them():
     norm = gradient_norm(freq=1)
     fit(compiled(run_eagerly=False, steps_per_execution=3), norm, epochs=2)

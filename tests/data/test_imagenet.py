@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, load, sources
-from keras_fisher.data import tensorflow_imagenet as imagenet
 from tests import reference
 
+tf = pytest.importorskip("tensorflow")
+imagenet = pytest.importorskip("keras_fisher.data.tensorflow_imagenet")
 pytestmark = reference.tensorflow_only
 
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_fisher.data import sources
+from tests import reference
 from tests.data.fakes import change, unreachable, write_cifar10
 from tools import prepare_data
 
@@ -39,6 +40,7 @@ def test_what_is_not_there_is_prepared(folder, tmp_path, capsys, monkeypatch):
     assert f"cifar10: 40 train, 20 test images in {elsewhere}/cifar10/3.0.2\n" in shown
 
 
+@reference.tensorflow_only
 def test_arrays_are_saved_with_the_ids_of_their_images(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
     from_records = sources.read("cifar10"), sources.read_ids("cifar10")

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_fisher.data import arrays, load, load_arrays, sources
 from tests import reference
 
+tf = pytest.importorskip("tensorflow")
 pytestmark = reference.tensorflow_only
 
 # Images, classes, images held out, and those that training and test images are known to share.

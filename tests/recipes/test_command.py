@@ -21,7 +21,6 @@ import noisy_cifar100
 import pytest
 import suboptimal_lr
 from experiment import command, errors, files, queue, results
-from tensorflow.python.framework.func_graph import FuncGraph
 
 from tests.recipes.test_plans import NAMES
 from tests.recipes.tiny import OPTIONS
@@ -65,6 +64,8 @@ def test_finished_runs_are_not_run_again(finished, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_leaves_no_graph_in_memory(tmp_path):
+    FuncGraph = pytest.importorskip("tensorflow.python.framework.func_graph").FuncGraph
+
     def graphs():
         gc.collect()
         return sum(isinstance(found, FuncGraph) for found in gc.get_objects())

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 import search
 import suboptimal_lr
-import tensorflow as tf
 from experiment import command, queue, results
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.util import tensor_util
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS
@@ -77,7 +77,7 @@ def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
         assert [info.name for info in shown.hparam_infos][:3] == ["seed", "learning_rate", "alpha"]
         assert "best/validation_accuracy" in [info.name.tag for info in shown.metric_infos]
         logged = events.Tensors("best/validation_accuracy")[0].tensor_proto
-        assert tf.make_ndarray(logged) == pytest.approx(run["best"]["validation_accuracy"])
+        assert tensor_util.make_ndarray(logged) == pytest.approx(run["best"]["validation_accuracy"])
 
 
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):

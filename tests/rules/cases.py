@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers
 
 from keras_fisher.zoo.skip_init import SkipInitScale
+from tests import reference
 from tests.traces.per_example.loop import normal, randomise
 
 
@@ -325,7 +326,12 @@ NORMALIZATION = {
     "layer": once((3, 5), layers.LayerNormalization, epsilon=0.1),
     "layer-two-axes": once((3, 4, 2), layers.LayerNormalization, axis=(3, 1)),
     "layer-axes-from-both-ends": once((3, 4, 2), layers.LayerNormalization, axis=(1, -1)),
-    "layer-axis-1": once((4, 3), layers.LayerNormalization, axis=1),
+    # On PyTorch, Keras 3.15 takes an axis that is not the last for the last one.
+    **(
+        {}
+        if reference.IS_TORCH
+        else {"layer-axis-1": once((4, 3), layers.LayerNormalization, axis=1)}
+    ),
     "layer-no-scale": once((3, 4), layers.LayerNormalization, scale=False),
     "layer-no-center": once((3, 4), layers.LayerNormalization, center=False),
     "layer-rms-scaling": once((3, 4), layers.LayerNormalization, rms_scaling=True),

@@ -105,7 +105,7 @@ class Usage(keras.callbacks.Callback):
 
 def forget_numbers():
     """Empties TensorFlow's own cache of the numbers that it was given, which grows without end."""
-    if not reference.IS_JAX:
+    if reference.IS_TENSORFLOW:
         from tensorflow.python.eager import context
 
         context.context()._clear_caches()
@@ -141,7 +141,7 @@ def train_long(folder):
         kf.callbacks.NonFiniteGuard(),
         usage,
     ]
-    if not reference.IS_JAX:  # it needs TensorFlow
+    if reference.IS_TENSORFLOW:  # it needs TensorFlow
         callbacks.insert(-1, keras.callbacks.TensorBoard(folder, write_graph=False))
     compiled(net).fit(
         kf.data.training_batches(x, y, batch_size=64, seed=0),

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests import nets, reference
 from tests.processes import configurations, printed, start
 
+tf = pytest.importorskip("tensorflow")
 pytestmark = reference.tensorflow_only
 # `python -m tests.replicas 2` tries every case; a difference of gradients has half of the digits.
 CASES = {

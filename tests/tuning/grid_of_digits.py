@@ -4,15 +4,14 @@ import sys
 import time
 
 import keras
-import tensorflow as tf
 
 from keras_fisher import data, tuning
+from tests import reference
 
 ALPHAS = tuning.alphas(0.1, num=3)
 
 
 def main(folder):
-    tf.config.run_functions_eagerly(True)  # a few steps take less time than to compile one
     train, validation, *_ = data.load_arrays("digits")
     hypermodel = tuning.FisherPenaltyHyperModel(
         lambda hp: keras.Sequential(
@@ -25,10 +24,8 @@ def main(folder):
     tuner = tuning.GridSearch(hypermodel, directory=folder)
     slow = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.5))
     x, y = train.x[:200], train.y[:200]
-    try:
+    with reference.run_eagerly():
         tuner.search(x, y, validation_data=validation, callbacks=[slow], verbose=0)
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 if __name__ == "__main__":

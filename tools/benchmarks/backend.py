@@ -80,8 +80,38 @@ elif BACKEND == "tensorflow":
 
         return gradient
 
+elif BACKEND == "torch":
+    import torch
+
+    def limit_threads() -> None:
+        """Takes as many threads as TensorFlow does."""
+        torch.set_num_threads(THREADS)
+
+    def has_gpu() -> bool:
+        return torch.cuda.is_available()
+
+    def wait_for(values: Any) -> None:
+        """Waits until all is computed."""
+        if has_gpu():
+            torch.cuda.synchronize()
+
+    def repeat(x: np.ndarray, y: np.ndarray) -> Any:
+        """An endless data set of one mini-batch, which stays on the device."""
+        return kf.data.training_batches(x, y, batch_size=len(y), seed=0)
+
+    def compile_gradient(model: keras.Model, loss: Any) -> Gradient:
+        """A plain forward and backward pass, which PyTorch does not compile."""
+
+        def gradient(x: Any, y: Any) -> Any:
+            weights = [v.value for v in model.trainable_variables]
+            x, y = map(keras.ops.convert_to_tensor, (x, y))
+            value = loss(y, model(x, training=False))
+            return value, torch.autograd.grad(value, weights)
+
+        return gradient
+
 else:
     raise SystemExit(
-        f"error: the environment variable KERAS_BACKEND must be tensorflow or jax. "
+        "error: the environment variable KERAS_BACKEND must be tensorflow, jax or torch. "
         f"Received: {BACKEND}"
     )

@@ -32,6 +32,9 @@ Line: Any = None
 # the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = False
 
+# Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
+LOSSES_READ_LOGITS = False
+
 
 def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
     """Returns d objective() / d weights; zeros for unconnected weights."""

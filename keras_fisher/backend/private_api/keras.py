@@ -27,6 +27,7 @@ __all__ = [
     "list_all_layers",
     "list_inner_layers",
     "preserve_losses",
+    "read_own_value",
     "record_epoch_summaries",
     "record_summaries",
     "set_mask",
@@ -103,6 +104,11 @@ def preserve_losses(layer: keras.Layer) -> Iterator[None]:
     finally:
         for inner, losses in kept:
             inner._losses[:] = losses
+
+
+def read_own_value(variable: keras.Variable) -> Any:
+    """Returns the value of a variable outside every scope, such as a parameter of PyTorch."""
+    return variable._value
 
 
 @contextlib.contextmanager

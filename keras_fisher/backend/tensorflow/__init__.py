@@ -2,6 +2,7 @@
 
 from keras_fisher.backend.tensorflow.autodiff import (
     COUNTER_DTYPE,
+    LOSSES_READ_LOGITS,
     PROBES_AT_ONCE,
     SPARSE_LOSS_CLIPS_FIRST,
     Line,
@@ -28,6 +29,7 @@ from keras_fisher.backend.tensorflow.trainer import Trainer
 
 __all__ = [
     "COUNTER_DTYPE",
+    "LOSSES_READ_LOGITS",
     "PROBES_AT_ONCE",
     "SPARSE_LOSS_CLIPS_FIRST",
     "Line",

@@ -33,6 +33,9 @@ PROBES_AT_ONCE: int | None = None
 # the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = True
 
+# Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
+LOSSES_READ_LOGITS = True
+
 
 def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
     """Returns d objective() / d weights; dense, `None` for unconnected weights."""

@@ -190,7 +190,7 @@ MODELS = {
     "map-over-time": (InMapOverTime, "layers with weights are called inside a loop or a branch"),
     "map-over-examples": (InMapOverExamples, "layer 'dense' has outputs whose first axis|a loop"),
 }
-if not reference.IS_JAX:  # which knows every size, and has no functions of TensorFlow
+if reference.IS_TENSORFLOW:  # which knows every size, and has no functions of TensorFlow
     LAYERS["unknown-sizes"] = (Unshaped, ["Dense"])
     MODELS["function"] = (InFunction, MODELS["loop"][1])
 

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
+from keras import ops
 
+from keras_fisher import backend
 from keras_fisher.backend import random
 
 
@@ -69,23 +69,23 @@ def make_epochs(
         seed: The seed of all epochs.
         first_epoch: The epoch to begin with.
     """
-    on_device, num_examples = tuple(map(jnp.asarray, arrays)), len(arrays[0])
+    on_device, num_examples = tuple(map(ops.convert_to_tensor, arrays)), len(arrays[0])
     steps = math.ceil(num_examples / batch_size)
 
     @functools.lru_cache(maxsize=1)
     def draw_order(epoch: int) -> Any:
         return random.draw_order(random.make_stream_seeds(seed, epoch)[0], num_examples)
 
-    @functools.partial(jax.jit, static_argnames="size")
-    def take(arrays: Any, order: Any, epoch: Any, position: Any, size: int) -> tuple[Any, Any]:
-        rows = jax.lax.dynamic_slice(order, (position * batch_size,), (size,))
+    @backend.compile_function
+    def take(arrays: Any, rows: Any, epoch: Any, position: Any) -> tuple[Any, Any]:
         return make_batch(arrays, rows, position, random.make_stream_seeds(seed, epoch))
 
     def batch(index: int) -> tuple[Any, Any]:
         epoch, position = divmod(index, steps)
         epoch += first_epoch
         size = min(batch_size, num_examples - position * batch_size)
-        return take(on_device, draw_order(epoch), epoch, position, size=size)
+        rows = ops.slice(draw_order(epoch), (position * batch_size,), (size,))
+        return take(on_device, rows, epoch, position)
 
     return Batches(batch, None)
 
@@ -96,7 +96,7 @@ def make_evaluation(
     batch_size: int,
 ) -> Batches:
     """Returns one pass over the arrays, in order, with `function` applied to each batch."""
-    images, labels = map(jnp.asarray, arrays)
+    images, labels = map(ops.convert_to_tensor, arrays)
 
     def batch(index: int) -> tuple[Any, Any]:
         rows = slice(index * batch_size, (index + 1) * batch_size)
@@ -119,7 +119,7 @@ def check_batches(dataset: Any) -> None:
             f"`dataset` must be a keras.utils.PyDataset. Received: {type(dataset).__name__}"
         )
     x, _ = dataset[0]
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
 
 

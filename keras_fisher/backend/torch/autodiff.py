@@ -1,0 +1,261 @@
+"""First and second derivatives with PyTorch's autograd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+from keras import ops
+
+from keras_fisher.backend.private_api.keras import get_mask, set_mask
+from keras_fisher.backend.torch.gradients import (
+    detach,
+    differentiate_again,
+    fill_unconnected,
+    find_gradient,
+    list_sources,
+    promote,
+    use_twice_differentiable_kernels,
+)
+from keras_fisher.backend.torch.seeds import make_generator
+from keras_fisher.backend.types import Tensor
+
+Tap = Callable[[Any], Any]
+
+# Keras computes with 32-bit integers.
+COUNTER_DTYPE = "int32"
+
+# The maximum number of random probes in one call of a compiled function; `None` for no limit.
+PROBES_AT_ONCE: int | None = None
+
+# Autograd's forward mode does not nest, so it has no second derivatives.
+Line: Any = None
+
+
+# Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
+# the dense one clips afterwards.
+SPARSE_LOSS_CLIPS_FIRST = False
+
+# Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
+LOSSES_READ_LOGITS = False
+
+
+@torch.enable_grad()
+def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Returns d objective() / d weights; `None` for unconnected weights."""
+    sources = list_sources(weights)
+    return find_gradient(objective(), sources)
+
+
+@torch.enable_grad()
+def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+    """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
+
+    Args:
+        objective: `objective(tap)` returns a value and an arbitrary structure.
+
+    Returns:
+        The gradients in the order of the taps, with `None` for unconnected tensors; and the
+        structure.
+    """
+    tapped: list[Any] = []
+
+    def tap(tensor: Tensor) -> Any:
+        # A tensor of its own: that of an identity layer is also its input.
+        own = tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+        set_mask(own, get_mask(tensor))
+        tapped.append(own)
+        return own
+
+    value, others = objective(tap)
+    return find_gradient(value, tapped), detach(others)
+
+
+def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+    """Applies a function to one example at a time, each with a batch axis of length 1.
+
+    Args:
+        function: A function from a structure like `examples` to a tensor.
+        examples: A structure of tensors of shape `(batch, ...)`.
+        dtype: The dtype of the function's results.
+
+    Returns:
+        The stacked results.
+    """
+
+    def one(index: int) -> Any:
+        return function(keras.tree.map_structure(lambda t: t[index : index + 1], examples))
+
+    count = len(keras.tree.flatten(examples)[0])
+    return torch.stack([ops.cast(one(index), dtype).detach() for index in range(count)])
+
+
+def compute_quadratic_forms(
+    objective: Callable[[], Any],
+    weights: Sequence[Tensor],
+    probes: Tensor,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
+
+    It computes the first-order gradient once; each probe then takes one backpropagation through it.
+
+    Args:
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
+        each weight. Sums over weights are z^T H z.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    product = _linearise_gradient(objective, weights)
+
+    def form(z: list[Any]) -> Any:
+        sums = [torch.sum(promote(a) * promote(b)) for a, b in zip(z, product(z), strict=True)]
+        return torch.stack(sums)
+
+    return map_probes(form, weights, probes, gaussian, seed)
+
+
+def compute_hessian_products(
+    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
+) -> Any:
+    """Returns H z for given vectors z, with H the Hessian of the objective.
+
+    It computes the first-order gradient once; each vector then takes one backpropagation through
+    it.
+
+    Args:
+        objective: A function that evaluates the model and returns a scalar.
+        weights: The weights to differentiate with respect to.
+        vectors: The vectors, shape `(num_vectors, entries of all weights)`, at least float32.
+
+    Returns:
+        The products, with the shape of `vectors`, at least float32.
+
+    Raises:
+        NotImplementedError: if an operation has no second derivative.
+    """
+    product, sources = _linearise_gradient(objective, weights), list_sources(weights)
+    sizes = [math.prod(w.shape) for w in sources]
+
+    def one(vector: Tensor) -> Any:
+        pairs = zip(torch.split(vector, sizes), sources, strict=True)
+        z = [part.reshape(w.shape).to(w.dtype) for part, w in pairs]
+        return torch.cat([promote(part).reshape(-1) for part in product(z)])
+
+    return torch.stack([one(vector) for vector in vectors])
+
+
+def map_probes(
+    function: Callable[[list[Any]], Any],
+    weights: Sequence[Tensor],
+    probes: Tensor,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Applies a function to one random probe at a time; a probe has a tensor for each weight.
+
+    Args:
+        function: A function from a probe to a tensor.
+        weights: The weights, which have the probes' shapes.
+        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
+        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
+        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
+
+    Returns:
+        The stacked results.
+    """
+    sources = list_sources(weights)
+
+    def one(index: int) -> Any:
+        generator = make_generator([*seed, index], sources[0].device)
+        return function([_draw_probe(w, gaussian, generator) for w in sources])
+
+    return torch.stack([one(int(index)) for index in probes])
+
+
+def compile_function(
+    function: Callable[..., Any], any_length: Sequence[int] | None = None
+) -> Callable[..., Any]:
+    """Returns the function, for arguments that are structures of arrays or integers.
+
+    Compiled functions cannot be differentiated twice, and most are called with many shapes.
+    """
+    del any_length
+
+    def convert(leaf: Any) -> Any:
+        return leaf if isinstance(leaf, int) else ops.convert_to_tensor(leaf)
+
+    def call(*arguments: Any) -> Any:
+        return detach(function(*keras.tree.map_structure(convert, arguments)))
+
+    return call
+
+
+def cond(condition: Tensor | bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """Runs one of two functions."""
+    return if_true() if condition else if_false()
+
+
+def assert_below(result: Tensor, values: Tensor, bound: int, message: str) -> Tensor:
+    """Returns `result`; raises `message` unless all `values` are whole numbers in [0, bound)."""
+    values = ops.convert_to_tensor(values)
+    if values.is_meta:  # Keras infers shapes
+        return result
+    is_whole = values == torch.round(values) if values.is_floating_point() else True
+    if not torch.all((values >= 0) & (values < bound) & is_whole):
+        raise ValueError(message)
+    return result
+
+
+def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
+    """Returns `result`: `assert_below` has already raised if necessary."""
+    del values, bound
+    return result
+
+
+def synchronise(model: keras.Model) -> None:
+    """Does nothing: variables already hold the current training state."""
+
+
+def get_replica_index() -> Tensor:
+    """Returns `None`: training is on one device."""
+    return None
+
+
+def _linearise_gradient(
+    objective: Callable[[], Any], weights: Sequence[Tensor]
+) -> Callable[[Sequence[Any]], list[Tensor]]:
+    """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
+    sources = list_sources(weights)
+    with torch.enable_grad(), use_twice_differentiable_kernels():
+        gradient = find_gradient(objective(), sources, create_graph=True)
+    found = fill_unconnected(gradient, sources)
+    curved = [index for index, g in enumerate(found) if g.requires_grad]
+
+    def product(z: Sequence[Any]) -> list[Tensor]:
+        if not curved:
+            return [torch.zeros_like(source, requires_grad=False) for source in sources]
+        targets, directions = ([some[index] for index in curved] for some in (found, z))
+        return differentiate_again(targets, sources, grad_outputs=directions, retain_graph=True)
+
+    return product
+
+
+def _draw_probe(weight: Tensor, gaussian: bool, generator: torch.Generator) -> Tensor:
+    options: dict[str, Any] = {"generator": generator, "device": weight.device}
+    if gaussian:
+        return torch.randn(weight.shape, dtype=weight.dtype, **options)
+    bits = torch.randint(0, 2, weight.shape, dtype=torch.int8, **options)
+    return (2 * bits - 1).to(weight.dtype)
