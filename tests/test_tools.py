@@ -51,7 +51,7 @@ def test_a_folder_names_no_module_to_import(refusal, tmp_path, monkeypatch, name
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = folder_of(name, tmp_path / "runs")
     said = refusal("report", folder)
-    assert f"{folder / 'recipe.json'} must name one of approximations, choosing_alpha, " in said
+    assert f"{folder / 'recipe.json'} must name one of alternatives, approximations, " in said
     assert f"Received: {name!r}" in said
     assert not (tmp_path / "imported").exists()
     assert not (folder / "table.md").exists()
