@@ -19,7 +19,7 @@
 - `Trainer`: the base class of models, with the steps that the backend's `fit` calls.
 - `random`: random numbers for training data, which depend only on a seed.
 - `COUNTER_DTYPE`: the dtype of counters.
-- `PROBES_AT_ONCE`: the maximum number of probes per call.
+- `count_probes_at_once()`: the maximum number of probes per call; `None` for no limit.
 - `SPARSE_LOSS_CLIPS_FIRST`: the order of clipping and normalising in sparse cross-entropy.
 - `LOSSES_READ_LOGITS`: whether losses use the logits stored by a softmax or sigmoid activation.
 """

@@ -40,7 +40,7 @@ class HessianProducts:
             y: The labels of the batch.
             vectors: The vectors, which have the shape of the products.
         """
-        size = backend.PROBES_AT_ONCE or len(vectors)
+        size = backend.count_probes_at_once() or len(vectors)
         parts = np.split(vectors.astype(self._dtype), range(size, len(vectors), size))
         products = [ops.convert_to_numpy(self._products(x, y, part)) for part in parts]
         return np.concatenate(products, dtype="float64")

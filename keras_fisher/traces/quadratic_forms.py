@@ -113,7 +113,7 @@ class QuadraticForms:
             if self._calls_made & (self._calls_made - 1) == 0:
                 self._check(x, y, seed)
         measure = self._summed if is_second_due and self._is_proven else self._by_weight
-        size = backend.PROBES_AT_ONCE or len(probes)
+        size = backend.count_probes_at_once() or len(probes)
         parts = np.split(probes, range(size, len(probes), size))
         forms = np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in parts])
         forms = forms.astype("float64")

@@ -20,10 +20,6 @@ Tap = Callable[[Any], Any]
 # JAX disables 64-bit integers by default.
 COUNTER_DTYPE = "int32"
 
-# The maximum number of random probes in one call of a compiled function; `None` for no limit. On a
-# CPU, XLA runs a loop on a single core.
-PROBES_AT_ONCE: int | None = 1 if jax.default_backend() == "cpu" else None
-
 # JAX does not expose the derivatives of values inside a function.
 Line: Any = None
 
@@ -181,6 +177,15 @@ def map_probes(
         return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
 
     return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
+
+
+def count_probes_at_once() -> int | None:
+    """Returns the maximum number of probes in one call of a compiled function; `None` for any.
+
+    On a CPU, XLA runs a loop on a single core. This is no constant, because to ask JAX for its
+    devices starts it, and several processes must join before.
+    """
+    return 1 if jax.default_backend() == "cpu" else None
 
 
 def compile_function(

@@ -3,7 +3,6 @@
 from keras_fisher.backend.tensorflow.autodiff import (
     COUNTER_DTYPE,
     LOSSES_READ_LOGITS,
-    PROBES_AT_ONCE,
     SPARSE_LOSS_CLIPS_FIRST,
     Line,
     Tap,
@@ -12,6 +11,7 @@ from keras_fisher.backend.tensorflow.autodiff import (
     compute_hessian_products,
     compute_quadratic_forms,
     cond,
+    count_probes_at_once,
     differentiate,
     differentiate_by_taps,
     map_examples,
@@ -30,7 +30,6 @@ from keras_fisher.backend.tensorflow.trainer import Trainer
 __all__ = [
     "COUNTER_DTYPE",
     "LOSSES_READ_LOGITS",
-    "PROBES_AT_ONCE",
     "SPARSE_LOSS_CLIPS_FIRST",
     "Line",
     "Tap",
@@ -40,6 +39,7 @@ __all__ = [
     "compute_hessian_products",
     "compute_quadratic_forms",
     "cond",
+    "count_probes_at_once",
     "differentiate",
     "differentiate_by_taps",
     "differentiate_penalty",

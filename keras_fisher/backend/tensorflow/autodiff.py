@@ -25,10 +25,6 @@ _SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype="uint8")[:, np.newaxis], axis=
 COUNTER_DTYPE = "int64"
 
 
-# The maximum number of random probes in one call of a compiled function; `None` for no limit.
-PROBES_AT_ONCE: int | None = None
-
-
 # Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
 # the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = True
@@ -221,6 +217,11 @@ class Line:
         """Returns d^2 tensor / dt^2; `None` if the velocity does not depend on t."""
         velocity = self._first.jvp(tensor)
         return None if velocity is None else self._second.jvp(velocity)
+
+
+def count_probes_at_once() -> int | None:
+    """Returns the maximum number of probes in one call of a compiled function; `None` for any."""
+    return None
 
 
 def compile_function(

@@ -28,9 +28,6 @@ Tap = Callable[[Any], Any]
 # Keras computes with 32-bit integers.
 COUNTER_DTYPE = "int32"
 
-# The maximum number of random probes in one call of a compiled function; `None` for no limit.
-PROBES_AT_ONCE: int | None = None
-
 # Autograd's forward mode does not nest, so it has no second derivatives.
 Line: Any = None
 
@@ -183,6 +180,11 @@ def map_probes(
         return function([_draw_probe(w, gaussian, generator) for w in sources])
 
     return torch.stack([one(int(index)) for index in probes])
+
+
+def count_probes_at_once() -> int | None:
+    """Returns the maximum number of probes in one call of a compiled function; `None` for any."""
+    return None
 
 
 def compile_function(
