@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import tempfile
 
 import jax
 import keras
@@ -22,6 +23,21 @@ CASES = {
 }
 
 
+# The same with weights that are spread over the devices.
+SHARDED = {
+    "fp, sharded": {},
+    "gp_x in parts, sharded": {"penalty": "gp_x", "micro_batch_size": 4},
+}
+
+
+def sharded():
+    """Two parts of each batch, on two devices each, which share the kernels."""
+    mesh = keras.distribution.DeviceMesh((2, 2), ["batch", "model"])
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts[".*kernel"] = ("model", None)
+    return keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
+
+
 def trained(name, on, **arguments):
     with on:
         model = nets.compiled(
@@ -29,15 +45,27 @@ def trained(name, on, **arguments):
         )
         x, y = nets.inputs(name, 4 * BATCH), nets.labels(4 * BATCH)
         history = model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0).history
-        trace = kf.fisher_trace(model, (x, y), labels="expected").value
-        devices = len(model.trainable_weights[0].value.sharding.device_set)
-    values = [*nets.flat(model.weights), *history["loss"], *history["penalty"], trace]
-    return np.array(values), devices
+        traces = [
+            kf.fisher_trace(model, (x, y), labels="expected").value,
+            kf.hessian_trace(model, (x, y), seed=0).value,
+        ]
+        kernel, kept = model.trainable_weights[0], model._state.gradients[0]
+        assert kept.value.sharding == kernel.value.sharding
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/model.keras"
+            model.save(path)
+            again = keras.models.load_model(path)
+        assert again.trainable_weights[0].value.sharding == kernel.value.sharding
+        again.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
+        parts = len({str(shard.index) for shard in kernel.value.addressable_shards})
+        devices = len(kernel.value.sharding.device_set)
+    weights = nets.flat([*model.weights, *again.weights])
+    return np.array([*weights, *history["loss"], *history["penalty"], *traces]), devices, parts
 
 
-def compared(name, arguments):
-    alone, one = trained(name, contextlib.nullcontext(), **arguments)
-    together, several = trained(name, keras.distribution.DataParallel().scope(), **arguments)
+def compared(name, distribution, arguments):
+    alone, *one = trained(name, contextlib.nullcontext(), **arguments)
+    together, *several = trained(name, distribution.scope(), **arguments)
     return {"devices": [one, several], "error": float(nets.relative_error(together, alone))}
 
 
@@ -59,6 +87,8 @@ if __name__ == "__main__":
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras keeps to single precision else
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    found = {case: compared("subclassed", CASES[case]) for case in CASES}
+    parallel = keras.distribution.DataParallel()
+    found = {case: compared("subclassed", parallel, CASES[case]) for case in CASES}
+    found |= {case: compared("subclassed", sharded(), SHARDED[case]) for case in SHARDED}
     found["dispatches"] = [in_dispatches(steps) for steps in (1, 2, 5)]
     json.dump(found, sys.stdout)

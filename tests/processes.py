@@ -1,4 +1,4 @@
-"""Programs that tests start: TensorFlow splits devices and joins workers only at its start."""
+"""Programs that tests start: backends split devices and join processes only at their start."""
 
 import json
 import os
@@ -31,16 +31,33 @@ def printed(process):
     return output
 
 
-def configurations(number):
-    """The TF_CONFIG of each of several workers of this machine."""
+def free_addresses(number):
+    """Addresses of this machine that nothing listens at."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     hosts = [f"127.0.0.1:{free.getsockname()[1]}" for free in sockets]
     for free in sockets:
         free.close()
+    return hosts
+
+
+def configurations(number):
+    """The TF_CONFIG of each of several workers of this machine."""
+    hosts = free_addresses(number)
     return [
         json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": index}})
         for index in range(number)
     ]
+
+
+def jax_environments(number):
+    """The environment variables of each of several JAX processes of this machine."""
+    (coordinator,) = free_addresses(1)
+    common = {
+        "KERAS_BACKEND": "jax",
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": coordinator,
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": str(number),
+    }
+    return [common | {"KERAS_DISTRIBUTION_PROCESS_ID": str(index)} for index in range(number)]
 
 
 def killed(*_):

@@ -62,8 +62,9 @@ def test_a_program_for_one_backend_runs_as_printed(page, number, tmp_path):
         pytest.skip(f"a program for {backend}")
     path = tmp_path / "program.py"
     path.write_text(program.replace("/shared", str(tmp_path)))
-    workers = processes.configurations(1)
-    processes.printed(processes.start(path, TF_CONFIG=workers[0]))
+    of_tensorflow, of_jax = processes.configurations(1)[0], processes.jax_environments(1)[0]
+    cluster = {"TF_CONFIG": of_tensorflow} if backend == "tensorflow" else of_jax
+    processes.printed(processes.start(path, **cluster))
 
 
 def test_no_page_has_other_examples():

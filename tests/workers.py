@@ -6,7 +6,6 @@ FOLDER holds a file "kill". Prints JSON.
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -15,24 +14,9 @@ import tensorflow as tf
 
 import keras_fisher as kf
 from tests import nets
+from tests.killed_worker import Killed
 
 EPOCHS = 4
-
-
-class Killed(keras.callbacks.Callback):
-    """Kills the process in the third epoch, the first time."""
-
-    def __init__(self, order):
-        super().__init__()
-        self.order = order
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.epoch == 2 and batch == 1 and self.order.exists():
-            self.order.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(folder):

@@ -11,6 +11,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend
+from keras_fisher.backend.private_api.keras import get_layout
 from keras_fisher.backend.types import PenaltyGradients, Tensor
 from keras_fisher.training.balance import PenaltyBalance
 from keras_fisher.utils import arguments
@@ -79,12 +80,19 @@ class PenaltyState:
         return [*numbers, *self.balance.variables.values(), *self.gradients]
 
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
-        """Allocates a kept gradient for each weight, unless it exists already."""
+        """Allocates a kept gradient for each weight, sharded as it is, unless it exists already."""
         if [id(weight) for weight in weights] == [id(weight) for weight in self._weights]:
             return
         self._weights = list(weights)
         self.gradients = [
-            keras.Variable("zeros", w.shape, _dtype(w), trainable=False, name=f"kept_gradient_{i}")
+            keras.Variable(
+                "zeros",
+                w.shape,
+                _dtype(w),
+                trainable=False,
+                name=f"kept_gradient_{i}",
+                layout=get_layout(w),
+            )
             for i, w in enumerate(weights)
         ]
         self.computed_at.assign(_NEVER)

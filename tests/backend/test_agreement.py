@@ -82,11 +82,19 @@ def on_devices():
 @pytest.mark.parametrize("case", DEVICE_CASES)
 def test_devices_together_train_what_one_trains_on_the_whole_batch(case):
     found = on_devices()[case]
-    assert found["devices"] == [1, 4]
+    assert found["devices"] == [[1, 1], [4, 1]]
     assert found["error"] < 1e-6  # of metrics in single precision
 
 
 @needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("case", jax_devices.SHARDED)
+def test_devices_with_parts_of_the_weights_train_what_one_trains(case):
+    found = on_devices()[case]
+    assert found["devices"] == [[1, 1], [4, 2]]
+    assert found["error"] < 1e-6
+
+
 @pytest.mark.slow
 def test_steps_in_one_dispatch_are_those_taken_one_by_one():
     one_by_one, *together = on_devices()["dispatches"]

@@ -25,6 +25,16 @@ def test_nothing_else_uses_private_modules():
     assert {path.parent for path in users} == {SHELF}
 
 
+def test_the_layout_of_a_variable_is_that_it_was_made_with():
+    layout = None
+    if reference.IS_JAX:
+        devices = keras.distribution.list_devices()[:1]
+        mesh = keras.distribution.DeviceMesh((1,), ["batch"], devices)
+        layout = keras.distribution.TensorLayout(["batch"], mesh)
+    variable = keras.Variable("zeros", (2,), layout=layout)
+    assert private_keras.get_layout(variable) is layout
+
+
 def test_a_mask_is_found_on_the_tensor_that_was_given_it():
     tensor, mask = keras.ops.ones((2, 3)), keras.ops.ones((2,), "bool")
     assert private_keras.get_mask(tensor) is None

@@ -27,7 +27,8 @@ TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
 class Trainer(keras.Model, abc.ABC):
     """A model whose step assigns variables, but runs as a stateless function.
 
-    On several devices (`keras.distribution.DataParallel`) a step covers the whole batch.
+    On several devices (`keras.distribution.DataParallel`) a step covers the whole batch, also if
+    the devices belong to several processes.
     """
 
     @abc.abstractmethod
@@ -81,6 +82,21 @@ class Trainer(keras.Model, abc.ABC):
         super().compile(*args, **kwargs)
         self._trained_weights = None
 
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs for batches of any size; each process those for its own `x`."""
+        with _alone():
+            return super().predict(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the model; one of several processes may do so."""
+        with _alone():
+            super().save(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the weights; one of several processes may do so."""
+        with _alone():
+            super().save_weights(*args, **kwargs)
+
     def make_train_function(self, force: bool = False) -> None:
         """Creates the function that trains on `steps_per_execution` batches from an iterator.
 
@@ -88,6 +104,7 @@ class Trainer(keras.Model, abc.ABC):
         the kind of each step and dispatches steps one by one. On other devices, all steps go into
         one dispatch, and the host never waits for the device.
         """
+        self._check_distribution()
         force = force or self._has_other_variables()
         if self.train_function is not None and not force:
             return
@@ -100,6 +117,27 @@ class Trainer(keras.Model, abc.ABC):
                 self.train_function = self._branching_on_host()
         elif self.steps_per_execution > 1:
             self.train_function = self._in_one_dispatch(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Creates the function that evaluates the model on batches from an iterator."""
+        self._check_distribution()
+        super().make_test_function(force)
+
+    def _check_distribution(self) -> None:
+        """Raises if each process would train on its own batches.
+
+        Raises:
+            ValueError: if the weights are those of several processes, and no distribution is set.
+        """
+        if keras.distribution.distribution() is None and any(
+            not weight.value.is_fully_addressable for weight in self.weights
+        ):
+            raise ValueError(
+                "`fit` and `evaluate` must be called under the `keras.distribution` that the model "
+                "was created under, else each process uses its own batches only. Received: a model "
+                f"spread over {jax.process_count()} processes, and no distribution. Call "
+                "`keras.distribution.set_distribution`, or use the scope of the distribution"
+            )
 
     def _has_other_variables(self) -> bool:
         """Returns whether the untrained variables have changed since the last call.
@@ -207,6 +245,21 @@ class Trainer(keras.Model, abc.ABC):
         for group, new in zip((weights, own), found, strict=True):
             for variable, value in zip(group, new, strict=True):
                 variable.assign(value)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Unsets the distribution, so that one of several processes can act without the others.
+
+    Under a distribution, Keras spreads what it predicts over all processes, and creates variables
+    while it saves an optimizer, which waits for all processes.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _stacked(*arrays: Any) -> Any:

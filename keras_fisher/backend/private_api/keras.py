@@ -22,6 +22,7 @@ __all__ = [
     "find_callback_list",
     "find_calling_layer",
     "find_unseeded_generator",
+    "get_layout",
     "get_mask",
     "is_stateless",
     "list_all_layers",
@@ -32,6 +33,11 @@ __all__ = [
     "record_summaries",
     "set_mask",
 ]
+
+
+def get_layout(variable: keras.Variable) -> Any:
+    """Returns how a variable is spread over devices, or `None`; Keras's optimizers read it too."""
+    return getattr(variable, "_layout", None)
 
 
 def get_mask(tensor: Any) -> Any:
