@@ -53,7 +53,7 @@ class Command:
     finished: tuple[Path, ...] = ()
     """archives of finished runs (docs/results/data) to reuse instead of training them again"""
     distribute: Distribution = "one"
-    """train each run on one device, on all of this machine, or on the machines of TF_CONFIG"""
+    """train each run on one device, on all of this machine, or on all machines"""
     jobs: Count = 1
     """processes that share the runs and the device; 1 with --distribute, and in a search"""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost

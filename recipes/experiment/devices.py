@@ -6,9 +6,11 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from experiment.errors import SettingsError
 
@@ -18,12 +20,15 @@ if ON_TENSORFLOW:
     import tensorflow as tf
 elif BACKEND == "jax":
     import jax
+    from jax.experimental import multihost_utils
+
+    from keras_fisher.data.containers import map_batches
 
 Distribution = Literal["one", "mirrored", "multiworker"]
 # The kinds that each backend has.
 KINDS = {
     "tensorflow": ("one", "mirrored", "multiworker"),
-    "jax": ("one", "mirrored"),
+    "jax": ("one", "mirrored", "multiworker"),
     "torch": ("one",),
 }
 # The errors raised by training when another worker has stopped.
@@ -57,19 +62,74 @@ class Devices:
         """The scope in which to create models."""
         return contextlib.nullcontext()
 
+    def training_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """The scope in which to train them."""
+        return contextlib.nullcontext()
+
     def check_same(self, value: int, meaning: str) -> None:
-        """Raises on every worker if their values differ."""
+        """Raises on every worker if their values differ; waits for all workers."""
+        values = sorted({*self._gather(int(value))})
+        if len(values) > 1:
+            raise SettingsError(
+                "`--out` must be a folder that all workers share. "
+                f"Received: one in which they find {meaning} to be {values}"
+            )
+
+    def take_part(self, batches: Any) -> Any:
+        """Returns what this worker passes to Keras of batches that all workers read."""
+        return batches
+
+    def take_part_of_arrays(self, arrays: Any, batch_size: int) -> tuple[Any, int]:
+        """Returns the arrays that this worker passes to Keras, and the size of batches of them."""
+        return arrays, batch_size
+
+    def _gather(self, value: int) -> Iterable[int]:
+        """Returns the values of all workers."""
+        return [value]
 
 
 class JaxDevices(Devices):
-    """All devices of this machine, which split each mini-batch."""
+    """All devices of this machine or of several, which split each mini-batch."""
 
     @property
     def replicas(self) -> int:
         return len(jax.devices())
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        return keras.distribution.DataParallel().scope()
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+
+    def training_scope(self) -> contextlib.AbstractContextManager[Any]:
+        return self.scope()
+
+    def take_part(self, batches: Any) -> Any:
+        def take(_: int, batch: tuple[Any, Any]) -> tuple[Any, Any]:
+            x, y = batch
+            rows = self._rows(0, len(y))
+            return x[rows], y[rows]
+
+        return map_batches(take, batches)
+
+    def take_part_of_arrays(self, arrays: Any, batch_size: int) -> tuple[Any, int]:
+        length = len(arrays[1])
+        starts = range(0, length, batch_size)
+        rows = [self._rows(start, min(batch_size, length - start)) for start in starts]
+        own = tuple(np.concatenate([array[part] for part in rows]) for array in arrays)
+        return own, batch_size // self.workers
+
+    def _rows(self, start: int, size: int) -> slice:
+        """Returns this worker's rows of a batch."""
+        if size % self.replicas:
+            raise SettingsError(
+                "`--distribute` needs batches that the number of devices divides, "
+                f"{self.replicas}. Received: a batch of {size} examples. Choose `--batch-size`, "
+                "`--num-train` and `--validation-size` to fit"
+            )
+        part = size // self.workers
+        start += jax.process_index() * part
+        return slice(start, start + part)
+
+    def _gather(self, value: int) -> Iterable[int]:
+        return multihost_utils.process_allgather(np.array([value])).ravel().tolist()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +145,11 @@ class StrategyDevices(Devices):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return self.strategy.scope()
 
-    def check_same(self, value: int, meaning: str) -> None:
+    def _gather(self, value: int) -> Iterable[int]:
         if self.workers == 1:
-            return
-        own = self.strategy.run(tf.function(tf.identity), args=(tf.constant([int(value)]),))
-        values = sorted({*self.strategy.gather(own, axis=0).numpy().tolist()})
-        if len(values) > 1:
-            raise SettingsError(
-                "`--out` must be a folder that all workers share. "
-                f"Received: one in which they find {meaning} to be {values}"
-            )
+            return [value]
+        own = self.strategy.run(tf.function(tf.identity), args=(tf.constant([value]),))
+        return self.strategy.gather(own, axis=0).numpy().tolist()
 
 
 def takes_single_steps(kind: Distribution) -> bool:
@@ -117,9 +172,26 @@ def choose_devices(kind: Distribution) -> Devices:
             if ON_TENSORFLOW
             else JaxDevices()
         )
+    if not ON_TENSORFLOW:
+        join_jax_processes()
+        return JaxDevices(jax.process_count(), jax.process_index() == 0)
     workers, is_chief = read_cluster()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return StrategyDevices(workers, is_chief, strategy)
+
+
+def join_jax_processes() -> None:
+    """Connects this process with the others."""
+    try:
+        keras.distribution.initialize()
+    except (RuntimeError, ValueError) as error:
+        names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+        variables = ", ".join(f"KERAS_DISTRIBUTION_{name}" for name in names)
+        raise SettingsError(
+            f"`--distribute multiworker` needs the environment variables {variables}, "
+            "such as host0:12345, 2 and 0, unless JAX finds the other processes itself. "
+            f"Received: {error}"
+        ) from error
 
 
 def read_cluster() -> tuple[int, bool]:

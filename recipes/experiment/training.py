@@ -66,13 +66,16 @@ def train(
     ]
     if run.monitored and isinstance(data, ArrayData):
         callbacks.append(make_noise_monitor(run, data))
-    with contextlib.ExitStack() as stack:
+    validation, batch_size = data.validation, None
+    if isinstance(data, ArrayData):
+        validation, batch_size = devices.take_part_of_arrays(validation, run.batch_size)
+    with devices.training_scope(), contextlib.ExitStack() as stack:
         if devices.is_chief:
             callbacks.append(stack.enter_context(write_scalars(folder / "tensorboard", curves)))
         model.fit(
-            data.make_batches(record.first_epoch),
-            validation_data=data.validation,
-            validation_batch_size=run.batch_size if isinstance(data, ArrayData) else None,
+            devices.take_part(data.make_batches(record.first_epoch)),
+            validation_data=validation,
+            validation_batch_size=batch_size,
             initial_epoch=record.first_epoch,
             epochs=run.epochs,
             steps_per_epoch=data.steps_per_epoch,
@@ -81,10 +84,11 @@ def train(
             callbacks=[*callbacks, record, *observers],
         )
     figures = record.finish()
+    if run.at_best:
+        devices.check_same(run.epochs, f"the length of {run.name}")  # the chief has written
+        model.backbone.load_weights(folder / BEST)
+        figures["best"] |= measure(run.at_best, model, run, data)
     if devices.is_chief:
-        if run.at_best:
-            model.backbone.load_weights(folder / BEST)
-            figures["best"] |= measure(run.at_best, model, run, data)
         write_figures(folder / "tensorboard", run, figures)
         write_json(folder / "results.json", figures)
         remove_checkpoints(folder)

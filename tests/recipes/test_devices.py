@@ -6,9 +6,12 @@ import noisy_cifar100
 import numpy as np
 import pytest
 from experiment import command
+from experiment.devices import JaxDevices
+from experiment.errors import SettingsError
 
+from keras_fisher.data.containers import Batches
 from tests import reference
-from tests.processes import configurations, printed, start
+from tests.processes import configurations, jax_environments, printed, start
 from tests.recipes.tiny import OPTIONS
 
 ARGUMENTS = ["--seeds", "0", "--methods", "gp_x", *OPTIONS, "--epochs", "2"]
@@ -19,16 +22,21 @@ def finished(out):
     return json.loads(path.read_text())
 
 
-@reference.tensorflow_only
+def environments():
+    """The environment variables of two workers."""
+    if reference.IS_JAX:
+        return jax_environments(2)
+    return [{"TF_CONFIG": config} for config in configurations(2)]
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(reference.IS_TORCH, reason="Keras trains on one device on PyTorch")
 def test_two_workers_write_once_what_one_device_would(tmp_path):
     command.main(noisy_cifar100.RECIPE, [*ARGUMENTS, "--out", str(tmp_path / "one")])
     options = [*ARGUMENTS, "--distribute", "multiworker", "--out", tmp_path / "two"]
-    chief, worker = (
-        start(noisy_cifar100.__file__, *options, TF_CONFIG=config) for config in configurations(2)
-    )
+    chief, worker = (start(noisy_cifar100.__file__, *options, **own) for own in environments())
     assert "GP_x" in printed(chief)
-    assert printed(worker) == ""
+    assert [line for line in printed(worker).splitlines() if not line.startswith("[Gloo]")] == []
     found, expected = finished(tmp_path / "two"), finished(tmp_path / "one")
     assert found["history"].keys() == expected["history"].keys()
     for key, values in expected["history"].items():
@@ -45,6 +53,38 @@ def test_workers_need_to_know_each_other(config, tmp_path, monkeypatch):
     arguments = [*ARGUMENTS, "--distribute", "multiworker", "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"`--distribute multiworker` needs .* TF_CONFIG"):
         command.main(noisy_cifar100.RECIPE, arguments)
+
+
+@reference.jax_only
+def test_jax_processes_need_to_know_each_other(tmp_path, monkeypatch):
+    for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
+    arguments = [*ARGUMENTS, "--distribute", "multiworker", "--out", str(tmp_path)]
+    with pytest.raises(
+        SystemExit, match=r"`--distribute multiworker` needs .* KERAS_DISTRIBUTION_"
+    ):
+        command.main(noisy_cifar100.RECIPE, arguments)
+
+
+@reference.jax_only
+def test_workers_take_parts_that_make_up_the_batch(monkeypatch):
+    monkeypatch.setattr("jax.devices", lambda: [None] * 4)
+    arrays, parts = (np.arange(16) * 10, np.arange(16)), []
+    for worker in range(2):
+        monkeypatch.setattr("jax.process_index", lambda worker=worker: worker)
+        devices = JaxDevices(workers=2)
+        (x, y), size = devices.take_part_of_arrays(arrays, 8)
+        assert size == 4
+        assert x.tolist() == (10 * y).tolist()
+        parts.append(y)
+        batches = Batches(lambda index: tuple(array[8 * index :][:8] for array in arrays), 2)
+        assert [y.tolist() for _, y in devices.take_part(batches)] == y.reshape(2, 4).tolist()
+    assert [part.tolist() for part in parts] == [
+        [0, 1, 2, 3, 8, 9, 10, 11],
+        [4, 5, 6, 7, 12, 13, 14, 15],
+    ]
+    with pytest.raises(SettingsError, match=r"devices divides, 4\. .* 10 examples"):
+        devices.take_part_of_arrays(arrays, 10)
 
 
 def test_steps_of_replicas_are_taken_one_by_one(tmp_path):
