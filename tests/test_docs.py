@@ -39,7 +39,14 @@ def read_examples(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page.stem == "choosing_alpha"))
+        for page in PAGES
+    ],
+    ids=lambda page: page.stem,
+)
 def test_the_examples_run_as_printed(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = "".join(read_examples(page)).splitlines()

@@ -205,6 +205,7 @@ def test_damaged_files_are_refused(tmp_path):
 WRONG = {"aggregate": 9.01, "random1": 17.23, "random2": 18.12, "random3": 17.64, "worse": 40.21}
 
 
+@pytest.mark.slow
 @reference.tensorflow_only
 @pytest.mark.skipif(not (REAL / FILES["cifar10"]).exists(), reason=f"{REAL} lacks the files")
 def test_the_official_labels_of_cifar10_are_as_wrong_as_published(record_property):

@@ -21,7 +21,10 @@ SETS = {
 }
 
 
-@pytest.fixture(scope="module", params=SETS)
+PARAMS = ["cifar10", "cifar100", pytest.param("tiny_imagenet32", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def data(request):
     pytest.importorskip("tensorflow_datasets")
     if not sources.find(request.param).is_prepared():

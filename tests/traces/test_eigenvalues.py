@@ -56,7 +56,7 @@ def test_eigenvalues_are_those_of_the_full_hessian(name, which):
     assert found.num_examples == len(y)
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["group_norm_cnn", "batch_norm_cnn", "attention"])
 def test_single_precision_is_enough_for_1e_4(name):

@@ -65,6 +65,7 @@ def searched(tmp_path_factory):
     return find(folder, callbacks=[counter]), folder, len(counter.epochs)
 
 
+@pytest.mark.slow
 def test_the_search_continues_with_the_best_of_whole_trainings(searched):
     histories, models = {}, {}
     for alpha in ALPHAS:
@@ -158,6 +159,7 @@ def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, searched, kil
     assert 0 <= repeated <= longest
 
 
+@pytest.mark.slow
 def test_the_proposed_alpha_is_measured_once_where_the_plain_loss_has_fallen(tmp_path, monkeypatch):
     found = find(tmp_path, alphas=None, epochs=8)
     proposed = json.loads((tmp_path / "alpha_range.json").read_text())
