@@ -7,13 +7,15 @@ import pytest
 
 # Files that import a backend, which may not be installed.
 FILES = {
-    "jax": ["keras_fisher/backend/jax/*"],
+    "jax": ["keras_fisher/backend/jax/*", "tests/jax_*.py"],
     "tensorflow": [
         "keras_fisher/backend/tensorflow/*",
         "keras_fisher/backend/private_api/tensorflow.py",
         "keras_fisher/data/tensorflow_*.py",
         "keras_fisher/data/tiny_imagenet.py",
         "tests/backend/tensorflow/*",
+        "tests/replicas.py",
+        "tests/workers.py",
     ],
     "torch": ["keras_fisher/backend/torch/*"],
 }

@@ -15,6 +15,7 @@ jax_only = pytest.mark.skipif(not IS_JAX, reason="a matter of JAX's own")
 traced_only = pytest.mark.skipif(IS_TORCH, reason="PyTorch traces nothing")
 several_steps_only = pytest.mark.skipif(IS_TORCH, reason="Keras takes steps one by one on PyTorch")
 torch_only = pytest.mark.skipif(not IS_TORCH, reason="a matter of PyTorch's own")
+no_gradients = contextlib.nullcontext
 
 
 class _Batches(keras.utils.PyDataset):
@@ -65,6 +66,8 @@ if IS_JAX:
 elif IS_TORCH:
     import torch
 
+    no_gradients = torch.no_grad
+
     batches = _Batches
 
     def compiled(function):
@@ -80,6 +83,7 @@ elif IS_TORCH:
         tensors = [torch.as_tensor(tensor).requires_grad_() for tensor in tensors]
         return lambda: _gradients(lambda: function(*tensors), tensors)
 
+    @torch.enable_grad()
     def _gradients(function, sources):
         value = function()
         if not value.requires_grad:

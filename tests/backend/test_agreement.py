@@ -17,6 +17,7 @@ if "jax" in INSTALLED:
     from tests import jax_devices
 
 DEVICE_CASES = list(jax_devices.CASES) if "jax" in INSTALLED else []
+SHARDED_CASES = list(jax_devices.SHARDED) if "jax" in INSTALLED else []
 needs_jax = pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
 needs_another = pytest.mark.skipif(len(INSTALLED) < 2, reason="needs another backend")
 
@@ -88,7 +89,7 @@ def test_devices_together_train_what_one_trains_on_the_whole_batch(case):
 
 @needs_jax
 @pytest.mark.slow
-@pytest.mark.parametrize("case", jax_devices.SHARDED)
+@pytest.mark.parametrize("case", SHARDED_CASES)
 def test_devices_with_parts_of_the_weights_train_what_one_trains(case):
     found = on_devices()[case]
     assert found["devices"] == [[1, 1], [4, 2]]

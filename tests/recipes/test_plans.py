@@ -19,6 +19,7 @@ from experiment.results import make_frame
 from experiment.setting import Run
 from experiment.tables import choose_value
 
+from tests import reference
 from tests.recipes.tiny import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -53,6 +54,7 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
         assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
 
 
+@reference.several_steps_only
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_run_at_a_time_fill_an_epoch(name):
     for preset in ("demo", "small", "paper"):

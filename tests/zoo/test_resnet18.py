@@ -30,7 +30,7 @@ def test_every_block_starts_as_the_relu_of_its_shortcut_exactly():
 
 
 def test_all_logits_start_at_exactly_zero():
-    assert not np.any(small()(images(4, 32, 32, 3)))
+    assert not np.asarray(small()(images(4, 32, 32, 3))).any()
 
 
 # He's normal distribution by fan-out; narrower by 8^(-1/2), for 8 branches of 2 layers, in the
