@@ -31,7 +31,7 @@ class LabelScores(MeasuringCallback):
 
     At the end of each measured epoch it logs `suspect_fraction`, the fraction of labels that are
     probably wrong. It measures in inference mode; a measurement takes one forward pass over the
-    data, a third of an epoch or less.
+    data, a third of an epoch or less. A measurement with NaN is reported once and skipped.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 
@@ -138,7 +138,11 @@ class LabelScores(MeasuringCallback):
     def _look(self, logs: dict[str, Any] | None) -> None:
         if self._epochs not in self._schedule:
             return
-        predicted, self._labels = self._meter.predict(self._data, self.batch_size)
+        predicted, labels = self._meter.predict(self._data, self.batch_size)
+        if not np.isfinite(predicted).all():
+            self._warn_of_nan(math.nan, f"after {self._epochs} epochs, and skips this measurement")
+            return
+        self._labels = labels
         self._total = predicted.astype("float64") + (0.0 if self._total is None else self._total)
         self.measured_epochs.append(self._epochs - 1)
 

@@ -62,8 +62,8 @@ def _class_probabilities(likelihood: Likelihood, outputs: Tensor) -> Any:
             f"`model` must have {layout} for each example. "
             f"Received: outputs of shape {tuple(outputs.shape)}"
         )
-    columns = [likelihood.outcome(c, outputs)[1] for c in range(likelihood.num_outcomes(outputs))]
-    return ops.concatenate(columns, axis=-1) if is_binary else ops.stack(columns, axis=-1)
+    classes = ops.arange(likelihood.num_outcomes(outputs))
+    return likelihood.outcome(classes, outputs)[1]
 
 
 def _to_classes(y: np.ndarray, predicted: np.ndarray) -> np.ndarray:

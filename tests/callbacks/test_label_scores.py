@@ -153,6 +153,15 @@ class Stop(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.epochs
 
 
+def test_predictions_that_are_nan_are_reported_and_skipped(task):
+    model, scores = compiled(), kf.callbacks.LabelScores(task)
+    model.trainable_weights[0].assign(np.full((4, nets.CLASSES), np.nan))
+    with pytest.warns(UserWarning, match="LabelScores measured NaN after 1 epochs"):
+        logged = fit(model, *task, scores, 1)["suspect_fraction"]
+    assert math.isnan(logged[0])
+    assert scores.measured_epochs == []
+
+
 def test_a_result_needs_a_measurement(task):
     with pytest.raises(ValueError, match="`result` needs a measurement"):
         copy.deepcopy(kf.callbacks.LabelScores(task)).result()
