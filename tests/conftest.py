@@ -59,7 +59,7 @@ def float64(fresh_state, monkeypatch):
         return
     from keras.src.backend.common import dtypes
 
-    # Keras computes in single precision with JAX and PyTorch, whatever it is told.
+    # Keras computes in single precision with JAX and PyTorch, whatever `floatx` is.
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
     if keras.backend.backend() == "torch":
         yield

@@ -66,7 +66,7 @@ def hessian():
 
 
 if __name__ == "__main__":
-    # Keras computes in single precision with JAX and PyTorch, whatever it is told.
+    # Keras computes in single precision with JAX and PyTorch, whatever `floatx` is.
     dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
