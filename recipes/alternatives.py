@@ -50,7 +50,7 @@ from experiment.setting import (
 )
 from matplotlib.axes import Axes
 
-from keras_fisher.tuning.halving import score as average_end
+from keras_fisher.tuning.alpha_plan import score as average_end
 
 Method = Literal[
     "baseline",

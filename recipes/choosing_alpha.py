@@ -27,7 +27,7 @@ from experiment.setting import Amount, Amounts, Fraction, PenaltySetting, Run
 from matplotlib.axes import Axes
 
 from keras_fisher.training.health import DOMINANT, UNTRAINED
-from keras_fisher.tuning.halving import score
+from keras_fisher.tuning.alpha_plan import score
 
 ALPHAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -133,11 +133,11 @@ def write_regrets(runs: pd.DataFrame) -> str:
     header = ["way to choose alpha", "trainings"]
     for name in KEYS:
         header += [f"regret, {name} validation labels", "worst setting"]
-    seeds = runs.groupby("part")["seed"].nunique()
+    seeds = sorted({len(some) for some in cases["clean"].values()})
     note = (
         "Regret: test accuracy at the end, in points below the best of all alphas with the same "
         "seed; the mean over settings, with its standard error. Trainings are counted in epochs. "
-        f"Settings: {len(seeds)}. Seeds of a setting: {seeds.min()} to {seeds.max()}.\n"
+        f"Settings: {len(cases['clean'])}. Seeds of a setting: {' to '.join(map(str, seeds))}.\n"
     )
     return f"{tables.write_markdown(header, rows)}\n{note}"
 

@@ -3,7 +3,7 @@ Title: Choosing alpha
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Find the weight of the penalty at the price of two to three trainings.
+Description: Find the weight of the penalty at the price of two and a half trainings.
 Accelerator: None
 """
 
@@ -12,7 +12,7 @@ Accelerator: None
 
 Alpha is the weight of the penalty, and the one number that you have to find. It is not universal: the
 best alpha depends on the network, the data, the noise and the learning rate. The paper trains with ten
-values on a logarithmic scale (appendix G.2). `find_alpha` needs two to three trainings.
+values on a logarithmic scale (appendix G.2). `find_alpha` needs two and a half trainings.
 
 Half of the training labels of this guide are noise. We find alpha, look at the size of the penalty's
 gradient, and see what an alpha does that is far too large.
@@ -57,9 +57,8 @@ def build_model(alpha, **options):
 
 
 """
-`find_alpha` trains the plain model for a moment, to learn how large the penalty's gradient is. Then it
-trains with several alphas for a quarter of the epochs, ten times apart at first, until the best one
-lies inside. It drops all but two, and after two thirds of the epochs all but one.
+`find_alpha` trains with 0.03, 0.1 and 0.3 for half of the epochs. It continues with the best two, and
+returns the better one.
 """
 
 found = kf.tuning.find_alpha(
@@ -75,7 +74,8 @@ print(found)
 
 """
 The score is the mean validation accuracy over the last fifth of the epochs that a candidate trained for.
-`found.model` is the model of the best alpha, trained to the end.
+`found.model` is the model of the best alpha, trained to the end. If the best alpha is the largest, a larger
+one may be better: `find_alpha(..., alphas=(0.03, 0.1, 0.3, 1.0))` in the same folder trains only the new one.
 
 The same call resumes a search that was interrupted. The validation labels here are clean. If yours are as
 noisy as the training labels, the search works as well, because noise lowers the accuracies of all

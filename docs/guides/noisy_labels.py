@@ -151,8 +151,8 @@ for name, model in models.items():
 
 Alpha is the one number to find. Search it on a logarithmic scale with validation data, from 0.01 to 1
 for labels this noisy; with cleaner labels smaller values are better. An alpha that is far too large
-keeps the network from learning at all. `kf.tuning.alpha_range` proposes a range from the sizes of the
-gradients.
+keeps the network from learning at all. `kf.tuning.find_alpha` searches at the price of two and a half
+trainings.
 
 ## Conclusion
 

@@ -63,12 +63,13 @@ def alpha_range(
         ||d/dw (1/B) sum_i l(x_i, y_i)|| / ||d/dw P||,
 
     where P is the penalised squared norm (eq. 3). The proposed range is centred on a fifth of this
-    alpha. The best alphas of the searches in `docs/results.md` lie within a factor of ten of that.
+    alpha.
 
-    When to trust it: measure on the plain model, once its training loss has fallen by about a
-    tenth. At the initial weights the penalty's gradient may be ten times smaller, so that the
-    alphas are ten times too large; much later in training they are too small. The range does not
-    account for generalisation: if the best alpha of a search is its first or last, extend it.
+    Measure on the plain model, once its training loss has fallen by about a tenth. At the initial
+    weights the penalty's gradient may be ten times smaller, and near the maximum of Tr(F) it is
+    much larger. The range gives the scale of alpha for an unusual loss or penalty. It does not
+    account for generalisation: in `docs/results.md` the best alphas lie up to several hundred times
+    above its middle. Use `find_alpha` to find them.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from experiment.hyperband import search
-from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
+from keras_fisher.tuning.alpha_search import ALPHAS
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
 MOMENTUM = 0.9  # of SGD
@@ -90,12 +91,13 @@ class Case:
             candidates = sorted(candidates, key=lambda a: -self._score(a, epochs))[:kept]
         return [*trials, (candidates[0], self.epochs)]
 
-    def search(self, halving: AlphaHalving) -> list[Trial]:
-        """Returns the trials of `find_alpha`, with the scores of the nearest trained alphas."""
+    def search(self, plan: AlphaPlan) -> tuple[float, int]:
+        """Returns the alpha that `find_alpha` finds, and its epochs."""
         scores: dict[Trial, float] = {}
-        while new := [trial for trial in halving.list_trials(scores) if trial not in scores]:
-            scores |= {(a, e): self._score(self.find_nearest(a), e) for a, e in new}
-        return [*scores]
+        while new := [trial for trial in plan.list_trials(scores) if trial not in scores]:
+            scores |= {trial: self._score(*trial) for trial in new}
+        ends = {alpha: score for (alpha, epochs), score in scores.items() if epochs == plan.epochs}
+        return max(ends, key=ends.__getitem__), count_epochs([*scores])
 
     def _score(self, alpha: float, epochs: int) -> float:
         return score(get_curve(self.penalised[alpha], self.key)[:epochs], epochs)
@@ -158,8 +160,9 @@ def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rung
 
 
 def find_alpha(case: Case) -> Choice:
-    trials = case.search(AlphaHalving(case.epochs, value=case.get_middle()))
-    return conclude(case, trials, case.start)
+    alphas = sorted({case.find_nearest(alpha) for alpha in ALPHAS})
+    alpha, epochs = case.search(AlphaPlan(case.epochs, tuple(alphas)))
+    return Choice(case.penalised[alpha]["final_test_accuracy"], epochs / case.epochs)
 
 
 def run_hyperband(case: Case) -> Choice:

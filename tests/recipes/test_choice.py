@@ -53,10 +53,9 @@ def test_halving_sees_only_the_epochs_it_has_paid_for():
     assert way(case(crossing=4)) == (0.6, (4 * 3 + 6 + EPOCHS - 3) / EPOCHS)
 
 
-def test_find_alpha_begins_at_the_middle_of_the_range_with_its_plain_epochs():
-    found = choice.find_alpha(case(crossing=0))
-    # It tries 0.02, 0.2, 2, 0.632 and 0.0632, for which 0.01, 0.1 and 1 stand in.
-    assert found == (0.6, (2 + 3 * 3 + 8 + EPOCHS) / EPOCHS)
+def test_find_alpha_chooses_at_the_end_among_the_best_two_at_half():
+    # The nearest to 0.03, 0.1 and 0.3 are 0.01, 0.1 and 0.1. Two candidates both train to the end.
+    assert choice.find_alpha(case(crossing=7)) == (0.6, 2.0)
 
 
 def test_hyperband_finds_the_best_alpha_at_the_price_of_several_trainings():

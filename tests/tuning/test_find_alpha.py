@@ -1,4 +1,4 @@
-"""The search for alpha by successive halving, beside the same trainings in one piece."""
+"""The search for alpha, beside the same trainings in one piece."""
 
 import json
 import socket
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from keras_fisher.tuning import alpha_search
-from keras_fisher.tuning.halving import AlphaHalving, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, count_epochs, score
 from tests.processes import printed, start
 
 ALPHAS = [0.003, 0.03, 0.3, 3.0]
 EPOCHS = 12
-EPOCHS_OF_SEARCH = 3 + 3 + 8 + EPOCHS  # of four alphas
+EPOCHS_OF_SEARCH = 6 + 6 + EPOCHS + EPOCHS  # of four alphas
 EAGERLY = keras.backend.backend() == "tensorflow"  # few steps take less time than to compile one
 generator = np.random.default_rng(0)
 X = generator.normal(size=(96, 5)).astype("float32")
@@ -24,14 +23,14 @@ Y = np.argmax(X[:, :3] + generator.normal(size=(96, 3)), axis=1)
 DATA, VALIDATION = (X[:64], Y[:64]), (X[64:], Y[64:])
 
 
-def build_model(alpha, rate=0.1):
+def build_model(alpha):
     keras.utils.set_random_seed(0)
     hidden = keras.layers.Dense(8, activation="tanh")
     model = kf.FisherPenaltyModel(
         keras.Sequential([hidden, keras.layers.Dense(3)]), alpha, update_freq=3, seed=0
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
     model.compile(optimizer, loss, metrics=["accuracy"], run_eagerly=EAGERLY)
     return model
 
@@ -75,65 +74,41 @@ def test_the_search_continues_with_the_best_of_whole_trainings(searched):
             .fit(*DATA, validation_data=VALIDATION, epochs=EPOCHS, shuffle=False, verbose=0)
             .history["val_loss"]
         )
-    candidates = ALPHAS
-    for epochs, kept in ((3, 2), (8, 1)):
-        scores = {alpha: score(histories[alpha][:epochs], epochs) for alpha in candidates}
-        candidates = sorted(candidates, key=scores.get)[:kept]
-    (best,) = candidates
+    at_half = {alpha: score(histories[alpha][:6], 6) for alpha in ALPHAS}
+    at_end = {alpha: score(histories[alpha], EPOCHS) for alpha in ALPHAS}
+    best = min(sorted(ALPHAS, key=at_half.get)[:2], key=at_end.get)
 
     found = searched[0]
     assert found.alpha == found.model.alpha == pytest.approx(best)
     for weight, expected in zip(found.model.weights, models[best].weights, strict=True):
         np.testing.assert_array_equal(weight, expected)
     assert [trial.alpha for trial in found.trials] == ALPHAS
-    assert sorted(trial.epochs for trial in found.trials) == [3, 3, 8, EPOCHS]
-    assert next(t for t in found.trials if t.epochs == EPOCHS).score == pytest.approx(
-        score(histories[best], EPOCHS), rel=1e-5
-    )
+    assert sorted(trial.epochs for trial in found.trials) == [6, 6, EPOCHS, EPOCHS]
+    for trial in found.trials:
+        expected = score(histories[trial.alpha][: trial.epochs], trial.epochs)
+        assert trial.score == pytest.approx(expected, rel=1e-5)
     assert f"{best:.3g}" in next(line for line in str(found).splitlines() if "*" in line)
 
 
-def run_halving(halving, curve):
+def run(plan, curve):
     """The trials of a search in which a function of alpha and epochs is the score."""
     scores = {}
-    while new := [trial for trial in halving.list_trials(scores) if trial not in scores]:
+    while new := [trial for trial in plan.list_trials(scores) if trial not in scores]:
         scores[new[0]] = curve(*new[0])
     return [*scores]
 
 
-def rise_to(best):
-    """Scores that are best at an alpha, whatever the epochs."""
-    return lambda alpha, epochs: -abs(np.log(alpha / best))
+@pytest.mark.parametrize("epochs", [2, 7, 48])
+def test_the_best_two_at_half_are_trained_to_the_end(epochs):
+    plan = AlphaPlan(epochs, tuple(ALPHAS))
+    trials = run(plan, lambda alpha, epochs: -abs(np.log(alpha / 0.2)))
+    half = -(-epochs // 2)
+    assert trials == [*((alpha, half) for alpha in ALPHAS), (0.3, epochs), (0.03, epochs)]
+    assert count_epochs(trials) == plan.count_epochs()
 
 
-def test_given_alphas_are_halved():
-    trials = run_halving(AlphaHalving(48, tuple(ALPHAS)), rise_to(0.3))
-    first = [(alpha, 12) for alpha in ALPHAS]
-    assert trials == [*first, (0.3, 32), (0.03, 32), (0.3, 48)]
-    assert count_epochs(trials) == 2 * 12 + 32 + 48
-
-
-@pytest.mark.parametrize(
-    ("best", "tried"),
-    [
-        (0.01, [0.01, 0.1, 0.001, 0.0316, 0.00316]),
-        (0.03, [0.01, 0.1, 0.001, 0.0316, 0.00316]),  # nearer to 0.01 than to 0.1
-        (0.3, [0.01, 0.1, 1.0, 0.316, 0.0316]),
-        (1.0, [0.01, 0.1, 1.0, 10.0, 3.16, 0.316]),
-        (1e-6, [0.01, 0.1, 0.001, 0.00316]),  # no smaller than a tenth of the proposed one
-        (1e9, [0.01, 0.1, 1.0, 10.0, 3.16]),  # no larger than a thousand times as much
-    ],
-)
-def test_a_search_goes_on_until_the_best_alpha_lies_inside(best, tried):
-    trials = run_halving(AlphaHalving(40, value=0.01), rise_to(best))
-    assert [alpha for alpha, epochs in trials if epochs == 10] == tried
-    assert trials[-1][1] == 40
-    nearest = min(tried, key=lambda alpha: abs(np.log(alpha / best)))
-    assert trials[-1][0] == nearest
-
-
-def test_a_search_around_a_good_proposal_costs_about_two_and_a_half_trainings():
-    assert count_epochs(run_halving(AlphaHalving(48, value=0.01), rise_to(0.03))) < 2.5 * 48
+def test_three_alphas_cost_two_and_a_half_trainings():
+    assert AlphaPlan(48, (0.03, 0.1, 0.3)).count_epochs() == 2.5 * 48
 
 
 def test_every_epoch_is_counted_and_a_finished_search_trains_nothing(searched):
@@ -154,30 +129,19 @@ def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, searched, kil
     found = find(tmp_path / "killed", callbacks=[counter])
     assert found.trials == expected.trials
     np.testing.assert_array_equal(found.model.weights[0], expected.model.weights[0])
-    longest = EPOCHS - AlphaHalving(EPOCHS).rungs[0]
+    longest = AlphaPlan(EPOCHS, ()).half
     repeated = len(counter.epochs) + killed_after - EPOCHS_OF_SEARCH
     assert 0 <= repeated <= longest
 
 
-@pytest.mark.slow
-def test_the_proposed_alpha_is_measured_once_where_the_plain_loss_has_fallen(tmp_path, monkeypatch):
-    found = find(tmp_path, alphas=None, epochs=8)
-    proposed = json.loads((tmp_path / "alpha_range.json").read_text())
-    assert len(found.trials) >= 4
-    plain = build_model(0.0)
-    before, losses = plain.evaluate(X[:32], Y[:32], verbose=0)[0], []
-    while not losses or losses[-1] > 0.9 * before:
-        losses += plain.fit(*DATA, shuffle=False, verbose=0).history["loss"]
-    expected = kf.tuning.alpha_range(plain, DATA, num_batches=2, batch_size=32, seed=0)
-    assert proposed == pytest.approx(expected.value, rel=1e-5)
-    monkeypatch.setattr(alpha_search, "_train_plain", None)
-    again = find(tmp_path, alphas=None, epochs=8, callbacks=[Counter(last=0)])
-    assert again.trials == found.trials
-
-
-def test_a_best_alpha_at_the_edge_is_reported(tmp_path, caplog):
-    find(tmp_path, [30.0, 1e-6], epochs=4)
+def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog):
+    first = find(tmp_path, [30.0, 1e-6], epochs=4)
     assert "The best alpha, 1e-06, is the smallest of the search" in caplog.text
+    counter = Counter()
+    found = find(tmp_path, [30.0, 1e-6, 0.1], epochs=4, callbacks=[counter])
+    assert found.alpha == 0.1
+    assert counter.epochs == [0, 1, 2, 3]
+    assert set(first.trials) < set(found.trials)
 
 
 def ignores_alpha(alpha):
@@ -192,7 +156,7 @@ def uncompiled(alpha):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"epochs": 3}, ValueError, "`epochs` must be an integer >= 4"),
+        ({"epochs": 1}, ValueError, "`epochs` must be an integer >= 2"),
         ({"alphas": [0.1]}, ValueError, "`alphas` must list at least two values"),
         ({"alphas": 0.1}, TypeError, "`alphas` must list numbers"),
         ({"validation_data": None}, ValueError, "`validation_data` must be given"),
@@ -206,11 +170,6 @@ def uncompiled(alpha):
         ({"build": ignores_alpha}, ValueError, "compiled model with the alpha .* alpha=0.5"),
         ({"build": uncompiled}, ValueError, "compiled=False"),
         ({"build": lambda alpha: keras.Sequential()}, TypeError, "must return a FisherPenalty"),
-        (
-            {"build": lambda alpha: build_model(alpha, rate=0.0), "alphas": None},
-            ValueError,
-            "in 12 epochs without a penalty, its loss has not fallen",
-        ),
     ],
 )
 def test_impossible_arguments_are_refused(tmp_path, arguments, error, message):

@@ -1,4 +1,4 @@
-"""A keras-tuner search by successive halving, whose trials continue from checkpoints."""
+"""A keras-tuner search for alpha, whose trials continue from checkpoints."""
 
 from __future__ import annotations
 
@@ -13,46 +13,56 @@ import keras_tuner
 from keras_tuner.engine import trial as trials
 
 from keras_fisher.model import FisherPenaltyModel
-from keras_fisher.tuning.halving import AlphaHalving, Trial, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
 from keras_fisher.tuning.oracle import GridOracle
 
 # As in keras-tuner's Hyperband: the epochs of a trial, and the trial that it continues.
 _FIRST_EPOCH, _EPOCHS, _PARENT = "tuner/initial_epoch", "tuner/epochs", "tuner/trial_id"
 
 
-class HalvingOracle(GridOracle):
-    """Hands out the trials of an `AlphaHalving`.
+class AlphaOracle(GridOracle):
+    """Hands out the trials of an `AlphaPlan`.
 
     A trial that was killed is repeated from the end of the one that it continues.
 
     Args:
-        halving: The search.
+        plan: The trials of the search.
         **kwargs: Arguments of `keras_tuner.Oracle`.
     """
 
-    def __init__(self, halving: AlphaHalving, **kwargs: Any) -> None:
+    def __init__(self, plan: AlphaPlan, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.halving = halving
+        self.plan = plan
 
     def list_finished(self) -> dict[Trial, trials.Trial]:
-        """Returns the finished trials of the search, in the order of training."""
+        """Returns the finished trials of all candidates, also of a search with fewer of them."""
         done = [t for t in self.trials.values() if t.status == trials.TrialStatus.COMPLETED]
-        found = {_get_key(t.hyperparameters.values): t for t in done}
-        return {key: found[key] for key in self._list_trials(found) if key in found}
+        found = sorted((_get_key(t.hyperparameters.values), t.trial_id) for t in done)
+        plan = self.plan
+        return {
+            (alpha, epochs): self.trials[trial_id]
+            for (alpha, epochs), trial_id in found
+            if alpha in plan.alphas and epochs <= plan.epochs
+        }
 
     def list_planned(self) -> list[Trial]:
-        """Returns all trials that are known so far."""
-        return self._list_trials(self.list_finished())
+        """Returns all trials that are known so far, in the order of training."""
+        return self.plan.list_trials(self._get_scores(self.list_finished()))
 
-    def _list_trials(self, finished: Mapping[Trial, trials.Trial]) -> list[Trial]:
+    def find_best(self) -> Trial:
+        """Returns the best of the trials that were trained to the end."""
+        scores = self._get_scores(self.list_finished())
+        return max((key for key in scores if key[1] == self.plan.epochs), key=scores.__getitem__)
+
+    def _get_scores(self, finished: Mapping[Trial, trials.Trial]) -> dict[Trial, float]:
         sign = 1.0 if self.objective.direction == "max" else -1.0
-        return self.halving.list_trials({key: sign * t.score for key, t in finished.items()})
+        return {key: sign * trial.score for key, trial in finished.items()}
 
     def _plan(self) -> list[dict[str, Any]]:
         finished = self.list_finished()
         parents: dict[float, Trial] = {}
         planned = []
-        for alpha, epochs in self._list_trials(finished):
+        for alpha, epochs in self.list_planned():
             parent = parents.get(alpha)
             values = {"alpha": alpha, _EPOCHS: epochs, _FIRST_EPOCH: parent[1] if parent else 0}
             if parent:
@@ -69,12 +79,12 @@ def _get_key(values: Mapping[str, Any]) -> Trial:
     return values["alpha"], values[_EPOCHS]
 
 
-class HalvingTuner(keras_tuner.Tuner):
-    """Trains the trials of a `HalvingOracle`; each continues from its parent's checkpoint.
+class AlphaTuner(keras_tuner.Tuner):
+    """Trains the trials of an `AlphaOracle`; each continues from its parent's checkpoint.
 
     Args:
         build_model: A function from alpha to a compiled `FisherPenaltyModel`.
-        halving: The search.
+        plan: The trials of the search.
         objective: The metric to compare.
         is_shown: Whether to show a progress bar.
         **kwargs: Arguments of `keras_tuner.Tuner`.
@@ -83,16 +93,16 @@ class HalvingTuner(keras_tuner.Tuner):
     def __init__(
         self,
         build_model: Callable[[float], FisherPenaltyModel],
-        halving: AlphaHalving,
+        plan: AlphaPlan,
         objective: Any,
         *,
         is_shown: bool,
         **kwargs: Any,
     ) -> None:
         self.build_model = build_model
-        self.halving_oracle = HalvingOracle(halving, objective=objective)
-        super().__init__(self.halving_oracle, **kwargs)
-        self.progress = _Progress(self.halving_oracle, is_shown)
+        self.alpha_oracle = AlphaOracle(plan, objective=objective)
+        super().__init__(self.alpha_oracle, **kwargs)
+        self.progress = _Progress(self.alpha_oracle, is_shown)
 
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Trains all candidates; as a chief, waits until the workers have trained them."""
@@ -151,23 +161,24 @@ class HalvingTuner(keras_tuner.Tuner):
 
 
 class _Progress:
-    """A progress bar over the epochs of all candidates; its end moves with new candidates."""
+    """A progress bar over the epochs of all candidates."""
 
-    def __init__(self, oracle: HalvingOracle, is_shown: bool) -> None:
+    def __init__(self, oracle: AlphaOracle, is_shown: bool) -> None:
         self._oracle, self._name = oracle, oracle.objective.name
         self._epochs: int | None = None  # until training begins
         self._bar = keras.utils.Progbar(
-            None, verbose=int(is_shown), unit_name="epoch", stateful_metrics=["alpha", self._name]
+            oracle.plan.count_epochs(),
+            verbose=int(is_shown),
+            unit_name="epoch",
+            stateful_metrics=["alpha", self._name],
         )
 
     def watch(self, alpha: float) -> keras.callbacks.Callback:
         """Returns a callback that shows the epochs of a candidate."""
         if self._epochs is None:
-            self._epochs = count_epochs([*self._oracle.list_finished()])
-        first, second, last = self._oracle.halving.rungs
-        planned = self._oracle.list_planned()
-        at_least = [(alpha, e) for alpha, e in planned if e == first]
-        self._bar.target = count_epochs(at_least) + 2 * (second - first) + last - second
+            finished = self._oracle.list_finished()
+            done = [trial for trial in self._oracle.list_planned() if trial in finished]
+            self._epochs = count_epochs(done)
 
         def show(epoch: int, logs: Any) -> None:
             assert self._epochs is not None
