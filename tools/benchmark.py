@@ -13,6 +13,7 @@ Sections:
                curvlinops, on the same network and data (pip install -e '.[benchmark]')
     memory     peak memory of a step with the penalty over that of a plain one
     pipelines  the batches of each data set over plain training of SimpleCNN, which takes them
+    first_steps  the time until the first steps and traces end, over that of a plain model
     alternatives  the methods of recipes/alternatives.py over cross-entropy, on CIFAR-10
 
 Times are ratios of things that take turns in one process: the median over the rounds, the smallest
@@ -41,6 +42,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from benchmarks.alternatives import alternatives
 from benchmarks.backend import BACKEND, THREADS, limit_threads
+from benchmarks.first_steps import first_steps
 from benchmarks.measurement import Row, SectionSkipped, Settings
 from benchmarks.networks import NETWORKS
 from benchmarks.pipelines import pipelines
@@ -50,7 +52,16 @@ from benchmarks.training import memory, training
 
 SECTIONS = {
     section.__name__: section
-    for section in (training, fisher, hessian, pytorch, memory, pipelines, alternatives)
+    for section in (
+        training,
+        fisher,
+        hessian,
+        pytorch,
+        memory,
+        pipelines,
+        first_steps,
+        alternatives,
+    )
 }
 
 
