@@ -28,14 +28,29 @@ from keras_fisher.utils.masks import align_mask, combine_masks
 _PACKAGE = "keras_fisher"
 # For these names Keras chooses the cross-entropy by the shape of the labels.
 _CHOSEN_BY_LABELS = ("crossentropy", "ce")
+_DERIVED = ("nll", "counted_nll", "nll_terms", "mean_nll")  # from `observation_nll`
 
 
 class Likelihood(abc.ABC):
     """The distribution of labels given a model's outputs.
 
     Subclass it for a custom loss: implement the negative log-likelihood of every observation and
-    the sampling of labels, using only `keras.ops` and `keras.random`.
+    the sampling of labels, using only `keras.ops` and `keras.random`. `nll`, `nll_terms`,
+    `counted_nll` and `mean_nll` follow from the former, and cannot be overridden.
+
+    Raises:
+        TypeError: if a subclass overrides one of these.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Each measurement uses another one of them, so they must agree.
+        for name in _DERIVED:
+            if getattr(cls, name) is not getattr(Likelihood, name):
+                raise TypeError(
+                    "A likelihood must implement `observation_nll` and inherit what is computed "
+                    f"from it. Received: {cls.__name__}, which overrides `{name}`"
+                )
 
     @abc.abstractmethod
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
@@ -132,8 +147,6 @@ class Likelihood(abc.ABC):
 
     def mean_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
         """Returns the mean of `nll` over the batch, a scalar."""
-        if present is None:  # a custom likelihood may accept only labels and outputs
-            return ops.mean(self.nll(labels, outputs))
         return ops.mean(self.nll(labels, outputs, present))
 
     def counted(self, labels: Tensor) -> Any:

@@ -559,3 +559,9 @@ def test_a_class_that_is_ruled_out_counts_only_where_it_is_the_label():
 def test_the_loss_of_the_only_output_may_stand_in_a_list_or_dictionary():
     for loss in (["mse"], {"output": "mse"}):
         assert likelihoods.from_loss(loss).get_config() == {"variance": 0.5}
+
+
+@pytest.mark.parametrize("name", ["nll", "counted_nll", "nll_terms", "mean_nll"])
+def test_a_likelihood_cannot_override_what_follows_from_its_observations(name):
+    with pytest.raises(TypeError, match=f"`observation_nll` .*Mine, which overrides `{name}`"):
+        type("Mine", (Categorical,), {name: lambda *arguments: 0.0})

@@ -160,7 +160,7 @@ def _root_observations(likelihood: Likelihood, labels: Labels, outputs: Tensor) 
 
     The loss is a mean over T observations, and so is G, but squared gradients have 1 / T^2.
     """
-    values, fractions = likelihood.counted_nll(labels.y, outputs, **labels.padding)
-    observations = ops.shape(likelihood.nll_terms(labels.y, outputs, **labels.padding))[-1]
+    values, fractions = likelihood.counted_nll(labels.y, outputs, labels.present)
+    observations = ops.shape(likelihood.nll_terms(labels.y, outputs, labels.present))[-1]
     observations = ops.cast(observations, values.dtype)
     return ops.sqrt(observations if fractions is None else observations * fractions)

@@ -99,5 +99,5 @@ class HessianMeter(Meter):
     def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
         outputs = self._outputs(x, values)
         # Terms of single examples do not depend on padding elsewhere in the batch.
-        terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
+        terms = self._likelihood.nll_terms(labels.y, outputs, labels.present)
         return ops.mean(ops.sum(terms, axis=-1))

@@ -37,11 +37,6 @@ class Labels(NamedTuple):
         """A mask of the observations that are data; `None` if all are."""
         return None if isinstance(self.where, tuple) else self.where
 
-    @property
-    def padding(self) -> dict[str, Any]:
-        """The mask as an argument; omitted without padding, as custom likelihoods may lack it."""
-        return {} if self.present is None else {"present": self.present}
-
 
 class Given:
     """The labels of the data (the empirical Fisher)."""
@@ -59,7 +54,7 @@ class Given:
         return labels
 
     def values(self, labels: Labels, outputs: Tensor) -> Any:
-        return ops.sum(self._likelihood.nll_terms(labels.y, outputs, **labels.padding), axis=-1)
+        return ops.sum(self._likelihood.nll_terms(labels.y, outputs, labels.present), axis=-1)
 
 
 class Sampled(Given):
@@ -115,7 +110,7 @@ class Expected(Given):
 
     def values(self, labels: Tensor, outputs: Tensor) -> Any:
         labels, factors = labels
-        terms = self._likelihood.nll_terms(labels.y, outputs, **labels.padding)
+        terms = self._likelihood.nll_terms(labels.y, outputs, labels.present)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)
 
 

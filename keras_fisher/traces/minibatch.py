@@ -113,7 +113,7 @@ class MinibatchFisherTraceMeter(Meter):
         def value() -> Any:
             outputs = self._outputs(x)
             drawn = self._labels.draw(outputs, labels)
-            return self._likelihood.mean_nll(drawn.y, outputs, **drawn.padding)
+            return self._likelihood.mean_nll(drawn.y, outputs, drawn.present)
 
         return squares(backend.differentiate(value, self._model.trainable_weights))
 

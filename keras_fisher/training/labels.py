@@ -8,7 +8,6 @@ import keras
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.backend.private_api.keras import get_mask
 from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
@@ -60,8 +59,6 @@ class BatchLabels:
 
     def nll(self, outputs: Tensor) -> tuple[Any, Any]:
         """Returns each example's contribution to the mean, as `Likelihood.counted_nll` does."""
-        if self.present is None and get_mask(outputs) is None:
-            return self.likelihood.nll(self.draw(outputs), outputs), None
         return self.likelihood.counted_nll(self.draw(outputs), outputs, self.present)
 
 

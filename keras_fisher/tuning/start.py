@@ -166,7 +166,7 @@ class BalanceMeter(Meter):
 
         def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
             outputs = self._outputs(inputs.replace(floating))
-            loss = self._likelihood.mean_nll(labels.y, outputs, **labels.padding)
+            loss = self._likelihood.mean_nll(labels.y, outputs, labels.present)
             return loss, mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights

@@ -207,23 +207,3 @@ def test_padding_alone_is_not_measured():
     for measure in TRACES.values():
         with pytest.raises(ValueError, match=r"`data` must hold .*only padding"):
             measure(model, data)
-
-
-@pytest.mark.slow
-def test_a_likelihood_of_ones_own_need_not_know_of_padding():
-    class Old(kf.likelihoods.Categorical):
-        def nll(self, labels, outputs):
-            return super().nll(labels, outputs)
-
-        def nll_terms(self, labels, outputs):
-            return super().nll_terms(labels, outputs)
-
-        def mean_nll(self, labels, outputs):
-            return super().mean_nll(labels, outputs)
-
-    model, data = nets.build("dense"), (nets.inputs("dense"), nets.labels())
-    model.compile("sgd", nets.loss())
-    for measure in (kf.fisher_trace, kf.minibatch_fisher_trace, kf.hessian_trace):
-        given = {"seed": 0, "batch_size": 3}
-        found = measure(model, data, likelihood=Old(), **given)
-        assert found == measure(model, data, **given)
