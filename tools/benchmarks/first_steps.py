@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 import keras_fisher as kf
 from benchmarks.measurement import Row, Settings, call_in_process, ratio_row, timed
-from benchmarks.networks import compile_penalised, compile_plain
+from benchmarks.networks import compile_penalised, compile_plain, transformer
 from keras_fisher import zoo
 
 BATCH, STEPS, CLASSES = 8, 4, 10
-WORDS, LENGTH, UNITS = 2000, 32, 64  # of the transformer
+WORDS, LENGTH = 2000, 32  # of texts
 ROUNDS = 3
 
 
@@ -25,19 +25,6 @@ class Subject(NamedTuple):
 
     build: Callable[[], keras.Model]
     shape: tuple[int, ...]
-
-
-def make_transformer() -> keras.Model:
-    """Builds a classifier of sentences, in the form of a small BERT."""
-    words = keras.Input((LENGTH,), dtype="int32")
-    x = keras.layers.Embedding(WORDS, UNITS)(words)
-    for _ in range(2):
-        x = keras.layers.LayerNormalization()(
-            x + keras.layers.MultiHeadAttention(2, UNITS // 2, dropout=0.1)(x, x)
-        )
-        hidden = keras.layers.Dense(4 * UNITS, activation="gelu")(x)
-        x = keras.layers.LayerNormalization()(x + keras.layers.Dense(UNITS)(hidden))
-    return keras.Model(words, keras.layers.Dense(CLASSES)(x[:, 0]))
 
 
 def make_application(name: str) -> keras.Model:
@@ -52,7 +39,18 @@ SUBJECTS = {
     "DenseNet 40-12": Subject(zoo.densenet, IMAGE),
     "MobileNetV3Small": Subject(partial(make_application, "MobileNetV3Small"), LARGE),
     "EfficientNetV2B0": Subject(partial(make_application, "EfficientNetV2B0"), LARGE),
-    "transformer": Subject(make_transformer, (LENGTH,)),
+    "transformer": Subject(
+        partial(
+            transformer,
+            num_classes=CLASSES,
+            seed=0,
+            words=WORDS,
+            length=LENGTH,
+            units=64,
+            blocks=2,
+        ),
+        (LENGTH,),
+    ),
 }
 QUICK = ("transformer",)
 

@@ -1,4 +1,4 @@
-"""The networks of the paper's table 5, random examples for them, and models that train them."""
+"""The networks of the paper's table 5 and large text models, and random examples for them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,50 @@ class Network(NamedTuple):
         num_classes: The classes of its data set in the paper.
         batch: A mini-batch for training.
         few_examples: A mini-batch for what takes longer.
+        shape: The shape of an example.
+        words: The number of words, if an example is a text.
     """
 
     build: Callable[..., keras.Model]
     num_classes: int
     batch: int
     few_examples: int
+    shape: tuple[int, ...] = (32, 32, 3)
+    words: int = 0
 
 
+def transformer(
+    *,
+    num_classes: int,
+    seed: int,
+    words: int = 30_000,
+    length: int = 64,
+    units: int = 256,
+    blocks: int = 4,
+    lora_rank: int = 0,
+) -> keras.Model:
+    """Builds a classifier of texts, in the form of a BERT.
+
+    With a rank, it trains low-rank updates of the dense layers, and their biases, alone.
+    """
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((length,), dtype="int32")
+    x = keras.layers.Embedding(words, units)(inputs)
+    for _ in range(blocks):
+        attention = keras.layers.MultiHeadAttention(4, units // 4)
+        x = keras.layers.LayerNormalization()(x + attention(x, x))
+        hidden = keras.layers.Dense(4 * units, activation="gelu")(x)
+        x = keras.layers.LayerNormalization()(x + keras.layers.Dense(units)(hidden))
+    model = keras.Model(inputs, keras.layers.Dense(num_classes)(x[:, 0]))
+    if lora_rank:
+        for layer in model.layers:
+            layer.trainable = isinstance(layer, keras.layers.Dense)
+            if layer.trainable:
+                layer.enable_lora(lora_rank)
+    return model
+
+
+TEXT: dict[str, Any] = {"num_classes": 10, "batch": 32, "few_examples": 8, "shape": (64,)}
 NETWORKS = {
     "SimpleCNN": Network(zoo.simple_cnn, 10, batch=128, few_examples=128),
     "VGG-11": Network(zoo.vgg11, 100, batch=128, few_examples=32),
@@ -40,6 +76,8 @@ NETWORKS = {
     "Wide ResNet 44-3, SkipInit": Network(
         partial(zoo.wide_resnet, batch_norm=False), 100, batch=32, few_examples=32
     ),
+    "transformer, 30,000 words": Network(transformer, **TEXT, words=30_000),
+    "transformer, LoRA": Network(partial(transformer, lora_rank=8), **TEXT, words=30_000),
 }
 
 
@@ -62,11 +100,14 @@ class Subject(NamedTuple):
 
 def prepare(name: str, num_examples: int) -> Subject:
     """Builds a network and draws examples."""
-    num_classes = NETWORKS[name].num_classes
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(num_examples, 32, 32, 3)).astype("float32")
-    y = rng.integers(num_classes, size=num_examples).astype("int32")
-    return Subject(name, NETWORKS[name].build(num_classes=num_classes, seed=0), x, y)
+    network, rng = NETWORKS[name], np.random.default_rng(0)
+    shape = (num_examples, *network.shape)
+    if network.words:
+        x = rng.integers(network.words, size=shape)
+    else:
+        x = rng.normal(size=shape).astype("float32")
+    y = rng.integers(network.num_classes, size=num_examples).astype("int32")
+    return Subject(name, network.build(num_classes=network.num_classes, seed=0), x, y)
 
 
 def cross_entropy() -> keras.losses.Loss:

@@ -145,6 +145,7 @@ def memory(settings: Settings) -> Iterator[Row]:
         "FP": Computation(),
         "FP by difference": Computation(gradient="finite_difference"),
         "FP, an eighth at a time": Computation(parts=8),
+        "FP on one in 32": Computation(one_in=32),
     }
     for name in tqdm(settings.networks, desc="memory"):
         batch = 16 if settings.is_quick else NETWORKS[name].batch
