@@ -363,6 +363,6 @@ def check_rereadable(data: Any) -> None:
     """Raises if `data` can be read only once, like a generator."""
     if iter(data) is data:
         raise TypeError(
-            "`data` must be `(x, y)` or a tf.data.Dataset, which can be read again and again. "
+            "`data` must be `(x, y)` or a dataset that can be read again and again. "
             f"Received: a {type(data).__name__}"
         )

@@ -48,8 +48,9 @@ class BatchNormRecalibration(CopyableCallback):
         True
 
     Args:
-        data: Training data: arrays `(x,)` or `(x, y)`, or a `tf.data.Dataset` of such batches,
-            which is read from its beginning each time. Labels are not used.
+        data: Training data: arrays `(x,)` or `(x, y)`, or a dataset of such batches
+            (`tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader`), which is read from
+            its beginning each time. Labels are not used.
         num_batches: The maximum number of mini-batches to average over. A smaller last mini-batch
             is dropped.
         batch_size: The mini-batch size for arrays; a dataset keeps its own.

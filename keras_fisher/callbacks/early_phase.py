@@ -45,8 +45,9 @@ class EarlyPhase(MeasuringCallback):
         True
 
     Args:
-        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches.
-            Labels are needed only if `labels` is "given".
+        data: Arrays `(x, y)` to measure on, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). Labels are needed only if `labels` is
+            "given".
         loss_threshold: The training loss to wait for. Section 3 uses 3.5 for CIFAR-100 and
             ImageNet, and 1.2 for CIFAR-10.
         freq: "epoch" to read the loss after each epoch, or the number of steps between two

@@ -46,8 +46,9 @@ class FisherTrace(CurveCallback):
         True
 
     Args:
-        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
-            is read from its beginning each time. Labels are needed only if `labels` is "given".
+        data: Arrays `(x, y)` to measure on, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
+            time. Labels are needed only if `labels` is "given".
         freq: "epoch" to measure after each epoch, or the number of steps between measurements,
             counted from the beginning of the training, across fits. (`freq=1, num_examples=128` on
             a shuffling dataset gives figures 15 and 16.)

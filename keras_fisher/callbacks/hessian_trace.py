@@ -35,8 +35,9 @@ class HessianTrace(CurveCallback):
         True
 
     Args:
-        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
-            is read from its beginning each time.
+        data: Arrays `(x, y)` to measure on, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
+            time.
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The number of examples processed at a time.

@@ -34,8 +34,9 @@ class MinibatchFisherTrace(CurveCallback):
         True
 
     Args:
-        data: Arrays `(x, y)` to measure on, or a `tf.data.Dataset` of such batches, which
-            is read from its beginning each time. Labels are needed only if `labels` is "given".
+        data: Arrays `(x, y)` to measure on, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
+            time. Labels are needed only if `labels` is "given".
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The mini-batch size B for arrays; a dataset keeps its own.

@@ -143,8 +143,8 @@ def spectral_density(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. The batches are kept in
-            memory.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         num_probes: M, the number of random vectors. Their number sets the error of moments.
         num_steps: m, the number of Lanczos steps for each probe, and of nodes. It sets how far the
             density is resolved. As many float64 vectors of all weights are kept in memory.

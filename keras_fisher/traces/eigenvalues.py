@@ -83,8 +83,8 @@ def hessian_eigenvalues(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. The batches are kept in
-            memory.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         k: The number of eigenvalues to find at an end of the spectrum.
         which: "largest" for the k largest eigenvalues, "smallest" for the k smallest (the most
             negative) ones, or "both" for 2 k of them.
@@ -172,8 +172,8 @@ def sharpness(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. The batches are kept in
-            memory.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         rtol: The largest accepted residual, as in `hessian_eigenvalues`.
         max_products: The maximum number of products with H.
         num_examples: The number of examples to use, from the first; `None` for all.

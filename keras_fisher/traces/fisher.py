@@ -50,11 +50,12 @@ def fisher_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. Labels are needed only for
-            `labels="given"`; otherwise `(x, None)` or batches of x are enough. In
-            `(x, y, sample_weight)`, a sample weight of 0 marks padding; other sample weights have
-            no effect. The measurement compiles once for each shape of the examples, so pad
-            sequences to a few lengths.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). Labels are needed only for
+            `labels="given"`; otherwise `(x, None)` or batches of x are enough. In `(x, y,
+            sample_weight)`, a sample weight of 0 marks padding; other sample weights have no
+            effect. The measurement compiles once for each shape of the examples, so pad sequences
+            to a few lengths.
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
             "given" uses the labels of the data (the empirical Fisher).

@@ -67,8 +67,9 @@ def ggn_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. Labels do not enter the
-            matrix: `(x, None)` or batches of x are enough. Padding is marked as in `fisher_trace`.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). Labels do not enter the matrix: `(x,
+            None)` or batches of x are enough. Padding is marked as in `fisher_trace`.
         labels: "expected" sums exactly over all labels (for C classes and T positions in C T
             passes); "sampled" draws one label for each observation from the model's prediction, in
             one pass.

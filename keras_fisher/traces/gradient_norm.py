@@ -38,7 +38,8 @@ def gradient_norm(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`).
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The mini-batch size for arrays; a dataset keeps its own. A smaller last
             mini-batch is dropped.

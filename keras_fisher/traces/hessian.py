@@ -71,7 +71,8 @@ def hessian_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`).
         num_probes: M, the number of probes; the paper uses 30. With `rtol`, the maximum number.
         distribution: "gaussian" (as in the paper) or "rademacher" (entries 1 or -1), whose standard
             error is never larger, because the diagonal of H does not contribute to it.

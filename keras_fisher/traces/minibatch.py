@@ -47,8 +47,9 @@ def minibatch_fisher_trace(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. `(x, None)` and batches of x
-            are enough unless labels are "given".
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). `(x, None)` and batches of x are enough
+            unless labels are "given".
         labels: "sampled" draws them from the model's prediction; "given" uses the labels in `data`.
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The mini-batch size B for arrays; a dataset keeps its own. A smaller last

@@ -52,9 +52,10 @@ def per_example_gradient_norms(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches. `(x, None)` and batches of x
-            are enough unless labels are "given". In `(x, y, sample_weight)`, a sample weight of 0
-            marks padding; other sample weights have no effect.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`). `(x, None)` and batches of x are enough
+            unless labels are "given". In `(x, y, sample_weight)`, a sample weight of 0 marks
+            padding; other sample weights have no effect.
         labels: "given" uses the labels in `data`; "sampled" draws one label for each example from
             the model's prediction; "uniform" draws one from the label set; "expected" gives the
             square root of the expected squared norm, summed exactly over all labels.

@@ -85,7 +85,8 @@ def alpha_range(
 
     Args:
         model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
-        data: Arrays `(x, y)`, or a `tf.data.Dataset` of such batches; at least `num_batches`.
+        data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
+            `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`.
         penalty: The penalty, as in `FisherPenaltyModel`.
         num: The number of alphas to propose.
         num_batches: The number of mini-batches to measure on.

@@ -113,7 +113,7 @@ def test_nan_is_no_peak():
 
 
 def test_data_that_can_be_read_only_once_is_refused():
-    with pytest.raises(TypeError, match=r"`data` must be .* which can be read again"):
+    with pytest.raises(TypeError, match=r"`data` must be .* that can be read again"):
         kf.callbacks.FisherTrace(iter([(np.ones((2, 4)), np.zeros(2))]))
 
 
