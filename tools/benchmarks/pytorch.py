@@ -1,4 +1,4 @@
-"""Steps and traces beside those of PyTorch, BackPACK, torch.func, PyHessian and curvlinops."""
+"""Steps, traces and eigenvalues beside those of PyTorch and packages for it."""
 
 from __future__ import annotations
 
@@ -27,26 +27,35 @@ from benchmarks.measurement import (
     take_turns,
     timed,
 )
-from benchmarks.networks import NETWORKS, Subject, compile_penalised, compile_plain, prepare
+from benchmarks.networks import (
+    CATEGORICAL,
+    NETWORKS,
+    Subject,
+    compile_penalised,
+    compile_plain,
+    prepare,
+)
 from benchmarks.traces import PROBES, fisher_measurement, hessian_measurement
+from keras_fisher.traces import HessianEigenvaluesMeter
 
 # Distributions, by the modules that they install.
 PACKAGES = {
     "torch": "torch",
     "backpack": "backpack-for-pytorch",
     "curvlinops": "curvlinops-for-pytorch",
-    "pyhessian": "pyhessian",
+    "hessian_eigenthings": "hessian-eigenthings",
 }
 # Networks that are plain chains of layers, with the fastest number of examples for torch.func.
 CHUNKS = {"SimpleCNN": 128, "VGG-11": 16}
 STEPS = 4
+EIGENVALUES = 5
 
 # From the name of a method and its settings, what measures it in the process of PyTorch.
 Peer = Callable[..., Measurement]
 
 
 def pytorch(settings: Settings) -> Iterator[Row]:
-    """Both traces and the penalised step, on the same network, weights and examples."""
+    """Traces, eigenvalues and the penalised step, on the same network, weights and examples."""
     if not all(map(importlib.util.find_spec, PACKAGES)):
         raise SectionSkipped("PyTorch is missing: pip install -e '.[benchmark]'")
     if has_gpu():
@@ -59,6 +68,7 @@ def pytorch(settings: Settings) -> Iterator[Row]:
         with start_pytorch(subject) as peer:
             yield from fisher_rows(subject, peer, settings.repeats)
             yield from hessian_rows(few, peer, settings.repeats)
+            yield from eigenvalue_rows(few, peer, settings.repeats)
             yield from step_rows(subject, peer, settings.repeats)  # last: they move the weights
 
 
@@ -81,9 +91,9 @@ def fisher_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]:
 
 
 def hessian_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]:
-    """Tr(H) beside PyHessian and curvlinops."""
+    """Tr(H) beside hessian-eigenthings and curvlinops."""
     examples = len(subject.y)
-    peers = {"PyHessian": "pyhessian", "curvlinops": "curvlinops"}
+    peers = {"hessian-eigenthings": "eigenthings_trace", "curvlinops": "curvlinops_trace"}
     measurements = [
         hessian_measurement(subject, PROBES),
         *(peer(method, examples=examples, probes=PROBES) for method in peers.values()),
@@ -96,8 +106,31 @@ def hessian_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]:
     differences = [e.value - t["value"] for e, t in zip(estimates, theirs, strict=True)]
     stderrs = [s for e, t in zip(estimates, theirs, strict=True) for s in (e.stderr, t["stderr"])]
     distance = float(abs(np.sum(differences)) / np.linalg.norm(stderrs))
-    quantity = "Tr(H): difference from PyHessian in standard errors"
+    quantity = "Tr(H): difference from hessian-eigenthings in standard errors"
     yield Row(subject.name, quantity, f"{distance:.1f}", {"difference": distance})
+
+
+def eigenvalue_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]:
+    """The largest eigenvalues beside hessian-eigenthings, and curvlinops with SciPy's solver."""
+    examples = len(subject.y)
+    peers = {
+        "hessian-eigenthings": "eigenthings_eigenvalues",
+        "curvlinops": "curvlinops_eigenvalues",
+    }
+    meter = HessianEigenvaluesMeter(subject.model, k=EIGENVALUES, likelihood=CATEGORICAL, seed=0)
+    measurements = [
+        timed(lambda: meter((subject.x, subject.y), batch_size=examples)),
+        *(peer(method, examples=examples, k=EIGENVALUES) for method in peers.values()),
+    ]
+    title = f"pytorch, eigenvalues, {subject.name}"
+    (ours, *times), (found, *values) = take_turns(measurements, repeats, title)
+    for package, seconds, theirs in zip(peers, times, values, strict=True):
+        quantity = f"{EIGENVALUES} largest eigenvalues, {examples} examples / that of {package}"
+        yield ratio_row(subject.name, quantity, ours, seconds)
+        largest = found[-1].values
+        error = float(np.abs(largest - theirs[-1]["value"]).max() / largest[0])
+        what = f"{EIGENVALUES} largest eigenvalues: difference from {package}"
+        yield Row(subject.name, what, f"{error:.1e}", {"relative_difference": error})
 
 
 def step_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import sys
 import time
 import warnings
@@ -21,17 +20,19 @@ import numpy as np
 import torch
 from backpack.extensions import BatchL2Grad
 from curvlinops import HessianLinearOperator, hutchinson_trace
-from pyhessian import hessian
+from hessian_eigenthings import HessianOperator, hutchinson, lanczos, supervised_loss
+from scipy.sparse.linalg import eigsh
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 PLAIN_LAYERS = {"relu": nn.ReLU, "pool": lambda: nn.MaxPool2d(2), "flatten": nn.Flatten}
-Figures = dict[str, float]
+Figures = dict[str, Any]
 
-# Both are about how BackPACK and PyHessian themselves call PyTorch.
+# About how BackPACK itself calls PyTorch.
 warnings.filterwarnings("ignore", "Full backward hook is firing")
-warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True")
+TOLERANCE = 1e-5  # of eigenvalues, the default of keras_fisher
+MAX_STEPS = 100  # of Lanczos; hessian-eigenthings takes all of them
 
 
 def main(path: str, threads: str) -> None:
@@ -42,8 +43,10 @@ def main(path: str, threads: str) -> None:
     methods: dict[str, Any] = {
         "backpack": BackpackFisher(model),
         "torch_func": TorchFuncFisher(model),
-        "pyhessian": PyHessianTrace(model),
-        "curvlinops": CurvlinopsTrace(model),
+        "eigenthings_trace": EigenthingsTrace(model),
+        "eigenthings_eigenvalues": EigenthingsEigenvalues(model),
+        "curvlinops_trace": CurvlinopsTrace(model),
+        "curvlinops_eigenvalues": CurvlinopsEigenvalues(model),
         "plain_step": Step(model, alpha=0.0),
         "penalised_step": Step(model, alpha=1e-4),
     }
@@ -111,32 +114,66 @@ class TorchFuncFisher:
         return cross_entropy(functional_call(self.model, parameters, (x[None],)), y[None])
 
 
-class PyHessianTrace:
-    """Tr(H) by PyHessian."""
+class Eigenthings:
+    """The Hessian of hessian-eigenthings."""
 
     def __init__(self, model: nn.Sequential) -> None:
         self.model = model
 
+    def operator(self, x: torch.Tensor, y: torch.Tensor) -> HessianOperator:
+        return HessianOperator(self.model, [(x, y)], supervised_loss(cross_entropy))
+
+
+class EigenthingsTrace(Eigenthings):
+    """Tr(H) by hessian-eigenthings."""
+
     def __call__(self, x: torch.Tensor, y: torch.Tensor, probes: int) -> Figures:
-        estimator = hessian(self.model, cross_entropy, data=(x, y), cuda=False)
-        forms = estimator.trace(maxIter=probes, tol=-math.inf)  # its own would stop it early
-        stderr = np.std(forms, ddof=1) / len(forms) ** 0.5
-        return {"value": float(np.mean(forms)), "stderr": float(stderr)}
+        found = hutchinson(self.operator(x, y), num_samples=probes)
+        return {"value": found.estimate, "stderr": found.stderr}
 
 
-class CurvlinopsTrace:
+class EigenthingsEigenvalues(Eigenthings):
+    """The largest eigenvalues by hessian-eigenthings."""
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, k: int) -> Figures:
+        options = {"k": k, "which": "LA", "max_iter": MAX_STEPS, "tol": TOLERANCE}
+        found = lanczos(self.operator(x, y), reorthogonalize=True, seed=0, **options)
+        if not found.converged.all():
+            raise RuntimeError(f"hessian-eigenthings: no convergence in {MAX_STEPS} steps")
+        return {"value": sorted(found.eigenvalues.tolist(), reverse=True)}
+
+
+class Curvlinops:
+    """The Hessian of curvlinops."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        self.model = model
+
+    def operator(self, x: torch.Tensor, y: torch.Tensor) -> HessianLinearOperator:
+        return HessianLinearOperator(
+            self.model,
+            nn.CrossEntropyLoss(),
+            list(self.model.parameters()),
+            [(x, y)],
+            check_deterministic=False,
+        )
+
+
+class CurvlinopsTrace(Curvlinops):
     """Tr(H) by curvlinops."""
 
-    def __init__(self, model: nn.Sequential) -> None:
-        self.model = model
-
     def __call__(self, x: torch.Tensor, y: torch.Tensor, probes: int) -> Figures:
-        parameters, loss = list(self.model.parameters()), nn.CrossEntropyLoss()
-        operator = HessianLinearOperator(
-            self.model, loss, parameters, [(x, y)], check_deterministic=False
-        )
-        trace = hutchinson_trace(operator, num_matvecs=probes, distribution="rademacher")
+        trace = hutchinson_trace(self.operator(x, y), num_matvecs=probes, distribution="rademacher")
         return {"value": float(trace)}
+
+
+class CurvlinopsEigenvalues(Curvlinops):
+    """The largest eigenvalues by curvlinops, with SciPy's solver."""
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, k: int) -> Figures:
+        operator = self.operator(x, y).to_scipy()
+        found = eigsh(operator, k=k, which="LA", tol=TOLERANCE, return_eigenvectors=False)
+        return {"value": sorted(found.tolist(), reverse=True)}
 
 
 class Step:

@@ -46,7 +46,7 @@ def fisher_measurement(subject: Subject, labels: str) -> Measurement:
 
 
 def hessian_measurement(subject: Subject, num_probes: int) -> Measurement:
-    """Tr(H), by the probes that PyHessian has."""
+    """Tr(H), by the probes that other packages have."""
     quadratic_forms.FORMS_BEFORE_COMPILING = 0  # times are those after compilation
     options: dict[str, Any] = {"distribution": "rademacher", "likelihood": CATEGORICAL, "seed": 0}
     meter = HessianTraceMeter(subject.model, num_probes=num_probes, **options)
