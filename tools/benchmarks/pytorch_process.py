@@ -128,7 +128,8 @@ class EigenthingsTrace(Eigenthings):
     """Tr(H) by hessian-eigenthings."""
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, probes: int) -> Figures:
-        found = hutchinson(self.operator(x, y), num_samples=probes)
+        seed = int(torch.randint(2**31, ()))  # by itself it draws the same probes each time
+        found = hutchinson(self.operator(x, y), num_samples=probes, seed=seed)
         return {"value": found.estimate, "stderr": found.stderr}
 
 

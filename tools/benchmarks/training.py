@@ -95,7 +95,7 @@ def training(settings: Settings) -> Iterator[Row]:
     """Steps and epochs under the penalty over plain ones, each network in a process of its own."""
     for name in settings.networks:
         batch = 16 if settings.is_quick else NETWORKS[name].batch
-        computations = QUICK if settings.is_quick else COMPUTATIONS
+        computations = QUICK if settings.is_quick else list_computations(name)
         plain, between, *computing = call_in_process(
             time_steps, name, batch, computations, settings
         )
@@ -110,6 +110,12 @@ def training(settings: Settings) -> Iterator[Row]:
                     every * plain,
                     (every - 1 + passes) / every,
                 )
+
+
+def list_computations(name: str) -> tuple[Computation, ...]:
+    """Returns the computations for a network; "gp_x" needs inputs that are no integers."""
+    is_text = NETWORKS[name].words > 0
+    return tuple(each for each in COMPUTATIONS if not (is_text and each.penalty == "gp_x"))
 
 
 def time_steps(
