@@ -181,10 +181,15 @@ def _collect(tuner: AlphaTuner) -> FoundAlpha:
     longest = {alpha: (epochs, trial) for (alpha, epochs), trial in finished.items()}
     trials = [AlphaTrial(a, epochs, trial.score) for a, (epochs, trial) in sorted(longest.items())]
     best, _ = oracle.find_best()
-    if best in (trials[0].alpha, trials[-1].alpha):
-        end = "small" if best == trials[0].alpha else "large"
-        warn(
-            f"The best alpha, {best:g}, is the {end}est of the search, and a {end}er one may be "
-            "better: call `find_alpha` again with such alphas added, and it trains only these."
-        )
+    if best == trials[0].alpha:
+        _warn_of_edge(best, "smallest", "smaller one, or none,")
+    elif best == trials[-1].alpha:
+        _warn_of_edge(best, "largest", "larger one")
     return FoundAlpha(best, tuner.load_checkpoint(best, longest[best][1].trial_id), tuple(trials))
+
+
+def _warn_of_edge(best: float, edge: str, other: str) -> None:
+    warn(
+        f"The best alpha, {best:g}, is the {edge} of the search. A {other} may be better: call "
+        "`find_alpha` again with further `alphas`, and it trains only these."
+    )
