@@ -139,7 +139,12 @@ def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog):
     assert "The best alpha, 1e-06, is the smallest of the search" in caplog.text
     counter = Counter()
     found = find(tmp_path, [30.0, 1e-6, 0.1], epochs=4, callbacks=[counter])
-    assert found.alpha == 0.1
+    assert [(trial.alpha, trial.epochs) for trial in found.trials] == [
+        (1e-6, 4),
+        (0.1, 4),
+        (30.0, 4),
+    ]
+    assert found.alpha == min(found.trials, key=lambda trial: trial.score).alpha
     assert counter.epochs == [0, 1, 2, 3]
     assert set(first.trials) < set(found.trials)
 
