@@ -202,7 +202,7 @@ SMALL_DIGITS: dict[str, Any] = DIGITS | {
 SMALL_CIFAR: dict[str, Any] = (
     SMALL_C10
     | EVERY_STEP
-    | {"num_train": 9984, "learning_rate": 0.01, "epochs": 40, "seeds": (0, 1, 2)}
+    | {"validation_size": 2000, "learning_rate": 0.01, "epochs": 50, "seeds": (0, 1, 2)}
 )
 PRESETS = {
     "demo": {
