@@ -25,8 +25,7 @@ class HessianEigenvalues(HistoryCallback):
     smallest one `hessian_eigenvalue_-2`. They are NaN before the first measurement, and where the
     solver does not converge, which is logged as a warning once per training.
 
-    The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`. It needs SciPy:
-    `pip install keras-fisher[eigenvalues]`.
+    The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -62,7 +61,6 @@ class HessianEigenvalues(HistoryCallback):
         ValueError: if `freq`, `which` or a number is not accepted, or `data` holds too little; when
             training begins, if the model has no known likelihood; in training, if it has fewer
             weights than eigenvalues are asked for.
-        ImportError: if SciPy is not installed.
     """
 
     history: list[tuple[int, Eigenvalues]]

@@ -11,7 +11,7 @@ import numpy as np
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.hessian_solver import HessianSolver, Multiply
-from keras_fisher.traces.lanczos import tridiagonalise
+from keras_fisher.traces.lanczos import KrylovSpace
 from keras_fisher.traces.progress import DelayedProgress
 from keras_fisher.utils import arguments
 
@@ -246,6 +246,10 @@ def quadrature(
         start: A vector, shape `(n,)`, other than 0.
         num_steps: The number of nodes.
     """
-    nodes, vectors = np.linalg.eigh(tridiagonalise(multiply, start, num_steps))
+    space = KrylovSpace(multiply, start, min(num_steps, len(start)))
+    space.extend()
+    while space.beta and space.size < min(num_steps, len(start)):
+        space.extend()
+    nodes, vectors = np.linalg.eigh(space.projection)
     missing = 0, num_steps - len(nodes)
     return np.pad(nodes, missing, "edge"), np.pad(vectors[0] ** 2, missing)

@@ -1,17 +1,19 @@
-"""Extremal eigenvalues of a symmetric matrix from products with vectors, by SciPy's ARPACK."""
+"""Extremal eigenvalues of a symmetric matrix from products with vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_fisher.traces.hessian_solver import Multiply
-from keras_fisher.traces.lanczos import tridiagonalise
+from keras_fisher.traces.lanczos import KrylovSpace
 
-# They give a norm that is right to a few percent, which is enough to scale the tolerance by.
-_STEPS_FOR_NORM = 10
+# The basis has at least so many vectors before a restart ...
+_MIN_VECTORS = 40
+# ... and so many more than twice the eigenvalues before it is accepted though it is invariant.
+_INVARIANT = 10
 
 
 class Eigenpairs(NamedTuple):
@@ -34,9 +36,9 @@ def find_eigenpairs(
 ) -> Eigenpairs:
     """Returns the k largest eigenvalues of A, the k smallest ones, or both.
 
-    Both ends are found as the largest eigenvalues of sign A / ||A|| + 2 I, which are all between 1
-    and 3. ARPACK accepts a residual relative to its eigenvalue, which for A itself no eigenvalue
-    near 0 would reach.
+    The space of vectors grows by one product at a time until all residuals are accepted, and is
+    reduced to about half whenever it has `max(4 k, 40)` vectors (8 k for both ends). A smaller
+    matrix is solved completely.
 
     Args:
         multiply: Maps vectors, shape `(num_vectors, size)`, to their products with A.
@@ -51,14 +53,7 @@ def find_eigenpairs(
         numpy.linalg.LinAlgError: if a residual is larger than accepted.
     """
     limited = _limit(multiply, max_products - k * len(signs), max_products)
-    if size <= max(2 * k + 1, 20):  # the number of vectors that ARPACK would keep
-        norm, vectors = _solve_dense(limited, size, k, signs)
-    else:
-        norm = _estimate_norm(limited, generator.standard_normal(size))
-        scales = [sign / (norm or 1.0) for sign in signs]
-        starts = generator.standard_normal((len(signs), size))
-        ends = zip(starts, scales, strict=True)
-        vectors = np.concatenate([_iterate(limited, *end, k=k, rtol=rtol) for end in ends])
+    norm, vectors = _iterate(limited, size, generator, k, signs, rtol)
     products = multiply(vectors)
     values = np.sum(vectors * products, axis=1)
     residuals = np.linalg.norm(products - values[:, np.newaxis] * vectors, axis=1)
@@ -73,46 +68,43 @@ def find_eigenpairs(
     return Eigenpairs(values[order], vectors[order], residuals[order])
 
 
-def check_scipy() -> None:
-    """Raises unless SciPy is installed."""
-    try:
-        import scipy.sparse.linalg  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Eigenvalues of the Hessian need SciPy: pip install keras-fisher[eigenvalues]"
-        ) from error
-
-
-def _solve_dense(
-    multiply: Multiply, size: int, k: int, signs: Sequence[int]
-) -> tuple[float, np.ndarray]:
-    """Returns ||A|| and the eigenvectors of both or one of the ends."""
-    matrix = multiply(np.eye(size))
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    ends = {1: vectors.T[size - k :], -1: vectors.T[:k]}
-    return float(np.max(np.abs(values))), np.concatenate([ends[sign] for sign in signs])
-
-
-def _estimate_norm(multiply: Multiply, start: np.ndarray) -> float:
-    """Returns ||A||, by a few steps of the Lanczos process from below."""
-    return float(np.linalg.norm(tridiagonalise(multiply, start, _STEPS_FOR_NORM), 2))
-
-
 def _iterate(
-    multiply: Multiply, start: np.ndarray, scale: float, *, k: int, rtol: float
-) -> np.ndarray:
-    """Returns the eigenvectors of the k largest eigenvalues of scale A + 2 I, as rows."""
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    multiply: Multiply,
+    size: int,
+    generator: np.random.Generator,
+    k: int,
+    signs: Sequence[int],
+    rtol: float,
+) -> tuple[float, np.ndarray]:
+    """Returns ||A||, and the eigenvectors as rows, by the thick-restart Lanczos method."""
+    wanted = k * len(signs)
+    capacity = min(size, max(4 * wanted, _MIN_VECTORS))
+    space = KrylovSpace(multiply, generator.standard_normal(size), capacity)
+    while True:
+        space.extend()
+        values, vectors = np.linalg.eigh(space.projection)
+        norm = float(np.max(np.abs(values)))
+        if space.size == size:
+            break
+        # An invariant space says nothing of the rest, nor how often its eigenvalues occur.
+        is_invariant = space.beta <= rtol * norm
+        if capacity < size and space.size >= (2 * wanted + _INVARIANT if is_invariant else wanted):
+            residuals = space.beta * np.abs(vectors[-1, _find_ends(space.size, k, signs)])
+            # The other half is for the rounding of products.
+            if np.max(residuals) <= rtol / 2 * norm:
+                break
+        if space.size == capacity:
+            kept = _find_ends(capacity, (capacity + wanted) // 2 // len(signs), signs)
+            space.restart(values[kept], vectors[:, kept])
+        if not space.beta:
+            space.set_next(generator.standard_normal(size))
+    return norm, vectors[:, _find_ends(space.size, k, signs)].T @ space.basis
 
-    def multiply_shifted(vector: np.ndarray) -> Any:
-        vector = vector.ravel()
-        return scale * multiply(vector[np.newaxis])[0] + 2 * vector
 
-    shifted = LinearOperator((len(start), len(start)), matvec=multiply_shifted, dtype="float64")
-    # `multiply` raises long before so many restarts.
-    most = np.iinfo("int32").max
-    _, vectors = eigsh(shifted, k, which="LA", v0=start, tol=rtol / 3, maxiter=most)
-    return vectors.T
+def _find_ends(size: int, k: int, signs: Sequence[int]) -> np.ndarray:
+    """Returns the indices of k values at one or both ends, of values in increasing order."""
+    ends = {1: np.arange(size - k, size), -1: np.arange(k)}
+    return np.concatenate([ends[sign] for sign in signs])
 
 
 def _limit(multiply: Multiply, limit: int, max_products: int) -> Multiply:

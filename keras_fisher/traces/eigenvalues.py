@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_fisher.likelihoods import Likelihood
-from keras_fisher.traces.eigensolver import Eigenpairs, check_scipy, find_eigenpairs
+from keras_fisher.traces.eigensolver import Eigenpairs, find_eigenpairs
 from keras_fisher.traces.hessian_solver import HessianSolver, Multiply
 from keras_fisher.traces.progress import DelayedProgress
 from keras_fisher.utils import arguments
@@ -65,9 +65,8 @@ def hessian_eigenvalues(
     the mean negative log-likelihood of the given labels over all of `data`. Products with H are
     exact, including second derivatives through batch, layer and group normalisation.
 
-    The solver is ARPACK's implicitly restarted Lanczos method, in `scipy.sparse.linalg.eigsh`
-    (`pip install keras-fisher[eigenvalues]`). The whole matrix is computed instead for models with
-    at most `max(2 k + 1, 20)` weights.
+    The solver is the Lanczos method with thick restarts. It stops as soon as all residuals are
+    accepted.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -92,10 +91,11 @@ def hessian_eigenvalues(
             in float32 are exact enough for about 1e-6. Products in TensorFloat-32, which
             TensorFlow and JAX use on recent GPUs unless told otherwise, may not be exact enough
             for the default.
-        max_products: The maximum number of products with H. Some tens are usual for a few of the
-            largest eigenvalues, and a hundred or more for the smallest ones.
-        return_vectors: Whether to fill in `vectors`. About `max(2 k + 1, 20)` float64 vectors of
-            all weights are kept in memory in any case.
+        max_products: The maximum number of products with H. Ten to forty are usual for a few of
+            the largest eigenvalues, and a hundred or more for the smallest ones.
+        return_vectors: Whether to fill in `vectors`. As many float64 vectors of all weights as
+            there are products, but at most `max(4 k, 40)` (8 k for "both"), are kept in memory in
+            any case.
         num_examples: The number of examples to use, from the first; `None` for all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory.
@@ -113,9 +113,9 @@ def hessian_eigenvalues(
     among the values. This concerns the smallest eigenvalues of a Hessian without negative ones,
     which has many near 0: they take many products, or a larger `rtol`.
 
-    References: Lehoucq, Sorensen & Yang, "ARPACK Users' Guide", SIAM, 1998. Sagun, Evci, Güney,
-    Dauphin & Bottou, "Empirical analysis of the Hessian of over-parametrized neural networks",
-    2017.
+    References: Wu & Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
+    SIAM Journal on Matrix Analysis and Applications, 2000. Sagun, Evci, Güney, Dauphin & Bottou,
+    "Empirical analysis of the Hessian of over-parametrized neural networks", 2017.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -124,7 +124,6 @@ def hessian_eigenvalues(
             lacks labels, or the model has no known likelihood.
         numpy.linalg.LinAlgError: if the residuals are larger than accepted after `max_products`, or
             because of rounding.
-        ImportError: if SciPy is not installed.
         NotImplementedError: if an operation has no second derivative.
     """
     meter = HessianEigenvaluesMeter(
@@ -190,7 +189,6 @@ def sharpness(
         TypeError: as `hessian_eigenvalues` does.
         ValueError: as `hessian_eigenvalues` does.
         numpy.linalg.LinAlgError: as `hessian_eigenvalues` does.
-        ImportError: if SciPy is not installed.
         NotImplementedError: if an operation has no second derivative.
     """
     found = hessian_eigenvalues(
@@ -297,9 +295,7 @@ def check_options(k: Any, which: Any, rtol: Any, max_products: Any) -> tuple[int
     Raises:
         TypeError: if a number has the wrong type.
         ValueError: if an argument is not accepted.
-        ImportError: if SciPy is not installed.
     """
-    check_scipy()
     return (
         arguments.check_integer("k", k, low=1),
         arguments.check_choice("which", which, _SIGNS),

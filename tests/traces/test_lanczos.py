@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_fisher.traces.density import quadrature
-from keras_fisher.traces.lanczos import tridiagonalise
+from keras_fisher.traces.lanczos import KrylovSpace
 from tests.traces.spectra import symmetric
 
 N = 30
@@ -15,35 +15,64 @@ def start(seed=1):
     return np.random.default_rng(seed).normal(size=N)
 
 
-def steps_of(matrix, num_steps):
-    """The tridiagonal matrix and the vectors that were multiplied."""
-    vectors = []
-
-    def multiply(given):
-        vectors.extend(given)
-        return given @ matrix
-
-    return tridiagonalise(multiply, start(), num_steps), np.array(vectors)
+def space_of(matrix, size, capacity=N):
+    """The Krylov space of a matrix."""
+    space = KrylovSpace(lambda vectors: vectors @ matrix, start(), capacity)
+    for _ in range(size):
+        space.extend()
+    return space
 
 
-def test_the_tridiagonal_matrix_is_the_projection_on_an_orthonormal_krylov_basis():
+def check_space(space, matrix):
+    """Checks that the basis is orthonormal, and both properties of the projection."""
+    basis, size = space.basis, space.size
+    np.testing.assert_allclose(basis @ basis.T, np.eye(size), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(space.projection, basis @ matrix @ basis.T, rtol=0, atol=1e-13)
+    values, vectors = np.linalg.eigh(space.projection)
+    found = vectors.T @ basis
+    residuals = np.linalg.norm(found @ matrix - values[:, np.newaxis] * found, axis=1)
+    np.testing.assert_allclose(space.beta * np.abs(vectors[-1]), residuals, rtol=0, atol=1e-13)
+
+
+def test_the_basis_spans_the_krylov_space_and_the_projection_is_tridiagonal():
     matrix = symmetric(DECAYING)
-    tridiagonal, basis = steps_of(matrix, 8)
-    np.testing.assert_allclose(basis @ basis.T, np.eye(8), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(tridiagonal, basis @ matrix @ basis.T, rtol=0, atol=1e-14)
+    space = space_of(matrix, 8)
+    check_space(space, matrix)
+    np.testing.assert_allclose(np.triu(space.projection, 2), 0, atol=1e-14)
     krylov = [start()]
     for _ in range(7):
         krylov.append(matrix @ krylov[-1])
-    inside = basis.T @ basis
+    inside = space.basis.T @ space.basis
     for vector in krylov:
         assert np.linalg.norm(vector - inside @ vector) < 1e-10 * np.linalg.norm(vector)
 
 
 def test_all_steps_give_all_eigenvalues_and_no_copies():
-    tridiagonal, basis = steps_of(symmetric(DECAYING), 2 * N)
-    assert len(basis) == N
-    values = np.linalg.eigvalsh(tridiagonal)
+    values = np.linalg.eigvalsh(space_of(symmetric(DECAYING), N).projection)
     np.testing.assert_allclose(values, np.sort(DECAYING), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("kept", [1, 3, 7])
+def test_a_restart_keeps_eigenvectors_and_the_residuals_of_all_that_follows(kept):
+    matrix = symmetric(DECAYING)
+    space = space_of(matrix, 8, capacity=8)
+    for _ in range(3):
+        values, vectors = np.linalg.eigh(space.projection)
+        space.restart(values[-kept:], vectors[:, -kept:])
+        assert np.diag(space.projection).tolist() == values[-kept:].tolist()
+        while space.size < 8:
+            space.extend()
+            check_space(space, matrix)
+        assert np.linalg.eigvalsh(space.projection)[-1] >= values[-1] - 1e-14
+
+
+def test_an_invariant_space_continues_with_a_vector_from_outside():
+    matrix = np.zeros((N, N))
+    space = space_of(matrix, 1)
+    assert space.beta == 0.0
+    space.set_next(start(seed=2))
+    space.extend()
+    check_space(space, matrix)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 5])
