@@ -1,5 +1,6 @@
 """Containers of batches for each Keras backend: `tf.data.Dataset` or `keras.utils.PyDataset`."""
 
+# ruff: noqa: F401
 from keras_fisher import backend
 
 if backend.NAME == "tensorflow":
@@ -20,12 +21,3 @@ else:
         make_evaluation,
         map_batches,
     )
-
-__all__ = [
-    "Batches",
-    "check_batches",
-    "has_integer_labels",
-    "make_epochs",
-    "make_evaluation",
-    "map_batches",
-]

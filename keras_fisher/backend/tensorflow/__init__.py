@@ -1,5 +1,6 @@
 """Derivatives with TensorFlow's tapes, and training on one device or on several replicas."""
 
+# ruff: noqa: F401
 from keras_fisher.backend.tensorflow.autodiff import (
     COUNTER_DTYPE,
     LOSSES_READ_LOGITS,
@@ -26,28 +27,3 @@ from keras_fisher.backend.tensorflow.penalty import (
 from keras_fisher.backend.tensorflow.replicas import get_replica_index
 from keras_fisher.backend.tensorflow.tapes import squared_norm
 from keras_fisher.backend.tensorflow.trainer import Trainer
-
-__all__ = [
-    "COUNTER_DTYPE",
-    "LOSSES_READ_LOGITS",
-    "SPARSE_LOSS_CLIPS_FIRST",
-    "Line",
-    "Tap",
-    "Trainer",
-    "assert_below",
-    "compile_function",
-    "compute_hessian_products",
-    "compute_quadratic_forms",
-    "cond",
-    "count_probes_at_once",
-    "differentiate",
-    "differentiate_by_taps",
-    "differentiate_penalty",
-    "differentiate_penalty_by_difference",
-    "get_replica_index",
-    "map_examples",
-    "map_probes",
-    "nan_unless_below",
-    "squared_norm",
-    "synchronise",
-]
