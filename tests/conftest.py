@@ -52,16 +52,11 @@ def quick_collections():
 @pytest.fixture
 def float64(fresh_state, monkeypatch):
     """Everything in the test computes in double precision."""
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    if keras.backend.backend() == "tensorflow":
-        yield
-        return
-    from keras.src.backend.common import dtypes
+    from tests.double_precision import BIT64_TO_BIT32_DTYPE, use_double_precision
 
-    # Keras computes in single precision with JAX and PyTorch, whatever `floatx` is.
-    monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
-    if keras.backend.backend() == "torch":
+    monkeypatch.setitem(BIT64_TO_BIT32_DTYPE, "float64", "float64")  # restored after the test
+    use_double_precision()
+    if keras.backend.backend() != "jax":
         yield
         return
     import jax

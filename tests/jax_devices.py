@@ -8,10 +8,10 @@ import tempfile
 import jax
 import keras
 import numpy as np
-from keras.src.backend.common import dtypes
 
 import keras_fisher as kf
 from tests import nets
+from tests.double_precision import use_double_precision
 
 BATCH = 16
 CASES = {
@@ -84,9 +84,7 @@ def in_dispatches(steps):
 
 if __name__ == "__main__":
     assert len(jax.devices()) == 4
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras keeps to single precision else
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    use_double_precision()
     parallel = keras.distribution.DataParallel()
     found = {case: compared("subclassed", parallel, CASES[case]) for case in CASES}
     found |= {case: compared("subclassed", sharded(), SHARDED[case]) for case in SHARDED}

@@ -19,10 +19,10 @@ if "KERAS_DISTRIBUTION_PROCESS_ID" in os.environ:
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
-from keras.src.backend.common import dtypes
 
 import keras_fisher as kf
 from tests import nets
+from tests.double_precision import use_double_precision
 from tests.killed_worker import Killed
 
 BATCH, EXAMPLES = 8, 20  # the last batch is smaller
@@ -126,9 +126,7 @@ def refusal():
 
 
 def main(folder, names):
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras keeps to single precision else
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    use_double_precision()
     several = keras.distribution.DataParallel(auto_shard_dataset=False)
     with several.scope() if PROCESSES > 1 else contextlib.nullcontext():
         found = {"resumed": resumed(folder), "reloaded": reloaded(folder)}

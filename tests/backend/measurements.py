@@ -9,10 +9,10 @@ import sys
 
 import keras
 import numpy as np
-from keras.src.backend.common import dtypes
 
 import keras_fisher as kf
 from tests import nets, reference
+from tests.double_precision import use_double_precision
 
 CASES = {
     "fp, batch_norm_cnn": ("batch_norm_cnn", {"penalty": "fp"}),
@@ -66,10 +66,7 @@ def hessian():
 
 
 if __name__ == "__main__":
-    # Keras computes in single precision with JAX and PyTorch, whatever `floatx` is.
-    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    use_double_precision()
     found = {case: step(*CASES[case]) for case in CASES}
     net = with_same_weights(nets.build("batch_norm_cnn"))
     net.compile("sgd", nets.loss())
