@@ -275,8 +275,8 @@ def write_methods(runs: pd.DataFrame) -> str:
         ]
     header = [
         *("setting", "wrong labels", "method", "chosen", "test accuracy at the end, %"),
-        *("less FP, points", "wrong labels memorised, %", "passes"),
-        *("test accuracy at equal passes, %", "less FP there, points"),
+        *("minus FP, points", "wrong labels memorised, %", "passes"),
+        *("test accuracy at equal passes, %", "minus FP there, points"),
     ]
     note = (
         f"{tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE} Values are chosen by clean "
@@ -320,7 +320,7 @@ def write_noisy_choice(runs: pd.DataFrame) -> str:
                 rows.append([*shown, *(cell(own) for cell in cells)])
     header = [
         *("setting", "wrong labels", "method", "chosen by noisy labels"),
-        *("test accuracy at the end, %", "less FP, points", "less the clean choice, points"),
+        *("test accuracy at the end, %", "minus FP, points", "minus the clean choice, points"),
     ]
     return tables.write_markdown(header, rows)
 

@@ -139,7 +139,7 @@ def write_methods(runs: pd.DataFrame) -> str:
         if not group.empty
     ]
     header = [
-        *("part", "method", "alpha", "test accuracy, %", "less that of FP, points", "paper"),
+        *("part", "method", "alpha", "test accuracy, %", "minus that of FP, points", "paper"),
         *("largest Tr(F)", "paper"),
     ]
     note = f"{tables.FIGURES_NOTE} {tables.DIFFERENCES_NOTE}\n"

@@ -80,7 +80,7 @@ PREDICTORS = {
         get_curve(run, "val_accuracy")[:epochs], epochs
     ),
     "its slope": lambda run, epochs: extrapolate(get_curve(run, "val_accuracy")[:epochs]),
-    "training less validation accuracy": lambda run, epochs: (
+    "training minus validation accuracy": lambda run, epochs: (
         -score((get_curve(run, "accuracy") - get_curve(run, "val_accuracy"))[:epochs], epochs)
     ),
     "Tr(F)": lambda run, epochs: -score(get_curve(run, "fisher_trace")[:epochs], epochs),
@@ -179,7 +179,7 @@ def write_settings(runs: pd.DataFrame) -> str:
             ]
         )
     header = [
-        *("setting", "plain", "plain, best validation epoch", "best alpha's", "less plain"),
+        *("setting", "plain", "plain, best validation epoch", "best alpha's", "minus plain"),
         *("best alpha", "middle of `alpha_range`", "regret of `find_alpha`"),
     ]
     note = (

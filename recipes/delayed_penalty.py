@@ -82,8 +82,8 @@ def table(runs: pd.DataFrame) -> str:
             [part, name, *tables.fill_cells(group, CELLS), *(cell(group) for cell in cells)]
             for name, group in groups.items()
         ]
-    less = [f"at the end, less {name}, points" for name in COMPARED]
-    header = ["setting", "trained with", *CELLS, *less]
+    differences = [f"at the end, minus {name}, points" for name in COMPARED]
+    header = ["setting", "trained with", *CELLS, *differences]
     note = (
         "In figure 4 the accuracy falls the later the penalty starts, and only a penalty from the "
         "beginning reaches that of η*."

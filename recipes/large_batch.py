@@ -128,7 +128,7 @@ def table(runs: pd.DataFrame) -> str:
             for method, group in methods.items()
             if not group.empty
         ]
-    header = ["setting", "method", *CELLS, "paper", "less half the rate, points", "largest Tr(F)"]
+    header = ["setting", "method", *CELLS, "paper", "minus half the rate, points", "largest Tr(F)"]
     note = f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE} {tables.DIFFERENCES_NOTE}\n"
     return f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(runs)}"
 

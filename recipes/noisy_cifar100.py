@@ -124,7 +124,7 @@ def table(runs: pd.DataFrame) -> str:
         methods = [group[group["method"] == method] for method in METHODS]
         cells = {
             **FIGURES,
-            "test accuracy less the baseline, points": tables.DifferenceCell(
+            "test accuracy minus the baseline, points": tables.DifferenceCell(
                 "test_accuracy", methods[0]
             ),
             "alpha or beta": tables.SettingCell("value"),

@@ -53,7 +53,7 @@ def table(runs: pd.DataFrame) -> str:
     for part, groups in tables.split_methods(tables.choose_values(runs), METHODS).items():
         cells: dict[str, tables.Cell] = {
             "test accuracy, %": tables.PercentCell("test_accuracy"),
-            "less that of η*, points": tables.DifferenceCell("test_accuracy", groups["eta_star"]),
+            "minus that of η*, points": tables.DifferenceCell("test_accuracy", groups["eta_star"]),
             "largest Tr(F)": tables.MeanCell("max_fisher_trace"),
             "learning rate": tables.SettingCell("learning_rate"),
             "alpha": tables.SettingCell("alpha"),

@@ -134,7 +134,7 @@ def table(runs: pd.DataFrame) -> str:
             if part in paper:
                 rows.append(["", "paper", *map(str, paper[part])])
         for other in ("baseline", "eta_star", "fp"):
-            title = f"test accuracy less that of {tables.TITLES[other]}, points"
+            title = f"test accuracy minus that of {tables.TITLES[other]}, points"
             difference = tables.DifferenceCell("test_accuracy", groups[other])
             rows.append(["", title, *map(difference, groups.values())])
         for title, column in (("learning rate", "learning_rate"), ("alpha", "alpha")):

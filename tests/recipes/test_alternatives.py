@@ -116,7 +116,7 @@ def test_cross_entropy_stops_early_at_the_best_epoch_of_each_kind_of_labels():
     }
     np.testing.assert_array_equal(shown["clean"], [[0.75, 0.3]])
     np.testing.assert_array_equal(shown["noisy"], [[0.6, 0.5]])
-    # 75 less 60 points.
+    # 75 minus 60 points.
     assert "| the epoch of cross-entropy | 1 | 15.0 | 15.0 |" in alternatives.write_regrets(frame)
 
 
