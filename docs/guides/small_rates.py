@@ -137,6 +137,6 @@ needs no more examples than a small batch has:
     kf.FisherPenaltyModel(backbone, alpha=0.1, update_freq=1, penalty_batch_size=128)
 
 Check first that the large batch is the cause. The penalty does not help if the training takes too few steps
-to fit the data, or if a tuned learning rate makes up for the large batch. In our own comparison at a small
-scale, it did not help: [Results](../results.md#a-ten-times-larger-batch-figure-17).
+to fit the data, or if a tuned learning rate makes up for the large batch. We have not shown the benefit for
+large batches in runs of our own yet: [Results](../results.md#not-measured-yet).
 """
