@@ -129,8 +129,8 @@ class FisherPenaltyModel(BackboneWrapper):
 
     Several devices: In the scope of a `tf.distribute.MirroredStrategy` or
     `MultiWorkerMirroredStrategy`, gradients are averaged over the whole batch before they are
-    squared. Each device draws its own labels. `compile` rejects `steps_per_execution`,
-    `jit_compile`, gradient accumulation and losses that are not a mean.
+    squared. Each device draws its own labels. `compile` refuses `steps_per_execution`,
+    `jit_compile`, gradient accumulation, gradient clipping and losses that are not a mean.
 
     Resuming: Loading weights restores alpha, the step counter, the kept gradient and the states of
     random generators.
@@ -319,7 +319,7 @@ class FisherPenaltyModel(BackboneWrapper):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        """Updates the metrics, which Keras creates from the first batch, before any loss."""
+        """Updates the metrics, after checking that the batch has labels."""
         model_checks.check_labelled(y)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 

@@ -136,7 +136,8 @@ def write_regrets(runs: pd.DataFrame) -> str:
     seeds = sorted({len(some) for some in cases["clean"].values()})
     note = (
         "Regret: test accuracy at the end, in points below the best of all alphas with the same "
-        "seed; the mean over settings, with its standard error. Trainings are counted in epochs. "
+        "seed; the mean over settings, with its standard error. The columns of noisy validation "
+        "labels cover only the settings with noise. Trainings are counted in epochs. "
         f"Settings: {len(cases['clean'])}. Seeds of a setting: {' to '.join(map(str, seeds))}.\n"
     )
     return f"{tables.write_markdown(header, rows)}\n{note}"

@@ -1,4 +1,4 @@
-"""Section 4: a Fisher penalty that starts late does not close the gap.
+"""Section 4: does a Fisher penalty that starts late close the gap?
 
 Figure 4: at the small learning rate, starts the Fisher penalty after a number of epochs, and
 compares the test accuracy with the baseline and with the best learning rate eta*. eta* and alpha

@@ -89,7 +89,8 @@ print(f"alpha {found.alpha:.2g}: test accuracy {test_accuracy:.1%}")
 ## How large is the penalty's gradient?
 
 The penalty ratio is the norm of alpha times the penalty's gradient, relative to the norm of the gradient
-of the loss. `PenaltyRatio` logs it. Far below 0.1 the penalty changes little. Above 1 it dominates.
+of the loss. `PenaltyRatio` logs it. Far below 0.1 the penalty changes little. Far above 1 it
+keeps the model from learning.
 
 We train without a penalty, with the alpha that we found, and with a hundred times as much. In the last
 training, `max_penalty_ratio=0.7` limits the ratio: where alpha exceeds it, the step uses the alpha that

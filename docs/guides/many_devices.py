@@ -98,5 +98,5 @@ print(f"largest difference between weights: {difference:.0e}")
 - `BatchNormalization(synchronized=True)` computes its statistics over the whole batch, as one device
   does. By default, each device uses the statistics of its own part.
 - On several machines, use `tf.distribute.MultiWorkerMirroredStrategy()` instead of `MirroredStrategy()`, or
-  `keras.distribution.initialize` with JAX: [Many GPUs, many machines](../distributed.md).
+  `keras.distribution.initialize` with JAX: [Many devices](../distributed.md).
 """

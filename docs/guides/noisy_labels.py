@@ -12,8 +12,7 @@ Accelerator: None
 
 A neural network can fit any labels, even random ones. It learns the regularities of the data first
 and memorises the wrong labels later, so its test accuracy rises and then falls. You can stop early,
-if you have clean validation labels to tell you when. The Fisher penalty makes the memorisation
-itself expensive.
+if validation labels tell you when. The Fisher penalty makes the memorisation itself expensive.
 
 The penalty is the squared norm of a gradient: that of the loss of a mini-batch whose labels are
 drawn from the model's own prediction. For a mini-batch of B examples its mean is about Tr(F)/B.
@@ -159,6 +158,6 @@ trainings.
 One line, `FisherPenaltyModel(model, alpha=0.3)`, keeps the network from memorising most of the wrong
 labels. It needs no clean labels during training and no second network, and it works with every
 optimizer of Keras. Losses other than cross-entropy and the mean squared error need a
-`likelihood=`. If you have clean validation labels, early stopping by itself does well on this
-easy task. The penalty helps most if you have no clean labels.
+`likelihood=`. Early stopping by itself does well on this easy task:
+[Which method should I use?](../which_method.md) compares them.
 """

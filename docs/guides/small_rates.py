@@ -66,8 +66,8 @@ def build_model(alpha, learning_rate):
 
 
 """
-`penalty_batch_size=1/32` computes the penalty from 4 of the 128 images of a batch. This costs a few percent
-of the training time, and alpha keeps its meaning. With alpha 0, `FisherPenaltyModel` trains exactly as the
+`penalty_batch_size=1/32` computes the penalty on 4 of the 128 images of a batch. This takes about a tenth of a
+plain step, and alpha keeps its meaning. With alpha 0, `FisherPenaltyModel` trains exactly as the
 plain model does.
 
 ## Train
@@ -120,8 +120,8 @@ for name, model in trainings.items():
 """
 The penalty keeps Tr(F) low, and the network fits the training data more slowly, but it generalises better
 than the plain network with the same learning rate. These are single trainings of a small network, so
-differences of a point mean little. [Results](../results.md) has the paper's networks, with several seeds and
-their standard errors.
+differences of a point mean little. [Results](../results.md) has a larger
+comparison, with three seeds and standard errors.
 
 ## Choose alpha
 

@@ -1,5 +1,5 @@
 """
-Title: A text classifier of KerasHub
+Title: A text classifier from KerasHub
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29

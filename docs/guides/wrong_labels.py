@@ -52,8 +52,9 @@ print(f"{is_wrong.sum()} of {len(y_noisy)} training labels are wrong")
 """
 ## Train and score the labels
 
-Alpha 0.3 with `max_penalty_ratio=0.7` needs no search on most tasks (see the guide on choosing
-alpha). For comparison, we also train without the penalty.
+Alpha 0.3 with `max_penalty_ratio=0.7` is a good first choice without a search:
+[Choosing alpha](../choosing_alpha.md#without-a-search). For comparison, we also train without the
+penalty.
 """
 
 

@@ -63,9 +63,9 @@ class FisherTrace(CurveCallback):
 
     Attributes:
         history: All measurements of this training, a list of `(step, Estimate)`.
-        peak: The largest value since the end of epoch 0, as `fit` numbers epochs (a fit with
-            `initial_epoch` above 0 starts after it); NaN before.
-        early: The first value since then; NaN before.
+        peak: The largest value from the end of the first epoch (index 0) on; NaN before. A fit with
+            `initial_epoch` above 0 begins after that epoch.
+        early: The first value from then on; NaN before.
 
     Raises:
         TypeError: if an argument has the wrong type.

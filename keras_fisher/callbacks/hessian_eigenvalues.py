@@ -19,11 +19,11 @@ from keras_fisher.utils.messages import warn
 class HessianEigenvalues(HistoryCallback):
     """Tracks the largest or smallest eigenvalues of the Hessian of the mean loss during training.
 
-    It logs `sharpness`, the latest value of the largest eigenvalue, as in
-    `keras_fisher.hessian_eigenvalues`, and with `k` above 1 also `hessian_eigenvalue_2`,
-    `hessian_eigenvalue_3` and so on. The smallest eigenvalue is `hessian_eigenvalue_-1`, the second
-    smallest one `hessian_eigenvalue_-2`. They are NaN before the first measurement, and where the
-    solver does not converge, which is logged as a warning once per training.
+    It logs the latest values, measured as in `keras_fisher.hessian_eigenvalues`. The largest
+    eigenvalues are `sharpness`, `hessian_eigenvalue_2`, `hessian_eigenvalue_3` and so on. With
+    `which="smallest"` or "both", the smallest one is `hessian_eigenvalue_-1`, the second smallest
+    `hessian_eigenvalue_-2`. They are NaN before the first measurement, and where the solver does
+    not converge, which is logged as a warning once per training.
 
     The order of callbacks, TensorBoard and `freq` work as in `FisherTrace`.
 

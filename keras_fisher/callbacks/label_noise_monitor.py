@@ -21,8 +21,8 @@ class LabelNoiseMonitor(LogWriter):
     For each group it logs the accuracy on the training labels (`clean_accuracy`, and
     `noisy_accuracy`, which is the fraction of noisy labels memorised) and the norm of the
     mini-batch gradient (`clean_gradient_norm`, `noisy_gradient_norm`), and the ratio of these,
-    clean to noisy (`gradient_norm_ratio`). It measures in inference mode. Losses that compare each
-    output with its own number, such as the squared error, get one-hot labels.
+    clean to noisy (`gradient_norm_ratio`). It measures in inference mode. Losses that
+    need a target for each output, such as the squared error, receive one-hot labels.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 

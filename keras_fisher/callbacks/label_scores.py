@@ -62,8 +62,8 @@ class LabelScores(MeasuringCallback):
         data: The training data, arrays `(x, y)` or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`) that gives the examples in the same order
             each time. Labels are classes or one-hot. Sample weights have no effect.
-        num_measurements: The number of epochs to measure after. The last epoch is one of them. With
-            more than there are epochs, every epoch is measured.
+        num_measurements: The number of epochs to measure after. The last epoch is one of them. If
+            it is larger than the number of epochs, every epoch is measured.
         batch_size: The number of examples of arrays measured at a time.
         likelihood: The model's likelihood, `Categorical` or `Bernoulli`; `None` infers it from the
             compiled loss.

@@ -28,7 +28,7 @@ class Eigenvalues:
 
     Attributes:
         values: The eigenvalues, a float64 array in decreasing order.
-        residuals: The residual of each value, from a product with H of its own.
+        residuals: The residual of each value, computed from one more product with H.
         num_examples: The number of examples in the mean loss, without padding.
         num_products: The number of products with H that were computed.
         vectors: The eigenvectors, if they were asked for, a float64 array of shape
@@ -108,10 +108,10 @@ def hessian_eigenvalues(
 
     Scaling and padding are those of `hessian_trace`.
 
-    A start vector has a part in only one direction for each eigenvalue. So of an eigenvalue that
-    occurs several times, or of many that are closer than the accepted residual, some can be missing
-    among the values. This concerns the smallest eigenvalues of a Hessian without negative ones,
-    which has many near 0: they take many products, or a larger `rtol`.
+    From one start vector, Lanczos finds an eigenvalue that occurs several times only once, and may
+    miss some of several that are closer together than the accepted residual. This affects the
+    smallest eigenvalues of a Hessian without negative ones, which has many near 0. There, allow
+    more products or a larger `rtol`.
 
     References: Wu & Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
     SIAM Journal on Matrix Analysis and Applications, 2000. Sagun, Evci, Güney, Dauphin & Bottou,
@@ -215,7 +215,7 @@ class HessianEigenvaluesMeter:
         rtol: The largest accepted residual, relative to the largest absolute eigenvalue.
         max_products: The maximum number of products with H.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
-        seed: The seed of the random vectors to start from; `None` for a random one.
+        seed: The seed of the random vector to start from; `None` for a random one.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ def find_alpha(
     Raises:
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
         ValueError: if a number is out of range, `objective` is not in the logs, or `overwrite` is
-            set on a worker. Errors of `fit` end the search; it resumes once they are mended.
+            set on a worker. Errors of `fit` end the search. Fix them and call it again to resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:
