@@ -114,7 +114,7 @@ def find_alpha(
         epochs: The number of epochs of a whole training, at least 2.
         alphas: The alphas to compare, at least two.
         objective: The metric to compare, a name in the logs of `fit` or a `keras_tuner.Objective`.
-        directory: The folder of the search.
+        directory: The folder of the search, its own for each model and data.
         overwrite: Whether to delete an existing search and start again.
         callbacks: Callbacks for `fit`; each candidate gets copies.
         verbose: Whether to show a progress bar.
@@ -125,8 +125,10 @@ def find_alpha(
 
     Raises:
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
-        ValueError: if a number is out of range, `objective` is not in the logs, or `overwrite` is
-            set on a worker. Errors of `fit` end the search. Fix them and call it again to resume.
+        ValueError: if a number is out of range, `directory` has a search with another model, data
+            or arguments of `fit`, `objective` is not in the logs of the first epoch, or `overwrite`
+            is set on a worker. Errors of `fit` end the search. Fix them and call it again to
+            resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:

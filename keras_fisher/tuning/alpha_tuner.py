@@ -14,10 +14,14 @@ from keras_tuner.engine import trial as trials
 
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
+from keras_fisher.tuning.fingerprint import check_fingerprint, make_fingerprint
 from keras_fisher.tuning.oracle import GridOracle
 
 # As in keras-tuner's Hyperband: the epochs of a trial, and the trial that it continues.
 _FIRST_EPOCH, _EPOCHS, _PARENT = "tuner/initial_epoch", "tuner/epochs", "tuner/trial_id"
+
+# The fingerprint of a search is that of a model with this alpha.
+_ANY_ALPHA = 0.1
 
 
 class AlphaOracle(GridOracle):
@@ -106,6 +110,9 @@ class AlphaTuner(keras_tuner.Tuner):
 
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Trains all candidates; as a chief, waits until the workers have trained them."""
+        model, objective = self.build_model(_ANY_ALPHA), self.oracle.objective.name
+        fingerprint = make_fingerprint(model, objective, args, kwargs)
+        check_fingerprint(Path(self.project_dir), fingerprint)
         try:
             super().search(*args, **kwargs)
         except keras_tuner.errors.FatalError as error:
@@ -131,10 +138,6 @@ class AlphaTuner(keras_tuner.Tuner):
             callbacks=[*self._deepcopy_callbacks(callbacks), self.progress.watch(alpha)],
             **fit,
         ).history
-        if objective.name not in history:
-            raise ValueError(
-                f"`objective` must be one of {', '.join(history)}. Received: {objective.name!r}"
-            )
         self._save_checkpoint(trial_id, model)
         found = score(history[objective.name], values[_EPOCHS])
         worst = -math.inf if objective.direction == "max" else math.inf
@@ -183,7 +186,11 @@ class _Progress:
         def show(epoch: int, logs: Any) -> None:
             assert self._epochs is not None
             self._epochs += 1
-            shown = [("alpha", alpha), (self._name, logs.get(self._name, math.nan))]
-            self._bar.update(self._epochs, shown)
+            if self._name not in logs:
+                raise ValueError(
+                    f"`objective` must be one of {', '.join(logs)}. Received: {self._name!r}. "
+                    "Compile with further `metrics`, or choose one of these"
+                )
+            self._bar.update(self._epochs, [("alpha", alpha), (self._name, logs[self._name])])
 
         return keras.callbacks.LambdaCallback(on_epoch_end=show)

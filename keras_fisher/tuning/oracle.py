@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.engine import trial as trials
+
+from keras_fisher.utils.files import write_json
 
 _TO_BE_RUN = (trials.TrialStatus.RUNNING, trials.TrialStatus.INVALID)  # interrupted, or to retry
 
@@ -70,10 +71,10 @@ class GridOracle(keras_tuner.Oracle):
             yield chosen.values
 
     def save(self) -> None:
-        _write(self._get_oracle_fname(), self.get_state())
+        write_json(Path(self._get_oracle_fname()), self.get_state())
 
     def _save_trial(self, trial: trials.Trial) -> None:
-        _write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
+        write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
 
     def reload(self) -> None:
         """Reads the search from its folder.
@@ -106,10 +107,3 @@ def check_overwrite(overwrite: bool) -> None:
 
 def _get_name() -> str:
     return os.environ.get("KERASTUNER_TUNER_ID", "chief")
-
-
-def _write(path: str, state: dict[str, Any]) -> None:
-    """Writes JSON atomically: a killed process leaves the old or the new file."""
-    new = Path(f"{path}.new")
-    new.write_text(json.dumps(state))
-    new.replace(path)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
 
+from keras_fisher.tuning.fingerprint import (
+    check_fingerprint,
+    make_fingerprint,
+    read_fingerprint,
+)
 from keras_fisher.tuning.oracle import GridOracle, check_overwrite
 from keras_fisher.utils import arguments
+
+_VALUES = "hyperparameters"
 
 
 class GridSearch(keras_tuner.Tuner):
@@ -41,7 +49,7 @@ class GridSearch(keras_tuner.Tuner):
     Args:
         hypermodel: The hypermodel to search, such as `FisherPenaltyHyperModel`.
         objective: The metric to compare, at the best epoch of each trial (appendix G.2).
-        directory: The folder of the search.
+        directory: The folder of the search. With `project_name`, its own for each model and data.
         project_name: The name of the search's subfolder.
         overwrite: Whether to delete an existing search and start again.
         max_retries_per_trial: The number of times to retry a failed trial.
@@ -85,6 +93,20 @@ class GridSearch(keras_tuner.Tuner):
             overwrite=overwrite,
             **kwargs,
         )
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Trains all missing combinations; takes the arguments of `fit`.
+
+        Raises:
+            ValueError: if the folder has a search with another model, data or arguments of `fit`.
+        """
+        folder, hp = Path(self.project_dir), keras_tuner.HyperParameters()
+        # The grid may change, so the model is built with the values of the first fingerprint.
+        hp.values = read_fingerprint(folder).get(_VALUES, {})
+        model = self.hypermodel.build(hp)
+        fingerprint = make_fingerprint(model, self.oracle.objective.name, args, kwargs)
+        check_fingerprint(folder, fingerprint | {_VALUES: hp.values})
+        super().search(*args, **kwargs)
 
     def reload(self) -> None:
         """Reads the search from its folder, but takes the hyperparameters from the hypermodel."""

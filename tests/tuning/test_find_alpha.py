@@ -35,10 +35,10 @@ def build_model(alpha):
     return model
 
 
-def find(folder, alphas=ALPHAS, build=build_model, **arguments):
+def find(folder, alphas=ALPHAS, build=build_model, data=DATA, **arguments):
     given = {"epochs": EPOCHS, "objective": "val_loss", "verbose": 0, "shuffle": False}
     given |= {"validation_data": VALIDATION, "alphas": alphas, "directory": folder}
-    return kf.tuning.find_alpha(build, DATA, **given | arguments)
+    return kf.tuning.find_alpha(build, data, **given | arguments)
 
 
 class Counter(keras.callbacks.Callback):
@@ -149,6 +149,47 @@ def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog):
     assert set(first.trials) < set(found.trials)
 
 
+def slower(alpha):
+    model = build_model(alpha)
+    model.optimizer.learning_rate = 0.05
+    return model
+
+
+def wider(alpha):
+    keras.utils.set_random_seed(0)
+    backbone = keras.Sequential([keras.layers.Dense(9), keras.layers.Dense(3)])
+    model = kf.FisherPenaltyModel(backbone, alpha, update_freq=3, seed=0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"build": slower}, "model"),
+        ({"build": wider}, "model"),
+        ({"data": (X[:64], 2 - Y[:64])}, "y"),
+        ({"validation_data": (X[32:64], Y[32:64])}, "validation_data"),
+        ({"batch_size": 8, "shuffle": True}, "batch_size, shuffle"),
+        ({"objective": "val_accuracy"}, "objective"),
+    ],
+)
+def test_the_folder_of_another_search_is_refused(searched, changed, named):
+    found, folder, _ = searched
+    message = f"`directory` must be a new folder .* a search with another {named}. Choose"
+    with pytest.raises(ValueError, match=message):
+        find(folder, **changed)
+    assert find(folder, callbacks=[Counter(last=0)]).trials == found.trials
+
+
+def test_a_missing_objective_is_named_after_one_epoch(tmp_path):
+    counter, objective = Counter(), keras_tuner.Objective("val_f1", "max")
+    message = "`objective` must be one of .*val_loss.* Received: 'val_f1'. Compile with further"
+    with pytest.raises(ValueError, match=message):
+        find(tmp_path, objective=objective, callbacks=[counter])
+    assert len(counter.epochs) == 1
+
+
 def ignores_alpha(alpha):
     return build_model(0.5)
 
@@ -167,11 +208,6 @@ def uncompiled(alpha):
         ({"validation_data": None}, ValueError, "`validation_data` must be given"),
         ({"build": 3}, TypeError, "`build_model` must be a function of alpha"),
         ({"alphas": [0.1, -1]}, ValueError, "`alphas` must be positive"),
-        (
-            {"objective": keras_tuner.Objective("val_f1", "max")},
-            ValueError,
-            "`objective` must be one of .*val_loss.* Received: 'val_f1'",
-        ),
         ({"build": ignores_alpha}, ValueError, "compiled model with the alpha .* alpha=0.5"),
         ({"build": uncompiled}, ValueError, "compiled=False"),
         ({"build": lambda alpha: keras.Sequential()}, TypeError, "must return a FisherPenalty"),

@@ -5,7 +5,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from keras_fisher.tuning import GridSearch
+from keras_fisher.tuning import FisherPenaltyHyperModel, GridSearch
 
 
 class Scores(keras_tuner.HyperModel):
@@ -55,6 +55,39 @@ def test_a_trial_that_was_killed_is_left_if_the_grid_no_longer_has_it(tmp_path):
         trained(tmp_path, 0.01, 0.1, killed_at=0.1)
     assert trained(tmp_path, 0.01, 1.0) == [(1.0, 0.0), (1.0, 0.9)]
     assert trained(tmp_path, 0.01, 0.1, 1.0) == [(0.1, 0.0), (0.1, 0.9)]
+
+
+class Untrained(FisherPenaltyHyperModel):
+    """A hypermodel whose accuracy is its learning rate."""
+
+    def fit(self, hp, model, *_, **__):
+        return {"val_accuracy": hp.get("learning_rate")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"units": 4}, "model"),
+        ({"y": 1}, "y"),
+        ({"epochs": 2}, "epochs"),
+    ],
+)
+def test_another_search_in_the_same_folder_is_refused(tmp_path, changed, named):
+    def search(learning_rates, units=3, y=0, epochs=1):
+        def build_backbone(hp):
+            return keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
+
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        hypermodel = Untrained(build_backbone, loss=loss, learning_rates=learning_rates)
+        tuner = GridSearch(hypermodel, directory=tmp_path)
+        tuner.search(np.zeros((4, 2)), np.full(4, y), epochs=epochs, verbose=0)
+        return len(tuner.oracle.trials)
+
+    trained = search([0.1])
+    assert search([0.01, 0.1]) == 2 * trained
+    message = f"`directory` must be a new folder .* a search with another {named}. Choose"
+    with pytest.raises(ValueError, match=message):
+        search([0.01, 0.1], **changed)
 
 
 @pytest.mark.parametrize(
