@@ -222,8 +222,9 @@ class Categorical(Likelihood):
     or soft targets of the outputs' shape `(batch, ..., classes)`.
     """
 
-    # Whether drawn classes use the probabilities that Keras's loss computes for one-hot labels.
-    _is_one_hot = False
+    # Whether the compiled loss takes one-hot labels; `None` if the likelihood was given instead.
+    # Drawn classes then use the probabilities that this loss computes.
+    takes_one_hot: bool | None = None
 
     def __init__(self, from_logits: bool = True, ignore_class: int | None = None) -> None:
         self.from_logits = from_logits
@@ -232,7 +233,7 @@ class Categorical(Likelihood):
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
         is_dense = _is_dense(labels, outputs)
-        log_p = self._log_probabilities(outputs, is_dense or self._is_one_hot)
+        log_p = self._log_probabilities(outputs, is_dense or bool(self.takes_one_hot))
         if is_dense:
             weights = ops.cast(labels, log_p.dtype)
         else:
@@ -242,7 +243,7 @@ class Categorical(Likelihood):
 
     def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""
-        log_p = self._log_probabilities(outputs, self._is_one_hot)
+        log_p = self._log_probabilities(outputs, bool(self.takes_one_hot))
         # The Gumbel-max trick, unlike a categorical draw, supports any number of axes and XLA.
         uniform = keras.random.uniform(
             ops.shape(log_p), minval=_tiny(log_p.dtype), dtype=log_p.dtype, seed=seed
@@ -260,7 +261,7 @@ class Categorical(Likelihood):
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns class `index` for every position, and its probability."""
-        p = ops.exp(self._log_probabilities(outputs, self._is_one_hot))
+        p = ops.exp(self._log_probabilities(outputs, bool(self.takes_one_hot)))
         p = ops.take(p, index, axis=-1)
         return ops.zeros_like(p, dtype="int32") + ops.cast(index, "int32"), p
 
@@ -446,7 +447,7 @@ def from_loss(loss: Tensor) -> Likelihood:
             from_logits=bool(config.get("from_logits", False)),
             ignore_class=config.get("ignore_class"),
         )
-        categorical._is_one_hot = is_one_hot
+        categorical.takes_one_hot = is_one_hot
         return categorical
     raise ValueError(
         f"The likelihood of the compiled `loss` is not known. Received: {loss!r}. Compile with "

@@ -25,7 +25,7 @@ from keras_fisher.training.wrapper import BackboneWrapper
 from keras_fisher.utils import arguments, probability_checks
 from keras_fisher.utils.batches import count_examples
 from keras_fisher.utils.labels import (
-    check_classes,
+    check_labels_of_fit,
     fill_ignored_labels,
     get_labels,
     get_symbolic_output,
@@ -282,10 +282,11 @@ class FisherPenaltyModel(BackboneWrapper):
         `keras_fisher.callbacks.NonFiniteGuard` can stop training there, or skip such steps.
         """
         given = _FIT.bind(self, *args, **kwargs).arguments
-        y = given.get("y")
         model_checks.check_compiled(self)
-        if self.likelihood is not None and hasattr(get_labels(y), "__array__"):
-            check_classes(self.likelihood, y, get_symbolic_output(self.backbone))
+        self._check_labels("y", given.get("y"))
+        validation = given.get("validation_data")
+        if isinstance(validation, tuple | list) and len(validation) > 1:
+            self._check_labels("validation_data", validation[1])
         model_checks.check_preprocessed(self.backbone, given.get("x"))
         given["callbacks"] = add_health_warning(given.get("callbacks"), self._health)
         backend.synchronise(self)
@@ -294,6 +295,10 @@ class FisherPenaltyModel(BackboneWrapper):
             return super().fit(**{name: value for name, value in given.items() if name != "self"})
         finally:
             self.skip_non_finite(False)
+
+    def _check_labels(self, name: str, y: Any) -> None:
+        if self.likelihood is not None:
+            check_labels_of_fit(self.likelihood, name, y, get_symbolic_output(self.backbone))
 
     def compute_loss(
         self,

@@ -1,5 +1,6 @@
 """What `FisherPenaltyModel` refuses, and what its errors say."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -240,6 +241,36 @@ def test_labels_that_are_no_classes_are_refused_before_the_first_step(change):
     with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2, whole numbers.*Rec"):
         model.fit(DATA[0], y, batch_size=2, verbose=0)
     np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
+
+
+def test_validation_labels_are_checked_before_the_first_step():
+    model = nets.compiled("dense")
+    before = nets.flat(model.backbone.weights)
+    for validation in [(DATA[0], nets.labels() + 1), [DATA[0], nets.labels() + 1, np.ones(6)]]:
+        with pytest.raises(ValueError, match=r"`validation_data` must hold labels from 0 to 2"):
+            model.fit(*DATA, validation_data=validation, verbose=0)
+    np.testing.assert_array_equal(nets.flat(model.backbone.weights), before)
+
+
+LOSSES = {
+    "one class for each": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "a number for each of the 3 classes": keras.losses.CategoricalCrossentropy(from_logits=True),
+}
+
+
+@pytest.mark.parametrize("expected", LOSSES)
+def test_labels_in_the_layout_of_the_other_cross_entropy_are_refused(expected):
+    model = FisherPenaltyModel(nets.build("dense"), alpha=0.1)
+    model.compile("sgd", LOSSES[expected])
+    classes = np.arange(nets.BATCH) % nets.CLASSES
+    both = [classes, keras.utils.to_categorical(classes, nets.CLASSES)]
+    right, wrong = both if expected.startswith("one") else both[::-1]
+    shape = re.escape(str(wrong.shape))
+    with pytest.raises(ValueError, match=rf"`y` must hold {expected}.* Received: .*{shape}"):
+        model.fit(DATA[0], wrong, verbose=0)
+    with pytest.raises(ValueError, match=f"`validation_data` must hold {expected}"):
+        model.fit(DATA[0], right, validation_data=(DATA[0], wrong), verbose=0)
+    model.fit(DATA[0], right, validation_data=(DATA[0], right), verbose=0)
 
 
 @pytest.mark.slow

@@ -146,6 +146,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
         state = random.getstate()
         self._meter = self._make_meter(self.model)
         random.setstate(state)
+        self._meter.check_labels(self._data)
         self._counter = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

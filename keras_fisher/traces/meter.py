@@ -85,8 +85,7 @@ class Meter(abc.ABC):
         check_data(data, num_examples, batch_size, self.needs_labels)
         arguments.check_bool("by_layer", by_layer)
         backend.synchronise(self._model)
-        if self.needs_labels and isinstance(data, tuple | list):
-            check_classes(self._likelihood, data[1], self._known_outputs)
+        self.check_labels(data)
         read = self._read(data, num_examples, batch_size)
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
@@ -114,6 +113,11 @@ class Meter(abc.ABC):
         if not len(measured):
             raise ValueError("`data` must hold examples other than padding. Received: only padding")
         return measured
+
+    def check_labels(self, data: Any) -> None:
+        """Raises for arrays with labels that are not classes of the outputs, if these are known."""
+        if self.needs_labels and isinstance(data, tuple | list):
+            check_classes(self._likelihood, "data", data[1], self._known_outputs)
 
     def _layers(self) -> list[str]:
         """Returns the path of each trainable weight's layer."""
@@ -160,7 +164,7 @@ class Meter(abc.ABC):
         if y is None and self.needs_labels:
             raise ValueError("`data` must hold labels. Received: a batch of only x")
         if self.needs_labels:
-            check_numbers(y)
+            check_numbers(y, "data")
         where = find_data(self._likelihood, y, batch[2])
         y = y if self.needs_labels else None
         if any(leaf is None for leaf in keras.tree.flatten(x)):
@@ -188,7 +192,7 @@ class Meter(abc.ABC):
             if self._known_outputs is None:
                 outputs = self._outputs(x)
                 self._known_outputs = keras.KerasTensor(outputs.shape, outputs.dtype)
-            check_classes(self._likelihood, y, self._known_outputs)
+            check_classes(self._likelihood, "data", y, self._known_outputs)
         return x, labels
 
     def _outputs_of_first(self, x: Any) -> Any:

@@ -24,12 +24,12 @@ _SEED_OFFSET = 1_000_003
 def check_labels_in_graph(likelihood: Likelihood, y: Any, outputs: Tensor) -> Any:
     """Returns `y`; asserts in the graph that its labels are classes."""
     labels = get_labels(y)
-    check_numbers(labels)
+    check_numbers(labels, "y")
     bound = likelihood.class_bound(labels, outputs)
     if bound is None:
         return y
     values = fill_ignored_labels(likelihood, labels)
-    checked = backend.assert_below(labels, values, bound, describe_classes(bound))
+    checked = backend.assert_below(labels, values, bound, describe_classes(bound, "y"))
     return keras.tree.pack_sequence_as(y, [checked])
 
 

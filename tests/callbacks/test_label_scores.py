@@ -87,6 +87,38 @@ def test_data_may_be_batches(task):
     np.testing.assert_allclose(found, expect(model, *task), atol=1e-6)
 
 
+class Reversed(keras.utils.PyDataset):
+    """Two batches, in the reverse order each time that they are read."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.parts = [(x[:8], y[:8]), (x[8:], y[8:])]
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        if index == 0:
+            self.parts.reverse()
+        return self.parts[index]
+
+
+@pytest.mark.parametrize("size", [16, N])
+def test_batches_in_another_order_are_refused(task, size):
+    x, y = (part[:size] for part in task)
+    scores = kf.callbacks.LabelScores(Reversed(x, y), num_measurements=3)
+    with pytest.raises(ValueError, match=r"`data` must give .* same order .*Remove `shuffle`"):
+        fit(compiled(), x, y, scores, epochs=3)
+
+
+def test_labels_outside_the_classes_are_refused_before_training(task):
+    x, y = task
+    scores, model = kf.callbacks.LabelScores((x, y + 1)), compiled()
+    with pytest.raises(ValueError, match=r"`data` must hold labels from 0 to 2, whole numbers"):
+        fit(model, x, y, scores, 1)
+    assert model.optimizer.iterations == 0
+
+
 def test_labels_may_be_one_hot(task):
     x, y = task
     one_hot = np.eye(nets.CLASSES)[y]

@@ -212,7 +212,7 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
     y[-1] = label
     monkeypatch.setattr(keras.Model, "__call__", unwanted)
     with pytest.raises(
-        ValueError, match=r"`y` must hold labels from 0 to 2.*Received: .*" + str(label)
+        ValueError, match=r"`data` must hold labels from 0 to 2.*Received: .*" + str(label)
     ):
         measure(net, (X, y))
 
@@ -222,8 +222,8 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (Y / 2, "`y` must hold labels from 0 to 2, whole numbers.*Received: a label of 0.5"),
-        (Y.astype(str), "`y` must hold numbers.*Received: labels of dtype <U"),
+        (Y / 2, "`data` must hold labels from 0 to 2, whole numbers.*Received: a label of 0.5"),
+        (Y.astype(str), "`data` must hold numbers.*Received: labels of dtype <U"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
@@ -283,7 +283,7 @@ def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):
     net.compile("sgd", nets.loss())
     y[-1] = nets.CLASSES
     data = reference.batches(nets.inputs(name), y, size=len(y) // 2)
-    with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2.*Received: .*3"):
+    with pytest.raises(ValueError, match=r"`data` must hold labels from 0 to 2.*Received: .*3"):
         measure(net, data)
 
 
