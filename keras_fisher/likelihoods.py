@@ -432,6 +432,8 @@ def from_loss(loss: Tensor) -> Likelihood:
     Raises:
         ValueError: if the likelihood of the loss is unknown.
     """
+    if loss is None:
+        raise ValueError("`loss` must be given, or likelihood=. Received: loss=None")
     if isinstance(loss, dict | list | tuple) and len(loss) == 1:
         return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
     function, config = _function_of(loss)

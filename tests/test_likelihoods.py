@@ -428,7 +428,6 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
         losses.Huber(),
         lambda y, p: p,
         functools.partial(losses.sparse_categorical_crossentropy, from_logits=True),
-        None,
         "crossentropy",
         {"a": "mse", "b": "mse"},
         ["mse", "mse"],
@@ -438,6 +437,11 @@ def test_likelihood_of_a_loss_by_name_function_or_object(loss, kind, config):
 def test_other_losses_have_no_known_likelihood(loss):
     with pytest.raises(ValueError, match=r"`loss` is not known. Received: .*likelihood="):
         likelihoods.from_loss(loss)
+
+
+def test_a_missing_loss_is_asked_for():
+    with pytest.raises(ValueError, match=r"`loss` must be given, or likelihood=. Received: loss=N"):
+        likelihoods.from_loss(None)
 
 
 class Weighted(losses.SparseCategoricalCrossentropy):
@@ -501,8 +505,8 @@ class OrdinalLoss(losses.BinaryCrossentropy):
         (losses.Tversky(), r"Bernoulli\(\) for masks .* Categorical\(\)"),
         ("poisson", r"a subclass of Likelihood of your own that draws counts"),
         (losses.KLDivergence(), r"Categorical\(\)"),
-        ("hinge", r"a subclass of Likelihood of your own: this loss is no"),
-        (losses.CTC(), r"a subclass of Likelihood of your own: this loss is no"),
+        ("hinge", r"a subclass of Likelihood of your own, because this loss is no"),
+        (losses.CTC(), r"a subclass of Likelihood of your own, because this loss is no"),
         (OrdinalLoss(), r"Bernoulli\(\) for one output per threshold"),
         (Weighted(), r"Categorical\(\) or Bernoulli\(\) if"),
         (lambda y, p: p, r"Categorical\(\) for one class .* Gaussian\(\)"),

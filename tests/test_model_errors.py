@@ -168,7 +168,7 @@ def test_a_backbone_whose_weights_are_frozen_later_is_refused():
 @pytest.mark.parametrize("loss", ["mae", lambda y, p: keras.ops.mean(p**2, axis=-1), None])
 def test_a_loss_without_a_known_likelihood_is_refused_by_compile(loss):
     model = FisherPenaltyModel(nets.build("dense"))
-    with pytest.raises(ValueError, match=r"`loss`.*Received: .*likelihood="):
+    with pytest.raises(ValueError, match=r"`loss`.*likelihood="):
         model.compile("sgd", loss)
 
 

@@ -261,6 +261,10 @@ class HessianEigenvaluesMeter:
             found.vectors if return_vectors else None,
         )
 
+    def check_labels(self, data: Any) -> None:
+        """Raises for arrays with labels that are not classes of the outputs, if these are known."""
+        self._solver.check_labels(data)
+
     @property
     def random_state(self) -> list[int]:
         """Generator state, for resuming."""

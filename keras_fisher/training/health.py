@@ -37,8 +37,8 @@ _MESSAGE = (
 _DOMINATES = (
     "At step {step} (counted from 0) the penalty dominates: for about ten computations its "
     "gradient times alpha has been {ratio:.2g} times as large as the gradient of the loss. "
-    "Loss {loss:g}, alpha {alpha:g}, penalty ||g||^2 {penalty:g}. An alpha of {balanced:.2g} would "
-    "have made the two equal: use a smaller one, or set max_penalty_ratio=0.7. "
+    "Loss {loss:g}, alpha {alpha:g}, last penalty ||g||^2 {penalty:g}. An alpha of {balanced:.2g} "
+    "would have made the two equal: use a smaller one, or set max_penalty_ratio=0.7. "
     "callbacks.PenaltyRatio logs the ratio."
 )
 _MORE = {

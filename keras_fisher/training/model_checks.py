@@ -43,8 +43,7 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
     if inner:
         raise ValueError(
             "`backbone` must neither be nor hold a FisherPenaltyModel, whose own penalty would be "
-            f"ignored. Received: {backbone.name!r}, with {inner[0].name!r}. Wrap its plain "
-            "`backbone`."
+            f"ignored. Received: {inner[0].name!r}. Wrap its plain `backbone`."
         )
     if getattr(backbone, "preprocessor", None) is not None:
         warn_once(

@@ -29,7 +29,7 @@ _ADVICE = (
     ),
     (
         ("hinge", "cosine", "circle", "ctc"),
-        f"{_OWN}: this loss is no negative log-likelihood of single labels",
+        f"{_OWN}, because this loss is no negative log-likelihood of single labels",
     ),
     (
         ("crossentropy",),
