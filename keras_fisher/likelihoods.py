@@ -433,7 +433,10 @@ def from_loss(loss: Tensor) -> Likelihood:
         ValueError: if the likelihood of the loss is unknown.
     """
     if loss is None:
-        raise ValueError("`loss` must be given, or likelihood=. Received: loss=None")
+        raise ValueError(
+            "`loss` must be compiled, to know the likelihood of the model. Received: loss=None. "
+            "Compile with a loss, or give likelihood= of keras_fisher.likelihoods"
+        )
     if isinstance(loss, dict | list | tuple) and len(loss) == 1:
         return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
     function, config = _function_of(loss)

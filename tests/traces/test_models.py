@@ -269,7 +269,7 @@ def test_a_model_that_is_not_compiled_needs_a_likelihood(measure):
 def test_a_loss_without_a_known_likelihood_needs_a_given_one(measure, loss):
     net = nets.build("dense")
     net.compile("sgd", loss)
-    with pytest.raises(ValueError, match=rf"`loss` is not known. Received: {loss!r}.*likelihood="):
+    with pytest.raises(ValueError, match=rf"`loss` .*Received: .*{loss!r}.*likelihood="):
         measure(net, (X, Y))
 
 
