@@ -156,7 +156,7 @@ class LabelScores(MeasuringCallback):
             differing = f"{np.sum(labels != self._labels)} of {len(labels)} labels that differ"
         raise ValueError(
             "`data` must give the same examples in the same order each time, because the "
-            f"predictions of several epochs are averaged. Received: {differing} from those of the "
+            f"callback averages the predictions of several epochs. Received: {differing} from the "
             "previous measurement. Remove `shuffle` from this dataset"
         )
 

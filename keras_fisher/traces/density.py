@@ -246,9 +246,10 @@ def quadrature(
         start: A vector, shape `(n,)`, other than 0.
         num_steps: The number of nodes.
     """
-    space = KrylovSpace(multiply, start, min(num_steps, len(start)))
+    capacity = min(num_steps, len(start))
+    space = KrylovSpace(multiply, start, capacity)
     space.extend()
-    while space.beta and space.size < min(num_steps, len(start)):
+    while space.beta and space.size < capacity:
         space.extend()
     nodes, vectors = np.linalg.eigh(space.projection)
     missing = 0, num_steps - len(nodes)

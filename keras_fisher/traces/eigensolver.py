@@ -86,9 +86,10 @@ def _iterate(
         norm = float(np.max(np.abs(values)))
         if space.size == size:
             break
-        # An invariant space says nothing of the rest, nor how often its eigenvalues occur.
+        # An invariant space says nothing about the rest, nor how often its eigenvalues occur.
         is_invariant = space.beta <= rtol * norm
-        if capacity < size and space.size >= (2 * wanted + _INVARIANT if is_invariant else wanted):
+        enough = 2 * wanted + _INVARIANT if is_invariant else wanted
+        if capacity < size and space.size >= enough:
             residuals = space.beta * np.abs(vectors[-1, _find_ends(space.size, k, signs)])
             # The other half is for the rounding of products.
             if np.max(residuals) <= rtol / 2 * norm:
