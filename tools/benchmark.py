@@ -9,9 +9,9 @@ Sections:
     training   every way to compute the penalty, in epochs of plain `fit`, for five networks
     fisher     the exact per-example Fisher trace over a plain forward and backward pass
     hessian    a probe of the Hessian trace over a plain forward and backward pass
-    pytorch    the step in PyTorch, and traces and eigenvalues in BackPACK, torch.func,
-               hessian-eigenthings and curvlinops, on the same network and data
-               (pip install -e '.[benchmark]')
+    steps      plain and penalised steps over the same steps written by hand in PyTorch
+    pytorch    traces and eigenvalues over those of BackPACK, torch.func, hessian-eigenthings and
+               curvlinops, on the same network and data (pip install -e '.[benchmark]')
     memory     peak memory of a step with the penalty over that of a plain one
     pipelines  the batches of each data set over plain training of SimpleCNN, which takes them
     first_steps  the time until the first steps and traces end, over that of a plain model
@@ -48,6 +48,7 @@ from benchmarks.measurement import Row, SectionSkipped, Settings
 from benchmarks.networks import NETWORKS
 from benchmarks.pipelines import pipelines
 from benchmarks.pytorch import PACKAGES, pytorch
+from benchmarks.steps import steps
 from benchmarks.traces import fisher, hessian
 from benchmarks.training import memory, training
 
@@ -57,6 +58,7 @@ SECTIONS = {
         training,
         fisher,
         hessian,
+        steps,
         pytorch,
         memory,
         pipelines,
