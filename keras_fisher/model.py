@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,25 +12,17 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend, likelihoods, penalties
-from keras_fisher.backend.types import Replica, StepKind, Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.training import model_checks
 from keras_fisher.training.health import StepHealth, add_health_warning
-from keras_fisher.training.labels import LabelSeedGenerator, check_labels_in_graph
+from keras_fisher.training.labels import LabelSeedGenerator
+from keras_fisher.training.penalised_model import PenalisedModel
 from keras_fisher.training.random_states import load_random_states, save_random_states
 from keras_fisher.training.state import PenaltyState
-from keras_fisher.training.step import PenalisedStep, PenaltySettings, Values
-from keras_fisher.training.wrapper import BackboneWrapper
+from keras_fisher.training.step import PenalisedStep, PenaltySettings
 from keras_fisher.utils import arguments, probability_checks
-from keras_fisher.utils.batches import count_examples
-from keras_fisher.utils.labels import (
-    check_labels_of_fit,
-    fill_ignored_labels,
-    get_labels,
-    get_symbolic_output,
-)
-from keras_fisher.utils.stateless import Stateless
+from keras_fisher.utils.labels import check_labels_of_fit, get_symbolic_output
 
 _FIT = inspect.signature(keras.Model.fit)
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
@@ -42,7 +34,7 @@ _GRADIENTS = ("exact", "finite_difference")
 
 
 @keras.saving.register_keras_serializable(package="keras_fisher")
-class FisherPenaltyModel(BackboneWrapper):
+class FisherPenaltyModel(PenalisedModel):
     """Trains `backbone` with a penalty on the squared norm of the mini-batch gradient.
 
     It minimises eq. 3 of Jastrzebski et al., "Catastrophic Fisher Explosion" (ICML 2021),
@@ -168,7 +160,7 @@ class FisherPenaltyModel(BackboneWrapper):
         )
         model_checks.warn_of_rounding(gradient, backbone.compute_dtype)
         self.seed = arguments.check_seed(seed)
-        self.likelihood: Any = likelihoods.check_likelihood(likelihood)
+        self.likelihood = likelihoods.check_likelihood(likelihood)
         self._likelihood_given = likelihood is not None
         if update_freq is None:
             update_freq = 1 if isinstance(self.penalty_batch_size, float) else 10
@@ -183,7 +175,6 @@ class FisherPenaltyModel(BackboneWrapper):
         self._step = PenalisedStep(
             self, self._settings, self._state, self._health, self._label_seed
         )
-        self._evaluating = False
         self.alpha = alpha
         self.built = backbone.built
 
@@ -300,34 +291,6 @@ class FisherPenaltyModel(BackboneWrapper):
         if self.likelihood is not None:
             check_labels_of_fit(self.likelihood, name, y, get_symbolic_output(self.backbone))
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Returns the plain loss; a label outside the classes fails the step.
-
-        Under XLA, which has no assertions, the loss of such a label is NaN instead.
-        """
-        model_checks.check_labelled(y)
-        bound = self.likelihood.class_bound(get_labels(y), y_pred)
-        labels = check_labels_in_graph(self.likelihood, y, y_pred)
-        loss = super().compute_loss(x, labels, y_pred, sample_weight, training)
-        if bound is None:
-            return loss
-        values = fill_ignored_labels(self.likelihood, get_labels(y))
-        return backend.nan_unless_below(loss, values, bound)
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        """Updates the metrics, after checking that the batch has labels."""
-        model_checks.check_labelled(y)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
     def compile_from_config(self, config: Any) -> None:
         """Compiles the model from the result of `get_compile_config`."""
         # Models that override `compile` must do this themselves.
@@ -433,74 +396,7 @@ class FisherPenaltyModel(BackboneWrapper):
             self._state.load(store, self.trainable_weights, self.weights)
         load_random_states(store, self._random_states())
 
-    # ---- For the trainer of the backend and for `PenalisedStep` ------------------------------
-
-    def _take_step(
-        self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
-    ) -> None:
-        """Takes one optimisation step on eq. 3."""
-        if not self.backbone.built:
-            self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
-        # A branch of the traced step cannot create variables.
-        model_checks.check_trainable(self.backbone)
-        self._state.allocate(self.trainable_weights)
-        if not self.optimizer.built:
-            self.optimizer.build(self.trainable_weights)
-        self._is_taking_step = True
-        try:
-            self._step.take(data, kind, replica)
-        finally:
-            self._is_taking_step = False
-
-    @property
-    def _is_penalty_off(self) -> bool:
-        return self._state.is_off
-
-    def _choose_step_kind(self) -> Tensor:
-        return self._step.choose_kind()
-
-    def _compute_training_loss(
-        self, x: Any, y: Any, sample_weight: Any, replica: Replica
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the loss to differentiate and the outputs; updates the metrics.
-
-        On several replicas the losses add up to the mean over all examples.
-        """
-        y_pred = self(x, training=True)
-        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
-        loss = replica.restore_mean(loss)
-        tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(loss, sample_weight=count_examples(x))
-        self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        loss = replica.add_up(loss)
-        self._health.observe(loss, y_pred, replica)
-        return self.optimizer.scale_loss(loss), y_pred
-
-    def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
-        """Returns the training-mode outputs at other variable values; changes no variable."""
-        values = [*zip(self.trainable_weights, weights, strict=True), *others]
-        with Stateless(values, fixed=self._assigned_before_replay):
-            return self(x, training=True)
-
-    @property
-    def _statistics(self) -> list[keras.Variable]:
-        return [*self.non_trainable_weights, *self.metrics_variables]
-
-    @property
-    def _is_built_before_training(self) -> bool:
-        return self.backbone.built and not self._evaluating
-
-    def _own_variables(self) -> list[keras.Variable]:
-        return [*self._state.variables, *self._health.variables]
-
-    def _random_states(self) -> list[keras.Variable]:
-        """The states of all seed generators, dropout's included, which Keras does not save."""
-        weights = {id(weight) for weight in self.weights}
-        return [v for v in self._moved_variables if id(v) not in weights]
-
-    @property
-    def _draw_seeds(self) -> list[Any]:
-        return [*ops.convert_to_numpy(self._label_seed.state), self._state.step]
+    # ---- Private ---------------------------------------------------------------------------
 
     def _check_parts(self) -> None:
         if self._is_distributed and self.micro_batch_size is not None:
