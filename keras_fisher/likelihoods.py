@@ -36,7 +36,7 @@ class Likelihood(abc.ABC):
 
     Subclass it for a custom loss: implement the negative log-likelihood of every observation and
     the sampling of labels, using only `keras.ops` and `keras.random`. `nll`, `nll_terms`,
-    `counted_nll` and `mean_nll` follow from the former, and cannot be overridden.
+    `counted_nll` and `mean_nll` are computed from `observation_nll` and cannot be overridden.
 
     Raises:
         TypeError: if a subclass overrides one of these.

@@ -274,7 +274,7 @@ def write_methods(runs: pd.DataFrame) -> str:
             if not own.empty
         ]
     header = [
-        *("setting", "wrong labels", "method", "chosen", "test accuracy at the end, %"),
+        *("setting", "noise", "method", "chosen", "test accuracy at the end, %"),
         *("minus FP, points", "wrong labels memorised, %", "passes"),
         *("test accuracy at equal passes, %", "minus FP there, points"),
     ]
@@ -319,7 +319,7 @@ def write_noisy_choice(runs: pd.DataFrame) -> str:
                 shown = [part, tables.write_noise(*noise), title, write_value(own)]
                 rows.append([*shown, *(cell(own) for cell in cells)])
     header = [
-        *("setting", "wrong labels", "method", "chosen by noisy labels"),
+        *("setting", "noise", "method", "chosen by noisy labels"),
         *("test accuracy at the end, %", "minus FP, points", "minus the clean choice, points"),
     ]
     return tables.write_markdown(header, rows)

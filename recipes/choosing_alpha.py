@@ -1,7 +1,7 @@
-"""Choosing alpha: the accuracy that ways to choose it lose, and the trainings that they take.
+"""Choosing alpha: the accuracy that ways to choose it lose, and the training runs that they take.
 
 Trains each setting with ten alphas, whose best is the yardstick, and without a penalty. All ways to
-choose are computed from these trainings: a search that drops alphas early sees of them what its
+choose are computed from these runs: a search that drops alphas early sees of them what its
 budget pays for. Appendix G.2 trains all ten to the end.
 
 Alphas are also trained with `max_penalty_ratio`, the guard against an alpha that is far too large.
@@ -39,7 +39,7 @@ class AlphaSetting(PenaltySetting):
     noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
     alphas: Amounts = ALPHAS  # alphas to choose from
     limited: Amounts = (0.03, 0.3, 3.0, 10.0)  # alphas to train with max_penalty_ratio, too
-    max_penalty_ratio: Amount = 0.7  # the largest ratio of gradients in these trainings
+    max_penalty_ratio: Amount = 0.7  # the largest ratio of gradients in these runs
 
 
 def plan(part: str, setting: AlphaSetting, finished: Finished) -> list[Run]:
@@ -127,10 +127,10 @@ def write_regrets(runs: pd.DataFrame) -> str:
                 f"{values.max():.1f} ({worst})" if worst else tables.NOTHING,
             ]
             if name == "clean":
-                costs = [way(case).trainings for some in of_parts.values() for case in some]
+                costs = [way(case).cost for some in of_parts.values() for case in some]
                 row.insert(1, f"{np.mean(costs):.1f}" if costs else tables.NOTHING)
         rows.append(row)
-    header = ["way to choose alpha", "trainings"]
+    header = ["way to choose alpha", "training runs"]
     for name in KEYS:
         header += [f"regret, {name} validation labels", "worst setting"]
     seeds = sorted({len(some) for some in cases["clean"].values()})

@@ -2,8 +2,8 @@
 
 Figures 6 and 10: trains two networks for a few epochs, one with high regularisation (a large
 learning rate or a small batch) and one with low regularisation (a small learning rate or a large
-batch). Several trainings continue from each, with different seeds, all with low regularisation.
-Tr(F_i) is Tr(F) at the end of the first trainings. Tr(H_f) is Tr(H) at a continuation's best test
+batch). Several runs continue from each, with different seeds, all with low regularisation.
+Tr(F_i) is Tr(F) at the end of the first runs. Tr(H_f) is Tr(H) at a continuation's best test
 accuracy.
 
 A continuation takes over only the weights of its network, and trains for all epochs of appendix
@@ -44,8 +44,8 @@ class EarlyToFinal(VariedSetting):
     """random seeds"""
     high: Amount  # learning rate or batch size with high regularisation
     low: Amount  # learning rate or batch size with low regularisation
-    early_epochs: Count = 20  # epochs of the first two trainings
-    continuations: Annotated[int, Range(1, 101)] = 8  # continuations of each of the two trainings
+    early_epochs: Count = 20  # epochs of the first two runs
+    continuations: Annotated[int, Range(1, 101)] = 8  # continuations of each of the two runs
     every_epochs: Count = 10  # epochs of a continuation between two measurements of Tr(H)
     num_probes: Count = 30  # probes to estimate Tr(H) from
 

@@ -43,7 +43,7 @@ class LabelSetting(PenaltySetting):
 
 
 def plan(part: str, setting: LabelSetting, finished: Finished) -> list[Run]:
-    """Plans both trainings and those of the cross-validation, seed by seed."""
+    """Plans both runs and those of the cross-validation, seed by seed."""
     runs = []
     for seed in setting.seeds:
         shared = {
@@ -123,7 +123,7 @@ WAYS = (
     Way("cleanlab, at best validation", FOLD, FIGURES, cost_folds, is_at_best=True),
 )
 HEADER = (
-    *("noise", "network", "way", "AUROC", "precision of as many as are wrong"),
+    *("noise", "network", "way", "AUROC", "precision at the number of wrong labels"),
     *("precision of the cut", "recall of the cut", "further epochs"),
 )
 

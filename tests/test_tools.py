@@ -102,3 +102,9 @@ def test_estimators_of_the_trace_are_compared_at_equal_products(tool, monkeypatc
     assert [row[1] for row in rows] == ["20", "20", "60", "60", "200", "200"]
     for row in rows[-2:]:  # XTrace is exact with more than twice as many products as weights
         assert row[4] == "0.00%" != row[3]
+
+
+def test_the_lowest_versions_are_those_of_pyproject(tool):
+    lowest_versions = tool("lowest_versions")
+    bounds = lowest_versions.lowest(lowest_versions.PYPROJECT.read_text())
+    assert {"keras==3.15", "keras-tuner==1.4.8", "jax==0.10.2"} <= {*bounds}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # What others are for is not used at run time.
-EXTRAS = ("tensorflow", "jax", "torch", "datasets", "tuning", "eigenvalues", "recipes")
+EXTRAS = ("tensorflow", "jax", "torch", "datasets", "tuning", "recipes")
 
 
 def lowest(pyproject: str) -> list[str]:

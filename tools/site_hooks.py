@@ -49,6 +49,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         pages = {target: source for source, target in FROM_ROOT.items()}
         markdown = re.sub(r"\]\(docs/", "](", markdown)
         markdown = re.sub(r"\]\((\w+\.md)\)", lambda m: f"]({pages.get(m[1], m[1])})", markdown)
+    if page.file.src_uri.startswith("guides/"):  # guides link to each other as scripts
+        markdown = re.sub(r"(?<!\[Script)\]\((\w+)\.py", r"](\1.md", markdown)
     return re.sub(r"\]\((guides/\w+)\.py", r"](\1.md", markdown)
 
 

@@ -3,7 +3,7 @@ Title: Choosing alpha
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Find the weight of the penalty at the price of two and a half trainings.
+Description: Find the weight of the penalty for the cost of 2.5 training runs.
 Accelerator: None
 """
 
@@ -12,7 +12,7 @@ Accelerator: None
 
 Alpha is the weight of the penalty, and the one number that you have to find. It is not universal: the
 best alpha depends on the network, the data, the noise and the learning rate. The paper trains with ten
-values on a logarithmic scale (appendix G.2). `find_alpha` needs two and a half trainings.
+values on a logarithmic scale (appendix G.2). `find_alpha` costs 2.5 training runs.
 
 Half of the training labels of this guide are noise. We find alpha, look at the size of the penalty's
 gradient, and see what an alpha does that is far too large.
@@ -74,12 +74,14 @@ print(found)
 
 """
 The score is the mean validation accuracy over the last fifth of the epochs that a candidate trained for.
-`found.model` is the model of the best alpha, trained to the end. If the best alpha is the largest, a larger
-one may be better: `find_alpha(..., alphas=(0.03, 0.1, 0.3, 1.0))` in the same folder trains only the new one.
+`found.model` is the model of the best alpha, trained to the end.
 
-The same call resumes a search that was interrupted. The validation labels here are clean. If yours are as
-noisy as the training labels, the search works as well, because noise lowers the accuracies of all
-candidates alike: [Results](../results.md#ways-to-choose-alpha).
+Without `overwrite=True`, the same call resumes an interrupted search. If the best alpha is the largest, a
+larger one may be better: `alphas=(0.03, 0.1, 0.3, 1.0)` then trains only the new one.
+
+The validation labels here are clean. If yours are as noisy as the training labels, the search works as
+well, because noise lowers the accuracies of all candidates alike:
+[Results](../results.md#ways-to-choose-alpha).
 """
 
 test_accuracy = found.model.evaluate(test.x, test.y, verbose=0, return_dict=True)["accuracy"]
@@ -98,7 +100,7 @@ reaches it.
 """
 
 logging.getLogger("keras_fisher").setLevel(logging.ERROR)  # the warnings are described below
-trainings = {
+models = {
     "no penalty": build_model(0.0),
     f"alpha {found.alpha:.2g}": build_model(found.alpha),
     f"alpha {100 * found.alpha:.2g}": build_model(100 * found.alpha),
@@ -115,7 +117,7 @@ histories = {
         callbacks=[kf.callbacks.PenaltyRatio()],
         verbose=0,
     ).history
-    for name, model in trainings.items()
+    for name, model in models.items()
 }
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.7), layout="constrained")

@@ -3,7 +3,7 @@ Title: Several devices
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
-Description: Train on all GPUs of a machine, with the same result as on one device.
+Description: Train on all GPUs of a machine, with the penalty of the whole batch.
 Accelerator: GPU
 """
 
@@ -15,8 +15,8 @@ This guide is for users with several GPUs.
 The penalty is the squared norm of the mean gradient over the whole mini-batch. If each of R devices
 squared the gradient of its own part, the penalty would be about R times too large, and the best
 alpha would depend on the number of devices. `FisherPenaltyModel` averages the gradient over the
-devices before it takes the norm. So R devices give the same training as one device on the same
-batches.
+devices before it takes the norm. So R devices train as one device does on the same batches, up to
+rounding, except for drawn labels, batch normalisation and masks: [Many devices](../distributed.md).
 
 This guide runs on two virtual devices of a CPU. On a machine with GPUs, leave out the lines that
 create the virtual devices, and call `MirroredStrategy()` without arguments: it uses all GPUs.
@@ -79,8 +79,8 @@ two, history_of_two = train_model(tf.distribute.MirroredStrategy(["CPU:0", "CPU:
 ## Compare
 
 The penalties and the weights agree up to rounding. This guide uses `penalty="gp"`, which takes the labels of
-the data. Under `"fp"`, each device draws other labels than a single device would, from the same
-distribution.
+the data. Under `"fp"`, each device draws its own labels, from the same distribution as a single
+device.
 """
 
 for name, history in (("one device", history_of_one), ("two devices", history_of_two)):

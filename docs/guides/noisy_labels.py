@@ -150,11 +150,11 @@ for name, model in models.items():
 
 Alpha is the one number to find. An alpha that is far too large keeps the network from learning at all,
 and with cleaner labels smaller values are better. The alpha of 0.3 here is for the default schedule,
-which computes the penalty every 10 steps and is the cheapest one.
+which computes the penalty on the whole batch every 10 steps.
 
 For your own data, compute the penalty at every step on a part of the batch, with
-`update_freq=1, penalty_batch_size=1 / 4`, and let `kf.tuning.find_alpha` compare 0.03, 0.1 and 0.3 at the
-price of two and a half trainings: [Choosing alpha](choosing_alpha.py).
+`update_freq=1, penalty_batch_size=1 / 4`, and let `kf.tuning.find_alpha` compare 0.03, 0.1 and 0.3 for
+the cost of 2.5 training runs: [Choosing alpha](choosing_alpha.py).
 
 ## Conclusion
 

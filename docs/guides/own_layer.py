@@ -117,8 +117,8 @@ print(f"the closed form takes less time: {fast_seconds < slow_seconds}")
 """
 `keras_fisher` compares the rules with plain gradients, on a few examples of the first batch and
 then of fewer and fewer later batches. If the numbers differ, it logs a warning and differentiates
-the whole model one example at a time. So a mistake in a rule costs time, and very rarely goes
-unnoticed. Try it:
+the whole model one example at a time. A wrong rule therefore makes the measurement
+slow, but almost never wrong. Try it:
 """
 
 

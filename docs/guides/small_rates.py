@@ -13,10 +13,10 @@ Accelerator: None
 A network that trains with a small learning rate or a large batch may fit the training data just as
 well, and still classify new data worse. The paper
 ([Jastrzebski et al., 2021](https://proceedings.mlr.press/v139/jastrzebski21a.html)) observes that Tr(F),
-the trace of the Fisher Information Matrix, explodes early in such trainings, and that the Fisher penalty
+the trace of the Fisher Information Matrix, explodes early in such training runs, and that the Fisher penalty
 recovers most of the accuracy (section 4).
 
-Tuning the learning rate is the first remedy. The penalty is for trainings whose rate or batch you cannot
+Tuning the learning rate is the first remedy. The penalty is for training whose rate or batch you cannot
 choose freely: the hardware asks for a large batch, a larger rate diverges in another part of the network,
 or fine-tuning needs small steps.
 
@@ -32,8 +32,9 @@ import keras_fisher as kf
 """
 ## Data and model
 
-`load_arrays` downloads CIFAR-10 unless it finds it in `TFDS_DATA_DIR`. All three networks start from the
-same weights.
+`load_arrays` downloads CIFAR-10 unless it finds it in `TFDS_DATA_DIR` (`pip install '.[datasets]'`). On JAX
+and PyTorch, save the images as arrays first: [JAX](../jax.md#what-differs-from-tensorflow). All three
+networks start from the same weights.
 """
 
 train, validation, test, _ = kf.data.load_arrays("cifar10", num_train=2000, validation_size=2000)
@@ -75,7 +76,7 @@ plain model does.
 `FisherTrace` measures Tr(F) after each epoch.
 """
 
-trainings = {
+models = {
     "rate 0.03": build_model(0.0, 0.03),
     "rate 0.003": build_model(0.0, 0.003),
     "rate 0.003, Fisher penalty": build_model(0.03, 0.003),
@@ -91,7 +92,7 @@ histories = {
         callbacks=[kf.callbacks.FisherTrace(train, num_examples=200, seed=0)],
         verbose=0,
     ).history
-    for name, model in trainings.items()
+    for name, model in models.items()
 }
 
 """
@@ -113,26 +114,26 @@ axes[0].set_yscale("log")
 axes[0].legend()
 plt.show()
 
-for name, model in trainings.items():
+for name, model in models.items():
     accuracy = model.evaluate(*test, batch_size=500, verbose=0, return_dict=True)["accuracy"]
     print(f"{name}: test accuracy {accuracy:.1%}")
 
 """
 The penalty keeps Tr(F) low, and the network fits the training data more slowly, but it generalises better
-than the plain network with the same learning rate. These are single trainings of a small network, so
+than the plain network with the same learning rate. These are single runs of a small network, so
 differences of a point mean little. [Results](../results.md) has a larger
 comparison, with three seeds and standard errors.
 
 ## Choose alpha
 
 An alpha that is too large keeps the network from learning: the training accuracy falls far behind that of the
-plain model. `kf.tuning.find_alpha` compares 0.03, 0.1 and 0.3 at the price of two and a half trainings:
+plain model. `kf.tuning.find_alpha` compares 0.03, 0.1 and 0.3 for the cost of 2.5 training runs:
 [Choosing alpha](choosing_alpha.py).
 
 ## Large batches
 
-A large batch has the same symptoms in the paper (appendix E), and you use the penalty in the same way. It
-needs no more examples than a small batch has:
+A large batch has the same symptoms in the paper (appendix E), and you use the penalty in the same way. The
+penalty needs no more examples than with a small batch:
 
     kf.FisherPenaltyModel(backbone, alpha=0.1, update_freq=1, penalty_batch_size=128)
 

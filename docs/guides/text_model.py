@@ -161,8 +161,8 @@ for name, alpha in (("plain", 0.0), ("Fisher penalty", 0.2)):
 """
 ## Compare
 
-The plain classifier memorises the training labels, the wrong ones too, and its validation accuracy
-falls. The penalised classifier learns more slowly, and most of its validation accuracy stays.
+The plain classifier memorises the training labels, including the wrong ones, and its validation accuracy
+falls. The penalised classifier learns more slowly, and keeps most of its validation accuracy.
 """
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")

@@ -52,9 +52,8 @@ print(f"{is_wrong.sum()} of {len(y_noisy)} training labels are wrong")
 """
 ## Train and score the labels
 
-Alpha 0.3 with `max_penalty_ratio=0.7` is a good first choice without a search:
-[Choosing alpha](../choosing_alpha.md#without-a-search). For comparison, we also train without the
-penalty.
+We use alpha 0.3 with `max_penalty_ratio=0.7`, as in
+[Results](../results.md#finding-wrong-labels). For comparison, we also train without the penalty.
 """
 
 
@@ -103,8 +102,9 @@ axes[0].legend()
 plt.show()
 
 """
-The callback also proposes a cut: `is_suspect` marks the labels whose rival is more probable and
-whose loss is in the higher of two groups. Since we know the wrong labels, we can judge it.
+The callback also proposes a cut: `is_suspect` marks the labels that are probably wrong. Another class is
+more probable, and the loss is above a threshold that splits all losses into a low and a high group (Otsu's
+method). Since we know the wrong labels, we can judge the cut.
 """
 
 for name, result in found.items():

@@ -52,7 +52,7 @@ class EarlyPhase(MeasuringCallback):
             ImageNet, and 1.2 for CIFAR-10.
         freq: "epoch" to read the loss after each epoch, or the number of steps between two
             readings. (Early in an epoch the mean covers few batches.)
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples processed at a time.
         labels: "sampled" from the model's prediction, "expected" for the exact sum over the
             classes, or "given" for those of `data`.

@@ -52,7 +52,7 @@ class FisherTrace(CurveCallback):
         freq: "epoch" to measure after each epoch, or the number of steps between measurements,
             counted from the beginning of the training, across fits. (`freq=1, num_examples=128` on
             a shuffling dataset gives figures 15 and 16.)
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples processed at a time.
         labels: "sampled" from the model's prediction, "expected" for the exact sum over the
             classes, or "given" for those of `data` (the empirical Fisher).
@@ -63,9 +63,9 @@ class FisherTrace(CurveCallback):
 
     Attributes:
         history: All measurements of this training, a list of `(step, Estimate)`.
-        peak: The largest value from the end of the first epoch (index 0) on; NaN before. A fit with
+        peak: The largest value since the end of the first epoch (index 0); NaN before. A fit with
             `initial_epoch` above 0 begins after that epoch.
-        early: The first value from then on; NaN before.
+        early: The first value measured at or after that point; NaN before.
 
     Raises:
         TypeError: if an argument has the wrong type.

@@ -37,7 +37,7 @@ class GradientNorm(CurveCallback):
             `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
             time.
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The mini-batch size B for arrays; a dataset keeps its own.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 

@@ -43,7 +43,7 @@ class HessianEigenvalues(HistoryCallback):
             `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
             time.
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples processed at a time.
         k: The number of eigenvalues to find at an end of the spectrum.
         which: "largest", "smallest" (the most negative) or "both".

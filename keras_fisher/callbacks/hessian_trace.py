@@ -39,7 +39,7 @@ class HessianTrace(CurveCallback):
             `keras.utils.PyDataset` or torch `DataLoader`), which is read from its beginning each
             time.
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples processed at a time.
         num_probes: The number of probes to draw for each measurement.
         distribution: The distribution of their entries, "gaussian" or "rademacher".

@@ -18,11 +18,12 @@ from keras_fisher.utils import arguments
 class LabelNoiseMonitor(LogWriter):
     """Measures, after each epoch, how clean and noisy examples are being learnt (figure 5).
 
-    For each group it logs the accuracy on the training labels (`clean_accuracy`, and
-    `noisy_accuracy`, which is the fraction of noisy labels memorised) and the norm of the
-    mini-batch gradient (`clean_gradient_norm`, `noisy_gradient_norm`), and the ratio of these,
-    clean to noisy (`gradient_norm_ratio`). It measures in inference mode. Losses that
-    need a target for each output, such as the squared error, receive one-hot labels.
+    For each group it logs the accuracy on the training labels (`clean_accuracy`, `noisy_accuracy`),
+    the norm of the mini-batch gradient (`clean_gradient_norm`, `noisy_gradient_norm`), and the
+    ratio of these norms, clean to noisy (`gradient_norm_ratio`). `noisy_accuracy` is the fraction
+    of noisy labels memorised. If `is_noisy` includes labels that are correct by chance, it is about
+    1/classes without memorisation. It measures in inference mode. Losses that need a target for
+    each output, such as the squared error, receive one-hot labels.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 

@@ -142,22 +142,22 @@ def spectral_density(
         True
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         num_probes: M, the number of random vectors. Their number sets the error of moments.
         num_steps: m, the number of Lanczos steps for each probe, and of nodes. It sets how far the
             density is resolved. As many float64 vectors of all weights are kept in memory.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of the probes; `None` for a random one.
 
     Returns:
-        A `SpectralDensity`. With fewer than `num_steps` weights, or if H has fewer distinct
-        eigenvalues, fewer nodes are exact: other nodes then have weight 0 and repeat the last one.
-        Nodes and weights are NaN if a product with H is not finite, as with NaN weights.
+        A `SpectralDensity`. If there are fewer than `num_steps` weights or distinct eigenvalues,
+        the surplus nodes have weight 0 and repeat the last value. Nodes and weights are NaN if a
+        product with H is not finite, as with NaN weights.
 
     Scaling and padding are those of `hessian_trace`. The density integrates to 1, so its first
     moment is Tr(H) / n.

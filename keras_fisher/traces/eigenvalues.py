@@ -81,7 +81,7 @@ def hessian_eigenvalues(
         True
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         k: The number of eigenvalues to find at an end of the spectrum.
@@ -89,14 +89,13 @@ def hessian_eigenvalues(
             negative) ones, or "both" for 2 k of them.
         rtol: The largest accepted residual, relative to the largest absolute eigenvalue. Products
             in float32 are exact enough for about 1e-6. Products in TensorFloat-32, which
-            TensorFlow and JAX use on recent GPUs unless told otherwise, may not be exact enough
+            TensorFlow and JAX use on recent GPUs by default, may not be exact enough
             for the default.
         max_products: The maximum number of products with H. Ten to forty are usual for a few of
             the largest eigenvalues, and a hundred or more for the smallest ones.
-        return_vectors: Whether to fill in `vectors`. As many float64 vectors of all weights as
-            there are products, but at most `max(4 k, 40)` (8 k for "both"), are kept in memory in
-            any case.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        return_vectors: Whether to fill in `vectors`. In either case, up to `max(4 k, 40)` float64
+            vectors (`8 k` for "both") of the size of the model stay in memory.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
@@ -108,8 +107,8 @@ def hessian_eigenvalues(
 
     Scaling and padding are those of `hessian_trace`.
 
-    From one start vector, Lanczos finds an eigenvalue that occurs several times only once, and may
-    miss some of several that are closer together than the accepted residual. This affects the
+    From one start vector, Lanczos finds a repeated eigenvalue only once, and may miss some
+    eigenvalues that differ by less than the accepted residual. This affects the
     smallest eigenvalues of a Hessian without negative ones, which has many near 0. There, allow
     more products or a larger `rtol`.
 
@@ -170,12 +169,12 @@ def sharpness(
         True
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). The batches are kept in memory.
         rtol: The largest accepted residual, as in `hessian_eigenvalues`.
         max_products: The maximum number of products with H.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.

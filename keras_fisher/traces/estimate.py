@@ -22,8 +22,9 @@ class Estimate(_Mean):
 
     The difference of two estimates is an `Estimate` with the standard error of independent
     estimates, sqrt(stderr_a^2 + stderr_b^2), the `count` of both together, and no `layers`.
-    Measurements on different examples are independent (those of `hessian_trace` also on the same
-    ones, with different probes). Measurements on the same examples usually are not: for these, the
+    Measurements on different examples are independent, and so are measurements of `hessian_trace`
+    on the same examples with different probes. Other measurements on the same examples usually are
+    not: for these, the
     differences of squared `per_example_gradient_norms` have the right standard error.
 
     Examples:

@@ -33,8 +33,8 @@ def fisher_trace(
 
         Tr(F) = E_x E_{y^ ~ p(y|x)} ||d/dw l(x, y^)||^2,
 
-    the mean over examples of the squared norm of each example's own gradient. Norms are squared
-    before they are averaged, exactly and not from mini-batch gradients.
+    the mean over examples of the squared norm of each example's own gradient. It averages these
+    squared norms; it does not square the gradient of a mini-batch.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -49,7 +49,7 @@ def fisher_trace(
         True
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). Labels are needed only for
             `labels="given"`; otherwise `(x, None)` or batches of x are enough. In `(x, y,
@@ -59,7 +59,7 @@ def fisher_trace(
         labels: "sampled" draws one label for each example from the model's prediction;
             "expected" sums exactly over all labels (for C classes it costs C times as much);
             "given" uses the labels of the data (the empirical Fisher).
-        num_examples: The number of examples to measure, from the first; `None` for all. (The paper
+        num_examples: Uses only the first `num_examples` examples; `None` uses all. (The paper
             uses 2,500 to 5,000 in appendix G.1, a batch in G.2.)
         batch_size: The number of examples of arrays measured at a time. It affects speed and memory
             (and which labels a seed draws). Batches that need too much memory are split.

@@ -66,14 +66,14 @@ def ggn_trace(
         True
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). Labels do not enter the matrix: `(x,
             None)` or batches of x are enough. Padding is marked as in `fisher_trace`.
         labels: "expected" sums exactly over all labels (for C classes and T positions in C T
             passes); "sampled" draws one label for each observation from the model's prediction, in
             one pass.
-        num_examples: The number of examples to measure, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays measured at a time. It affects speed and memory
             (and which labels a seed draws).
         by_layer: Whether to fill in `layers`, the trace split by layer.

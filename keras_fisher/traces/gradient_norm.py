@@ -37,14 +37,14 @@ def gradient_norm(
         4
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`).
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The mini-batch size for arrays; a dataset keeps its own. A smaller last
             mini-batch is dropped.
-        by_layer: Whether to fill in `layers`. Squared norms add up over layers, but norms do not:
-            each layer's share of the norm is its share of the squared norm.
+        by_layer: Whether to fill in `layers`, which splits the norm in proportion to the squared
+            norms of the layers.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Returns:

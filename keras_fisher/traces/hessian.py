@@ -70,7 +70,7 @@ def hessian_trace(
         (True, True)
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`).
         num_probes: M, the number of probes; the paper uses 30. With `rtol`, the maximum number.
@@ -82,11 +82,11 @@ def hessian_trace(
             are kept in memory.
         rtol: The relative standard error to reach; `None` uses all `num_probes`. With a number,
             10 probes are used, then 5 more at a time, until the standard error is at most `rtol`
-            times the absolute value. If `num_probes` do not suffice, a warning is logged. The
-            probes are the first ones of a measurement without `rtol` and with the same seed, and
-            give the same values (on TensorFlow, up to rounding, if there are more than 100 products
+            times the absolute value. If `num_probes` do not suffice, a warning is logged. With the
+            same seed, the probes are the first ones of a measurement without `rtol`, and give the
+            same values (on TensorFlow, up to rounding, if there are more than 100 products
             of probes and batches). The batches are kept in memory. Only for "hutchinson".
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays processed at a time. It affects only speed and
             memory. The first-order gradient is computed once per batch and reused by all probes.
         by_layer: Whether to fill in `layers`, the trace split by layer.
@@ -95,9 +95,8 @@ def hessian_trace(
 
     Returns:
         An `Estimate` over probes, with the standard error of the estimator for this data, and the
-        number of probes used as `count`: for "xtrace", the `num_probes / 2` estimates, which its
-        standard error is computed from as if they were independent (with few of them, it is often
-        too small).
+        number of probes used as `count`. With "xtrace", `count` is `num_probes / 2`. The standard
+        error treats these estimates as independent, so it is often too small if there are few.
 
     References: Hutchinson, "A stochastic estimator of the trace of the influence matrix for
     Laplacian smoothing splines", 1989. Epperly, Tropp & Webber, "XTrace: Making the most of every

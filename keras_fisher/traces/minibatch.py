@@ -46,12 +46,12 @@ def minibatch_fisher_trace(
         4
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). `(x, None)` and batches of x are enough
             unless labels are "given".
         labels: "sampled" draws them from the model's prediction; "given" uses the labels in `data`.
-        num_examples: The number of examples to use, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The mini-batch size B for arrays; a dataset keeps its own. A smaller last
             mini-batch is dropped.
         by_layer: Whether to fill in `layers`, the value split by layer.

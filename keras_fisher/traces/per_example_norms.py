@@ -51,7 +51,7 @@ def per_example_gradient_norms(
         ['net/logits']
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`). `(x, None)` and batches of x are enough
             unless labels are "given". In `(x, y, sample_weight)`, a sample weight of 0 marks
@@ -59,7 +59,7 @@ def per_example_gradient_norms(
         labels: "given" uses the labels in `data`; "sampled" draws one label for each example from
             the model's prediction; "uniform" draws one from the label set; "expected" gives the
             square root of the expected squared norm, summed exactly over all labels.
-        num_examples: The number of examples to measure, from the first; `None` for all.
+        num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The number of examples of arrays measured at a time. It affects speed and memory
             (and which labels a seed draws).
         by_layer: Whether to return the norm of each layer's part of the gradient. The squares sum

@@ -23,11 +23,11 @@ def score(values: Any, epochs: int) -> float:
 class AlphaPlan(NamedTuple):
     """Trains every alpha for half of the epochs, and the best two to the end.
 
-    An earlier choice would favour small alphas, because penalised networks learn more slowly. A
-    choice before the end would, too, where the plain network memorises labels late.
+    An earlier choice would favour small alphas, because penalised networks learn more slowly. Where
+    labels are memorised late, even a choice shortly before the end favours them.
 
     Attributes:
-        epochs: The number of epochs of a whole training.
+        epochs: The number of epochs of a whole training run.
         alphas: The alphas to compare.
     """
 

@@ -1,4 +1,4 @@
-"""The search for alpha at the price of two and a half trainings."""
+"""The search for alpha for the cost of 2.5 training runs."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def find_alpha(
     verbose: int = 1,
     **fit: Any,
 ) -> FoundAlpha | None:
-    """Finds alpha at the price of two and a half trainings, and returns the trained model.
+    """Finds alpha for the cost of 2.5 training runs, and returns the trained model.
 
     It trains every alpha for half of the epochs, and the best two to the end. Candidates are
     compared by the mean of the objective over the last fifth of their epochs. n alphas cost as much
-    as n/2 + 1 trainings.
+    as n/2 + 1 training runs.
 
     The default alphas are for a penalty at every step (`update_freq=1`), on the batch or a share of
     it: they lie around 0.1, the middle of the paper's grid for such a penalty (appendix C). GP_x
@@ -84,8 +84,8 @@ def find_alpha(
     `docs/results.md` compares the search with other ways to choose alpha.
 
     The same call resumes a search that was killed: it reads finished parts from `directory`. If
-    the best alpha is the smallest or the largest, call it again with further alphas: it trains
-    only these.
+    the best alpha is the smallest or the largest, call it again with the same alphas and further
+    ones: it trains only the new ones.
 
     Examples:
         >>> import keras, numpy as np, tempfile, keras_fisher as kf
@@ -111,10 +111,10 @@ def find_alpha(
         data: The training data, arrays `(x, y)` or anything else that `fit` takes.
         validation_data: The validation data, as for `fit`. The labels may be as noisy as the
             training labels.
-        epochs: The number of epochs of a whole training, at least 2.
+        epochs: The number of epochs of a whole training run, at least 2.
         alphas: The alphas to compare, at least two.
         objective: The metric to compare, a name in the logs of `fit` or a `keras_tuner.Objective`.
-        directory: The folder of the search, its own for each model and data.
+        directory: The folder of the search; use a new one for each model and data set.
         overwrite: Whether to delete an existing search and start again.
         callbacks: Callbacks for `fit`; each candidate gets copies.
         verbose: Whether to show a progress bar.
@@ -125,10 +125,10 @@ def find_alpha(
 
     Raises:
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
-        ValueError: if a number is out of range, `directory` has a search with another model, data
-            or arguments of `fit`, `objective` is not in the logs of the first epoch, or `overwrite`
-            is set on a worker. Errors of `fit` end the search. Fix them and call it again to
-            resume.
+        ValueError: if a number is out of range, `directory` has a search with another model, other
+            arrays or arguments of `fit` (the contents of datasets are not compared), `objective` is
+            not in the logs of the first epoch, or `overwrite` is set on a worker. Errors of `fit`
+            end the search. Fix them and call it again to resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:
@@ -193,5 +193,5 @@ def _collect(tuner: AlphaTuner) -> FoundAlpha:
 def _warn_of_edge(best: float, edge: str, other: str) -> None:
     warn(
         f"The best alpha, {best:g}, is the {edge} of the search. A {other} may be better: call "
-        "`find_alpha` again with further `alphas`, and it trains only these."
+        "`find_alpha` again with these `alphas` and further ones, and it trains only the new ones."
     )

@@ -49,7 +49,8 @@ class GridSearch(keras_tuner.Tuner):
     Args:
         hypermodel: The hypermodel to search, such as `FisherPenaltyHyperModel`.
         objective: The metric to compare, at the best epoch of each trial (appendix G.2).
-        directory: The folder of the search. With `project_name`, its own for each model and data.
+        directory: The folder of the search. Use a new combination of `directory` and
+            `project_name` for each model and data set.
         project_name: The name of the search's subfolder.
         overwrite: Whether to delete an existing search and start again.
         max_retries_per_trial: The number of times to retry a failed trial.
@@ -98,7 +99,8 @@ class GridSearch(keras_tuner.Tuner):
         """Trains all missing combinations; takes the arguments of `fit`.
 
         Raises:
-            ValueError: if the folder has a search with another model, data or arguments of `fit`.
+            ValueError: if the folder has a search with another model, other arrays or arguments of
+                `fit`. The contents of datasets are not compared.
         """
         folder, hp = Path(self.project_dir), keras_tuner.HyperParameters()
         # The grid may change, so the model is built with the values of the first fingerprint.

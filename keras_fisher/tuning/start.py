@@ -84,7 +84,7 @@ def alpha_range(
         (10, True)
 
     Args:
-        model: A Keras model with one output, compiled or not, in a `FisherPenaltyModel` or not.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`.
         penalty: The penalty, as in `FisherPenaltyModel`.

@@ -1,7 +1,7 @@
-"""Ways to choose alpha, computed from whole trainings with each of ten alphas.
+"""Ways to choose alpha, computed from whole training runs with each of ten alphas.
 
-A search that continues from checkpoints gives the same curves as whole trainings. So each way uses
-only the epochs that it pays for.
+A search that continues from checkpoints gives the same curves as whole training runs. So each way
+uses only the epochs that it pays for.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class Choice(NamedTuple):
 
     Attributes:
         accuracy: The test accuracy at the end.
-        trainings: The epochs of the search and the final training, in whole trainings.
+        cost: The epochs of the search and of the final model, in whole training runs.
     """
 
     accuracy: float
-    trainings: float
+    cost: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The trainings of one setting and seed.
+    """The training runs of one setting and seed.
 
     Attributes:
         plain: The training without a penalty.
-        penalised: The trainings by alpha.
+        penalised: The runs by alpha.
         limited: Those with `max_penalty_ratio`, by alpha.
         key: The accuracy to choose by, a name in the logs.
     """
@@ -213,8 +213,10 @@ WAYS: dict[str, Way] = {
     "the middle of `alpha_range`": take_middle,
     "three alphas of `alpha_range`": halve(take_three, train_to_end),
     FIND_ALPHA: find_alpha,
-    "successive halving over {count}, two trainings": halve(take_all, plan_budget(PARTS["two"])),
-    "successive halving over {count}, three trainings": halve(
+    "successive halving over {count}, two training runs": halve(
+        take_all, plan_budget(PARTS["two"])
+    ),
+    "successive halving over {count}, three training runs": halve(
         take_all, plan_budget(PARTS["three"])
     ),
     "keras-tuner's `Hyperband`": run_hyperband,

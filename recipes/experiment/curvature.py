@@ -20,7 +20,7 @@ def get_measured(run: Mapping[str, Any], key: str) -> np.ndarray:
 def add_traces_at_loss(runs: pd.DataFrame) -> pd.DataFrame:
     """Adds `trace_at_loss`: Tr(H) at the smallest training loss that all runs reach.
 
-    Tr(H) depends on the training loss: at the same epoch, it differs between trainings that are
+    Tr(H) depends on the training loss: at the same epoch, it differs between runs that are
     merely faster or slower.
     """
     records = runs.to_dict("records")

@@ -1,4 +1,4 @@
-"""Hyperband (Li et al., 2018) over alpha on finished trainings, with keras-tuner's defaults."""
+"""Hyperband (Li et al., 2018) over alpha on finished runs, with keras-tuner's defaults."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ STEPS = 4  # of a measurement
 # By the method of PyTorch.
 NAMES = {
     "exact_step": "step with FP, exact",
-    "difference_step": "step with FP, by difference",
+    "difference_step": "step with FP, by finite difference",
     "share_step": "step with FP on one in 32",
 }
 ARGUMENTS: Mapping[str, dict[str, Any]] = {

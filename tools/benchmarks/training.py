@@ -74,7 +74,7 @@ class Computation(NamedTuple):
     def name(self, batch: int) -> str:
         """In words."""
         which = self.penalty.upper().replace("X", "x").replace("_R", "_r")
-        how = "" if self.gradient == "exact" else ", by difference"
+        how = "" if self.gradient == "exact" else ", by finite difference"
         parts = f", {batch // self.parts} at a time" if self.parts > 1 else ""
         return f"{which}{how}, {self.examples(batch)} of {batch} examples{parts}"
 
@@ -149,7 +149,7 @@ def memory(settings: Settings) -> Iterator[Row]:
     check_memory_is_measured()
     ways = {
         "FP": Computation(),
-        "FP by difference": Computation(gradient="finite_difference"),
+        "FP by finite difference": Computation(gradient="finite_difference"),
         "FP, an eighth at a time": Computation(parts=8),
         "FP on one in 32": Computation(one_in=32),
     }
