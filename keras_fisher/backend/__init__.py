@@ -1,5 +1,7 @@
 """All code that depends on the Keras backend: one folder per backend, with the same functions.
 
+`tensorflow/` documents their arguments; `jax/` and `torch/` say what differs.
+
 - `differentiate(objective, weights)`: a plain first-order gradient.
 - `differentiate_penalty(objective, ...)`: the exact gradient of a squared gradient norm.
 - `differentiate_penalty_by_difference(objective, ...)`: the same from two first-order gradients.

@@ -43,9 +43,6 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
-    Args:
-        objective: `objective(tap)` returns a value and an arbitrary structure.
-
     Returns:
         The dense gradients in the order of the taps, with zeros for unconnected tensors; and the
         structure.
@@ -73,16 +70,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
-    """Applies a function to one example at a time, each with a batch axis of length 1.
-
-    Args:
-        function: A function from a structure like `examples` to a tensor.
-        examples: A structure of tensors of shape `(batch, ...)`.
-        dtype: The dtype of the function's results.
-
-    Returns:
-        The stacked results.
-    """
+    """Applies a function to one example at a time, each with a batch axis of length 1."""
     del dtype
 
     def one(leaves: Sequence[Any]) -> Any:
@@ -102,17 +90,6 @@ def compute_quadratic_forms(
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
     It linearises the first-order gradient once; each probe then takes one product with H.
-
-    Args:
-        objective: A function that evaluates the model and returns a scalar.
-        weights: The weights to differentiate with respect to.
-        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
-        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
-        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
-
-    Returns:
-        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
-        each weight. Sums over weights are z^T H z.
     """
     product = _linearise_gradient(objective, weights)
 
@@ -129,14 +106,6 @@ def compute_hessian_products(
     """Returns H z for given vectors z, with H the Hessian of the objective.
 
     It linearises the first-order gradient once; each vector then takes one product with H.
-
-    Args:
-        objective: A function that evaluates the model and returns a scalar.
-        weights: The weights to differentiate with respect to.
-        vectors: The vectors, shape `(num_vectors, entries of all weights)`, at least float32.
-
-    Returns:
-        The products, with the shape of `vectors`, at least float32.
     """
     product = _linearise_gradient(objective, weights)
     ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
@@ -156,18 +125,7 @@ def map_probes(
     gaussian: bool,
     seed: Any,
 ) -> Any:
-    """Applies a function to one random probe at a time; a probe has a tensor for each weight.
-
-    Args:
-        function: A function from a probe to a tensor.
-        weights: The weights, which have the probes' shapes.
-        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
-        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
-        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
-
-    Returns:
-        The stacked results.
-    """
+    """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
     draw = jax.random.normal if gaussian else jax.random.rademacher
     key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
 

@@ -26,17 +26,7 @@ def differentiate_penalty(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
 
-    Args:
-        objective: A function that evaluates the model once at weights and inputs, and returns
-            `(loss, nll)`, two scalars; the loss may be `None`.
-        weights: The weights to differentiate with respect to; v if `inputs` is `None`.
-        inputs: v, if the gradient with respect to inputs is penalised.
-        scale: A loss scale, which keeps half-precision gradients from underflowing. The returned
-            results of the penalty are divided by it again.
-        replica: Ignored: a step is written for the whole batch.
-
-    Returns:
-        The gradients of the loss and of the squared norm, and the squared norm.
+    `replica` is ignored: a step is written for the whole batch.
     """
     evaluation = _Evaluation(objective, weights, inputs)
 
@@ -64,17 +54,7 @@ def differentiate_penalty_by_difference(
     d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. If v
     may be on a kink, it needs a third gradient.
 
-    Args:
-        objective: As in `differentiate_penalty`.
-        shifted_nll: The nll as a function of weights and inputs, with the same labels and seeds.
-        weights: As in `differentiate_penalty`.
-        inputs: As in `differentiate_penalty`.
-        scale: A loss scale, as in `differentiate_penalty`.
-        precision: The dtype of the model's computations; coarser dtypes use longer steps.
-        replica: Ignored: a step is written for the whole batch.
-
-    Returns:
-        The gradients of the loss and of the squared norm, and the squared norm.
+    `replica` is ignored: a step is written for the whole batch.
     """
     evaluation = _Evaluation(objective, weights, inputs)
     first = evaluation.differentiated(evaluation.values, scale)

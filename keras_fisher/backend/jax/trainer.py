@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher.backend.jax.stateless import Pure
+from keras_fisher.backend.trainer import BaseTrainer
 from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.stateless import Stateless
 
@@ -24,7 +25,7 @@ State = Sequence[Any]
 TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
 
 
-class Trainer(keras.Model, abc.ABC):
+class Trainer(BaseTrainer):
     """A model whose step assigns variables, but runs as a stateless function.
 
     On several devices (`keras.distribution.DataParallel`) a step covers the whole batch, also if
@@ -32,19 +33,9 @@ class Trainer(keras.Model, abc.ABC):
     """
 
     @abc.abstractmethod
-    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
-        """Takes a training step on a batch; by default, variables determine its kind."""
-
-    @abc.abstractmethod
-    def _choose_step_kind(self) -> Any:
-        """Returns the `StepKind` of the next step."""
-
-    @abc.abstractmethod
     def _own_variables(self) -> list[keras.Variable]:
         """The variables that a step changes and Keras does not track."""
 
-    train_function: Any
-    _is_distributed = False
     # The ids of the weights when training was last prepared.
     _trained_weights: tuple[int, ...] | None = None
     _other_variables: tuple[int, ...] | None = None
@@ -61,7 +52,6 @@ class Trainer(keras.Model, abc.ABC):
 
     @property
     def _moved_variables(self) -> list[keras.Variable]:
-        """Variables that a forward pass changes: statistics of layers, generator states."""
         return super().non_trainable_variables
 
     @property
@@ -72,10 +62,6 @@ class Trainer(keras.Model, abc.ABC):
         and the gradient is taken through the assignment.
         """
         return []
-
-    def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The scope in which to create variables."""
-        return contextlib.nullcontext()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training."""

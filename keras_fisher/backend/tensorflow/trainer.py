@@ -14,7 +14,8 @@ from keras import ops
 from keras_fisher.backend.private_api.keras import find_unseeded_generator
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
-from keras_fisher.backend.types import Replica, StepKind, Tensor
+from keras_fisher.backend.trainer import BaseTrainer
+from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
 
@@ -22,27 +23,13 @@ _OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "globa
 _MEANS = ("sum_over_batch_size", "mean")
 
 
-class Trainer(keras.Model, abc.ABC):
+class Trainer(BaseTrainer):
     """A model whose `fit` and `evaluate` run on one device and under `tf.distribute` strategies.
 
     Under a strategy, the kind of step is chosen outside the replicas, so that all take the same
     one, and metrics are read once for all replicas, as several machines require.
     """
 
-    @abc.abstractmethod
-    def _take_step(
-        self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
-    ) -> None:
-        """Takes a training step on a batch, or on a replica's part of it.
-
-        On one device, variables determine the kind of step.
-        """
-
-    @abc.abstractmethod
-    def _choose_step_kind(self) -> Any:
-        """Returns the `StepKind` of the next step, an integer."""
-
-    train_function: Any
     test_function: Any
     # The kind of the current or traced step; `None` if variables determine it.
     _kind: StepKind | None = None
@@ -62,28 +49,13 @@ class Trainer(keras.Model, abc.ABC):
         return replicas.is_distributed(self.distribute_strategy)
 
     @property
-    def _moved_variables(self) -> list[keras.Variable]:
-        """Variables that a forward pass changes: statistics of layers, generator states."""
-        return self.non_trainable_variables
-
-    @property
     def _replayed_variables(self) -> list[keras.Variable]:
         """Variables that are restored before a second forward pass, also for unseeded draws."""
         # A compiled step is traced again after its first unseeded draw.
         unseeded = find_unseeded_generator(create=self.run_eagerly)
         return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
 
-    @property
-    def _assigned_before_replay(self) -> list[keras.Variable]:
-        """Variables that a second forward pass reuses and must not assign again.
-
-        A layer may assign its own trainable weights in a forward pass, as `SpectralNormalization`
-        does. The gradient is then taken at the assigned weights.
-        """
-        return self.trainable_weights
-
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The scope in which to create variables."""
         return self.distribute_strategy.scope()
 
     def train_step(self, data: Any) -> dict[str, Any]:

@@ -51,9 +51,6 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
-    Args:
-        objective: `objective(tap)` returns a value and an arbitrary structure.
-
     Returns:
         The gradients in the order of the taps, with `None` for unconnected tensors; and the
         structure.
@@ -72,16 +69,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
 
 
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
-    """Applies a function to one example at a time, each with a batch axis of length 1.
-
-    Args:
-        function: A function from a structure like `examples` to a tensor.
-        examples: A structure of tensors of shape `(batch, ...)`.
-        dtype: The dtype of the function's results.
-
-    Returns:
-        The stacked results.
-    """
+    """Applies a function to one example at a time, each with a batch axis of length 1."""
 
     def one(index: int) -> Any:
         return function(keras.tree.map_structure(lambda t: t[index : index + 1], examples))
@@ -100,17 +88,6 @@ def compute_quadratic_forms(
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
     It computes the first-order gradient once; each probe then takes one backpropagation through it.
-
-    Args:
-        objective: A function that evaluates the model and returns a scalar.
-        weights: The weights to differentiate with respect to.
-        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
-        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
-        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
-
-    Returns:
-        Shape `(num_probes, len(weights))`, at least float32: sum of z (H z) over the entries of
-        each weight. Sums over weights are z^T H z.
 
     Raises:
         NotImplementedError: if an operation has no second derivative.
@@ -131,14 +108,6 @@ def compute_hessian_products(
 
     It computes the first-order gradient once; each vector then takes one backpropagation through
     it.
-
-    Args:
-        objective: A function that evaluates the model and returns a scalar.
-        weights: The weights to differentiate with respect to.
-        vectors: The vectors, shape `(num_vectors, entries of all weights)`, at least float32.
-
-    Returns:
-        The products, with the shape of `vectors`, at least float32.
 
     Raises:
         NotImplementedError: if an operation has no second derivative.
@@ -161,18 +130,7 @@ def map_probes(
     gaussian: bool,
     seed: Any,
 ) -> Any:
-    """Applies a function to one random probe at a time; a probe has a tensor for each weight.
-
-    Args:
-        function: A function from a probe to a tensor.
-        weights: The weights, which have the probes' shapes.
-        probes: The indices of the probes to draw, integers of shape `(num_probes,)`.
-        gaussian: Whether probes are standard normal; otherwise their entries are 1 or -1.
-        seed: Two integers, shape `(2,)`. The same seed draws the same probes.
-
-    Returns:
-        The stacked results.
-    """
+    """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
     sources = list_sources(weights)
 
     def one(index: int) -> Any:

@@ -14,53 +14,26 @@ from keras import ops
 from keras_fisher.backend.private_api.keras import find_unseeded_generator, is_stateless
 from keras_fisher.backend.torch.modules import make_stateless
 from keras_fisher.backend.torch.seeds import mix_seeds
+from keras_fisher.backend.trainer import BaseTrainer
 from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.messages import warn_once
 
 
-class Trainer(keras.Model, abc.ABC):
-    """A model whose step computes all gradients itself and hands them to the optimizer."""
-
-    @abc.abstractmethod
-    def _take_step(self, data: Any, kind: StepKind | None = None) -> None:
-        """Takes a training step on a batch."""
-
-    @abc.abstractmethod
-    def _choose_step_kind(self) -> Any:
-        """Returns the `StepKind` of the next step."""
+class Trainer(BaseTrainer):
+    """A model whose step runs uncompiled, on one device."""
 
     @property
     @abc.abstractmethod
     def _draw_seeds(self) -> list[Any]:
         """Integers that differ between steps and micro-batches, for PyTorch's own draws."""
 
-    train_function: Any
-    _is_distributed = False
     _is_penalised = False  # whether the current step has a penalty
-
-    @property
-    def _moved_variables(self) -> list[keras.Variable]:
-        """Variables that a forward pass changes: statistics of layers, generator states."""
-        return self.non_trainable_variables
 
     @property
     def _replayed_variables(self) -> list[keras.Variable]:
         """Variables that are restored before a second forward pass, also for unseeded draws."""
         unseeded = find_unseeded_generator(create=self._is_penalised)
         return [*self._moved_variables, *([] if unseeded is None else [unseeded.state])]
-
-    @property
-    def _assigned_before_replay(self) -> list[keras.Variable]:
-        """Variables that a second forward pass reuses and must not assign again.
-
-        A layer may assign its own trainable weights in a forward pass, as `SpectralNormalization`
-        does. The gradient is then taken at the assigned weights.
-        """
-        return self.trainable_weights
-
-    def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The scope in which to create variables."""
-        return contextlib.nullcontext()
 
     def make_train_function(self, force: bool = False) -> Any:
         """Creates the function that trains on a batch; it is not compiled.
