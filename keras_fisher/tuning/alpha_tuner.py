@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -168,7 +169,6 @@ class _Progress:
 
     def __init__(self, oracle: AlphaOracle, is_shown: bool) -> None:
         self._oracle, self._name = oracle, oracle.objective.name
-        self._epochs: int | None = None  # until training begins
         self._bar = keras.utils.Progbar(
             oracle.plan.count_epochs(),
             verbose=int(is_shown),
@@ -178,19 +178,16 @@ class _Progress:
 
     def watch(self, alpha: float) -> keras.callbacks.Callback:
         """Returns a callback that shows the epochs of a candidate."""
-        if self._epochs is None:
-            finished = self._oracle.list_finished()
-            done = [trial for trial in self._oracle.list_planned() if trial in finished]
-            self._epochs = count_epochs(done)
+        finished = self._oracle.list_finished()
+        done = count_epochs([trial for trial in self._oracle.list_planned() if trial in finished])
+        epochs = itertools.count(done + 1)
 
         def show(epoch: int, logs: Any) -> None:
-            assert self._epochs is not None
-            self._epochs += 1
             if self._name not in logs:
                 raise ValueError(
                     f"`objective` must be one of {', '.join(logs)}. Received: {self._name!r}. "
                     "Compile with further `metrics`, or choose one of these"
                 )
-            self._bar.update(self._epochs, [("alpha", alpha), (self._name, logs[self._name])])
+            self._bar.update(next(epochs), [("alpha", alpha), (self._name, logs[self._name])])
 
         return keras.callbacks.LambdaCallback(on_epoch_end=show)

@@ -134,10 +134,11 @@ def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, searched, kil
     assert 0 <= repeated <= longest
 
 
-def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog):
+def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog, monkeypatch):
     first = find(tmp_path, [30.0, 1e-6], epochs=4)
     assert "The best alpha, 1e-06, is the smallest of the search" in caplog.text
-    counter = Counter()
+    counter, shown = Counter(), []
+    monkeypatch.setattr(keras.utils.Progbar, "update", lambda bar, epochs, _: shown.append(epochs))
     found = find(tmp_path, [30.0, 1e-6, 0.1], epochs=4, callbacks=[counter])
     assert [(trial.alpha, trial.epochs) for trial in found.trials] == [
         (1e-6, 4),
@@ -146,6 +147,7 @@ def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog):
     ]
     assert found.alpha == min(found.trials, key=lambda trial: trial.score).alpha
     assert counter.epochs == [0, 1, 2, 3]
+    assert shown[-1] == AlphaPlan(4, (30.0, 1e-6, 0.1)).count_epochs()
     assert set(first.trials) < set(found.trials)
 
 
