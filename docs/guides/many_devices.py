@@ -10,7 +10,8 @@ Accelerator: GPU
 """
 ## Introduction
 
-This guide is for users with several GPUs.
+This guide is for users with several GPUs and the TensorFlow backend. For JAX, see
+[Many devices](../distributed.md#several-gpus-with-jax).
 
 The penalty is the squared norm of the mean gradient over the whole mini-batch. If each of R devices
 squared the gradient of its own part, the penalty would be about R times too large, and the best
