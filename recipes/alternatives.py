@@ -32,7 +32,15 @@ import pandas as pd
 from experiment.choice import get_curve
 from experiment.command import main
 from experiment.cost import count_passes
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.paper import (
+    DIGITS,
+    EVERY_STEP,
+    QUARTER,
+    SECTION_4,
+    SECTION_4_1,
+    SMALL_C10,
+    SPLIT_DIGITS,
+)
 from experiment.recipe import Finished, Recipe, tune
 from experiment.results import get_run
 from experiment.setting import (
@@ -88,12 +96,7 @@ class Way(NamedTuple):
     sets: str = ""
     others: Mapping[str, Any] = {}
 
-    def set_value(self, value: float) -> dict[str, Any]:
-        """Returns the change to a run that sets its hyperparameter."""
-        return {self.sets: value} if self.sets else {}
 
-
-QUARTER: dict[str, Any] = {"update_freq": 1, "penalty_batch_size": 0.25}
 WAYS: dict[Method, Way] = {
     "baseline": Way("cross-entropy"),
     "smoothing": Way("label smoothing", "smoothing", "smoothing", "label_smoothing"),
@@ -167,7 +170,7 @@ def plan(part: str, setting: AlternativesSetting, finished: Finished) -> list[Ru
         values = getattr(setting, way.values) if way.values else (0.0,)
         for labels in Scores._fields:
             scores = {name: getattr(found, labels) for name, found in finished.items()}
-            planned, _ = tune(run, values, setting.seeds, scores, way.set_value)
+            planned, _ = tune(run, values, setting.seeds, scores, way.sets)
             runs |= {one.name: one for one in planned}
     return list(runs.values())
 
@@ -439,14 +442,7 @@ def draw_curves(axis: Axes, chosen: pd.DataFrame) -> None:
 # ---- Presets ---------------------------------------------------------------------------------
 
 SMALL_RATE_METHODS: tuple[Method, ...] = ("baseline", "sam", "gnp", "fp")
-NOISY_DIGITS: dict[str, Any] = DIGITS | {
-    "num_train": 928,
-    "validation_size": 330,
-    "learning_rate": 0.015,
-    "epochs": 50,
-    "steps_per_execution": 29,
-    "noise": 0.5,
-}
+NOISY_DIGITS: dict[str, Any] = SPLIT_DIGITS | {"noise": 0.5}
 # Shifted once, until the best validation accuracy of the first seed lay inside most of them.
 DIGITS_VALUES: dict[str, Any] = {
     "smoothing": (0.4, 0.6, 0.8, 0.9, 0.95),

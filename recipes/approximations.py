@@ -22,7 +22,7 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.paper import SECTION_4, SMALL_C10, WIDE_DIGITS
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
 from matplotlib.axes import Axes
@@ -201,7 +201,7 @@ def draw_alphas(
 
 # ---- Presets ---------------------------------------------------------------------------------
 
-DEMO = DIGITS | {"width": 128, "epochs": 30, "steps_per_execution": 13, "fisher_examples": 320}
+DEMO = WIDE_DIGITS | {"epochs": 30, "fisher_examples": 320}
 SMALL_PENALISED: dict[str, Any] = SMALL_C10 | {"seeds": (0, 1, 2), "learning_rate": 0.003}
 PRESETS: dict[str, dict[str, Sweep | ApproximationSetting]] = {
     "demo": {

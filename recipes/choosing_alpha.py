@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from experiment.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from experiment.command import main
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SECTION_4_1, SMALL_C10
+from experiment.paper import EVERY_STEP, QUARTER, SECTION_4, SECTION_4_1, SMALL_C10, SPLIT_DIGITS
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Amounts, Fraction, PenaltySetting, Run
 from matplotlib.axes import Axes
@@ -328,22 +328,8 @@ def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:
 
 # ---- Presets ---------------------------------------------------------------------------------
 
-# A penalty on 8 of 32 examples at every step costs about as much as half a training.
-QUARTER: dict[str, Any] = {"update_freq": 1, "penalty_batch_size": 0.25}
 SEEDS: dict[str, Any] = {"seeds": (0, 1, 2)}
-SMALL_DIGITS: dict[str, Any] = (
-    DIGITS
-    | QUARTER
-    | SEEDS
-    | {
-        "num_train": 928,
-        "validation_size": 330,
-        "learning_rate": 0.015,
-        "epochs": 50,
-        "steps_per_execution": 29,
-        "fisher_examples": 512,
-    }
-)
+SMALL_DIGITS: dict[str, Any] = SPLIT_DIGITS | QUARTER | SEEDS | {"fisher_examples": 512}
 SMALL_CIFAR: dict[str, Any] = (
     SMALL_C10 | EVERY_STEP | SEEDS | {"validation_size": 2000, "fisher_examples": 512}
 )

@@ -21,7 +21,7 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4
+from experiment.paper import SECTION_4, WIDE_DIGITS
 from experiment.recipe import Finished, Recipe, find_best
 from experiment.setting import Choices, Range, Run
 from suboptimal_lr import RateSetting
@@ -145,10 +145,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 PRESETS = {
     "demo": {
         "mlp_digits": DelaySetting(
-            **DIGITS,
-            width=128,
-            epochs=40,
-            steps_per_execution=13,
+            **WIDE_DIGITS,
             learning_rates=(0.1,),
             slower=30,
             fp=(0.1,),

@@ -23,11 +23,11 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_3, SECTION_4, SMALL_C10
+from experiment.curvature import HESSIAN
+from experiment.paper import SECTION_3, SECTION_4, SMALL_C10, WIDE_DIGITS
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Count, Run, Setting
 
-HESSIAN = "hessian_trace"
 COLOURS = {
     HESSIAN: "#333333",
     "fisher_trace": "#c51b1b",
@@ -132,10 +132,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 PRESETS = {
     "demo": {
         "mlp_digits": Traces(
-            **DIGITS,
-            width=128,
-            epochs=40,
-            steps_per_execution=13,
+            **WIDE_DIGITS,
             learning_rate=0.01,
             fisher_examples=320,
         )

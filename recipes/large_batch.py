@@ -33,7 +33,6 @@ from experiment.setting import (
     PenaltySetting,
     Run,
 )
-from suboptimal_lr import set_rate
 
 from keras_fisher import tuning
 
@@ -78,7 +77,7 @@ def plan(part: str, setting: LargeBatchSetting, finished: Finished) -> list[Run]
     if not rate or "small_batch" in setting.methods:
         rates = (rate,) if rate else setting.learning_rates
         run = setting.make_run(method="small_batch", penalty_batch_size=0, **shared)
-        runs, best = tune(run, rates, setting.seeds, finished, set_rate)
+        runs, best = tune(run, rates, setting.seeds, finished, sets="learning_rate")
         if best is None:
             return runs
         rate = best.learning_rate

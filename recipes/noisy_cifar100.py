@@ -33,8 +33,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4_1, SMALL_C10
-from experiment.recipe import Finished, Recipe, set_alpha, tune
+from experiment.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
+from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import (
     UNIFORM,
     Amount,
@@ -87,14 +87,9 @@ def plan(part: str, setting: NoiseSetting, finished: Finished) -> list[Run]:
             penalty=method if method in PENALTIES else "fp",
         )
         values = (0.0,) if method == "baseline" else getattr(setting, method)
-        set_value = set_beta if method == "mixup" else set_alpha
-        runs += tune(run, values, setting.seeds, finished, set_value)[0]
+        sets = "mixup_beta" if method == "mixup" else "alpha"
+        runs += tune(run, values, setting.seeds, finished, sets)[0]
     return runs
-
-
-def set_beta(value: float) -> dict[str, Any]:
-    """Returns the change to a run that sets its beta of mixup."""
-    return {"mixup_beta": value}
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -211,9 +206,7 @@ def label_row(row: Sequence[Any], name: str) -> None:
 PRESETS = {
     "demo": {
         "mlp_digits": NoiseSetting(
-            **DIGITS | {"num_train": 0, "drops": (36,)},
-            epochs=45,
-            learning_rate=0.015,
+            **WHOLE_DIGITS,
             steps_per_execution=34,
             seeds=(0, 1, 2),
             noise=(0.5,),

@@ -17,7 +17,7 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
 from experiment.recipe import Recipe
 from experiment.setting import Augmentation, Choices, Range
 from suboptimal_lr import RateSetting, plan
@@ -86,11 +86,8 @@ GRIDS["wide_resnet_tiny_imagenet"] = {
 PRESETS = {
     "demo": {
         "mlp_digits": AugmentationSetting(
-            **DIGITS,
+            **WIDE_DIGITS,
             augment="none",  # Mirrored digits are not digits of their class.
-            width=128,
-            epochs=40,
-            steps_per_execution=13,
             seeds=(0, 1),
             learning_rates=(0.03, 0.1),
             fp=(0.01,),

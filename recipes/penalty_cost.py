@@ -12,17 +12,15 @@ This is not an experiment of the paper; figures 13 and 14 (`approximations.py`) 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from experiment import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
-import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.paper import SECTION_4, SMALL_C10, WHOLE_DIGITS
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amount, Amounts, Choices, Fraction, Run, Setting
 
@@ -84,14 +82,9 @@ def plan(part: str, setting: CostSetting, finished: Finished) -> list[Run]:
         run = dataclasses.replace(
             run, update_freq=every, penalty_batch_size=0 if one_in == 1 else examples
         )
-        set_value = scale_alpha(examples / setting.batch_size)
-        runs += tune(run, setting.alphas, setting.seeds, finished, set_value)[0]
+        share = examples / setting.batch_size
+        runs += tune(run, setting.alphas, setting.seeds, finished, factor=share)[0]
     return runs
-
-
-def scale_alpha(share: float) -> Callable[[float], dict[str, float]]:
-    """Returns a function from the alpha of a whole mini-batch to the change for a share."""
-    return lambda alpha: {"alpha": alpha * share}
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -120,7 +113,10 @@ def table(runs: pd.DataFrame) -> str:
         [
             *(part, name_method(method), count_examples(group.iloc[0])),
             *tables.fill_cells(group, CELLS),
-            *(write_difference(group, methods[PAPERS]), tables.MeanCell("max_fisher_trace")(group)),
+            tables.NOTHING
+            if method == PAPERS
+            else tables.DifferenceCell("test_accuracy", methods[PAPERS])(group),
+            tables.MeanCell("max_fisher_trace")(group),
         ]
         for part, methods in tables.split_methods(tables.choose_values(runs), METHODS).items()
         for method, group in methods.items()
@@ -143,22 +139,6 @@ def count_examples(run: pd.Series) -> str:
     return f"{examples / run['update_freq']:g}" if run["alpha"] else "0"
 
 
-def write_difference(runs: pd.DataFrame, papers: pd.DataFrame) -> str:
-    """Returns the gain in test accuracy over the paper's way, in percent, with standard error."""
-    gains = compute_gains(runs, papers)
-    if gains.empty or runs["method"].iloc[0] == PAPERS:
-        return tables.NOTHING
-    if len(gains) == 1:
-        return f"{gains.iloc[0]:+.1f}"
-    return f"{gains.mean():+.1f} ± {gains.std() / np.sqrt(len(gains)):.1f}"
-
-
-def compute_gains(runs: pd.DataFrame, papers: pd.DataFrame) -> pd.Series:
-    """Returns the gain in test accuracy over other runs, in percent, for each common seed."""
-    ours, theirs = (group.set_index("seed")["test_accuracy"] for group in (runs, papers))
-    return (100 * (ours - theirs)).dropna()
-
-
 def figure(runs: pd.DataFrame, path: Path) -> None:
     """Draws validation accuracy and Tr(F), a row for each setting."""
     parts = tables.split_methods(tables.choose_values(runs), METHODS)
@@ -178,12 +158,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 # ---- Presets ---------------------------------------------------------------------------------
 
 SEEDS = (0, 1, 2, 3, 4)
-NOISY_DIGITS: dict[str, Any] = {
-    **DIGITS | {"num_train": 0, "drops": (36,)},
-    "epochs": 45,
-    "learning_rate": 0.015,
-    "noise": 0.5,
-}
+NOISY_DIGITS: dict[str, Any] = WHOLE_DIGITS | {"noise": 0.5}
 PRESETS = {
     "demo": {
         "noisy_digits": CostSetting(

@@ -27,7 +27,7 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMAGENET_GRID, WHOLE_DIGITS
 from experiment.recipe import Finished, Recipe
 from experiment.search import BOTH, NOISY, choose_combination, search
 from experiment.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
@@ -151,11 +151,9 @@ GRIDS: dict[str, dict[str, Any]] = {
 PRESETS = {
     "demo": {
         "mlp_digits": SearchSetting(
-            **DIGITS | {"num_train": 0, "drops": (36,)},
-            epochs=45,
+            **WHOLE_DIGITS,
             steps_per_execution=34,
             over=("alpha",),
-            learning_rate=0.015,
             alphas=(0.0, *tuning.alphas(0.1, num=5)),
             noise=0.5,
         )

@@ -22,7 +22,7 @@ from experiment import picture, tables  # first: handles Ctrl-C during imports
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID
+from experiment.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
 from experiment.recipe import Finished, Recipe, tune
 from experiment.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
 
@@ -61,7 +61,9 @@ def plan(part: str, setting: RateSetting, finished: Finished) -> list[Run]:
     small = setting.learning_rate
     if not small or "eta_star" in setting.methods:
         run = setting.make_run(part=part, method="eta_star", measures=MEASURES)
-        runs, star = tune(run, setting.learning_rates, setting.seeds, finished, set_rate)
+        runs, star = tune(
+            run, setting.learning_rates, setting.seeds, finished, sets="learning_rate"
+        )
         if star is None:
             return runs
         small = small or star.learning_rate / setting.slower
@@ -74,11 +76,6 @@ def plan(part: str, setting: RateSetting, finished: Finished) -> list[Run]:
             alphas = (0.0,) if method == "baseline" else getattr(setting, method)
             runs += tune(run, alphas, setting.seeds, finished)[0]
     return runs
-
-
-def set_rate(value: float) -> dict[str, Any]:
-    """Returns the change to a run that sets its learning rate."""
-    return {"learning_rate": value}
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -175,10 +172,7 @@ SMALL: dict[str, Any] = SMALL_C10 | {
 PRESETS = {
     "demo": {
         "mlp_digits": AllPenaltiesSetting(
-            **DIGITS,
-            width=128,
-            epochs=40,
-            steps_per_execution=13,
+            **WIDE_DIGITS,
             learning_rates=(0.1,),
             slower=30,
             gp_x=(3.0,),

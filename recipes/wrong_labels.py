@@ -23,7 +23,7 @@ import pandas as pd
 from experiment.command import main
 from experiment.cost import EVALUATION, FISHER, cost_penalty
 from experiment.label_figures import FIGURES
-from experiment.paper import DIGITS, EVERY_STEP, SECTION_4_1, SMALL_C10
+from experiment.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
 from experiment.recipe import Finished, Recipe
 from experiment.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
 
@@ -93,9 +93,13 @@ class Way:
     def measure(self, runs: pd.DataFrame) -> pd.DataFrame:
         """Returns the figures, a row for each seed."""
         runs = runs[runs["method"].str.startswith(self.trained)]
-        read = get_best if self.is_at_best else get_last
-        rows = [[run["seed"], *(read(run, key) for key in self.keys)] for _, run in runs.iterrows()]
-        return pd.DataFrame(rows, columns=["seed", *self.keys]).groupby("seed").mean()
+        rows = []
+        for history in runs["history"]:
+            curves = pd.DataFrame({key: history[key] for key in self.keys}, dtype=float)
+            best = np.argmax(history["val_accuracy"])
+            # Some figures are measured only at some epochs.
+            rows.append(curves.iloc[best] if self.is_at_best else curves.ffill().iloc[-1])
+        return pd.DataFrame(rows).groupby(runs["seed"].to_numpy()).mean()
 
 
 def cost_training(run: Any) -> float:
@@ -136,7 +140,8 @@ def table(runs: pd.DataFrame) -> str:
             trained = group[group["method"].str.startswith(way.trained)]
             if trained.empty:
                 continue
-            figures = [write_figure(column) for _, column in way.measure(group).items()]
+            found = way.measure(group)
+            figures = [tables.PercentCell(key)(found.dropna(subset=[key])) for key in way.keys]
             figures += [tables.NOTHING] * (len(FIGURES) - len(figures))
             cost = f"{way.cost(trained.iloc[0]):.1f}"
             rows.append([tables.write_noise(*noise), part, way.title, *figures, cost])
@@ -148,25 +153,6 @@ def table(runs: pd.DataFrame) -> str:
         "defaults.\n"
     )
     return f"{tables.write_markdown(HEADER, rows)}\nPercent. {tables.write_seeds(runs)} {note}"
-
-
-def write_figure(values: pd.Series) -> str:
-    values = 100 * values.dropna()
-    if values.empty:
-        return tables.NOTHING
-    return f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
-
-
-def get_last(run: Any, key: str) -> float:
-    """Returns the last measured value of a curve; NaN if there is none."""
-    values = [value for value in run["history"][key] if value is not None]
-    return values[-1] if values else np.nan
-
-
-def get_best(run: Any, key: str) -> float:
-    """Returns the value of a curve at the epoch of best validation accuracy."""
-    value = run["history"][key][int(np.argmax(run["history"]["val_accuracy"]))]
-    return np.nan if value is None else value
 
 
 CURVES = (
@@ -191,14 +177,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 # ---- Presets ---------------------------------------------------------------------------------
 
-SMALL_DIGITS: dict[str, Any] = DIGITS | {
-    "num_train": 0,
-    "drops": (36,),
-    "epochs": 45,
-    "learning_rate": 0.015,
-    "steps_per_execution": 34,
-    "seeds": (0, 1, 2),
-}
+SMALL_DIGITS: dict[str, Any] = WHOLE_DIGITS | {"steps_per_execution": 34, "seeds": (0, 1, 2)}
 SMALL_CIFAR: dict[str, Any] = (
     SMALL_C10
     | EVERY_STEP

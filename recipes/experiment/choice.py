@@ -21,9 +21,6 @@ from keras_fisher.tuning.alpha_search import ALPHAS
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
 MOMENTUM = 0.9  # of SGD
 MODERATE = 0.3  # an alpha that suits many settings if the ratio of gradients is limited
-# The parts of a training after which halving over ten leaves 5, 2 and 1 alphas, by its price.
-PARTS = {"two": (16, 8, 4), "three": (10, 4, 2)}
-
 
 Rungs = Sequence[tuple[int, int]]
 """Epochs, and the number of alphas that continue from there."""
@@ -83,6 +80,10 @@ class Case:
         """Returns the alpha that is nearest to a value and was trained with."""
         return min(self.penalised, key=lambda alpha: abs(math.log(alpha / value)))
 
+    def choose(self, value: float, cost: float = 1.0) -> Choice:
+        """Returns the choice of the alpha that is nearest to a value."""
+        return Choice(self.penalised[self.find_nearest(value)]["final_test_accuracy"], cost)
+
     def halve(self, alphas: Sequence[float], rungs: Rungs) -> list[Trial]:
         """Returns the trials of successive halving; the last one is of the alpha that it finds."""
         candidates, trials = list(alphas), []
@@ -118,12 +119,11 @@ def train_plainly(case: Case) -> Choice:
 
 
 def take_default(case: Case) -> Choice:
-    return Choice(case.penalised[case.find_nearest(DEFAULT)]["final_test_accuracy"], 1.0)
+    return case.choose(DEFAULT)
 
 
 def take_middle(case: Case) -> Choice:
-    nearest = case.find_nearest(case.get_middle())
-    return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0 + case.start / case.epochs)
+    return case.choose(case.get_middle(), 1.0 + case.start / case.epochs)
 
 
 def follow_implicit_rule(case: Case) -> Choice:
@@ -134,8 +134,7 @@ def follow_implicit_rule(case: Case) -> Choice:
     """
     if case.plain["optimizer"] != "sgd":
         return Choice(math.nan, 1.0)
-    nearest = case.find_nearest(case.plain["learning_rate"] / (1 - MOMENTUM) / 4)
-    return Choice(case.penalised[nearest]["final_test_accuracy"], 1.0)
+    return case.choose(case.plain["learning_rate"] / (1 - MOMENTUM) / 4)
 
 
 def limit(pick: Callable[[Sequence[float]], float]) -> Way:
@@ -154,7 +153,8 @@ def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rung
     def choose(case: Case) -> Choice:
         tried = alphas(case)
         start = 0 if len(tried) == len(case.penalised) else case.start
-        return conclude(case, case.halve(tried, rungs(case.epochs)), start)
+        trials = case.halve(tried, rungs(case.epochs))
+        return case.choose(trials[-1][0], (count_epochs(trials) + start) / case.epochs)
 
     return choose
 
@@ -162,7 +162,7 @@ def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rung
 def find_alpha(case: Case) -> Choice:
     alphas = sorted({case.find_nearest(alpha) for alpha in ALPHAS})
     alpha, epochs = case.search(AlphaPlan(case.epochs, tuple(alphas)))
-    return Choice(case.penalised[alpha]["final_test_accuracy"], epochs / case.epochs)
+    return case.choose(alpha, epochs / case.epochs)
 
 
 def run_hyperband(case: Case) -> Choice:
@@ -170,14 +170,7 @@ def run_hyperband(case: Case) -> Choice:
         return float(np.max(get_curve(case.penalised[case.find_nearest(alpha)], case.key)[:epochs]))
 
     alpha, epochs = search(min(case.penalised), max(case.penalised), case.epochs, score)
-    chosen = case.penalised[case.find_nearest(alpha)]
-    return Choice(chosen["final_test_accuracy"], epochs / case.epochs)
-
-
-def conclude(case: Case, trials: Sequence[Trial], start: int) -> Choice:
-    """Returns the choice of the last trial's alpha, after `start` plain epochs."""
-    chosen = case.penalised[case.find_nearest(trials[-1][0])]
-    return Choice(chosen["final_test_accuracy"], (count_epochs(trials) + start) / case.epochs)
+    return case.choose(alpha, epochs / case.epochs)
 
 
 def take_all(case: Case) -> list[float]:
@@ -186,20 +179,16 @@ def take_all(case: Case) -> list[float]:
 
 def take_three(case: Case) -> list[float]:
     """Returns three alphas of `alpha_range`, ten times apart."""
-    return spread(case, (-1.0, 0.0, 1.0))
-
-
-def spread(case: Case, powers: Sequence[float]) -> list[float]:
-    """Returns the alphas nearest to the middle of `alpha_range` times powers of ten."""
-    return sorted({case.find_nearest(case.get_middle() * 10**power) for power in powers})
+    middle = case.get_middle()
+    return sorted({case.find_nearest(middle * 10**power) for power in (-1.0, 0.0, 1.0)})
 
 
 def train_to_end(epochs: int) -> Rungs:
     return [(epochs, 1)]
 
 
-def plan_budget(parts: Sequence[int]) -> Callable[[int], Rungs]:
-    """Returns the rungs that leave 5, 2 and 1 of ten alphas."""
+def plan_budget(*parts: int) -> Callable[[int], Rungs]:
+    """Returns the rungs that leave 5, 2 and 1 of ten alphas after these parts of a training."""
     return lambda epochs: [
         (max(1, round(epochs / part)), kept) for part, kept in zip(parts, (5, 2, 1), strict=True)
     ]
@@ -213,12 +202,8 @@ WAYS: dict[str, Way] = {
     "the middle of `alpha_range`": take_middle,
     "three alphas of `alpha_range`": halve(take_three, train_to_end),
     FIND_ALPHA: find_alpha,
-    "successive halving over {count}, two training runs": halve(
-        take_all, plan_budget(PARTS["two"])
-    ),
-    "successive halving over {count}, three training runs": halve(
-        take_all, plan_budget(PARTS["three"])
-    ),
+    "successive halving over {count}, two training runs": halve(take_all, plan_budget(16, 8, 4)),
+    "successive halving over {count}, three training runs": halve(take_all, plan_budget(10, 4, 2)),
     "keras-tuner's `Hyperband`": run_hyperband,
     "all {count} (G.2)": halve(take_all, train_to_end),
     "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,

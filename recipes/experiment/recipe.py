@@ -76,17 +76,13 @@ def find_best(candidates: Iterable[Run], finished: Finished) -> Run | None:
     return max(candidates, key=lambda run: finished[run.name])
 
 
-def set_alpha(value: float) -> dict[str, Any]:
-    """Returns the change to a run that sets its alpha."""
-    return {"alpha": value}
-
-
 def tune(
     run: Run,
     values: Sequence[float],
     seeds: Sequence[int],
     finished: Finished,
-    set_value: Callable[[float], Mapping[str, Any]] = set_alpha,
+    sets: str = "alpha",
+    factor: float = 1.0,
 ) -> tuple[list[Run], Run | None]:
     """Plans a run with each value and the first seed, and with the best value and other seeds.
 
@@ -97,7 +93,8 @@ def tune(
         values: The values to choose from, for example alphas.
         seeds: The seeds to run.
         finished: The finished runs.
-        set_value: A function from a value to the change that it makes to a run.
+        sets: The field of a run that a value sets; empty for none.
+        factor: The factor by which a value is multiplied in that field.
 
     Returns:
         All runs that can be planned, and the chosen run of the first seed, or `None` while it is
@@ -105,8 +102,8 @@ def tune(
     """
 
     def change(value: float, seed: int) -> Run:
-        changes = {"value": value, "seed": seed, "data_seed": seed, **set_value(value)}
-        return dataclasses.replace(run, **changes)
+        own: dict[str, Any] = {sets: value * factor} if sets else {}
+        return dataclasses.replace(run, value=value, seed=seed, data_seed=seed, **own)
 
     runs = [change(value, seeds[0]) for value in values]
     best = find_best(runs, finished)
