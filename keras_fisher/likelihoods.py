@@ -13,6 +13,7 @@ ignores (`ignore_class`) count neither in the likelihood nor in its mean.
 from __future__ import annotations
 
 import abc
+import itertools
 from typing import Any
 
 import keras
@@ -233,6 +234,11 @@ class Categorical(Likelihood):
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
         is_dense = _is_dense(labels, outputs)
+        if is_dense and self.ignore_class is not None:
+            raise ValueError(
+                "`y` must hold integer classes for a likelihood with `ignore_class`. "
+                f"Received: labels of shape {tuple(labels.shape)}, a number for each class"
+            )
         log_p = self._log_probabilities(outputs, is_dense or bool(self.takes_one_hot))
         if is_dense:
             weights = ops.cast(labels, log_p.dtype)
@@ -283,6 +289,12 @@ class Categorical(Likelihood):
         return config
 
     def _log_probabilities(self, outputs: Tensor, is_one_hot: bool) -> Any:
+        if outputs.shape[-1] == 1:
+            raise ValueError(
+                "Categorical needs an output for each of at least 2 classes. Received: outputs of "
+                f"shape {tuple(outputs.shape)}. Compile with keras.losses.BinaryCrossentropy "
+                "for two classes and one output"
+            )
         outputs, from_logits = _logits(outputs, self.from_logits)
         if from_logits:
             return ops.log_softmax(outputs, axis=-1)
@@ -512,12 +524,12 @@ def _logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     """Returns the outputs as Keras's losses see them, and whether they are logits.
 
     A softmax or sigmoid activation stores its logits on the tensor, where TensorFlow's losses read
-    them. Without them, the loss takes the logarithm of a clipped probability, which has no gradient
-    where the model is nearly certain.
+    them, whatever `from_logits` says. Without them, the loss takes the logarithm of a clipped
+    probability, which has no gradient where the model is nearly certain.
     """
     # The losses first cast outputs of another type, which drops the stored logits.
     is_cast = keras.backend.standardize_dtype(outputs.dtype) != keras.config.floatx()
-    can_read = backend.LOSSES_READ_LOGITS and not (from_logits or is_cast)
+    can_read = backend.LOSSES_READ_LOGITS and not is_cast
     logits = getattr(outputs, "_keras_logits", None) if can_read else None
     if logits is not None:
         outputs, from_logits = logits, True
@@ -551,11 +563,18 @@ def _sparse(labels: Tensor, outputs: Tensor) -> Any:
 
 
 def _like(labels: Tensor, outputs: Tensor) -> Any:
-    labels = ops.cast(labels, outputs.dtype)
+    """Returns labels in the shape of the outputs; raises instead of broadcasting them."""
+    given, labels = tuple(labels.shape), ops.cast(labels, outputs.dtype)
     if len(labels.shape) == len(outputs.shape) - 1:
-        return ops.expand_dims(labels, -1)
-    if len(labels.shape) == len(outputs.shape) + 1:
-        return ops.squeeze(labels, axis=-1)
+        labels = ops.expand_dims(labels, -1)
+    elif len(labels.shape) == len(outputs.shape) + 1 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    pairs = itertools.zip_longest(labels.shape, outputs.shape, fillvalue=0)
+    if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            "`y` must hold a number for each output. "
+            f"Received: labels of shape {given} for outputs of shape {tuple(outputs.shape)}"
+        )
     return labels
 
 
