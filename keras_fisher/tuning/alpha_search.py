@@ -108,7 +108,8 @@ def find_alpha(
     Args:
         build_model: A function from alpha to a compiled `FisherPenaltyModel` with this alpha. It
             is called for each candidate; set its random seeds to compare equal initial weights.
-        data: The training data, arrays `(x, y)` or anything else that `fit` takes.
+        data: The training data, arrays `(x, y)` or `(x, y, sample_weight)`, or anything else that
+            `fit` takes.
         validation_data: The validation data, as for `fit`. The labels may be as noisy as the
             training labels.
         epochs: The number of epochs of a whole training run, at least 2.
@@ -127,8 +128,9 @@ def find_alpha(
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
         ValueError: if a number is out of range, `directory` has a search with another model, other
             arrays or arguments of `fit` (the contents of datasets are not compared), `objective` is
-            not in the logs of the first epoch, or `overwrite` is set on a worker. Errors of `fit`
-            end the search. Fix them and call it again to resume.
+            not in the logs of the first epoch, or NaN for every alpha, a callback stops training
+            early, or `overwrite` is set on a worker. Errors of `fit` end the search. Fix them and
+            call it again to resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:
@@ -143,9 +145,15 @@ def find_alpha(
         project_name="find_alpha",
         overwrite=overwrite,
     )
-    inputs = tuple(data) if isinstance(data, tuple | list) else (data,)
+    names = ("x", "y", "sample_weight")
+    given = keras.utils.unpack_x_y_sample_weight(tuple(data) if isinstance(data, list) else data)
+    inputs = {name: part for name, part in zip(names, given, strict=True) if part is not None}
     tuner.search(
-        *inputs, validation_data=validation_data, callbacks=list(callbacks), verbose=0, **fit
+        **inputs,
+        validation_data=validation_data,
+        callbacks=list(callbacks),
+        verbose=0,
+        **fit,
     )
     return None if is_worker() else _collect(tuner)
 
@@ -183,6 +191,13 @@ def _collect(tuner: AlphaTuner) -> FoundAlpha:
     longest = {alpha: (epochs, trial) for (alpha, epochs), trial in finished.items()}
     trials = [AlphaTrial(a, epochs, trial.score) for a, (epochs, trial) in sorted(longest.items())]
     best, _ = oracle.find_best()
+    if not math.isfinite(longest[best][1].score):
+        raise ValueError(
+            "`objective` must be a number for at least one alpha. "
+            f"Received: {oracle.objective.name}, which is NaN for all of "
+            f"{[trial.alpha for trial in trials]}. Choose a smaller learning rate, and start again "
+            "with overwrite=True"
+        )
     if best == trials[0].alpha:
         _warn_of_edge(best, "smallest", "smaller one, or none,")
     elif best == trials[-1].alpha:

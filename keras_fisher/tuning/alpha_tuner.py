@@ -111,8 +111,8 @@ class AlphaTuner(keras_tuner.Tuner):
 
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Trains all candidates; as a chief, waits until the workers have trained them."""
-        model, objective = self.build_model(_ANY_ALPHA), self.oracle.objective.name
-        fingerprint = make_fingerprint(model, objective, args, kwargs)
+        model = self.build_model(_ANY_ALPHA)
+        fingerprint = make_fingerprint(model, self.oracle.objective, args, kwargs)
         check_fingerprint(Path(self.project_dir), fingerprint)
         try:
             super().search(*args, **kwargs)
@@ -132,15 +132,21 @@ class AlphaTuner(keras_tuner.Tuner):
         alpha, objective = values["alpha"], self.oracle.objective
         parent = values.get(_PARENT)
         model = self.load_checkpoint(alpha, parent) if parent else self.build_model(alpha)
-        history = model.fit(
+        result = model.fit(
             *args,
             initial_epoch=values[_FIRST_EPOCH],
             epochs=values[_EPOCHS],
             callbacks=[*self._deepcopy_callbacks(callbacks), self.progress.watch(alpha)],
             **fit,
-        ).history
+        )
+        if result.epoch[-1] + 1 < values[_EPOCHS]:
+            raise ValueError(
+                "`callbacks` must not stop training early, because alphas are compared after equal "
+                f"numbers of epochs. Received: callbacks that stop it after {result.epoch[-1] + 1} "
+                f"of {values[_EPOCHS]} epochs, at alpha {alpha:g}"
+            )
         self._save_checkpoint(trial_id, model)
-        found = score(history[objective.name], values[_EPOCHS])
+        found = score(result.history[objective.name], values[_EPOCHS])
         worst = -math.inf if objective.direction == "max" else math.inf
         return {objective.name: worst if math.isnan(found) else found}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,25 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.traces.meter import get_backbone
 from keras_fisher.utils.files import write_json
 
 _FILE = "fingerprint.json"
 # They change nothing of the training; callbacks might, but have no configuration.
 _IGNORED = ("callbacks", "verbose")
-_CHOSEN_BY_KERAS = ("name", "shared_object_id")
+# The keys of names of layers, and of references to them, in the configuration of a model.
+_REFERENCES = ("name", "keras_history", "input_layers", "output_layers")
+_PENALTY = (
+    *("alpha", "penalty", "update_freq", "penalty_batch_size", "micro_batch_size"),
+    *("gradient", "max_penalty_ratio", "likelihood", "seed"),
+)
 
 Fingerprint = dict[str, Any]
 
 
 def make_fingerprint(
-    model: keras.Model, objective: str, fit_args: Sequence[Any], fit_kwargs: Mapping[str, Any]
+    model: keras.Model, objective: Any, fit_args: Sequence[Any], fit_kwargs: Mapping[str, Any]
 ) -> Fingerprint:
     """Returns what the scores of a search depend on, in JSON-compatible values.
 
@@ -33,14 +39,16 @@ def make_fingerprint(
 
     Args:
         model: The model of one trial, compiled.
-        objective: The name of the metric to compare.
+        objective: The `keras_tuner.Objective`, or several.
         fit_args: The positional arguments of `fit`.
         fit_kwargs: Its keyword arguments.
     """
     names = ("x", "y", "batch_size", "epochs")
     given = dict(zip(names, fit_args, strict=False)) | dict(fit_kwargs)
     described = {name: _describe(value) for name, value in given.items() if name not in _IGNORED}
-    return {"model": _describe_model(model), "objective": objective} | described
+    objectives = getattr(objective, "objectives", [objective])
+    directions = {each.name: each.direction for each in objectives}
+    return {"model": _describe_model(model), "objective": directions} | described
 
 
 def read_fingerprint(folder: Path) -> Fingerprint:
@@ -71,21 +79,43 @@ def check_fingerprint(folder: Path, fingerprint: Fingerprint) -> None:
 
 
 def _describe_model(model: keras.Model) -> str:
-    """Returns a hash of the configuration, without the names that Keras numbers."""
+    """Returns a hash of the architecture, the penalty and the arguments of `compile`."""
+    backbone = get_backbone(model)
+    described = {
+        "architecture": [_serialize(part) for part in (backbone, *list_all_layers(backbone))],
+        "weights": [[list(weight.shape), weight.dtype] for weight in backbone.weights],
+        "penalty": {name: _serialize(getattr(model, name, None)) for name in _PENALTY},
+        "compiled": model.get_compile_config(),
+    }
+    return _hash(json.dumps(_number_names(described, {}), default=_describe).encode())
+
+
+def _serialize(value: Any) -> Any:
+    """Returns the configuration; the class of a subclassed layer without `get_config`."""
     try:
-        config = keras.saving.serialize_keras_object(model)
-    except NotImplementedError:  # a subclass without `get_config`
-        config = {"weights": [weight.shape for weight in model.weights]}
-    return _hash(json.dumps(_drop_names(config), default=_describe, sort_keys=True).encode())
+        return keras.saving.serialize_keras_object(value)
+    except NotImplementedError:
+        return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _drop_names(config: Any) -> Any:
-    """Returns the configuration without names, and without the numbers that end references."""
-    if isinstance(config, dict):
-        return {k: _drop_names(v) for k, v in config.items() if k not in _CHOSEN_BY_KERAS}
+def _number_names(config: Any, numbers: dict[str, int], is_reference: bool = False) -> Any:
+    """Returns the configuration with numbers in place of names, which Keras chooses.
+
+    Names are numbered in the order in which they first occur, and so are references to them.
+    """
+    if isinstance(config, Mapping):
+        if "DTypePolicy" in str(config.get("class_name")):
+            return config.get("config")  # its name is that of the dtype
+        return {
+            key: _number_names(value, numbers, is_reference or key in _REFERENCES)
+            for key, value in config.items()
+            if key != "shared_object_id"
+        }
     if isinstance(config, list | tuple):
-        return [_drop_names(value) for value in config]
-    return re.sub(r"_\d+$", "", config) if isinstance(config, str) else config
+        return [_number_names(value, numbers, is_reference) for value in config]
+    if is_reference and isinstance(config, str):
+        return numbers.setdefault(config, len(numbers))
+    return config
 
 
 def _describe(value: Any) -> Any:

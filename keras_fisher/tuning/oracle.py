@@ -13,7 +13,8 @@ from keras_tuner.engine import trial as trials
 
 from keras_fisher.utils.files import write_json
 
-_TO_BE_RUN = (trials.TrialStatus.RUNNING, trials.TrialStatus.INVALID)  # interrupted, or to retry
+_STATUS = trials.TrialStatus
+_TO_BE_RUN = (_STATUS.RUNNING, _STATUS.INVALID, _STATUS.FAILED)  # interrupted, or to retry
 
 
 class GridOracle(keras_tuner.Oracle):
@@ -22,7 +23,8 @@ class GridOracle(keras_tuner.Oracle):
     The next trial is the first combination without a trial. Combinations follow the order in which
     hyperparameters were declared, the last one varying fastest. So a search that was killed, or
     whose grid has grown, trains the missing combinations. (`keras_tuner.GridSearch` does not
-    resume.) It repeats a trial that was running when it was killed, if the grid still contains it.
+    resume.) It repeats a trial that failed, or was running when it was killed, if the grid still
+    contains it.
 
     It takes the arguments of `keras_tuner.Oracle`, such as `objective` and `max_retries_per_trial`.
 
@@ -33,6 +35,7 @@ class GridOracle(keras_tuner.Oracle):
     """
 
     _retry_queue: list[str]  # untyped in keras-tuner
+    _run_times: dict[str, int]
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
@@ -85,6 +88,9 @@ class GridOracle(keras_tuner.Oracle):
         super().reload()
         waiting = {t.trial_id for t in self.trials.values() if t.status in _TO_BE_RUN}
         self._retry_queue = sorted(waiting, reverse=True)  # trials are taken from its end
+        for trial_id in waiting:
+            self.trials[trial_id].status = _STATUS.INVALID  # failures are counted anew
+            self._run_times[trial_id] = 0
 
 
 def is_worker() -> bool:

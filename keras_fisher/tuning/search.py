@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+from keras_tuner.engine.trial import TrialStatus
 
 from keras_fisher.tuning.fingerprint import (
     check_fingerprint,
@@ -15,12 +16,15 @@ from keras_fisher.tuning.fingerprint import (
 )
 from keras_fisher.tuning.oracle import GridOracle, check_overwrite
 from keras_fisher.utils import arguments
+from keras_fisher.utils.messages import warn
 
 _VALUES = "hyperparameters"
 
 
 class GridSearch(keras_tuner.Tuner):
     """Trains every combination of hyperparameters once; the same command resumes after a kill.
+
+    It repeats trials that failed, and warns if any did.
 
     If you add values to the grid, the search trains only the new combinations. If you remove a
     hyperparameter, the existing search keeps its old values: start again with `overwrite=True`.
@@ -55,12 +59,13 @@ class GridSearch(keras_tuner.Tuner):
         overwrite: Whether to delete an existing search and start again.
         max_retries_per_trial: The number of times to retry a failed trial.
         max_consecutive_failed_trials: The number of failures in a row that stops the search.
-        **kwargs: Other arguments of `keras_tuner.Tuner`, such as `executions_per_trial`.
+        **kwargs: Other arguments of `keras_tuner.Tuner`, such as `executions_per_trial`. The
+            hypermodel compiles the model, so `optimizer`, `loss` and `metrics` are refused.
 
     Raises:
         TypeError: if an argument has the wrong type.
-        ValueError: if a number is out of range, an argument is unknown to `keras_tuner.Tuner`, or
-            `overwrite` is set on a worker.
+        ValueError: if a number is out of range, an argument is unknown to `keras_tuner.Tuner` or
+            refused, or `overwrite` is set on a worker.
     """
 
     def __init__(
@@ -78,6 +83,11 @@ class GridSearch(keras_tuner.Tuner):
         directory = arguments.check_path("directory", directory)
         project_name = arguments.check_path("project_name", project_name)
         check_overwrite(overwrite)
+        if given := sorted({"optimizer", "loss", "metrics"} & kwargs.keys()):
+            raise ValueError(
+                f"`{given[0]}` must be set by the hypermodel, which compiles the model. "
+                f"Received: {given[0]}={kwargs[given[0]]!r}"
+            )
         super().__init__(
             GridOracle(
                 objective=objective,
@@ -106,9 +116,17 @@ class GridSearch(keras_tuner.Tuner):
         # The grid may change, so the model is built with the values of the first fingerprint.
         hp.values = read_fingerprint(folder).get(_VALUES, {})
         model = self.hypermodel.build(hp)
-        fingerprint = make_fingerprint(model, self.oracle.objective.name, args, kwargs)
-        check_fingerprint(folder, fingerprint | {_VALUES: hp.values})
+        fingerprint = make_fingerprint(model, self.oracle.objective, args, kwargs)
+        fingerprint |= {"executions_per_trial": self.executions_per_trial, _VALUES: hp.values}
+        check_fingerprint(folder, fingerprint)
         super().search(*args, **kwargs)
+        finished = self.oracle.trials.values()
+        failed = [t.hyperparameters.values for t in finished if t.status == TrialStatus.FAILED]
+        if failed:
+            warn(
+                f"{len(failed)} of {len(finished)} combinations failed, and are not compared: "
+                f"{failed}. The same search repeats them."
+            )
 
     def reload(self) -> None:
         """Reads the search from its folder, but takes the hyperparameters from the hypermodel."""

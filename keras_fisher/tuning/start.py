@@ -13,6 +13,7 @@ from keras import ops
 from keras_fisher import backend, penalties
 from keras_fisher.backend.types import Replica
 from keras_fisher.likelihoods import Likelihood
+from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.labels import Labels
@@ -48,7 +49,7 @@ def alpha_range(
     model: keras.Model,
     data: Any,
     *,
-    penalty: str | Penalty = "fp",
+    penalty: str | Penalty | None = None,
     num: int = 10,
     num_batches: int = 8,
     batch_size: int = 128,
@@ -87,7 +88,8 @@ def alpha_range(
         model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`.
-        penalty: The penalty, as in `FisherPenaltyModel`.
+        penalty: The penalty, as in `FisherPenaltyModel`; `None` for that of `model`, or "fp" if it
+            has none.
         num: The number of alphas to propose.
         num_batches: The number of mini-batches to measure on.
         batch_size: The mini-batch size for arrays, as in training.
@@ -105,6 +107,8 @@ def alpha_range(
     arguments.check_integer("num", num, low=2)
     arguments.check_integer("num_batches", num_batches, low=1)
     arguments.check_integer("batch_size", batch_size, low=1)
+    if penalty is None:
+        penalty = model.penalty if isinstance(model, FisherPenaltyModel) else "fp"
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
     check_data(data, 1, batch_size, needs_labels=True)
     if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:

@@ -1,21 +1,17 @@
 """The proposed range of alphas."""
 
-import keras
 import numpy as np
 import pytest
 
 import keras_fisher as kf
-from tests import reference
+from tests import nets, reference
 
-X = np.array([[1.0], [2.0], [-1.0], [0.5]], "float32")
-Y = np.array([[3.0], [1.0], [0.0], [2.0]], "float32")
-W = 0.7
+(X, Y), W = nets.LINE_DATA, nets.LINE_WEIGHT
 
 
 def line():
     """A model w x with the loss (w x - y)^2."""
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    model.set_weights([np.array([[W]])])
+    model = nets.line()
     model.compile("sgd", "mse")
     return model
 
