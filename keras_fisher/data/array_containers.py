@@ -123,6 +123,6 @@ def check_batches(dataset: Any) -> None:
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
 
 
-def has_integer_labels(dataset: keras.utils.PyDataset) -> bool:
-    """Returns whether labels are integers, as opposed to one-hot."""
-    return dataset[0][1].ndim == 1
+def get_label_spec(dataset: keras.utils.PyDataset) -> Any:
+    """Returns labels of the shape and the dtype of the batches' labels."""
+    return dataset[0][1]

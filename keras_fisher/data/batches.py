@@ -12,6 +12,7 @@ from keras_fisher.backend.types import Tensor
 from keras_fisher.data import containers
 from keras_fisher.data.augmentation import AUGMENTATIONS
 from keras_fisher.data.containers import Batches
+from keras_fisher.data.labels import are_classes_to_mix
 from keras_fisher.data.mixing import mix_batch
 from keras_fisher.data.normalisation import Normalisation
 from keras_fisher.data.pipelines import check_classes_to_mix, check_examples, check_training
@@ -82,8 +83,8 @@ def training_batches(
     """
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     x, y = check_examples(x, y, batch_size, augment, num_classes)
-    has_integers = y.ndim == 1
-    if mixup_beta is not None and has_integers:
+    has_classes = mixup_beta is not None and are_classes_to_mix(y, "`y` must hold")
+    if has_classes:
         num_classes = check_classes_to_mix(num_classes)
 
     def make_batch(arrays: Any, rows: Tensor, position: Tensor, seeds: list[Tensor]) -> Any:
@@ -95,7 +96,7 @@ def training_batches(
             images = AUGMENTATIONS[augment](images, random.fold_in(augmentation_seed, position))
         if mixup_beta is None:
             return images, labels
-        classes = num_classes if has_integers else None
+        classes = num_classes if has_classes else None
         seed = random.fold_in(mixup_seed, position)
         return mix_batch(images, labels, classes, mixup_beta, seed)
 

@@ -7,7 +7,7 @@ if backend.NAME == "tensorflow":
     from keras_fisher.data.tensorflow_containers import (
         Batches,
         check_batches,
-        has_integer_labels,
+        get_label_spec,
         make_epochs,
         make_evaluation,
         map_batches,
@@ -16,7 +16,7 @@ else:
     from keras_fisher.data.array_containers import (
         Batches,
         check_batches,
-        has_integer_labels,
+        get_label_spec,
         make_epochs,
         make_evaluation,
         map_batches,

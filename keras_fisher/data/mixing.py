@@ -9,6 +9,7 @@ from keras import ops
 from keras_fisher.backend import random
 from keras_fisher.backend.types import Tensor
 from keras_fisher.data import containers
+from keras_fisher.data.labels import are_classes_to_mix
 from keras_fisher.data.pipelines import check_classes_to_mix
 from keras_fisher.utils.arguments import check_given_seed, check_positive
 
@@ -50,7 +51,8 @@ def mixup(
     Raises:
         TypeError: If an argument, or `x`, has the wrong type.
         ValueError: If `beta` is not positive and finite, if the dataset does not yield batches
-            `(x, y)`, or if labels are integers and `num_classes` is missing.
+            `(x, y)`, if labels are neither integers nor one-hot, or if they are integers
+            and `num_classes` is missing.
 
     Reference:
         Zhang et al., 2018; section 4.1 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021)
@@ -60,10 +62,11 @@ def mixup(
     beta = check_positive("beta", beta)
     if not ops.is_tensor(seed):
         seed = check_given_seed(seed)
-    if not containers.has_integer_labels(dataset):
-        num_classes = None
-    else:
+    labels = containers.get_label_spec(dataset)
+    if are_classes_to_mix(labels, "`dataset` must yield batches with"):
         num_classes = check_classes_to_mix(num_classes)
+    else:
+        num_classes = None
 
     def mix(position: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return mix_batch(*batch, num_classes, beta, random.fold_in(seed, position))

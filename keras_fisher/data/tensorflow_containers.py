@@ -79,17 +79,9 @@ def check_batches(dataset: Any) -> None:
         )
 
 
-def has_integer_labels(dataset: Batches) -> bool:
-    """Returns whether labels are integers, as opposed to one-hot."""
-    _, y = dataset.element_spec
-    if y.shape.rank == 1 and y.dtype.is_integer:
-        return True
-    if y.shape.rank == 2 and y.shape[-1] != 1:
-        return False
-    raise ValueError(
-        "`dataset` must yield batches with integer labels of shape (batch,) or one-hot labels of "
-        f"shape (batch, num_classes). Received: y of shape {y.shape} and dtype {y.dtype.name}"
-    )
+def get_label_spec(dataset: Batches) -> Any:
+    """Returns the shape and the dtype of the batches' labels."""
+    return dataset.element_spec[1]
 
 
 def chain_epochs(

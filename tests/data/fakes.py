@@ -1,4 +1,4 @@
-"""A small data set to prepare and to damage, and a machine without a network."""
+"""A small data set to prepare and to damage, no network, and batches beside each other."""
 
 import urllib.error
 
@@ -35,6 +35,18 @@ def write_cifar10(folder, num_classes=10):
         {"train": examples(40), "test": examples(20)},
         data_dir=folder,
     )
+
+
+def arrays(batches):
+    """Returns a list of the pairs of arrays in batches."""
+    return [(np.asarray(x), np.asarray(y)) for x, y in batches]
+
+
+def assert_same(actual, expected):
+    """Asserts that batches hold the same numbers, to the last bit."""
+    for (x, y), (x_expected, y_expected) in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(x, x_expected)
+        np.testing.assert_array_equal(y, y_expected)
 
 
 def change(path):

@@ -4,6 +4,7 @@ import pytest
 
 from keras_fisher.data import load, load_arrays, sources
 from tests import reference
+from tests.data.fakes import arrays, assert_same
 from tests.processes import printed, start
 
 STEPS = 5
@@ -12,16 +13,6 @@ FULL = {"augment": "flip_and_crop", "mixup_beta": 0.4}
 
 def digits(**changed):
     return load("digits", **({"batch_size": 100, "num_train": 450} | changed))
-
-
-def arrays(batches):
-    return [(np.asarray(x), np.asarray(y)) for x, y in batches]
-
-
-def assert_same(actual, expected):
-    for (x, y), (x_expected, y_expected) in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(x, x_expected)
-        np.testing.assert_array_equal(y, y_expected)
 
 
 def assert_same_examples(batches, examples, in_order=True):

@@ -12,7 +12,6 @@ from keras_fisher.data import (
     DatasetNotFoundError,
     human_labels,
     load_arrays,
-    saved,
     sources,
 )
 from keras_fisher.data.human_labels import ANNOTATIONS
@@ -88,16 +87,6 @@ def test_ids_that_do_not_name_each_image_once_are_refused(name, order, tmp_path,
     clean = draw(name)["clean"]
     save_images(tmp_path, name, clean, ids, shades=clean)
     with pytest.raises(ValueError, match=f"cannot be matched.*train_00000 to.*the first {first}"):
-        human_labels(name, "worse", tmp_path)
-
-
-@cifar10
-def test_arrays_saved_without_ids_are_refused(name, order, tmp_path):
-    path = saved.path_of(name)
-    with np.load(path) as file:
-        arrays = {key: file[key] for key in file if key != "train_ids"}
-    np.savez(path, **arrays)
-    with pytest.raises(DatasetNotFoundError, match=r"lacks the ids.*Save it again"):
         human_labels(name, "worse", tmp_path)
 
 

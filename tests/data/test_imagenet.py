@@ -9,6 +9,7 @@ import pytest
 
 from keras_fisher.data import DatasetDamagedError, DatasetNotFoundError, load, sources
 from tests import reference
+from tests.data.fakes import arrays, assert_same
 
 tf = pytest.importorskip("tensorflow")
 imagenet = pytest.importorskip("keras_fisher.data.tensorflow_imagenet")
@@ -71,10 +72,6 @@ def make(**changed):
     return load("imagenet2012", **(arguments | changed))
 
 
-def arrays(batches):
-    return [(x.numpy(), y.numpy()) for x, y in batches]
-
-
 def numbers(batches):
     """Which images are in the batches, in their order, from their colour."""
     x = np.concatenate([x for x, _ in arrays(batches)])
@@ -111,9 +108,7 @@ def test_a_run_that_begins_later_sees_the_batches_of_one_that_did_not(folder, op
     whole = arrays(make(seed=3, **options).train.take(3 * STEPS))
     tf.random.set_seed(5)
     later = arrays(make(seed=3, first_epoch=2, **options).train.take(STEPS))
-    for (x, y), (x_expected, y_expected) in zip(later, whole[2 * STEPS :], strict=True):
-        np.testing.assert_array_equal(x, x_expected)
-        np.testing.assert_array_equal(y, y_expected)
+    assert_same(later, whole[2 * STEPS :])
     assert np.any(arrays(make(seed=4, **options).train.take(1))[0][0] != whole[0][0])
 
 

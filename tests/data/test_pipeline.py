@@ -6,6 +6,7 @@ import pytest
 
 from keras_fisher.data import Normalisation, training_batches
 from tests import reference
+from tests.data import fakes
 
 N, BATCH_SIZE, STEPS = 22, 4, 6
 X = np.random.default_rng(0).normal(size=(N, 8, 8, 3)).astype("float32")
@@ -18,13 +19,7 @@ def make(x=X, y=Y, **changed):
 
 
 def arrays(dataset, epochs=3):
-    return [(np.asarray(x), np.asarray(y)) for x, y in dataset.take(epochs * STEPS)]
-
-
-def assert_same_batches(actual, expected):
-    for (x, y), (x_expected, y_expected) in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(x, x_expected)
-        np.testing.assert_array_equal(y, y_expected)
+    return fakes.arrays(dataset.take(epochs * STEPS))
 
 
 def orders(dataset):
@@ -59,7 +54,7 @@ def test_each_epoch_is_a_fresh_permutation_with_a_smaller_last_batch():
 def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(options, first_epoch):
     whole = arrays(make(**options))
     resumed = arrays(make(first_epoch=first_epoch, **options), epochs=3 - first_epoch)
-    assert_same_batches(resumed, whole[first_epoch * STEPS :])
+    fakes.assert_same(resumed, whole[first_epoch * STEPS :])
 
 
 def test_the_seed_decides_the_order():

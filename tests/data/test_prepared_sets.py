@@ -1,13 +1,11 @@
 """The real data sets. Each is decoded once, so all that needs them is in this file."""
 
-import functools
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 
-from keras_fisher.data import arrays, load, load_arrays, sources
+from keras_fisher.data import arrays, load, sources
 from tests import reference
 
 tf = pytest.importorskip("tensorflow")
@@ -84,42 +82,3 @@ def moments(batches):
     sums = [(np.ones(len(x), x.dtype) @ x / len(x), np.diag(x.T @ x) / len(x)) for x in pixels]
     mean, mean_of_squares = np.array(sums, np.float64).mean(axis=0)
     return mean, mean_of_squares - mean**2
-
-
-@pytest.mark.parametrize("data", ["cifar100"], indirect=True)
-def test_a_run_that_begins_later_sees_the_batches_of_one_that_did_not(data):
-    options = {"batch_size": 500, "num_train": 2000, "augment": "flip_and_crop", "mixup_beta": 0.4}
-    make = functools.partial(load, data.name, seed=1, **options)
-    whole, later = make().train.skip(2 * 4).take(4), make(first_epoch=2).train.take(4)
-    for (x, y), (x_expected, y_expected) in zip(later, whole, strict=True):
-        np.testing.assert_array_equal(x, x_expected)
-        np.testing.assert_array_equal(y, y_expected)
-
-
-@pytest.mark.parametrize("data", ["cifar100"], indirect=True)
-def test_fit_takes_them(data):
-    pipelines = load(data.name, num_train=1000, augment="flip")
-    assert (pipelines.validation is None) == (data.held_out == 0)
-    model = keras.Sequential(
-        [
-            keras.Input(pipelines.input_shape),
-            keras.layers.AveragePooling2D(4),
-            keras.layers.Flatten(),
-            keras.layers.Dense(pipelines.num_classes),
-        ]
-    )
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    fitted = model.fit(
-        pipelines.train,
-        steps_per_epoch=pipelines.steps_per_epoch,
-        epochs=2,
-        validation_data=pipelines.validation,
-        verbose=0,
-    )
-    assert fitted.history["loss"][1] < fitted.history["loss"][0]
-
-
-def test_arrays_hold_as_many_of_each_class(data):
-    splits = load_arrays(data.name, num_train=2000)
-    assert set(np.bincount(splits.train.y)) == {2000 // data.classes}
-    assert splits.train.x.dtype == "float32"
