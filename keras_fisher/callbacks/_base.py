@@ -7,6 +7,7 @@ import copy
 import math
 import random
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from keras.callbacks import Callback, TensorBoard
 
 from keras_fisher.backend.private_api.keras import (
     find_callback_list,
+    get_step_variable,
     record_epoch_summaries,
     record_summaries,
 )
@@ -92,9 +94,13 @@ class MeasuringCallback(LogWriter, abc.ABC):
     epoch has ended, and because some backends let Keras call `on_train_batch_end` from another
     thread.
 
-    It keeps the measurements of one training. A fit starts a new training if its optimizer has
-    taken no step yet, unless `set_state` was called before.
+    It keeps the measurements of one training. A fit starts a new training if it has another model
+    than the last one, or if its optimizer has taken no step yet, unless `set_state` was called
+    before.
     """
+
+    _settings: ClassVar[tuple[str, ...]] = ("num_examples",)
+    """The attributes that measurements depend on."""
 
     def __init__(
         self,
@@ -115,6 +121,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
         self.likelihood = check_likelihood(likelihood)
         self._data = data
         self._meter: Any = None
+        self._measured_model: Any = None  # a weak reference
         self._counter: Any = None
         self._epochs = 0
         self._is_restored = False
@@ -122,7 +129,30 @@ class MeasuringCallback(LogWriter, abc.ABC):
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_meter": None, "_counter": None}
+        return super().__getstate__() | dict.fromkeys(("_meter", "_counter", "_measured_model"))
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the state of the callback, in JSON-compatible values."""
+        return {"settings": self._describe_settings()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state from `get_state`; the next fit resumes from it.
+
+        Raises:
+            ValueError: if the state is that of a callback that measures something else.
+        """
+        own, given = self._describe_settings(), state.get("settings")
+        if given is not None and given != own:
+            differing = {k: v for k, v in given.items() if k not in own or own[k] != v}
+            raise ValueError(
+                f"`state` must be that of a callback with the settings {own}. "
+                f"Received: a state with {differing}"
+            )
+        self._is_restored = True
+
+    def _describe_settings(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in self._settings}
+        return {"class_name": type(self).__name__, **settings}
 
     @abc.abstractmethod
     def _make_meter(self, model: keras.Model) -> Any:
@@ -142,6 +172,10 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
+        last = self._measured_model and self._measured_model()
+        if self._measured_model and last is not self.model and not self._is_restored:
+            self._start_anew()
+        self._measured_model = weakref.ref(self.model)
         # A meter without a seed draws one from Python's generator, which training data may use too.
         state = random.getstate()
         self._meter = self._make_meter(self.model)
@@ -154,8 +188,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
         if self._counter is None:  # Not earlier: BackupAndRestore acts when training begins.
             self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
             if not (self._counter.taken or self._is_restored):
-                self._forget()
-                self._random_state = None
+                self._start_anew()
             if self._random_state is not None:
                 self._meter.random_state = self._random_state
             self._is_restored = False
@@ -180,6 +213,10 @@ class MeasuringCallback(LogWriter, abc.ABC):
         super().on_train_end(logs)
         self._random_state = self._meter.random_state
         self._meter = None
+
+    def _start_anew(self) -> None:
+        self._forget()
+        self._random_state = None
 
     def _measure(self) -> tuple[int, Any]:
         """Returns the step and the measurement."""
@@ -224,13 +261,12 @@ class HistoryCallback(MeasuringCallback, abc.ABC):
         """Returns the state of the callback, in JSON-compatible values."""
         drawn = self._random_state if self._meter is None else self._meter.random_state
         history = [self._to_json(*measured) for measured in self.history]
-        return {"history": history, "random_state": drawn}
+        return super().get_state() | {"history": history, "random_state": drawn}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state from `get_state`; the next fit resumes from it."""
+        super().set_state(state)
         self.history = [self._from_json(measured) for measured in state["history"]]
         self._random_state = state["random_state"]
-        self._is_restored = True
 
     def _look(self, logs: dict[str, Any] | None) -> None:
         self.history.append(self._measure())
@@ -280,8 +316,8 @@ class CurveCallback(HistoryCallback, abc.ABC):
 class StepCounter:
     """Counts the steps of a training, and reports when `freq` more have passed.
 
-    It starts from the optimizer's count, then counts by itself: the optimizer counts neither the
-    steps over which it accumulates gradients nor those that a loss scale skips.
+    It starts from the optimizer's count, then counts by itself: the optimizer does not count the
+    steps that a loss scale skips.
 
     Args:
         model: The model in training.
@@ -328,8 +364,7 @@ class StepCounter:
 def count_steps_taken(model: keras.Model) -> int:
     """Returns the number of steps that the model's optimizer has taken, 0 if it does not count."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    iterations = int(ops.convert_to_numpy(getattr(optimizer, "iterations", 0)))
-    return iterations * (getattr(optimizer, "gradient_accumulation_steps", None) or 1)
+    return int(ops.convert_to_numpy(get_step_variable(optimizer)))
 
 
 def number_to_json(number: float) -> float | str:

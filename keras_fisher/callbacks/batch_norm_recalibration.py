@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +30,8 @@ class BatchNormRecalibration(CopyableCallback):
     The moving mean and variance of each layer become the averages of the mini-batch mean and
     variance in training mode, over the first `num_batches` mini-batches of training data, at the
     current weights. Appendix G.2 does this for testing, with 100 batches. Moving averages instead
-    mix in the statistics of earlier weights.
+    mix in the statistics of earlier weights. A layer that is called several times, as in a
+    siamese network, averages over its calls.
 
     It acts at the beginning of each evaluation: validation within `fit`, and
     `model.evaluate(..., callbacks=[...])`. All other variables, including the states of random
@@ -93,7 +96,7 @@ class BatchNormRecalibration(CopyableCallback):
             self._pass = _TrainingPass(get_backbone(self.model))
         statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
         batches = minibatches(self._data, None, self.batch_size)
-        with _forgetting(layers):
+        with _averaging_calls(layers, self._pass.calls):
             states = self._pass(x for x, *_ in itertools.islice(batches, self.num_batches))
             seen = [[ops.convert_to_numpy(state[id(v)]) for v in statistics] for state in states]
         for variable, values in zip(statistics, zip(*seen, strict=True), strict=True):
@@ -116,6 +119,7 @@ class _TrainingPass:
         self._model = model
         self._variables = model.non_trainable_variables
         self._compiled = backend.compile_function(self._step)
+        self.calls: collections.Counter[int] = collections.Counter()  # of layers by id, in a pass
 
     def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
         """Yields the variables' values by id after each pass, from which the next pass starts."""
@@ -125,6 +129,7 @@ class _TrainingPass:
             yield dict(zip(map(id, self._variables), state, strict=True))
 
     def _step(self, state: Sequence[Any], x: Any) -> list[Any]:
+        self.calls.clear()
         # A compiled function treats the first axis of every argument as the batch axis.
         state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
         with Stateless(zip(self._variables, state, strict=True)) as scope:
@@ -133,13 +138,20 @@ class _TrainingPass:
 
 
 @contextlib.contextmanager
-def _forgetting(layers: Sequence[Any]) -> Iterator[None]:
-    """Sets the momentum to 0, so that moving statistics come from the latest mini-batch only."""
+def _averaging_calls(layers: Sequence[Any], calls: collections.Counter[int]) -> Iterator[None]:
+    """Makes moving statistics those of the latest mini-batch, the mean over a layer's calls."""
     momenta = [layer.momentum for layer in layers]
+
+    def counted(layer: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+        layer.momentum = calls[id(layer)] / (calls[id(layer)] + 1)  # 0, 1/2, 2/3, ...
+        calls[id(layer)] += 1
+        return call(*args, **kwargs)
+
     try:
         for layer in layers:
-            layer.momentum = 0.0
+            layer.call = functools.partial(counted, layer, layer.call)
         yield
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
+            del layer.call  # the method of its class is left
             layer.momentum = momentum

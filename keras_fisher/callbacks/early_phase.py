@@ -70,6 +70,7 @@ class EarlyPhase(MeasuringCallback):
     """
 
     key = "early_fisher_trace"
+    _settings = ("num_examples", "labels", "loss_threshold")
     crossing: tuple[int, Estimate] | None
 
     def __init__(
@@ -93,15 +94,13 @@ class EarlyPhase(MeasuringCallback):
         self._is_ahead: bool | None = None
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state of the callback, in types that JSON supports."""
         crossing = None if self.crossing is None else to_json(*self.crossing)
-        return {"is_ahead": self._is_ahead, "crossing": crossing}
+        return super().get_state() | {"is_ahead": self._is_ahead, "crossing": crossing}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_state` returned; the next fit resumes from it."""
+        super().set_state(state)
         self._is_ahead = state["is_ahead"]
         self.crossing = None if state["crossing"] is None else from_json(state["crossing"])
-        self._is_restored = True
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(

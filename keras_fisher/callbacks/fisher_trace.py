@@ -74,6 +74,7 @@ class FisherTrace(CurveCallback):
     """
 
     key = "fisher_trace"
+    _settings = ("num_examples", "labels")
     _has_exploded: bool
 
     def __init__(
@@ -115,7 +116,7 @@ class FisherTrace(CurveCallback):
 
     def _look(self, logs: dict[str, Any] | None) -> None:
         super()._look(logs)
-        if self._epochs:
+        if self._epochs or not math.isnan(self.early):  # also in the first epoch of a later fit
             step, latest = self.history[-1]
             self.peak = float(np.fmax(self.peak, latest.value))
             if math.isnan(self.early):

@@ -51,6 +51,7 @@ class GradientNorm(CurveCallback):
     """
 
     key = "gradient_norm"
+    _settings = ("num_examples", "batch_size")
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class HessianEigenvalues(HistoryCallback):
     """
 
     history: list[tuple[int, Eigenvalues]]
+    _settings = ("num_examples", "k", "which")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 from keras_fisher.callbacks._base import LogWriter
 from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
-from keras_fisher.traces.accuracy import check_outputs
+from keras_fisher.traces.accuracy import check_outputs, check_range
 from keras_fisher.traces.meter import outputs_of
 from keras_fisher.utils import arguments
 
@@ -43,7 +43,8 @@ class LabelNoiseMonitor(LogWriter):
         x: Training inputs, an array of shape `(n, ...)`.
         y: The training labels, integers of shape `(n,)`.
         is_noisy: Whether each label is noisy, booleans of shape `(n,)`; not all equal.
-        batch_size: The mini-batch size.
+        batch_size: The mini-batch size, or the number of examples of the smaller group if that is
+            smaller.
         gradient_batches: The number of mini-batches per group to measure the gradient norm on.
 
     Raises:
@@ -67,7 +68,7 @@ class LabelNoiseMonitor(LogWriter):
             for name, array in (("x", x), ("y", y), ("is_noisy", is_noisy))
         )
         _check_shapes(x, y, is_noisy)
-        is_noisy = is_noisy.astype(bool)
+        is_noisy = _check_booleans(is_noisy)
         _check_groups(is_noisy)
         self.batch_size = arguments.check_integer("batch_size", batch_size, low=1)
         self.gradient_batches = arguments.check_integer("gradient_batches", gradient_batches, low=1)
@@ -114,13 +115,7 @@ class LabelNoiseMonitor(LogWriter):
         check_outputs(self.model, outputs)
         width = outputs.shape[1]
         labels = {name: y for name, (_, y) in self._groups.items()}
-        all_labels = np.concatenate([*labels.values()])
-        low, high = all_labels.min(), all_labels.max()
-        if not 0 <= low <= high < width:
-            raise ValueError(
-                f"`y` must hold labels from 0 to {width - 1}, one for each of the {width} outputs "
-                f"of {self.model.name!r}. Received: labels from {low} to {high}"
-            )
+        check_range(np.concatenate([*labels.values()]), width, self.model.name)
         assert self._meter is not None
         if isinstance(self._meter._likelihood, Bernoulli | Gaussian):
             return {name: np.eye(width, dtype="float32")[y] for name, y in labels.items()}
@@ -128,8 +123,10 @@ class LabelNoiseMonitor(LogWriter):
 
     def _gradient_norm(self, x: np.ndarray, y: np.ndarray) -> float:
         assert self._meter is not None
-        num_examples = min(self.gradient_batches * self.batch_size, len(y))
-        return self._meter((x, y), num_examples=num_examples, batch_size=self.batch_size).value
+        # The norm depends on the size of mini-batches, so both groups have the same.
+        size = min(self.batch_size, *(len(labels) for _, labels in self._groups.values()))
+        num_examples = min(self.gradient_batches * size, len(y))
+        return self._meter((x, y), num_examples=num_examples, batch_size=size).value
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
@@ -141,6 +138,15 @@ def _check_shapes(x: np.ndarray, y: np.ndarray, is_noisy: np.ndarray) -> None:
             "`x`, `y` and `is_noisy` must have the same length. "
             f"Received: {len(x)}, {len(y)} and {len(is_noisy)}"
         )
+
+
+def _check_booleans(is_noisy: np.ndarray) -> np.ndarray:
+    if not np.isin(is_noisy, (0, 1)).all():
+        raise ValueError(
+            "`is_noisy` must hold booleans. "
+            f"Received: dtype {is_noisy.dtype}, with {is_noisy.ravel()[0]!r} first"
+        )
+    return is_noisy.astype(bool)
 
 
 def _check_groups(is_noisy: np.ndarray) -> None:

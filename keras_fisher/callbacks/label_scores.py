@@ -114,18 +114,16 @@ class LabelScores(MeasuringCallback):
         return find_wrong_labels(self._total / len(self.measured_epochs), self._labels)
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the state of the callback, in JSON-compatible values."""
-        return {
+        return super().get_state() | {
             "measured_epochs": list(self.measured_epochs),
             "total": _encode(self._total),
             "labels": _encode(self._labels),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state from `get_state`; the next fit resumes from it."""
+        super().set_state(state)
         self.measured_epochs = list(state["measured_epochs"])
         self._total, self._labels = _decode(state["total"]), _decode(state["labels"])
-        self._is_restored = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)

@@ -54,6 +54,7 @@ class MinibatchFisherTrace(CurveCallback):
     """
 
     key = "minibatch_fisher_trace"
+    _settings = ("num_examples", "batch_size", "labels")
 
     def __init__(
         self,

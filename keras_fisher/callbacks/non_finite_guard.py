@@ -82,4 +82,5 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self.skipped = self.model.health.skipped
         if self.skipped > self._reported:
             self._reported = self.skipped
-            warn(f"{self.skipped} steps skipped in {epoch + 1} epochs.")
+            noun = "step" if self.skipped == 1 else "steps"
+            warn(f"{self.skipped} {noun} skipped since training began.")

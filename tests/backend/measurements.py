@@ -68,8 +68,7 @@ def hessian():
 if __name__ == "__main__":
     use_double_precision()
     found = {case: step(*CASES[case]) for case in CASES}
-    net = with_same_weights(nets.build("batch_norm_cnn"))
-    net.compile("sgd", nets.loss())
+    net = with_same_weights(nets.plain("batch_norm_cnn"))
     data = nets.inputs("batch_norm_cnn"), nets.labels()
     found |= {name: [TRACES[name](net, data).value] for name in TRACES}
     found["hessian_trace"] = [hessian()]

@@ -3,14 +3,12 @@
 import functools
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.backend import measurements, moves
+from tests.processes import QUICKLY, printed, start
 
 INSTALLED = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
 if "jax" in INSTALLED:
@@ -22,24 +20,15 @@ needs_jax = pytest.mark.skipif("jax" not in INSTALLED, reason="needs JAX")
 needs_another = pytest.mark.skipif(len(INSTALLED) < 2, reason="needs another backend")
 
 
-# Tests compile much and compute little.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
-
-def printed(module, *arguments, **environment):
+def result(module, *arguments, **environment):
     """What a module prints as JSON when it is run."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    run = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout)
+    return json.loads(printed(start("-m", module, *arguments, **environment)))
 
 
 @functools.cache
 def results_of(backend):
     environment = {"KERAS_BACKEND": backend, "JAX_ENABLE_X64": "1", "XLA_FLAGS": QUICKLY}
-    return printed(measurements.__name__, **environment)
+    return result(measurements.__name__, **environment)
 
 
 @needs_another
@@ -61,8 +50,8 @@ def test_saved_weights_resume_on_another_backend(start, goal, tmp_path):
     if start == goal:
         pytest.skip("tests of saving have this")
     path = tmp_path / "model.weights.h5"
-    expected = printed(moves.__name__, "save", path, KERAS_BACKEND=start, XLA_FLAGS=QUICKLY)
-    found = printed(moves.__name__, "resume", path, KERAS_BACKEND=goal, XLA_FLAGS=QUICKLY)
+    expected = result(moves.__name__, "save", path, KERAS_BACKEND=start, XLA_FLAGS=QUICKLY)
+    found = result(moves.__name__, "resume", path, KERAS_BACKEND=goal, XLA_FLAGS=QUICKLY)
     assert found["alpha"] == expected["alpha"]
     assert found["penalty"] == pytest.approx(expected["penalty"], rel=1e-5)
     np.testing.assert_allclose(found["weights"], expected["weights"], rtol=1e-5, atol=1e-6)
@@ -70,7 +59,7 @@ def test_saved_weights_resume_on_another_backend(start, goal, tmp_path):
 
 @functools.cache
 def on_devices():
-    return printed(
+    return result(
         "tests.jax_devices",
         KERAS_BACKEND="jax",
         JAX_ENABLE_X64="1",
@@ -128,7 +117,5 @@ print(np.isfinite(fit.history["penalty"][0]))
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_no_other_backend_is_imported(backend):
     others = [name for name in INSTALLED if name != backend]
-    command = [sys.executable, "-c", ALONE.format(others=others)]
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.stdout.splitlines()[-1:] == ["True"], run.stderr[-2000:]
+    output = printed(start("-c", ALONE.format(others=others), KERAS_BACKEND=backend))
+    assert output.splitlines()[-1:] == ["True"]

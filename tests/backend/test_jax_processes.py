@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import nets, reference
-from tests.processes import jax_environments, printed, start
+from tests.processes import QUICKLY, jax_environments, printed, start
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
 # As in tests/jax_workers.py, which only a program of its own may import.
@@ -19,7 +19,6 @@ CASES = (
     "gp_r of a share, in parts, by difference",
 )
 PROCESSES, DEVICES = 2, 2
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def start_program(folder, devices, **environment):

@@ -57,6 +57,14 @@ def test_the_calling_layer_is_the_outermost():
     assert private_keras.find_calling_layer() is None
 
 
+def test_every_step_is_counted_also_those_that_only_accumulate():
+    model = dense()
+    model.compile(keras.optimizers.SGD(gradient_accumulation_steps=3), "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 2)), batch_size=1, verbose=0)
+    assert int(private_keras.get_step_variable(model.optimizer)) == 4
+    assert private_keras.get_step_variable(None) == 0
+
+
 def test_a_stateless_call_is_known_as_one():
     assert not private_keras.is_stateless()
     with keras.StatelessScope():

@@ -84,7 +84,6 @@ def test_refuses_what_is_no_schedule(schedule, message):
 
 
 def test_refuses_a_model_without_alpha():
-    model = nets.build("dense")
-    model.compile("sgd", nets.loss(), run_eagerly=True)
+    model = nets.plain("dense", run_eagerly=True)
     with pytest.raises(TypeError, match="needs a model that has `alpha`"):
         fit(lambda epoch: 0.1, model)

@@ -207,3 +207,18 @@ def test_its_passes_are_no_training_that_ignores_the_penalty(caplog):
     model = kf.FisherPenaltyModel(cnn(), name="recalibrated_cnn")
     recalibrate(compiled(model))
     assert caplog.records == []
+
+
+def test_a_shared_layer_averages_over_its_calls():
+    inputs = [keras.Input((4,), name=name) for name in "abc"]
+    norm = layers.BatchNormalization()
+    outputs = layers.Dense(3)(layers.concatenate([norm(each) for each in inputs]))
+    model = compiled(keras.Model(inputs, outputs))
+    generator = np.random.default_rng(0)
+    x = [generator.normal(mean, 1, (N, 4)).astype("float32") for mean in (0, 10, 20)]
+    fresh = kf.callbacks.BatchNormRecalibration((x, Y), batch_size=N)
+    for _ in range(2):
+        model.evaluate(x, Y, callbacks=[fresh], verbose=0)
+        np.testing.assert_allclose(norm.moving_mean, np.mean(x, axis=(0, 1)), rtol=1e-4)
+        np.testing.assert_allclose(norm.moving_variance, np.var(x, axis=1).mean(axis=0), rtol=1e-4)
+    assert (norm.momentum, "call" in vars(norm)) == (0.99, False)

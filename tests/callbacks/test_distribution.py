@@ -15,8 +15,7 @@ from tests import nets
 
 x, y = nets.inputs("subclassed", batch=16), nets.labels(batch=16)
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = nets.build("subclassed")
-    model.compile(keras.optimizers.SGD(0.05), nets.loss())
+    model = nets.plain("subclassed", keras.optimizers.SGD(0.05))
 norm = next(la for la in model.layers if isinstance(la, keras.layers.BatchNormalization))
 callbacks = [
     kf.callbacks.FisherTrace((x, y), labels="given", freq=2),

@@ -15,9 +15,7 @@ X, Y = nets.inputs("dense", batch=24), nets.labels(batch=24)
 
 
 def compiled():
-    model = nets.build("dense")
-    model.compile(keras.optimizers.SGD(1.0), nets.loss(), run_eagerly=True)
-    return model
+    return nets.plain("dense", keras.optimizers.SGD(1.0), run_eagerly=True)
 
 
 def early(loss_threshold, **options):
@@ -34,15 +32,15 @@ def watched():
     """The losses of a training, and Tr(F) after each of its steps and epochs."""
     seen = {"loss": [], "trace": []}
 
-    class Watch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen["loss"].append(logs["loss"])
-            seen["trace"].append(meter((X, Y)).value)
+    def watch(batch, logs):
+        seen["loss"].append(logs["loss"])
+        seen["trace"].append(meter((X, Y)).value)
 
     keras.utils.set_random_seed(0)
     model = compiled()
     meter = kf.traces.FisherTraceMeter(model, labels="given")
-    seen["epoch_loss"] = fit(model, Watch(), epochs=4)["loss"]
+    watching = keras.callbacks.LambdaCallback(on_train_batch_end=watch)
+    seen["epoch_loss"] = fit(model, watching, epochs=4)["loss"]
     return seen
 
 

@@ -1,6 +1,5 @@
 """The callback that follows eigenvalues: what it logs, keeps and reports."""
 
-import copy
 import json
 import logging
 
@@ -17,9 +16,7 @@ X, Y = nets.inputs("dense", batch=N), nets.labels(batch=N)
 
 
 def compiled():
-    model = nets.build("dense")
-    model.compile(keras.optimizers.SGD(0.05), nets.loss(), run_eagerly=not reference.IS_JAX)
-    return model
+    return nets.plain("dense", keras.optimizers.SGD(0.05), run_eagerly=not reference.IS_JAX)
 
 
 def fit(model, *callbacks, **arguments):
@@ -60,39 +57,15 @@ def test_measures_every_freq_steps_and_logs_nan_before():
 
 @reference.tensorflow_only
 def test_writes_every_eigenvalue_over_steps_where_tensorboard_writes(tmp_path):
-    import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tests.summaries import points
 
     callback = HessianEigenvalues((X, Y), freq=2, k=2, seed=0)
     board = keras.callbacks.TensorBoard(tmp_path, write_graph=False)
     fit(compiled(), board, callback)
-    events = EventAccumulator(str(tmp_path / "train")).Reload()
     for index, key in enumerate(["sharpness", "hessian_eigenvalue_2"]):
-        written = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(key)]
-        assert written == [
+        assert points(tmp_path / "train", key) == [
             (step, pytest.approx(measured.values[index])) for step, measured in callback.history
         ]
-
-
-def test_goes_on_from_its_state_in_another_process():
-    class Interrupted(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 0:
-                self.state = json.loads(json.dumps(whole.get_state(), allow_nan=False))
-                self.weights = self.model.get_weights()
-
-    whole, resumed = (HessianEigenvalues((X, Y), freq=3, k=2, seed=1) for _ in range(2))
-    model, interrupted = compiled(), Interrupted()
-    fit(model, whole, interrupted, epochs=2, shuffle=False)
-    model.set_weights(interrupted.weights)
-    model.optimizer.iterations.assign(4)
-    resumed.set_state(interrupted.state)
-    fit(model, resumed, initial_epoch=1, epochs=2, shuffle=False)
-    assert [step for step, _ in resumed.history] == [3, 6]
-    for (_, found), (_, expected) in zip(resumed.history, whole.history, strict=True):
-        np.testing.assert_array_equal(found.values, expected.values)
-        np.testing.assert_array_equal(found.residuals, expected.residuals)
-        assert found.num_products == expected.num_products
 
 
 def test_nan_weights_are_measured_as_nan_with_one_warning():
@@ -118,14 +91,6 @@ def test_training_goes_on_with_nan_and_one_warning_where_the_solver_does_not_con
     )
     assert np.isnan([logged["sharpness"], logged["hessian_eigenvalue_2"]]).all()
     assert [measured.num_products for _, measured in callback.history] == [0] * 4
-
-
-def test_copies_share_the_data_and_nothing_else():
-    model, original = compiled(), HessianEigenvalues((X, Y), seed=0)
-    fit(model, original)
-    copied = copy.deepcopy([original])[0]
-    fit(model, copied)
-    assert (len(original.history), len(copied.history)) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -168,21 +168,11 @@ def test_a_training_resumed_from_the_state_ends_with_the_same_scores(task):
     first, second = (kf.callbacks.LabelScores(task) for _ in range(2))
     model.set_weights(weights)
     model.optimizer.iterations.assign(0)
-    fit(model, *task, first, 4, Stop(2))
+    stop = reference.call_at("epoch_end", 1, lambda model: setattr(model, "stop_training", True))
+    fit(model, *task, first, 4, stop)
     second.set_state(json.loads(json.dumps(first.get_state())))
     fit(model, *task, second, 4, initial_epoch=2)
     np.testing.assert_array_equal(second.result().scores, whole.result().scores)
-
-
-class Stop(keras.callbacks.Callback):
-    """Stops after some epochs."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = epoch + 1 == self.epochs
 
 
 def test_predictions_that_are_nan_are_reported_and_skipped(task):

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_fisher as kf
 from tests import nets
+from tests.summaries import points
 
 tf = pytest.importorskip("tensorflow")
 
@@ -64,11 +64,10 @@ def test_every_callback_finds_what_is_measured_wherever_it_is_listed(tmp_path, l
     assert readers[1].found == {key: values[-1] for key, values in measured.items()}
     with table.open() as lines:
         rows = list(csv.DictReader(lines))
-    events = EventAccumulator(str(tmp_path / "train")).Reload()
     for key in KEYS:
         assert [float(row[key]) for row in rows] == measured[key]
-        curve = [tf.make_ndarray(e.tensor_proto) for e in events.Tensors(f"epoch_{key}")]
-        assert curve == pytest.approx(measured[key])
+        curve = points(tmp_path / "train", f"epoch_{key}")
+        assert [value for _, value in curve] == pytest.approx(measured[key])
     for value in measured["fisher_trace"]:
         saved = keras.models.load_model(tmp_path / f"{value:.5f}.keras")
         again = kf.fisher_trace(saved, (x, y), labels="given", num_examples=8).value
@@ -95,14 +94,11 @@ def test_tensorboard_has_every_epoch_whichever_step_it_ends_with(tmp_path, write
         ("train", {KEYS[writer]: KEYS[writer], "loss": "loss"}),
         ("validation", {"loss": "val_loss"}),
     ):
-        events = EventAccumulator(str(tmp_path / folder)).Reload()
         for tag, key in logged.items():
-            points = events.Tensors(f"epoch_{tag}")
-            assert [point.step for point in points] == [0, 1, 2, 3]
-            values = [tf.make_ndarray(point.tensor_proto) for point in points]
-            assert values == pytest.approx(history[key])
-    events = EventAccumulator(str(tmp_path / "train")).Reload()
-    assert [point.step for point in events.Tensors("batch_loss")] == [10]
+            curve = points(tmp_path / folder, f"epoch_{tag}")
+            assert [step for step, _ in curve] == [0, 1, 2, 3]
+            assert [value for _, value in curve] == pytest.approx(history[key])
+    assert [step for step, _ in points(tmp_path / "train", "batch_loss")] == [10]
     assert not tf.summary.should_record_summaries()
 
 

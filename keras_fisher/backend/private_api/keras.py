@@ -91,6 +91,14 @@ def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
     return global_seed_generator() if found is None and create else found
 
 
+def get_step_variable(optimizer: Any) -> Any:
+    """Returns the number of steps that an optimizer has taken, 0 if it does not count.
+
+    With gradient accumulation, `iterations` counts the updates, of several steps each.
+    """
+    return getattr(optimizer, "_iterations", 0)
+
+
 def list_all_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Returns a layer and all layers inside it; `Model.layers` stops at the first level."""
     return list(layer._flatten_layers())
