@@ -110,6 +110,11 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
         raise ValueError(f"`data` must hold inputs. Received: x={x!r}")
     if needs_labels and not _shapes(y):
         raise ValueError("`data` must hold labels. Received: only x")
+    if len(_shapes(y)) > 1:
+        raise ValueError(
+            "`data` must be `(x, y)`, with one array of labels, or a dataset. Received: "
+            f"{len(_shapes(y))} arrays of labels. Concatenate batches in a list into two arrays"
+        )
     found = _common_length(batch)
     if not found:
         raise ValueError(_EMPTY)
@@ -157,7 +162,9 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     if number == 0:
         raise ValueError(_EMPTY)
     if number == -1 and num_examples is None:
-        raise ValueError("`num_examples` must be given for an endless dataset. Received: None")
+        raise ValueError(
+            "`data` must be finite, or `num_examples` given. Received: an endless dataset"
+        )
     sizes = {shape[0] for shape in shapes}
     if number < 0 or num_examples is None or not sizes or None in sizes:
         return
@@ -198,7 +205,7 @@ def _standard(array: Any) -> Any:
 
 def length(x: Any) -> int:
     """Returns the number of examples in a structure of arrays."""
-    return len(keras.tree.flatten(x)[0])
+    return len(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))
 
 
 def _common_length(batch: Batch) -> int:

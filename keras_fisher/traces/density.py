@@ -95,9 +95,17 @@ class SpectralDensity:
 
         Raises:
             TypeError: if `order` is not an integer.
-            ValueError: if `order` is below 1.
+            ValueError: if `order` is below 1, or at least 2 `num_steps` while H has more distinct
+                eigenvalues than nodes.
         """
         order = arguments.check_integer("order", order, low=1)
+        num_steps = self.nodes.shape[1]
+        is_whole = num_steps >= self.dimension or (self.weights == 0).any(axis=1).all()
+        if order >= 2 * num_steps and not is_whole:
+            raise ValueError(
+                f"`order` must be below 2 num_steps = {2 * num_steps}, where the moments are "
+                f"exact. Received: order={order}"
+            )
         return estimate(np.sum(self.weights * self.nodes**order, axis=1, keepdims=True))
 
 

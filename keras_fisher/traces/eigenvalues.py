@@ -107,10 +107,9 @@ def hessian_eigenvalues(
 
     Scaling and padding are those of `hessian_trace`.
 
-    From one start vector, Lanczos finds a repeated eigenvalue only once, and may miss some
-    eigenvalues that differ by less than the accepted residual. This affects the
-    smallest eigenvalues of a Hessian without negative ones, which has many near 0. There, allow
-    more products or a larger `rtol`.
+    Lanczos finds a repeated eigenvalue only once. For k > 1, it therefore continues from a further
+    random vector until no eigenvalue changes. A Hessian without negative eigenvalues has many near
+    0: to find the smallest ones, allow more products or a larger `rtol`.
 
     References: Wu & Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
     SIAM Journal on Matrix Analysis and Applications, 2000. Sagun, Evci, Güney, Dauphin & Bottou,

@@ -42,7 +42,7 @@ def gradient_norm(
             `keras.utils.PyDataset` or torch `DataLoader`).
         num_examples: Uses only the first `num_examples` examples; `None` uses all.
         batch_size: The mini-batch size for arrays; a dataset keeps its own. A smaller last
-            mini-batch is dropped.
+            mini-batch is dropped; fewer examples than that make one mini-batch.
         by_layer: Whether to fill in `layers`, which splits the norm in proportion to the squared
             norms of the layers.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.

@@ -33,6 +33,8 @@ class KrylovSpace:
         capacity: The largest number of vectors in the basis, at most n. They are kept in memory.
 
     Attributes:
+        dimension: n.
+        capacity: As given.
         size: The number of vectors in the basis.
         beta: beta_j of the last vector; 0 if A maps the space into itself. If rounding hides that,
             the space grows further, and T is the projection on a larger space.
@@ -43,6 +45,7 @@ class KrylovSpace:
 
     def __init__(self, multiply: Multiply, start: np.ndarray, capacity: int) -> None:
         self._multiply = multiply
+        self.dimension, self.capacity = len(start), capacity
         self._basis = np.empty((capacity, len(start)))
         self._projection = np.zeros((capacity, capacity))
         self.size = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import collections
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ class Meter(abc.ABC):
             )
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
+        self._loss = None if likelihood is not None else getattr(model, "loss", None)
         self._known_outputs = outputs_of(model)
         self._unverified = probability_checks.find_unverified(self._likelihood, get_backbone(model))
         self._compiled_for: list[int] = []
@@ -84,6 +86,11 @@ class Meter(abc.ABC):
         """Checks the arguments and returns the measurements of `_measure`."""
         check_data(data, num_examples, batch_size, self.needs_labels)
         arguments.check_bool("by_layer", by_layer)
+        if self._loss is not None and self._loss is not self._model.loss:
+            raise ValueError(
+                f"{type(self).__name__} must be made anew after `compile`. Received: a model with "
+                f"the loss {self._model.loss!r} instead of {self._loss!r}"
+            )
         backend.synchronise(self._model)
         self.check_labels(data)
         read = self._read(data, num_examples, batch_size)
@@ -120,8 +127,17 @@ class Meter(abc.ABC):
             check_classes(self._likelihood, "data", data[1], self._known_outputs)
 
     def _layers(self) -> list[str]:
-        """Returns the path of each trainable weight's layer."""
-        return [weight.path.rpartition("/")[0] for weight in self._model.trainable_weights]
+        """Returns the path of each trainable weight's layer.
+
+        Layers of different models may have the same path; these are numbered.
+        """
+        seen: collections.Counter[str] = collections.Counter()
+        layers = []
+        for path in (weight.path for weight in self._model.trainable_weights):
+            layer = path.rpartition("/")[0]
+            layers.append(f"{layer}_{seen[path]}" if seen[path] else layer)
+            seen[path] += 1
+        return layers
 
     @property
     def random_state(self) -> list[int]:

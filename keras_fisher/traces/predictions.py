@@ -70,11 +70,13 @@ def _to_classes(y: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Returns the labels of a batch as classes, from classes or one-hot labels."""
     if y.shape == predicted.shape:
         if not np.isin(y, (0, 1)).all() or not (y.sum(axis=1) == 1).all():
-            raise ValueError("`y` must hold classes or one-hot labels. Received: soft labels")
+            raise ValueError("`data` must hold classes or one-hot labels. Received: soft labels")
         return y.argmax(axis=1)
     y = y.reshape(len(predicted))
-    if (y != np.rint(y)).any():
+    wrong = y[(y != np.rint(y)) | (y < 0) | (y > max(1, predicted.shape[1] - 1))]
+    if wrong.size:
         raise ValueError(
-            f"`y` must hold classes or one-hot labels. Received: {y[y != np.rint(y)][0]}"
+            "`data` must hold one class of the outputs for each example, or one-hot labels. "
+            f"Received: a label of {wrong[0]}"
         )
     return y.astype("int64")

@@ -1,5 +1,7 @@
 """Closed forms for linear models, and slow and plain programs, to compare measurements with."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -156,3 +158,19 @@ def full_hessian(net, x, y):
     rows = [(gradient_at(start + h * e) - gradient_at(start - h * e)) for e in np.eye(len(start))]
     gradient_at(start)  # puts the weights back
     return np.array(rows) / (2 * h)
+
+
+def problem(name):
+    """Returns the net, compiled, with a batch of inputs and labels."""
+    return nets.plain(name), nets.inputs(name), nets.labels()
+
+
+@functools.cache
+def hessian_of(name):
+    """Returns the full Hessian of `problem(name)`, made symmetric.
+
+    It is kept for later tests, hence the test that asks first must compute in double precision.
+    """
+    assert keras.config.floatx() == "float64"
+    h = full_hessian(*problem(name))
+    return (h + h.T) / 2

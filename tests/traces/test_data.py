@@ -16,12 +16,6 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
 UNKNOWN = DATASET.filter(lambda x, y: True)  # of a cardinality that is not known
 
 
-def dense():
-    net = nets.build("dense")
-    net.compile("sgd", nets.loss())
-    return net
-
-
 LABELLED_DATA = {
     "a list": [X, Y],
     "tensors": (tf.constant(X), tf.constant(Y)),
@@ -39,7 +33,7 @@ LABELLED_DATA = {
 
 
 def test_arrays_and_datasets_of_any_kind_give_the_same():
-    meter = FisherTraceMeter(dense(), labels="given")
+    meter = FisherTraceMeter(nets.plain("dense"), labels="given")
     exact = meter((X, Y))
     assert exact.count == 10
     for name, data in LABELLED_DATA.items():
@@ -59,7 +53,7 @@ UNLABELLED_DATA = {
 
 
 def test_labels_may_be_missing_where_none_are_needed():
-    meter = FisherTraceMeter(dense(), labels="expected")
+    meter = FisherTraceMeter(nets.plain("dense"), labels="expected")
     exact = meter((X, Y))
     for name, data in UNLABELLED_DATA.items():
         found = meter(data() if callable(data) else data)
@@ -68,20 +62,20 @@ def test_labels_may_be_missing_where_none_are_needed():
 
 @pytest.mark.parametrize("measure", [kf.fisher_trace, kf.minibatch_fisher_trace])
 def test_labels_are_drawn_unless_they_are_asked_for(measure):
-    made = measure(dense(), (X, None), seed=0)
-    assert made == pytest.approx(measure(dense(), (X, Y), seed=0), nan_ok=True)
+    made = measure(nets.plain("dense"), (X, None), seed=0)
+    assert made == pytest.approx(measure(nets.plain("dense"), (X, Y), seed=0), nan_ok=True)
 
 
 @pytest.mark.parametrize("data", [(X, Y), DATASET.batch(4), DATASET.batch(4).repeat()])
 def test_num_examples_takes_the_first_ones(data):
-    meter = FisherTraceMeter(dense(), labels="given")
+    meter = FisherTraceMeter(nets.plain("dense"), labels="given")
     made = meter(data, num_examples=7)
     assert made == pytest.approx(meter((X[:7], Y[:7])), rel=1e-5)
     assert made.count == 7
 
 
 def test_inputs_of_any_type_of_number_are_measured_as_fit_takes_them():
-    meter = FisherTraceMeter(dense(), labels="given")
+    meter = FisherTraceMeter(nets.plain("dense"), labels="given")
     x = np.arange(40).reshape(10, 4) % 2
     exact = meter((x.astype("float32"), Y))
     for dtype in ("uint8", "int64", "bool", "float64", "float16"):
@@ -101,7 +95,7 @@ BAD_DATA = [
         "an endless dataset",
         DATASET.batch(4).repeat(),
         ValueError,
-        r"`num_examples` must be given for an endless dataset. Received: None",
+        "`data` must be finite, or `num_examples` given. Received: an endless dataset",
     ),
     ("no batches", DATASET, ValueError, r"`data` must hold .*first axis. Received: .*not batched"),
     (
@@ -154,7 +148,7 @@ WITHOUT_LABELS = [
     ids=[case[0] for case in (*BAD_DATA, *WITHOUT_LABELS)],
 )
 def test_bad_data_is_refused_before_anything_is_measured(data, error, message, monkeypatch):
-    meter = GradientNormMeter(dense())
+    meter = GradientNormMeter(nets.plain("dense"))
     monkeypatch.setattr(keras.Model, "__call__", unwanted)
     with pytest.raises(error, match=message):
         meter(data)
@@ -167,7 +161,7 @@ def unwanted(*args, **kwargs):
 @pytest.mark.parametrize("measure", LABELLED)
 def test_every_measurement_with_given_labels_needs_them(measure):
     with pytest.raises(ValueError, match=r"`data` must hold labels. Received: only x"):
-        measure(dense(), (X, None))
+        measure(nets.plain("dense"), (X, None))
 
 
 @pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
@@ -175,7 +169,7 @@ def test_every_measurement_with_given_labels_needs_them(measure):
 def test_fewer_examples_than_asked_for_are_refused_beforehand_where_that_can_be_seen(
     measure, data, monkeypatch
 ):
-    net = dense()
+    net = nets.plain("dense")
     monkeypatch.setattr(keras.Model, "__call__", unwanted)
     with pytest.raises(
         ValueError, match=r"`num_examples` must be at most .*num_examples=11 and 10 examples"
@@ -188,7 +182,7 @@ def test_fewer_examples_than_asked_for_are_refused_at_the_end_of_a_dataset(data)
     with pytest.raises(
         ValueError, match=r"`num_examples` must be at most .*num_examples=11 and 10 examples"
     ):
-        kf.gradient_norm(dense(), data, num_examples=11)
+        kf.gradient_norm(nets.plain("dense"), data, num_examples=11)
 
 
 @pytest.mark.matrix
@@ -200,7 +194,7 @@ def test_fewer_examples_than_asked_for_are_refused_at_the_end_of_a_dataset(data)
 def test_sizes_must_be_integers_of_at_least_1(measure, argument, value, error):
     message = rf"`{argument}` must be an integer >= 1. Received: {argument}={value!r}"
     with pytest.raises(error, match=message):
-        measure(dense(), (X, Y), **{argument: value})
+        measure(nets.plain("dense"), (X, Y), **{argument: value})
 
 
 @pytest.mark.parametrize("measure", LABELLED)
@@ -208,7 +202,7 @@ def test_sizes_must_be_integers_of_at_least_1(measure, argument, value, error):
 def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
     measure, label, monkeypatch
 ):
-    net, y = dense(), Y.copy()
+    net, y = nets.plain("dense"), Y.copy()
     y[-1] = label
     monkeypatch.setattr(keras.Model, "__call__", unwanted)
     with pytest.raises(
@@ -227,8 +221,7 @@ def test_an_array_with_a_label_outside_the_classes_is_refused_beforehand(
     ],
 )
 def test_labels_that_are_no_classes_are_refused(measure, name, labels, message):
-    net = nets.build(name)
-    net.compile("sgd", nets.loss())
+    net = nets.plain(name)
     with pytest.raises(ValueError, match=message):
         measure(net, (X, labels))
 
@@ -241,7 +234,7 @@ def test_inputs_that_make_the_measurement_no_number_are_told_of(measure, value):
     x[7, 1] = value
     for data in ((x, Y), reference.batches(x, Y, 5)):
         with pytest.raises(ValueError, match=r"`data` must hold finite inputs. Received: .*NaN"):
-            measure(dense(), data)
+            measure(nets.plain("dense"), data)
 
 
 @pytest.mark.matrix
@@ -266,21 +259,20 @@ def test_a_model_may_take_inputs_that_are_no_numbers(measure):
 @pytest.mark.parametrize("value", [1, "yes", None, X])
 def test_by_layer_is_true_or_false(measure, value):
     with pytest.raises(TypeError, match=r"`by_layer` must be True or False. Received: by_layer="):
-        measure(dense(), (X, Y), by_layer=value)
+        measure(nets.plain("dense"), (X, Y), by_layer=value)
 
 
 @pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
 def test_an_optional_input_that_is_left_out_is_told_of(measure):
     with pytest.raises(ValueError, match=r"`data` must hold every input .* also optional ones"):
-        measure(dense(), ([X, None], Y))
+        measure(nets.plain("dense"), ([X, None], Y))
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["dense", "subclassed"])
 @pytest.mark.parametrize("measure", [*LABELLED, kf.tuning.alpha_range])
 def test_a_label_outside_the_classes_in_a_batch_is_refused(measure, name):
-    net, y = nets.build(name), nets.labels()
-    net.compile("sgd", nets.loss())
+    net, y = nets.plain(name), nets.labels()
     y[-1] = nets.CLASSES
     data = reference.batches(nets.inputs(name), y, size=len(y) // 2)
     with pytest.raises(ValueError, match=r"`data` must hold labels from 0 to 2.*Received: .*3"):
@@ -293,7 +285,7 @@ def test_an_endless_dataset_is_measured_as_far_as_is_asked_for():
     net = keras.Sequential([keras.Input((8, 8, 1)), *layers])
     net.compile("sgd", nets.loss())
     assert np.isfinite(kf.gradient_norm(net, data, num_examples=100, batch_size=50).value)
-    with pytest.raises(ValueError, match="`num_examples` must be given for an endless dataset"):
+    with pytest.raises(ValueError, match="`data` must be finite, or `num_examples` given"):
         kf.gradient_norm(net, data)
 
 

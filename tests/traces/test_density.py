@@ -1,29 +1,14 @@
 """The spectral density: its moments, its stated errors and its smoothed form."""
 
-import functools
-
 import numpy as np
 import pytest
 from scipy import stats
 
 import keras_fisher as kf
 from keras_fisher.traces import SpectralDensity, SpectralDensityMeter
-from tests import nets
 from tests.traces import oracles
 
 NETS = ["dense", "batch_norm_cnn", "group_norm_cnn", "attention"]
-
-
-def problem(name):
-    net = nets.build(name)
-    net.compile("sgd", nets.loss())
-    return net, nets.inputs(name), nets.labels()
-
-
-@functools.cache
-def full_hessian(name):
-    h = oracles.full_hessian(*problem(name))
-    return (h + h.T) / 2
 
 
 def moment(h, order):
@@ -43,8 +28,8 @@ def std_of_moment(h, order):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", NETS)
 def test_moments_are_traces_of_powers_of_the_full_hessian_with_the_stated_errors(name):
-    net, x, y = problem(name)
-    h, probes = full_hessian(name), 100
+    net, x, y = oracles.problem(name)
+    h, probes = oracles.hessian_of(name), 100
     density = kf.spectral_density(net, (x, y), num_probes=probes, num_steps=5, seed=0)
     assert density.nodes.shape == density.weights.shape == (probes, 5)
     assert (density.dimension, density.num_examples) == (len(h), len(y))
@@ -60,8 +45,8 @@ def test_moments_are_traces_of_powers_of_the_full_hessian_with_the_stated_errors
 
 @pytest.mark.usefixtures("float64")
 def test_as_many_steps_as_weights_give_every_eigenvalue_and_each_probes_exact_moments():
-    net, x, y = problem("dense")
-    exact = np.linalg.eigvalsh(full_hessian("dense"))
+    net, x, y = oracles.problem("dense")
+    exact = np.linalg.eigvalsh(oracles.hessian_of("dense"))
     density = kf.spectral_density(net, (x, y), num_probes=2, num_steps=len(exact), seed=0)
     for nodes in density.nodes:
         np.testing.assert_allclose([nodes[0], nodes[-1]], [exact[0], exact[-1]], rtol=1e-6)
@@ -73,8 +58,8 @@ def test_as_many_steps_as_weights_give_every_eigenvalue_and_each_probes_exact_mo
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("order", [1, 2])
 def test_stated_errors_cover_at_the_stated_rate(order):
-    net, x, y = problem("dense")
-    h, probes, times = full_hessian("dense"), 10, 400
+    net, x, y = oracles.problem("dense")
+    h, probes, times = oracles.hessian_of("dense"), 10, 400
     meter = SpectralDensityMeter(net, num_probes=probes, num_steps=2, seed=0)
     found = [meter((x, y)).moment(order) for _ in range(times)]
     errors = np.array([(f.value - moment(h, order)) / f.stderr for f in found])
@@ -86,7 +71,7 @@ def test_stated_errors_cover_at_the_stated_rate(order):
 
 
 def test_the_first_moment_is_the_trace_of_the_hessian_over_the_dimension():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     density = kf.spectral_density(net, (x, y), num_probes=50, num_steps=2, seed=0)
     first = density.moment(1)
     trace = kf.hessian_trace(net, (x, y), num_probes=200, seed=0)
@@ -117,43 +102,13 @@ def test_moments_are_means_over_probes():
     assert repr(MADE) == "SpectralDensity(dimension=7, num_examples=20, num_products=4)"
 
 
-@pytest.mark.usefixtures("float64")
-def test_data_is_read_once_in_batches_of_any_size_without_its_padding():
-    net, x, y = problem("dense")
-    options = {"num_probes": 2, "num_steps": 3, "seed": 0}
-    few = kf.spectral_density(net, (x[:3], y[:3]), **options)
-    weights = np.array([1.0, 1, 1, 0, 0, 0])
-    batches = iter([(x[:2], y[:2], weights[:2]), (x[2:], y[2:], weights[2:])])
-    parts = kf.spectral_density(net, batches, **options)
-    np.testing.assert_allclose(parts.nodes, few.nodes, rtol=1e-9)
-    np.testing.assert_allclose(parts.weights, few.weights, rtol=1e-9)
-    assert parts.num_examples == few.num_examples == 3
-
-
-def test_a_seed_draws_the_same_probes_again_and_the_next_measurement_others():
-    net, x, y = problem("dense")
-    meters = [SpectralDensityMeter(net, num_probes=1, num_steps=3, seed=s) for s in (0, 0, 1)]
-    nodes = [meter((x, y)).nodes for meter in meters]
-    np.testing.assert_array_equal(nodes[0], nodes[1])
-    assert np.any(nodes[0] != nodes[2])
-    assert np.any(nodes[0] != meters[0]((x, y)).nodes)
-
-
 def test_weights_that_are_not_finite_give_nan():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     net.set_weights([np.full_like(weight, np.nan) for weight in net.get_weights()])
     density = kf.spectral_density(net, (x, y), num_probes=2, num_steps=3)
     assert density.nodes.shape == (2, 3)
     assert np.isnan([density.nodes, density.weights]).all()
     assert np.isnan(density.moment(1).value)
-
-
-@pytest.mark.parametrize("name", ["num_probes", "num_steps"])
-@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
-def test_numbers_must_be_integers_of_at_least_1(name, value, error):
-    net, x, y = problem("dense")
-    with pytest.raises(error, match=f"`{name}` must be an integer >= 1. Received: {name}={value}"):
-        kf.spectral_density(net, (x, y), **{name: value})
 
 
 def test_bad_arguments_of_the_smoothed_density_and_of_moments_are_refused():

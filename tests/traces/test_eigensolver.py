@@ -14,6 +14,8 @@ SPECTRA = {
     "negative": -3.0 + np.tanh(normal),
     "of large negative eigenvalues": np.r_[1e-3 * normal[:-2], -7.0, -9.0],
     "of a bulk and some outliers": np.r_[20.0, 12.0, 11.0, 8.0, 0.1 * normal[:-4]],
+    "of eigenvalues that occur three times": np.repeat(2.0 + np.sort(normal[: N // 3]), 3),
+    "of an outlier that occurs three times": np.r_[9.0, 9.0, 9.0, 5.0, 0.1 * normal[:-4]],
     "zero": np.zeros(N),
     "tiny": 1e-30 * normal,
     "huge": 1e30 * normal,

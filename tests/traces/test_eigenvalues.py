@@ -1,7 +1,6 @@
 """Eigenvalues of the Hessian of networks against those of dense Hessians."""
 
 import dataclasses
-import functools
 
 import keras
 import numpy as np
@@ -10,26 +9,11 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import HessianEigenvaluesMeter
-from tests import nets, reference
 from tests.traces import oracles
 
 K = 3
 # Their Hessians are of 20 to 80 weights, through every kind of normalisation.
 NETS = ["dense", "batch_norm_cnn", "group_norm_cnn", "attention", "subclassed"]
-
-
-def problem(name):
-    net = nets.build(name)
-    net.compile("sgd", nets.loss())
-    return net, nets.inputs(name), nets.labels()
-
-
-@functools.cache
-def full_hessian(name):
-    """In double precision, as the test that asks first must compute."""
-    assert keras.config.floatx() == "float64"
-    h = oracles.full_hessian(*problem(name))
-    return (h + h.T) / 2
 
 
 def ends(values, which):
@@ -43,9 +27,9 @@ def ends(values, which):
 @pytest.mark.parametrize("which", ["both", "largest", "smallest"])
 @pytest.mark.parametrize("name", NETS)
 def test_eigenvalues_are_those_of_the_full_hessian(name, which):
-    net, x, y = problem(name)
+    net, x, y = oracles.problem(name)
     found = kf.hessian_eigenvalues(net, (x, y), k=K, which=which, return_vectors=True, seed=0)
-    exact, h = ends(np.linalg.eigvalsh(full_hessian(name)), which), full_hessian(name)
+    exact, h = ends(np.linalg.eigvalsh(oracles.hessian_of(name)), which), oracles.hessian_of(name)
     np.testing.assert_allclose(found.values, exact, rtol=1e-4)
     assert found.vectors.shape == (len(exact), len(h))
     np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, rtol=1e-12)
@@ -59,12 +43,12 @@ def test_eigenvalues_are_those_of_the_full_hessian(name, which):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["group_norm_cnn", "batch_norm_cnn", "attention"])
 def test_single_precision_is_enough_for_1e_4(name):
-    exact = ends(np.linalg.eigvalsh(full_hessian(name)), "both")
-    net, x, y = problem(name)
+    exact = ends(np.linalg.eigvalsh(oracles.hessian_of(name)), "both")
+    net, x, y = oracles.problem(name)
     weights = net.get_weights()
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-    net, x, y = problem(name)
+    net, x, y = oracles.problem(name)
     net.set_weights(weights)
     found = kf.hessian_eigenvalues(net, (x, y), k=K, which="both", seed=0)
     np.testing.assert_allclose(found.values, exact, rtol=1e-4)
@@ -72,12 +56,12 @@ def test_single_precision_is_enough_for_1e_4(name):
 
 @pytest.mark.usefixtures("float64")
 def test_the_vectors_follow_the_order_of_the_weights():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     found = kf.hessian_eigenvalues(net, (x, y), k=1, return_vectors=True, seed=0)
     ends = np.cumsum([np.prod(weight.shape) for weight in net.trainable_weights])[:-1]
     moved, step = [], 1e-3
     for sign in (1, 0, -1):
-        net_moved = problem("dense")[0]
+        net_moved = oracles.problem("dense")[0]
         parts = np.split(sign * step * found.vectors[0], ends.astype(int))
         for weight, part in zip(net_moved.trainable_weights, parts, strict=True):
             weight.assign(weight + part.reshape(weight.shape))
@@ -87,7 +71,7 @@ def test_the_vectors_follow_the_order_of_the_weights():
 
 
 def test_the_sharpness_is_the_largest_eigenvalue():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     sharpness = kf.sharpness(net, (x, y), seed=0)
     found = kf.hessian_eigenvalues(net, (x, y), k=1, seed=0)
     assert type(sharpness) is float
@@ -107,28 +91,8 @@ def test_a_linear_gaussian_model_has_the_eigenvalues_of_its_inputs():
     np.testing.assert_allclose(found.values, exact, rtol=1e-10)
 
 
-@pytest.mark.usefixtures("float64")
-def test_data_is_read_once_in_batches_of_any_size():
-    net, x, y = problem("dense")
-    whole = kf.hessian_eigenvalues(net, (x, y), seed=0)
-    parts = kf.hessian_eigenvalues(net, iter([(x[:1], y[:1]), (x[1:], y[1:])]), seed=0)
-    np.testing.assert_allclose(parts.values, whole.values, rtol=1e-9)
-    assert parts.num_examples == whole.num_examples == len(y)
-
-
-def test_padding_is_no_data():
-    net, x, y = problem("dense")
-    few = kf.hessian_eigenvalues(net, (x[:3], y[:3]), k=2, seed=0)
-    weights = np.array([1.0, 1, 1, 0, 0, 0])
-    padded = kf.hessian_eigenvalues(net, (x, y, weights), k=2, batch_size=2, seed=0)
-    np.testing.assert_allclose(padded.values, few.values, rtol=1e-5)
-    assert padded.num_examples == few.num_examples == 3
-    with pytest.raises(ValueError, match="only padding"):
-        kf.hessian_eigenvalues(net, (x, y, 0 * weights))
-
-
 def test_counts_every_product_of_the_measurement(monkeypatch):
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     counts, multiply = [], kf.traces.hessian_meter.HessianProducts.__call__
 
     def counted(self, x, y, vectors):
@@ -140,17 +104,8 @@ def test_counts_every_product_of_the_measurement(monkeypatch):
     assert found.num_products == sum(counts) > 3
 
 
-def test_a_seed_starts_from_the_same_vectors_again():
-    net, x, y = problem("dense")
-    meters = [HessianEigenvaluesMeter(net, k=1, seed=seed) for seed in (0, 0, 1)]
-    values = [meter((x, y), return_vectors=True).vectors for meter in meters]
-    np.testing.assert_array_equal(values[0], values[1])
-    assert np.any(values[0] != values[2])
-    assert np.any(values[0] != meters[0]((x, y), return_vectors=True).vectors)
-
-
 def test_a_meter_measures_the_weights_and_layers_of_the_moment():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     meter = HessianEigenvaluesMeter(net, k=2, seed=0)
     meter((x, y))
     net.set_weights([1.5 * weight for weight in net.get_weights()])
@@ -162,7 +117,7 @@ def test_a_meter_measures_the_weights_and_layers_of_the_moment():
 
 
 def test_weights_that_are_not_finite_give_nan():
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     net.set_weights([np.full_like(weight, np.nan) for weight in net.get_weights()])
     found = kf.hessian_eigenvalues(net, (x, y), k=2, which="both", return_vectors=True)
     assert found.values.shape == found.residuals.shape == (4,)
@@ -202,14 +157,6 @@ def test_a_result_cannot_be_changed_and_is_readable():
     ],
 )
 def test_bad_options_are_refused(options, error, message):
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     with pytest.raises(error, match=message):
         kf.hessian_eigenvalues(net, (x, y), **options)
-
-
-@reference.tensorflow_only
-def test_an_operation_without_a_second_derivative_is_named():
-    net = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softsign")])
-    net.compile("sgd", nets.loss())
-    with pytest.raises(NotImplementedError, match=r"no second derivative[\s\S]*SoftsignGrad"):
-        kf.sharpness(net, (nets.inputs("dense"), nets.labels()))

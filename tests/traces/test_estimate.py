@@ -97,8 +97,7 @@ def test_one_measurement_has_no_standard_error():
 
 
 def test_numbers_are_plain_python_ones():
-    net, data = nets.build("dense"), (nets.inputs("dense"), nets.labels())
-    net.compile("sgd", nets.loss())
+    net, data = nets.plain("dense"), (nets.inputs("dense"), nets.labels())
     made = kf.gradient_norm(net, data, batch_size=2, by_layer=True)
     kinds = [type(number) for number in (*made, *made.layers.values())]
     assert kinds == [float, float, int, float, float]
@@ -106,8 +105,7 @@ def test_numbers_are_plain_python_ones():
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_layers_are_the_paths_of_trained_layers_and_sum_to_the_value(measure):
-    net, data = nets.build("subclassed"), (nets.inputs("subclassed"), nets.labels())
-    net.compile("sgd", nets.loss())
+    net, data = nets.plain("subclassed"), (nets.inputs("subclassed"), nets.labels())
     net.norm.trainable = False
     made = measure(net, data, by_layer=True)
     assert list(made.layers) == [net.hidden.path, net.head.path]
@@ -116,6 +114,5 @@ def test_layers_are_the_paths_of_trained_layers_and_sum_to_the_value(measure):
 
 
 def test_layers_are_none_unless_asked_for():
-    net, data = nets.build("dense"), (nets.inputs("dense"), nets.labels())
-    net.compile("sgd", nets.loss())
+    net, data = nets.plain("dense"), (nets.inputs("dense"), nets.labels())
     assert kf.gradient_norm(net, data).layers is None

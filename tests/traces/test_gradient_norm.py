@@ -11,8 +11,7 @@ from tests.traces import oracles
 
 @pytest.fixture
 def measured():
-    net = nets.build("subclassed")  # it has batch normalisation
-    net.compile("sgd", nets.loss())
+    net = nets.plain("subclassed")  # it has batch normalisation
     return net, nets.inputs("subclassed", batch=22), nets.labels(batch=22)
 
 

@@ -1,5 +1,7 @@
 """Which models may be measured, and that measuring leaves them as they were."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from keras_fisher.likelihoods import Categorical, Gaussian
 from keras_fisher.traces import (
     FisherTraceMeter,
     GradientNormMeter,
+    HessianEigenvaluesMeter,
     HessianTraceMeter,
     MinibatchFisherTraceMeter,
+    PerExampleGradientNormsMeter,
+    SpectralDensityMeter,
 )
 from tests import nets
 from tests.traces import oracles
@@ -167,7 +172,7 @@ def test_training_goes_on_as_if_nothing_had_been_measured():
 @pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_a_meter_measures_the_weights_of_the_moment(make_meter):
-    net = compiled(nets.build("dense"))
+    net = nets.plain("dense")
     arguments = {} if make_meter is GradientNormMeter else {"seed": 0}
     meter = make_meter(net, **arguments)
     meter((X, Y))
@@ -181,7 +186,7 @@ def test_a_meter_measures_the_weights_of_the_moment(make_meter):
 @pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_a_meter_notices_which_layers_are_trained(make_meter):
-    net = compiled(nets.build("dense"))
+    net = nets.plain("dense")
     meter = make_meter(net)
     assert len(meter((X, Y), by_layer=True).layers) == 2
     net.layers[0].trainable = False
@@ -191,7 +196,7 @@ def test_a_meter_notices_which_layers_are_trained(make_meter):
 @pytest.mark.matrix
 @pytest.mark.parametrize("make_meter", METERS)
 def test_weights_that_are_not_finite_give_nan(make_meter):
-    net = compiled(nets.build("dense"))
+    net = nets.plain("dense")
     finite = net.get_weights()
     arguments = {"labels": "given"} if make_meter in METERS[:2] else {}
     meter = make_meter(net, **arguments)  # it is compiled with these weights
@@ -205,36 +210,52 @@ def test_weights_that_are_not_finite_give_nan(make_meter):
         assert meter((X, Y)) == pytest.approx(exact, rel=1e-5, nan_ok=True)
 
 
+MANY = nets.inputs("dense", batch=40), nets.labels(batch=40)
+DRAWN = {  # how a meter is made, and the numbers that it measures
+    "fisher_trace": (FisherTraceMeter, lambda meter: meter(MANY).value),
+    "minibatch_fisher_trace": (
+        MinibatchFisherTraceMeter,
+        lambda meter: meter(MANY, batch_size=10).value,
+    ),
+    "hessian_trace": (
+        functools.partial(HessianTraceMeter, num_probes=2),
+        lambda meter: meter(MANY).value,
+    ),
+    "hessian_trace, xtrace": (
+        functools.partial(HessianTraceMeter, num_probes=6, estimator="xtrace"),
+        lambda meter: meter(MANY).value,
+    ),
+    "hessian_eigenvalues": (
+        functools.partial(HessianEigenvaluesMeter, k=1),
+        lambda meter: meter(MANY, return_vectors=True).vectors,
+    ),
+    "spectral_density": (
+        functools.partial(SpectralDensityMeter, num_probes=1, num_steps=3),
+        lambda meter: meter(MANY).nodes,
+    ),
+    "per_example_gradient_norms": (
+        functools.partial(PerExampleGradientNormsMeter, labels="sampled"),
+        lambda meter: meter(MANY),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_seed_draws_the_same_again_and_the_next_measurement_draws_others(name):
+    make_meter, measure = DRAWN[name]
+    net = nets.plain("dense")
+    meters = [make_meter(net, seed=seed) for seed in (0, 0, 1)]
+    one, again, other = map(measure, meters)
+    np.testing.assert_array_equal(one, again)
+    assert np.any(one != other)
+    assert np.any(one != measure(meters[0]))
+
+
 @pytest.mark.parametrize("labels", ["sampled", "expected"])
 def test_labels_drawn_with_weights_that_are_not_finite_give_nan(labels):
-    net = compiled(nets.build("dense"))
+    net = nets.plain("dense")
     net.set_weights([np.full_like(weight, np.nan) for weight in net.get_weights()])
     assert np.isnan(kf.fisher_trace(net, (X, None), labels=labels).value)
-
-
-def two_outputs():
-    x = keras.Input((4,))
-    return keras.Model(x, [layers.Dense(3)(x), layers.Dense(3)(x)])
-
-
-def dictionary():
-    x = keras.Input((4,))
-    return keras.Model(x, {"only": layers.Dense(3)(x)})
-
-
-class TwoOutputs(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.dense(inputs), inputs
-
-
-def frozen():
-    net = nets.build("dense")
-    net.trainable = False
-    return net
 
 
 @pytest.mark.parametrize("measure", [*MEASURES, *SPECTRA])
@@ -244,13 +265,17 @@ def frozen():
         (lambda: layers.Dense(3), TypeError, "be a keras.Model. Received: Dense"),
         (lambda: None, TypeError, "be a keras.Model. Received: NoneType"),
         (
-            two_outputs,
+            nets.two_outputs,
             ValueError,
             "have one output. Received: 'functional.*' with 2.*Measure the part",
         ),
-        (dictionary, ValueError, "have one output, .*which returned a dict of 1"),
-        (TwoOutputs, ValueError, "have one output, .*'two_outputs.*', which returned a tuple of 2"),
-        (frozen, ValueError, "have trainable weights. Received: 'sequential.*' with none"),
+        (nets.dictionary_of_one, ValueError, "have one output, .*which returned a dict of 1"),
+        (
+            nets.TwoOutputs,
+            ValueError,
+            "have one output, .*'two_outputs.*', which returned a tuple of 2",
+        ),
+        (nets.frozen, ValueError, "have trainable weights. Received: 'sequential.*' with none"),
     ],
 )
 def test_models_that_cannot_be_measured_are_refused(measure, model, error, message):
@@ -279,7 +304,7 @@ def test_a_likelihood_must_be_one(measure, likelihood):
     with pytest.raises(
         TypeError, match=r"`likelihood` must be a .*Likelihood.*Received: .*ategori"
     ):
-        measure(compiled(nets.build("dense")), (X, Y), likelihood=likelihood)
+        measure(nets.plain("dense"), (X, Y), likelihood=likelihood)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +315,12 @@ def test_a_likelihood_must_be_one(measure, likelihood):
         (kf.minibatch_fisher_trace, "labels", "expected", ValueError, "'sampled', 'given'"),
         (kf.hessian_trace, "distribution", "uniform", ValueError, "'gaussian', 'rademacher'"),
         *(
-            (kf.hessian_trace, "num_probes", value, error, "an integer >= 1")
+            (measure, argument, value, error, "an integer >= 1")
+            for measure, argument in (
+                (kf.hessian_trace, "num_probes"),
+                (kf.spectral_density, "num_probes"),
+                (kf.spectral_density, "num_steps"),
+            )
             for value, error in ((0, ValueError), (True, TypeError), (1.5, TypeError))
         ),
         *(
@@ -305,13 +335,13 @@ def test_bad_arguments_are_named_with_what_was_given_and_is_accepted(
 ):
     message = rf"`{argument}` must be .*{accepted}. Received: {argument}={value!r}"
     with pytest.raises(error, match=message):
-        measure(compiled(nets.build("dense")), (X, Y), **{argument: value})
+        measure(nets.plain("dense"), (X, Y), **{argument: value})
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 1, 1)])
 def test_labels_of_another_shape_are_refused(shape):
     with pytest.raises(ValueError, match=r"`y` must hold a class .*Received: labels of shape"):
-        kf.gradient_norm(compiled(nets.build("dense")), (X, np.zeros(shape)))
+        kf.gradient_norm(nets.plain("dense"), (X, np.zeros(shape)))
 
 
 class Plain(keras.Model):

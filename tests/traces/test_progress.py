@@ -13,8 +13,7 @@ from tests.traces.measures import MEASURES
 
 @pytest.fixture
 def measured():
-    net = nets.build("dense")
-    net.compile("sgd", nets.loss())
+    net = nets.plain("dense")
     return net, (nets.inputs("dense", batch=10), nets.labels(batch=10))
 
 

@@ -85,29 +85,18 @@ def test_multiplies_at_most_twice_per_probe():
     assert counts == [5, 3]  # the basis has as many vectors as the range
 
 
-def problem(name):
-    net = nets.build(name)
-    net.compile("sgd", nets.loss())
-    return net, nets.inputs(name), nets.labels()
-
-
-@functools.cache
-def full_hessian(name):
-    return oracles.full_hessian(*problem(name))
-
-
 @pytest.mark.matrix
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["dense", "group_norm_cnn", "attention", "batch_norm_cnn"])
 def test_products_with_unit_vectors_are_the_full_hessian(name):
-    net, x, y = problem(name)
+    net, x, y = oracles.problem(name)
 
     def loss(x, y, values):
         assert not values
         return ops.mean(nets.loss()(y, net(x, training=False)))
 
     products = HessianProducts(net, loss)
-    expected = full_hessian(name)
+    expected = oracles.hessian_of(name)
     scale = np.abs(expected).max()
     found = products(ops.convert_to_tensor(x), ops.convert_to_tensor(y), np.eye(len(expected)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale)
@@ -116,12 +105,12 @@ def test_products_with_unit_vectors_are_the_full_hessian(name):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
 def test_the_mean_over_many_measurements_is_the_trace_of_the_full_hessian(distribution):
-    net, x, y = problem("dense")
+    net, x, y = oracles.problem("dense")
     meter = HessianTraceMeter(
         net, num_probes=8, distribution=distribution, estimator="xtrace", seed=1
     )
     found = [meter((x, y), by_layer=True) for _ in range(300)]
-    h, start = full_hessian("dense"), 0
+    h, start = oracles.hessian_of("dense"), 0
     for layer in net.layers:
         end = start + layer.count_params()
         values = [trace.layers[layer.path] for trace in found]
@@ -167,34 +156,6 @@ def test_is_more_precise_than_as_many_probes_where_few_eigenvalues_are_large():
     assert errors["xtrace"] < 0.6 * errors["hutchinson"]
 
 
-@pytest.mark.usefixtures("float64")
-def test_data_is_read_once_in_batches_of_any_size():
-    net, x, y = problem("dense")
-    trace = functools.partial(kf.hessian_trace, net, num_probes=6, estimator="xtrace", seed=0)
-    whole = trace((x, y), by_layer=True)
-    parts = trace(iter([(x[:1], y[:1]), (x[1:], y[1:])]), by_layer=True)
-    assert parts == pytest.approx(whole, rel=1e-9)
-    assert parts.layers == pytest.approx(whole.layers, rel=1e-9)
-
-
-def test_padding_is_no_data():
-    net, x, y = problem("dense")
-    trace = functools.partial(kf.hessian_trace, net, num_probes=6, estimator="xtrace", seed=0)
-    weights = np.array([1.0, 1, 1, 0, 0, 0])
-    few = trace((x[:3], y[:3]))
-    assert trace((x, y, weights), batch_size=2) == pytest.approx(few, rel=1e-4)
-    with pytest.raises(ValueError, match="only padding"):
-        trace((x, y, 0 * weights))
-
-
-def test_a_seed_draws_the_same_probes_again_and_the_next_measurement_others():
-    net, x, y = problem("dense")
-    meters = [HessianTraceMeter(net, num_probes=6, estimator="xtrace", seed=s) for s in (0, 0, 1)]
-    values = [meter((x, y)).value for meter in meters]
-    assert values[0] == values[1] != values[2]
-    assert meters[0]((x, y)).value != values[0]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -207,6 +168,6 @@ def test_options_that_do_not_go_together_are_refused(options, message):
     data = nets.inputs("dense"), nets.labels()
     options = {"estimator": "xtrace"} | options
     with pytest.raises(ValueError, match=message):
-        HessianTraceMeter(problem("dense")[0], **options)
+        HessianTraceMeter(oracles.problem("dense")[0], **options)
     with pytest.raises(ValueError, match=message):
         kf.callbacks.HessianTrace(data, **options)
