@@ -196,11 +196,77 @@ class FromOutputs(Categorical):
         return keras.ops.cast(1e3 * keras.ops.abs(outputs[:, 0]) % CLASSES, "int32")
 
 
+def plain(name, optimizer="sgd", **compile_args):
+    """Returns the net itself, compiled."""
+    net = build(name)
+    net.compile(optimizer, loss(), **compile_args)
+    return net
+
+
 def compiled(name, optimizer=None, *, compile_args=None, **arguments):
     """Returns the net in a compiled `FisherPenaltyModel`; the optimizer is SGD(1.0) by default."""
     model = FisherPenaltyModel(build(name), **arguments)
     model.compile(optimizer or keras.optimizers.SGD(1.0), loss(), **(compile_args or {}))
     return model
+
+
+def masked():
+    """Returns a compiled net of sequences of tokens, of which those that are 0 are padding."""
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(7, 3, mask_zero=True),
+            layers.Dense(4, activation="tanh"),
+            layers.Dense(CLASSES),
+        ]
+    )
+    net.compile("sgd", loss())
+    return net
+
+
+def frozen():
+    """Returns a net that trains no weights."""
+    net = build("dense")
+    net.trainable = False
+    return net
+
+
+def two_outputs():
+    """Returns a functional model of two outputs."""
+    x = keras.Input((4,))
+    return keras.Model(x, [layers.Dense(3)(x), layers.Dense(3)(x)])
+
+
+def dictionary_of_one():
+    """Returns a functional model of one output, in a dictionary."""
+    x = keras.Input((4,))
+    return keras.Model(x, {"classes": layers.Dense(3)(x)})
+
+
+class TwoOutputs(keras.Model):
+    """A subclassed model of two outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs), inputs
+
+
+LINE_WEIGHT = 0.7
+LINE_DATA = (
+    np.array([[1.0], [2.0], [-1.0], [0.5]], "float32"),
+    np.array([[3.0], [1.0], [0.0], [2.0]], "float32"),
+)
+
+
+def line():
+    """Returns a model w x of one number, with w = LINE_WEIGHT, for LINE_DATA."""
+    net = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    net.set_weights([np.array([[LINE_WEIGHT]])])
+    return net
 
 
 def array(tensor):
@@ -215,13 +281,13 @@ def flat(tensors):
 
 def penalty_and_gradient(name, optimizer=None, **arguments):
     """Returns the penalty of one batch and its gradient: what a step of SGD(1.0) moved by it."""
-    plain, penalised = build(name), compiled(name, optimizer, alpha=1.0, **arguments)
-    plain.compile(keras.optimizers.SGD(1.0), loss())
+    net = plain(name, keras.optimizers.SGD(1.0))
+    penalised = compiled(name, optimizer, alpha=1.0, **arguments)
     batch = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs(name))
-    for model in (plain, penalised):
+    for model in (net, penalised):
         model.run_eagerly = not reference.IS_JAX  # a single step: quicker than to trace it
         logs = model.train_on_batch(batch, labels(), return_dict=True)
-    weights, weights_penalised = flat(plain.trainable_weights), flat(penalised.trainable_weights)
+    weights, weights_penalised = flat(net.trainable_weights), flat(penalised.trainable_weights)
     return float(logs["penalty"]), weights - weights_penalised
 
 

@@ -7,6 +7,9 @@ import socket
 import subprocess
 import sys
 
+# The value of XLA_FLAGS for tests, which compile much and compute little.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 
 def start(*arguments, **environment):
     """Starts Python on the CPU, with the paths of this process."""

@@ -130,6 +130,26 @@ def run_eagerly():
         tf.config.run_functions_eagerly(False)
 
 
+def call_at(event, number, action):
+    """Returns a callback that calls `action` with the model, at "epoch_end" number 2, say.
+
+    With the number `None` it calls it at each. On JAX, Keras gives the variables their values where
+    a callback asks for its model.
+    """
+
+    def call(index, logs):
+        if number in (None, index):
+            action(callback.model)
+
+    callback = keras.callbacks.LambdaCallback(**{f"on_{event}": call})
+    return callback
+
+
+def interrupt(_model):
+    """Interrupts the program, as its user may."""
+    raise KeyboardInterrupt
+
+
 def count_batches(dataset):
     """The number of batches in a data set, `None` if it has no end."""
     if not IS_TENSORFLOW:

@@ -73,27 +73,11 @@ class Counting(FisherPenaltyModel):
         return super().train_step(*given)
 
 
-class AtBatch(keras.callbacks.Callback):
-    """Calls a function of the model before one batch."""
-
-    def __init__(self, batch, action):
-        super().__init__()
-        self.batch, self.action = batch, action
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == self.batch:
-            self.action(self.model)
-
-
-class AfterBatches(keras.callbacks.Callback):
-    """Calls a function of the model after each batch."""
-
-    def __init__(self, action):
-        super().__init__()
-        self.action = action
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.action(self.model)
+def set_alpha_at(batch, alpha):
+    """A callback that sets alpha before one batch."""
+    return reference.call_at(
+        "train_batch_begin", batch, lambda model: setattr(model, "alpha", alpha)
+    )
 
 
 # Alpha
@@ -124,12 +108,10 @@ def test_alpha_set_by_a_callback_acts_on_the_next_step():
     for alpha in (0.0, 0.5):
         model = nets.compiled("dense", keras.optimizers.SGD(0.1), alpha=0.0, penalty="gp")
         seen = weights[alpha] = []
-        record = AfterBatches(lambda model, seen=seen: seen.append(nets.flat(model.weights)))
-
-        def switch_on(model, alpha=alpha):
-            model.alpha = alpha
-
-        fit(model, steps=8, callbacks=[AtBatch(4, switch_on), record])
+        record = reference.call_at(
+            "train_batch_end", None, lambda model, seen=seen: seen.append(nets.flat(model.weights))
+        )
+        fit(model, steps=8, callbacks=[set_alpha_at(4, alpha), record])
     differ = [bool(np.any(a != b)) for a, b in zip(weights[0.0], weights[0.5], strict=True)]
     assert differ == [False] * 4 + [True] * 4
 
@@ -230,7 +212,7 @@ def test_a_schedule_replaced_by_a_callback_acts_no_more():
     seen = []
     for alpha in (schedule, 0.5):
         model = nets.compiled("dense", alpha=alpha, penalty="gp")
-        fit(model, steps=6, callbacks=[AtBatch(3, lambda m: setattr(m, "alpha", 0.25))])
+        fit(model, steps=6, callbacks=[set_alpha_at(3, 0.25)])
         assert model.alpha == 0.25
         seen.append(nets.flat(model.backbone.weights))
     np.testing.assert_array_equal(*seen)
@@ -297,8 +279,7 @@ def test_alpha_0_computes_no_penalty():
     [*(("batch_norm_cnn", mode) for mode in MODES), ("subclassed", MODES[0])],
 )
 def test_batch_norm_statistics_move_as_in_plain_training(name, arguments):
-    plain = nets.build(name)
-    plain.compile(keras.optimizers.SGD(0.0), nets.loss())
+    plain = nets.plain(name, keras.optimizers.SGD(0.0))
     model = nets.compiled(name, keras.optimizers.SGD(0.0), update_freq=2, **arguments)
     initial = nets.flat(plain.non_trainable_weights)
     for seed in range(20):
@@ -461,8 +442,7 @@ def _penalties_by_epoch():
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["batch_norm_cnn", "dropout", "subclassed"])
 def test_evaluate_and_predict_are_the_plain_models(name):
-    model, plain = nets.compiled(name), nets.build(name)
-    plain.compile("sgd", nets.loss())
+    model, plain = nets.compiled(name), nets.plain(name)
     x, y = nets.inputs(name), nets.labels()
     assert model.evaluate(x, y, verbose=0) == plain.evaluate(x, y, verbose=0)
     np.testing.assert_array_equal(model.predict(x, verbose=0), plain.predict(x, verbose=0))

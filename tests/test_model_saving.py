@@ -81,21 +81,16 @@ def test_training_resumed_within_a_recomputation_cycle_equals_uninterrupted(
 
 @pytest.mark.slow
 def test_backup_and_restore_resumes_as_if_uninterrupted(tmp_path):
-    class PowerCut(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            if epoch == 2:
-                raise KeyboardInterrupt
-
     x, y = nets.inputs("dense", batch=42), nets.labels(42)
 
     def fit(model, *callbacks):
         model.fit(x, y, batch_size=6, epochs=5, shuffle=False, verbose=0, callbacks=[*callbacks])
         return model
 
-    backup = tmp_path / "backup"
+    backup, power_cut = tmp_path / "backup", reference.call_at("epoch_end", 2, reference.interrupt)
     uninterrupted = fit(new_model())
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), keras.callbacks.BackupAndRestore(backup), PowerCut())
+        fit(new_model(), keras.callbacks.BackupAndRestore(backup), power_cut)
     resumed = fit(new_model(), keras.callbacks.BackupAndRestore(backup))
     for weight, other in zip(resumed.backbone.weights, uninterrupted.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight, other)

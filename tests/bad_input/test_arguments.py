@@ -22,13 +22,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 IMAGES, CLASSES = np.zeros((12, 6, 6, 3), "float32"), np.arange(12) % 3
 
 
-def compiled():
-    model = nets.build("dense")
-    model.compile("sgd", nets.loss())
-    return model
-
-
-MODEL = compiled()
+MODEL = nets.plain("dense")
 SHAPE = {"input_shape": (8, 8, 3), "num_classes": 3}
 MEASURED = {
     "model": MODEL,

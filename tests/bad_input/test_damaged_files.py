@@ -18,6 +18,7 @@ from experiment.report import write as write_report
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS, Killed, Killing
+from tests.run_folders import arrays
 
 ARGUMENTS = [*OPTIONS, "--seeds", "0", "--methods", "baseline"]
 
@@ -208,21 +209,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(finished, interrupted, copied, m
     run(out)
     (path,) = out.glob("*/last.weights.h5")
     (whole,) = finished.glob("*/last.weights.h5")
-    assert read_arrays(path) == read_arrays(whole)
-
-
-def read_arrays(path):
-    """The bytes of all arrays in a file of weights."""
-    arrays = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                arrays.update({name: item[()].tobytes()})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
-    return arrays
+    assert arrays(path) == arrays(whole)
 
 
 # ---- Nothing that is read can run code -----------------------------------------------------------

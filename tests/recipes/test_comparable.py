@@ -2,15 +2,12 @@
 
 import dataclasses
 import importlib
-from pathlib import Path
 
 import pytest
 from experiment import results
 from experiment.errors import SettingsError
 
-from tests.recipes.tiny import tiny
-
-NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.py"))
+from tests.recipes.tiny import RECIPE_NAMES, tiny
 
 
 def check(runs):
@@ -18,7 +15,7 @@ def check(runs):
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECIPE_NAMES)
 @pytest.mark.parametrize("preset", ["demo", "small", "paper"])
 def test_all_runs_of_every_preset_may(name, preset):
     recipe = importlib.import_module(name).RECIPE

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import math
-from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import noisy_cifar100
@@ -20,11 +19,10 @@ from experiment.setting import Run
 from experiment.tables import choose_value
 
 from tests import reference
-from tests.recipes.tiny import tiny
+from tests.recipes.tiny import RECIPE_NAMES, tiny
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 # A quick run of tests takes the first, which has few methods.
-NAMES = sorted((path.stem for path in RECIPES.glob("*.py")), reverse=True)
+NAMES = RECIPE_NAMES[::-1]
 GP = ("gp", "gp-x", "gp-r")
 
 
@@ -244,10 +242,9 @@ def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", model.NETWORKS)
 def test_every_network_takes_a_width(name):
-    size = 64 if name == "resnet18" else 32
-    narrow, wider = (
-        model.build_network(name, (size, size, 3), 7, width, seed=0) for width in (2, 4)
-    )
+    shape = {"resnet18": (64, 64, 3), "bert": (16,)}.get(name, (32, 32, 3))
+    widths = (4, 8) if name == "bert" else (2, 4)  # BERT has four heads
+    narrow, wider = (model.build_network(name, shape, 7, width, seed=0) for width in widths)
     assert narrow.output_shape == wider.output_shape == (None, 7)
     assert narrow.count_params() < wider.count_params()
 

@@ -16,9 +16,6 @@ from experiment import command, queue, results
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.util import tensor_util
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS
@@ -67,17 +64,10 @@ def test_the_best_combination_is_marked(finished):
     assert f"| {best['alpha']:.4g} |" in marked[0]
 
 
-def test_tensorboard_shows_what_is_searched_and_what_was_found(finished):
+def test_the_folder_of_a_search_is_no_entry_of_tensorboards_list(finished):
     out, runs = finished
-    assert not list(out.glob("events.*"))  # they would be an entry of its list with no curves
-    for run in runs:
-        events = EventAccumulator(str(out / run["name"] / "tensorboard")).Reload()
-        data = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
-        shown = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
-        assert [info.name for info in shown.hparam_infos][:3] == ["seed", "learning_rate", "alpha"]
-        assert "best/validation_accuracy" in [info.name.tag for info in shown.metric_infos]
-        logged = events.Tensors("best/validation_accuracy")[0].tensor_proto
-        assert tensor_util.make_ndarray(logged) == pytest.approx(run["best"]["validation_accuracy"])
+    assert not list(out.glob("events.*"))
+    assert all(list((out / run["name"] / "tensorboard").glob("events.*")) for run in runs)
 
 
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):

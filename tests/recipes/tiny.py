@@ -1,12 +1,15 @@
-"""Trainings of seconds, on a few digits."""
+"""The recipes, and trainings of seconds, on a few digits."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 from experiment.devices import Devices
 from experiment.setting import Setting
 from experiment.training import train
 
+RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))
 TASK = {
     "network": "mlp",
     "width": 8,

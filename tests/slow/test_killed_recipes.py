@@ -5,14 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.recipes.tiny import RECIPE_NAMES, RECIPES
 from tests.run_folders import differences
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))
 # A kill comes as one of these files is made or changes.
 WEIGHTS = "*/*.weights.h5"
 CHECKPOINT = "*/epoch-*.weights.h5"
@@ -71,7 +69,7 @@ def test_a_recipe_resumes_wherever_it_was_killed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_recipe_resumes(name, tmp_path):
     recipe = command(name, "--seeds", "0")
     finish(recipe, tmp_path / "whole")

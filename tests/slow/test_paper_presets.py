@@ -2,16 +2,14 @@
 
 import dataclasses
 import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from experiment.results import make_frame
 
 import keras_fisher as kf
-from tests.recipes.tiny import trained
+from tests.recipes.tiny import RECIPE_NAMES, trained
 
-NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "recipes").glob("*.py"))
 # Height and width of the images, and the number of classes.
 SIZES = {
     "cifar10": (32, 10),
@@ -91,7 +89,7 @@ def kinds(recipe):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_kind_of_run_trains_and_is_reported(name, tmp_path, monkeypatch):
     monkeypatch.setattr(kf.data, "load_arrays", load_arrays)
     monkeypatch.setattr(kf.data, "load", load)

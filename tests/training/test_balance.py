@@ -6,20 +6,23 @@ import pytest
 
 import keras_fisher as kf
 from tests import nets
-from tests.callbacks.test_non_finite_guard import BATCH, examples, fit, model_of, warnings_of
+from tests.callbacks.test_non_finite_guard import (
+    BATCH,
+    examples,
+    fit,
+    model_of,
+    poison_at,
+    warnings_of,
+)
 
-X = np.array([[1.0], [2.0], [-1.0], [0.5]], "float32")
-Y = np.array([[3.0], [1.0], [0.0], [2.0]], "float32")
-W, RATE = 0.7, 0.01
+(X, Y), W, RATE = nets.LINE_DATA, nets.LINE_WEIGHT, 0.01
 # Of a model w x with the loss (w x - y)^2, and of its penalty "gp": the square of the first.
 OF_LOSS = float(np.mean(2 * X * (W * X - Y)))
 OF_PENALTY = 2 * OF_LOSS * float(np.mean(2 * X**2))
 
 
 def line(alpha, optimizer=None, **arguments):
-    backbone = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    backbone.set_weights([np.array([[W]])])
-    model = kf.FisherPenaltyModel(backbone, alpha, penalty="gp", update_freq=2, **arguments)
+    model = kf.FisherPenaltyModel(nets.line(), alpha, penalty="gp", update_freq=2, **arguments)
     model.compile(optimizer or keras.optimizers.SGD(RATE), "mse")
     return model
 
@@ -170,15 +173,9 @@ def test_a_limit_keeps_the_penalty_from_dominating(caplog):
 
 
 def test_a_more_serious_failure_is_reported_after_it(caplog):
-    class Poison(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
-                bias = self.model.backbone.layers[-1].bias
-                bias.assign(bias * np.nan)
-
     model = model_of(alpha=50.0, penalty="fp", rate=1e-5)
     guard = kf.callbacks.NonFiniteGuard()
-    fit(model, examples(), guard, Poison(), epochs=4)
+    fit(model, examples(), guard, poison_at(2), epochs=4)
     first, second = warnings_of(caplog)
     assert DOMINATES in first
     assert "the loss became NaN" in second

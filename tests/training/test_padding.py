@@ -187,8 +187,7 @@ def test_traces_are_those_of_the_data_alone(form, trace):
 @pytest.mark.parametrize("trace", TRACES)
 def test_examples_of_weight_0_are_left_out_of_traces(trace):
     measure = TRACES[trace]
-    model = nets.build("dense")
-    model.compile("sgd", nets.loss())
+    model = nets.plain("dense")
     x, y = nets.inputs("dense", batch=4), nets.labels(4)
     found = measure(model, (np.repeat(x, 2, 0), np.repeat(y, 2), np.tile([0.0, 0.5], 4)))
     expected = measure(model, (x, y))
@@ -201,8 +200,7 @@ def test_examples_of_weight_0_are_left_out_of_traces(trace):
 
 @pytest.mark.slow
 def test_padding_alone_is_not_measured():
-    model = nets.build("dense")
-    model.compile("sgd", nets.loss())
+    model = nets.plain("dense")
     data = (nets.inputs("dense"), nets.labels(), np.zeros(nets.BATCH))
     for measure in TRACES.values():
         with pytest.raises(ValueError, match=r"`data` must hold .*only padding"):
