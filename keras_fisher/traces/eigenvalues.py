@@ -91,7 +91,7 @@ def hessian_eigenvalues(
             in float32 are exact enough for about 1e-6. Products in TensorFloat-32, which
             TensorFlow and JAX use on recent GPUs by default, may not be exact enough
             for the default.
-        max_products: The maximum number of products with H. Ten to forty are usual for a few of
+        max_products: The maximum number of products with H. Ten to sixty are usual for a few of
             the largest eigenvalues, and a hundred or more for the smallest ones.
         return_vectors: Whether to fill in `vectors`. In either case, up to `max(4 k, 40)` float64
             vectors (`8 k` for "both") of the size of the model stay in memory.
