@@ -43,7 +43,7 @@ class LabelSetting(PenaltySetting):
 
 
 def plan(part: str, setting: LabelSetting, finished: Finished) -> list[Run]:
-    """Plans both runs and those of the cross-validation, seed by seed."""
+    """Plans, for each seed, a run with and one without the penalty, and the cross-validation."""
     runs = []
     for seed in setting.seeds:
         shared = {

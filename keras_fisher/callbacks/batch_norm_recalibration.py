@@ -139,7 +139,7 @@ class _TrainingPass:
 
 @contextlib.contextmanager
 def _averaging_calls(layers: Sequence[Any], calls: collections.Counter[int]) -> Iterator[None]:
-    """Makes moving statistics those of the latest mini-batch, the mean over a layer's calls."""
+    """Replaces moving averages by means over a layer's calls on the latest mini-batch."""
     momenta = [layer.momentum for layer in layers]
 
     def counted(layer: Any, call: Any, *args: Any, **kwargs: Any) -> Any:

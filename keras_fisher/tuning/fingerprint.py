@@ -82,7 +82,7 @@ def _describe_model(model: keras.Model) -> str:
     """Returns a hash of the architecture, the penalty and the arguments of `compile`."""
     backbone = get_backbone(model)
     described = {
-        "architecture": [_serialize(part) for part in (backbone, *list_all_layers(backbone))],
+        "architecture": [_serialize(layer) for layer in list_all_layers(backbone)],
         "weights": [[list(weight.shape), weight.dtype] for weight in backbone.weights],
         "penalty": {name: _serialize(getattr(model, name, None)) for name in _PENALTY},
         "compiled": model.get_compile_config(),
