@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,8 @@ from keras_fisher.traces.lanczos import KrylovSpace
 _MIN_VECTORS = 40
 # ... and so many more than twice the eigenvalues before it is accepted though it is invariant.
 _INVARIANT = 10
-# The part of the expected residual below which no eigenvalue is missing (with 99% probability).
-_NEXT_SHARE = 0.01
+# With 99% probability, a component of a random unit vector is above this times size^(-1/2).
+_COMPONENT = 0.0125
 
 
 class Eigenpairs(NamedTuple):
@@ -56,7 +56,7 @@ def find_eigenpairs(
         numpy.linalg.LinAlgError: if a residual is larger than accepted.
     """
     limited = _limit(multiply, max_products - k * len(signs), max_products)
-    norm, vectors = _iterate(limited, size, generator, k, signs, rtol)
+    norm, vectors = _iterate(limited, size, generator, _Ends(k, signs, rtol))
     products = multiply(vectors)
     values = np.sum(vectors * products, axis=1)
     residuals = np.linalg.norm(products - values[:, np.newaxis] * vectors, axis=1)
@@ -71,92 +71,132 @@ def find_eigenpairs(
     return Eigenpairs(values[order], vectors[order], residuals[order])
 
 
+class _Ends(NamedTuple):
+    """The k largest eigenvalues, the k smallest ones, or both, with residuals up to rtol ||A||."""
+
+    k: int
+    signs: Sequence[int]
+    rtol: float
+
+    @property
+    def wanted(self) -> int:
+        return self.k * len(self.signs)
+
+    def find(self, size: int) -> np.ndarray:
+        """Returns their indices, in `size` values in increasing order."""
+        return _find_ends(size, self.k, self.signs)
+
+    def are_converged(self, space: KrylovSpace, values: np.ndarray, errors: np.ndarray) -> bool:
+        """Whether all residuals are accepted."""
+        return bool(np.all(errors[self.find(space.size)] <= self._accept(values)))
+
+    def are_complete(self, space: KrylovSpace, values: np.ndarray, errors: np.ndarray) -> bool:
+        """Whether they are converged and, with 99% probability, no further one belongs to them.
+
+        None does if the next value is converged too, or if no eigenvalue before it is missing.
+        """
+        if not self.are_converged(space, values, errors):
+            return False
+        accepted = self._accept(values)
+        for sign in self.signs:
+            last = -self.k if sign == 1 else self.k - 1
+            if errors[last - sign] > accepted:
+                component = bound_component(space, values[last] + 2 * sign * accepted, sign)
+                if component > _COMPONENT / space.dimension**0.5:
+                    return False
+        return True
+
+    def _accept(self, values: np.ndarray) -> float:
+        # The other half is for the rounding of products.
+        return self.rtol / 2 * float(np.max(np.abs(values)))
+
+
+def bound_component(space: KrylovSpace, limit: float, sign: int) -> float:
+    """Bounds the component along the start vector of an eigenvector outside of the space.
+
+    Let w be the unit vector that the space starts from, T the projection on the vectors q_1 = w to
+    q_m, and u an eigenvector of mu that is orthogonal to all vectors before w. Its components g
+    along these vectors, and h along the next one, satisfy
+
+        (T - mu I) g + beta_m h e_m = 0 and |g|^2 + h^2 <= 1,
+
+    which bounds |w^T u|, the first of g. Beyond T's eigenvalues, the bound decreases with their
+    distance to mu; so that of `limit` holds for every mu from there on.
+
+    Args:
+        space: The space.
+        limit: The smallest mu for `sign=1`, the largest one for -1.
+        sign: The end of the spectrum.
+
+    Returns:
+        The bound; 1 if T has eigenvalues beyond `limit`, or if the start vector is forgotten.
+    """
+    if space.start is None:
+        return 1.0
+    projection = space.projection[space.start :, space.start :]
+    if np.max(sign * np.linalg.eigvalsh(projection)) >= sign * limit:
+        return 1.0
+    last = np.zeros(len(projection))
+    last[-1] = space.beta
+    components = np.linalg.solve(projection - limit * np.eye(len(projection)), last)
+    return float(abs(components[0]) / (1 + components @ components) ** 0.5)
+
+
 def _iterate(
-    multiply: Multiply,
-    size: int,
-    generator: np.random.Generator,
-    k: int,
-    signs: Sequence[int],
-    rtol: float,
+    multiply: Multiply, size: int, generator: np.random.Generator, ends: _Ends
 ) -> tuple[float, np.ndarray]:
     """Returns ||A||, and the eigenvectors as rows.
 
     A Krylov space has one eigenvector of an eigenvalue, however often that occurs. So the process
     continues from another random vector, outside of the space, until no eigenvalue changes.
     """
-    capacity = min(size, max(4 * k * len(signs), _MIN_VECTORS))
+    capacity = min(size, max(4 * ends.wanted, _MIN_VECTORS))
     space = KrylovSpace(multiply, generator.standard_normal(size), capacity)
-    values, vectors = _extend(space, generator, k, signs, rtol, is_repeated=False)
-    while k > 1 and space.size < size:
-        ends = _find_ends(space.size, k, signs)
-        before = values[ends]
-        space.restart(before, vectors[:, ends])
+    values, vectors = _extend(space, generator, ends, ends.wanted, ends.are_converged)
+    while ends.k > 1 and space.size < size:
+        found = ends.find(space.size)
+        before = values[found]
+        space.restart(before, vectors[:, found])
         space.set_next(generator.standard_normal(size))
-        values, vectors = _extend(space, generator, k, signs, rtol, is_repeated=True)
-        changes = np.abs(values[_find_ends(space.size, k, signs)] - before)
-        if np.max(changes) <= rtol * np.max(np.abs(values)):
+        least = ends.wanted + len(ends.signs)
+        values, vectors = _extend(space, generator, ends, least, ends.are_complete)
+        changes = np.abs(values[ends.find(space.size)] - before)
+        if np.max(changes) <= ends.rtol * np.max(np.abs(values)):
             break
-    ends = _find_ends(space.size, k, signs)
-    return float(np.max(np.abs(values))), vectors[:, ends].T @ space.basis
+    return float(np.max(np.abs(values))), vectors[:, ends.find(space.size)].T @ space.basis
 
 
 def _extend(
     space: KrylovSpace,
     generator: np.random.Generator,
-    k: int,
-    signs: Sequence[int],
-    rtol: float,
-    *,
-    is_repeated: bool,
+    ends: _Ends,
+    least: int,
+    is_done: Callable[[KrylovSpace, np.ndarray, np.ndarray], bool],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Extends the space, with thick restarts, until its extremal eigenvalues have converged.
-
-    In a repetition, the wanted eigenvalues have converged before. It ends when the next ones are
-    known well enough to be behind them.
+    """Extends the space, with thick restarts, until `is_done` of its eigenvalues and residuals.
 
     Returns:
         The eigenvalues of the projection, in increasing order, and its eigenvectors in columns.
     """
     capacity, size = space.capacity, space.dimension
-    wanted = k * len(signs)
     while True:
         space.extend()
         values, vectors = np.linalg.eigh(space.projection)
-        norm = np.max(np.abs(values))
         if space.size == size:
             return values, vectors
         # An invariant space says nothing about the rest, nor how often its eigenvalues occur.
-        is_invariant = space.beta <= rtol * norm
-        enough = 2 * wanted + _INVARIANT if is_invariant else wanted + is_repeated * len(signs)
-        if capacity < size and space.size >= enough:
-            residuals = space.beta * np.abs(vectors[-1])
-            # The other half is for the rounding of products.
-            accepted = np.full(space.size, rtol / 2 * norm)
-            if is_repeated:
-                _accept_next(accepted, values, k, signs, size)
-            checked = _find_ends(space.size, k + is_repeated, signs)
-            if np.all(residuals[checked] <= accepted[checked]):
-                return values, vectors
+        is_invariant = space.beta <= ends.rtol * np.max(np.abs(values))
+        enough = 2 * ends.wanted + _INVARIANT if is_invariant else least
+        can_be_done = capacity < size and space.size >= enough
+        if can_be_done and is_done(space, values, space.beta * np.abs(vectors[-1])):
+            return values, vectors
         if space.size == capacity:
-            kept = _find_ends(capacity, (capacity + wanted) // 2 // len(signs), signs)
+            kept = _find_ends(
+                capacity, (capacity + ends.wanted) // 2 // len(ends.signs), ends.signs
+            )
             space.restart(values[kept], vectors[:, kept])
         if not space.beta:
             space.set_next(generator.standard_normal(size))
-
-
-def _accept_next(
-    accepted: np.ndarray, values: np.ndarray, k: int, signs: Sequence[int], size: int
-) -> None:
-    """Accepts a residual of the eigenvalue after the wanted ones that excludes any between them.
-
-    A random vector has a component of about size^(-1/2) along an eigenvector that is still missing.
-    The residual of the next eigenvalue is at least this component times the distance to the wanted
-    ones, until the missing one is found.
-    """
-    for sign in signs:
-        last = len(values) - k if sign == 1 else k - 1
-        distance = abs(values[last] - values[last - sign])
-        accepted[last - sign] = max(accepted[last - sign], _NEXT_SHARE * distance / size**0.5)
 
 
 def _find_ends(size: int, k: int, signs: Sequence[int]) -> np.ndarray:

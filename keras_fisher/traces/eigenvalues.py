@@ -108,8 +108,8 @@ def hessian_eigenvalues(
     Scaling and padding are those of `hessian_trace`.
 
     Lanczos finds a repeated eigenvalue only once. For k > 1, it therefore continues from a further
-    random vector until no eigenvalue changes. A Hessian without negative eigenvalues has many near
-    0: to find the smallest ones, allow more products or a larger `rtol`.
+    random vector, until with 99% probability no eigenvalue is missing. A Hessian without negative
+    eigenvalues has many near 0: to find the smallest ones, allow more products or a larger `rtol`.
 
     References: Wu & Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems",
     SIAM Journal on Matrix Analysis and Applications, 2000. Sagun, Evci, Güney, Dauphin & Bottou,

@@ -36,11 +36,13 @@ class KrylovSpace:
         dimension: n.
         capacity: As given.
         size: The number of vectors in the basis.
+        start: The index of the vector that the process last started from; `None` after a restart.
         beta: beta_j of the last vector; 0 if A maps the space into itself. If rounding hides that,
             the space grows further, and T is the projection on a larger space.
     """
 
     _next: np.ndarray
+    start: int | None
     beta: float
 
     def __init__(self, multiply: Multiply, start: np.ndarray, capacity: int) -> None:
@@ -81,14 +83,14 @@ class KrylovSpace:
         for _ in range(2):
             vector = self._orthogonalise(vector / np.linalg.norm(vector))
         self._next = vector / np.linalg.norm(vector)
-        self.beta = 0.0
+        self.start, self.beta = self.size, 0.0
 
     def restart(self, values: np.ndarray, vectors: np.ndarray) -> None:
         """Keeps some eigenvalues of T, shape `(kept,)`, and their eigenvectors, in columns."""
         self._basis[: len(values)] = vectors.T @ self.basis
         self._projection[:] = 0.0
         np.fill_diagonal(self._projection[: len(values), : len(values)], values)
-        self.size = len(values)
+        self.start, self.size = None, len(values)
 
     def _orthogonalise(self, vector: np.ndarray) -> np.ndarray:
         return vector - (self.basis @ vector) @ self.basis

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_fisher.traces.eigensolver import find_eigenpairs
+from keras_fisher.traces.eigensolver import bound_component, find_eigenpairs
+from keras_fisher.traces.lanczos import KrylovSpace
 from tests.traces.spectra import symmetric
 
 N, K = 60, 4
@@ -70,6 +71,37 @@ def test_a_small_eigenvalue_beside_large_ones_is_right_to_their_scale_and_its_ow
     matrix = symmetric(SPECTRA["decaying, with a small negative end"])
     found, _ = find(matrix, signs=(-1,), k=1)
     assert found.values[0] == pytest.approx(-0.03, rel=1e-4)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_component_of_a_missing_eigenvector_is_bounded(sign):
+    eigenvalues, component = sign * np.r_[1.3, np.linspace(-1, 1, N - 1)], 1e-6
+    start = np.random.default_rng(1).normal(size=N)
+    start[0] = 0
+    start /= np.linalg.norm(start)
+    start[0] = component
+    space = KrylovSpace(lambda vectors: vectors * eigenvalues, start, 20)
+    bounds, below = [], []
+    for _ in range(20):
+        space.extend()
+        bounds.append(bound_component(space, sign * 1.3, sign))
+        below.append(bound_component(space, sign * 1.2, sign))
+    assert component <= min(bounds) < 2 * component
+    assert np.all(np.array(bounds) <= below)
+    assert bounds[0] > 0.1
+    assert below[-1] == 1
+
+
+def test_a_forgotten_start_vector_excludes_nothing():
+    space = KrylovSpace(lambda vectors: vectors * normal, np.ones(N), 10)
+    for _ in range(10):
+        space.extend()
+    assert bound_component(space, 100.0, 1) < 1e-9
+    values, vectors = np.linalg.eigh(space.projection)
+    space.restart(values[5:], vectors[:, 5:])
+    assert bound_component(space, 100.0, 1) == 1
+    space.extend()
+    assert bound_component(space, 100.0, 1) == 1
 
 
 @pytest.mark.parametrize("size", [1, 5, 20, 21, 22])
