@@ -154,7 +154,7 @@ which computes the penalty on the whole batch every 10 steps.
 
 For your own data, compute the penalty at every step on a part of the batch, with
 `update_freq=1, penalty_batch_size=1 / 4`, and let `kf.tuning.find_alpha` compare 0.03, 0.1 and 0.3 for
-the cost of 2.5 training runs: [Choosing alpha](choosing_alpha.py).
+the cost of 2.5 training runs: [Finding alpha](finding_alpha.py).
 
 ## Conclusion
 

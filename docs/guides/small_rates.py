@@ -128,7 +128,7 @@ comparison, with three seeds and standard errors.
 
 An alpha that is too large keeps the network from learning: the training accuracy falls far behind that of the
 plain model. `kf.tuning.find_alpha` compares 0.03, 0.1 and 0.3 for the cost of 2.5 training runs:
-[Choosing alpha](choosing_alpha.py).
+[Finding alpha](finding_alpha.py).
 
 ## Large batches
 

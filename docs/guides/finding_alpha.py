@@ -1,5 +1,5 @@
 """
-Title: Choosing alpha
+Title: Finding alpha
 Author: The keras_fisher developers
 Date created: 2026/11/29
 Last modified: 2026/11/29
