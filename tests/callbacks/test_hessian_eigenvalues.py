@@ -47,14 +47,6 @@ def test_the_logs_at_the_end_of_an_epoch_are_the_eigenvalues(options, keys):
     np.testing.assert_array_equal(measured.values, [logged[key][0] for key in keys])
 
 
-def test_measures_every_freq_steps_and_logs_nan_before():
-    callback = HessianEigenvalues((X, Y), freq=6, seed=0)
-    logged = fit(compiled(), callback, epochs=2)["sharpness"]
-    assert [step for step, _ in callback.history] == [6]
-    assert np.isnan(logged[0])
-    assert logged[1] == callback.history[0][1].values[0]
-
-
 @reference.tensorflow_only
 def test_writes_every_eigenvalue_over_steps_where_tensorboard_writes(tmp_path):
     from tests.summaries import points
@@ -91,19 +83,3 @@ def test_training_goes_on_with_nan_and_one_warning_where_the_solver_does_not_con
     )
     assert np.isnan([logged["sharpness"], logged["hessian_eigenvalue_2"]]).all()
     assert [measured.num_products for _, measured in callback.history] == [0] * 4
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"k": 0}, ValueError, "`k` must be"),
-        ({"which": "LA"}, ValueError, "`which` must be"),
-        ({"rtol": -1.0}, ValueError, "`rtol` must be"),
-        ({"max_products": 2.0}, TypeError, "`max_products` must be"),
-        ({"seed": -1}, ValueError, "`seed` must be"),
-        ({"freq": 0}, ValueError, "`freq` must be"),
-    ],
-)
-def test_refuses_bad_arguments_when_it_is_made(options, error, message):
-    with pytest.raises(error, match=message):
-        HessianEigenvalues((X, Y), **options)

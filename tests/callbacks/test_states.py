@@ -66,11 +66,3 @@ def test_the_peak_includes_the_first_epoch_of_a_later_fit():
     fit(model, trace)
     values = [estimate.value for _, estimate in trace.history]
     assert trace.peak == max(values[2:]) > 2 * values[0]
-
-
-def test_steps_are_counted_over_fits_that_accumulate_gradients():
-    model = nets.plain("dense", keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
-    trace = callbacks.FisherTrace(DATA, freq=1, seed=0)
-    for _ in range(2):
-        fit(model, trace)
-    assert [step for step, _ in trace.history] == [1, 2, 3, 4, 5, 6]

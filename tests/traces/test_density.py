@@ -70,15 +70,6 @@ def test_stated_errors_cover_at_the_stated_rate(order):
         assert abs(covered - expected) < 0.06
 
 
-def test_the_first_moment_is_the_trace_of_the_hessian_over_the_dimension():
-    net, x, y = oracles.problem("dense")
-    density = kf.spectral_density(net, (x, y), num_probes=50, num_steps=2, seed=0)
-    first = density.moment(1)
-    trace = kf.hessian_trace(net, (x, y), num_probes=200, seed=0)
-    n = density.dimension
-    assert abs(n * first.value - trace.value) < 3 * np.hypot(n * first.stderr, trace.stderr)
-
-
 MADE = SpectralDensity(
     np.array([[-1.0, 2.0], [0.0, 3.0]]), np.array([[0.75, 0.25], [0.5, 0.5]]), 7, 20, 4
 )

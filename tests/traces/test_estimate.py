@@ -13,17 +13,11 @@ from tests import nets
 from tests.traces.measures import MEASURES
 
 
-def test_it_unpacks_into_value_standard_error_and_count():
-    value, stderr, count = kf.Estimate(1.5, 0.25, 30)
-    assert (value, stderr, count) == (1.5, 0.25, 30)
-
-
 def test_it_names_value_standard_error_count_and_layers():
     made = kf.Estimate(1.5, 0.25, 30)
     assert isinstance(made, tuple)
     assert made._fields == ("value", "stderr", "count")
     assert (made.value, made.stderr, made.count, made.layers) == (1.5, 0.25, 30, None)
-    assert "value=1.5, stderr=0.25, count=30" in repr(made)
 
 
 def test_its_float_is_the_value():

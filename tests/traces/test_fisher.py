@@ -116,30 +116,6 @@ def test_batch_size_changes_nothing(labels):
         assert parts.layers == pytest.approx(whole.layers, rel=1e-12)
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("labels", ["given", "expected"])
-def test_a_padded_example_counts_as_the_same_example_without_its_padding(labels):
-    net, lengths = nets.masked(), (2, 5)
-    generator = np.random.default_rng(0)
-    x, y = generator.integers(1, 7, (2, 5)), generator.integers(0, nets.CLASSES, (2, 5))
-    meter = FisherTraceMeter(net, labels=labels)
-    alone = [meter((x[i : i + 1, :n], y[i : i + 1, :n])).value for i, n in enumerate(lengths)]
-    x[0, 2:] = 0
-    padded = meter((x, y))
-    assert padded.value == pytest.approx(np.mean(alone), rel=1e-5)
-    assert padded.stderr == pytest.approx(np.std(alone, ddof=1) / 2**0.5, rel=1e-4)
-    assert meter((x, y), num_examples=1).value == pytest.approx(alone[0], rel=1e-5)
-
-
-def test_an_example_that_is_masked_everywhere_does_not_count():
-    net = nets.masked()
-    meter = FisherTraceMeter(net, labels="expected")
-    x = np.array([[1, 2, 3], [0, 0, 0]])
-    found = meter((x, None))
-    assert found.count == 1
-    assert found.value == pytest.approx(meter((x[:1], None)).value, rel=1e-5)
-
-
 def test_batches_may_differ_in_their_number_of_positions():
     net = nets.masked()
     batches = [(np.full((2, 3), 1), None), (np.full((2, 5), 2), None)]

@@ -107,12 +107,6 @@ def test_a_wrapped_model_measures_like_its_backbone():
     assert wrapped.layers == pytest.approx(plain.layers)
 
 
-def test_a_model_that_is_not_compiled_is_measured_with_a_given_likelihood():
-    net = nets.build("dense")
-    given = kf.gradient_norm(net, (X, Y), batch_size=2, likelihood=Categorical())
-    assert given == kf.gradient_norm(compiled(net), (X, Y), batch_size=2)
-
-
 def test_a_given_likelihood_goes_before_the_compiled_loss():
     net = nets.build("dense")
     net.compile("sgd", "mse")

@@ -69,21 +69,6 @@ def test_norms_of_the_papers_networks_agree_with_a_float64_loop(name):
     assert loop.relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("float64")
-def test_a_trace_is_the_mean_over_examples_and_its_layers_are_the_models():
-    model, x, y = in_precision("float64", "resnet18")
-    expected = loop.loop(model, x, y, nll)
-    likelihood = kf.likelihoods.Categorical()
-    trace = kf.fisher_trace(model, (x, y), labels="given", likelihood=likelihood, by_layer=True)
-    assert trace.count == EXAMPLES
-    assert trace.value == pytest.approx(expected.sum(axis=1).mean(), rel=1e-10)
-    by_layer = {layer.name: 0.0 for layer in model.layers if layer.trainable_weights}
-    for weight, value in zip(model.trainable_weights, expected.mean(axis=0), strict=True):
-        by_layer[weight.path.split("/")[0]] += value
-    assert trace.layers == pytest.approx(by_layer, rel=1e-10)
-
-
 @reference.tensorflow_only  # with JAX, Keras's losses do not see what the activation was given
 @pytest.mark.usefixtures("float64")
 def test_probabilities_have_the_trace_of_their_logits():

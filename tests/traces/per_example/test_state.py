@@ -6,7 +6,6 @@ import pytest
 from keras import layers
 
 import keras_fisher as kf
-from keras_fisher.traces.per_example import SquaredGradientNorms
 from tests.traces.per_example import loop
 
 
@@ -134,19 +133,3 @@ def test_an_error_in_the_model_leaves_its_layers_as_they_were(calls_before):
     found, messages = loop.measured(model, x, y)
     assert not messages
     assert loop.relative_error(found, loop.loop(model, x, y)) < 1e-5
-
-
-def test_weights_that_have_moved_are_measured_anew():
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
-    x, y = loop.normal(3, 3), loop.normal(3, 2, seed=2)
-    norms = SquaredGradientNorms(model, lambda outputs, y: y, loop.half_squares)
-    for seed in range(2):
-        loop.randomise(model, seed)
-        assert loop.relative_error(norms(x, y), loop.loop(model, x, y)) < 1e-5
-
-
-def test_arrays_and_tensors_are_measured_alike():
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
-    x, y = loop.normal(3, 3), loop.normal(3, 2, seed=2)
-    found, _ = loop.measured(model, x, y)
-    assert np.array_equal(loop.measured(model, *map(keras.ops.convert_to_tensor, (x, y)))[0], found)
