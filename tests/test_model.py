@@ -139,13 +139,6 @@ def test_a_training_loop_of_ones_own_sees_the_alpha_that_was_set_after_a_plain_f
     assert np.any(weights[0] != weights[1])
 
 
-def test_alpha_reads_what_was_set():
-    model = nets.compiled("dense", alpha=0.25)
-    assert model.alpha == 0.25
-    model.alpha = 0.5
-    assert model.alpha == 0.5
-
-
 SCALARS = {
     "array": np.array,
     "float32": np.float32,
@@ -492,14 +485,6 @@ def test_drawn_labels_are_the_same_for_several_steps_per_execution():
         return nets.flat(model.backbone.weights)
 
     np.testing.assert_array_equal(trained(steps_per_execution=3), trained())
-
-
-def test_a_smaller_last_batch_is_penalised_too():
-    model = frozen_in_place(update_freq=1)
-    x, y = nets.inputs("dense", batch=8), nets.labels(8)
-    assert model.fit(x, y, batch_size=6, verbose=0).history["penalty"][0] > 0
-    model = frozen_in_place(update_freq=1, penalty_batch_size=4)
-    assert model.fit(x, y, batch_size=6, verbose=0).history["penalty"][0] > 0
 
 
 @pytest.mark.slow

@@ -377,12 +377,6 @@ def test_numbers_have_no_uniform_labels():
         model.fit(DATA[0], np.zeros((nets.BATCH, nets.CLASSES)), verbose=0)
 
 
-def test_training_without_labels_names_y():
-    model = nets.compiled("dense")
-    with pytest.raises(ValueError, match=r"`y` must be given"):
-        model.fit(nets.inputs("dense"), verbose=0)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("label", [-1, nets.CLASSES, 0.5])
 def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside(label):

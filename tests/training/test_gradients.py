@@ -264,39 +264,6 @@ def test_both_gradients_see_the_same_noise_where_it_is_drawn_without_a_seed(part
     assert nets.relative_error(kept("finite_difference"), kept("exact")) < 1e-5
 
 
-@reference.tensorflow_only
-def test_stock_moments_are_back_after_training():
-    import tensorflow as tf
-
-    stock = tf.nn.moments
-    model = nets.compiled("subclassed")
-    model.train_on_batch(nets.inputs("subclassed"), nets.labels())
-    assert tf.nn.moments is stock
-
-
-@reference.tensorflow_only
-def test_stock_moments_are_back_after_an_error():
-    import tensorflow as tf
-
-    class Failing(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(3)
-
-        def call(self, inputs, training=None):
-            if training:
-                raise RuntimeError("out of order")
-            return self.dense(inputs)
-
-    stock, net = tf.nn.moments, Failing()
-    net(nets.inputs("dense"))
-    model = FisherPenaltyModel(net)
-    model.compile("sgd", nets.loss())
-    with pytest.raises(RuntimeError, match="out of order"):
-        model.train_on_batch(nets.inputs("dense"), nets.labels())
-    assert tf.nn.moments is stock
-
-
 def penalty_and_norm_of_loss(net, loss, x, y):
     """The "gp" of a batch, and the squared norm of the compiled loss's own gradient."""
 
@@ -457,16 +424,3 @@ def test_operations_that_carry_no_gradient_are_not_refused(monkeypatch):
 
     monkeypatch.setitem(nets.NETS, "switched", switched)
     assert max(errors("switched", "fp")) < 1e-5
-
-
-@reference.tensorflow_only
-def test_an_operation_without_a_second_derivative_is_named():
-    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softsign")])
-    x, y = nets.inputs("dense"), nets.labels()
-    model = FisherPenaltyModel(net)
-    model.compile("sgd", nets.loss())
-    with pytest.raises(NotImplementedError, match=r"finite_difference[\s\S]*SoftsignGrad"):
-        model.fit(x, y, verbose=0)
-    model = FisherPenaltyModel(net, gradient="finite_difference")
-    model.compile("sgd", nets.loss())
-    assert np.isfinite(model.fit(x, y, verbose=0).history["penalty"][0])
