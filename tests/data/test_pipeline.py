@@ -1,6 +1,5 @@
 import itertools
 
-import keras
 import numpy as np
 import pytest
 
@@ -127,25 +126,6 @@ def test_dtypes_and_static_shapes_are_those_of_the_arrays():
     assert x_spec.shape.as_list() == [None, 8, 8, 3]
     assert y_spec.shape.as_list() == [None]
     assert make(batch_size=11, augment="flip").element_spec[0].shape.as_list() == [11, 8, 8, 3]
-
-
-def test_fit_resumed_after_one_epoch_ends_with_the_weights_of_an_uninterrupted_fit():
-    def fit(model, first_epoch, epochs):
-        batches = make(X.reshape(N, -1), Y % 2, first_epoch=first_epoch)
-        model.compile(keras.optimizers.SGD(0.1), "mse")
-        model.fit(
-            batches, initial_epoch=first_epoch, epochs=epochs, steps_per_epoch=STEPS, verbose=0
-        )
-        return model.get_weights()
-
-    def build():
-        layer = keras.layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=0))
-        return keras.Sequential([keras.Input((8 * 8 * 3,)), layer])
-
-    interrupted = build()
-    fit(interrupted, 0, 1)
-    for weight, expected in zip(fit(interrupted, 1, 3), fit(build(), 0, 3), strict=True):
-        np.testing.assert_array_equal(weight, expected)
 
 
 @pytest.mark.parametrize(

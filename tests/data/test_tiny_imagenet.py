@@ -118,11 +118,3 @@ def test_an_archive_of_other_classes_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"3 names.*200 num_classes"):
         sources.prepare("tiny_imagenet32", str(tmp_path))
     assert not (tmp_path / "tiny_imagenet32" / "1.0.0").exists()
-
-
-def test_a_download_is_checked_against_the_official_archive():
-    from keras_fisher.data import tiny_imagenet
-
-    (info,) = tiny_imagenet.TinyImagenet32.url_infos.items()
-    assert info[0] == tiny_imagenet.URL
-    assert info[1].size == 248_100_043

@@ -147,14 +147,6 @@ def test_parts_of_a_grid_are_put_together(finished, tmp_path, monkeypatch, capsy
     assert (out / "table.md").read_text() in capsys.readouterr().out
 
 
-def test_folders_of_several_recipes_are_not_put_together(finished, tmp_path):
-    (tmp_path / "recipe.json").write_text('{"recipe": "suboptimal_lr"}')
-    with pytest.raises(SystemExit, match=r"error: .*one recipe.*noisy_cifar100.*suboptimal"):
-        report.main([str(finished[0]), str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"error: .*has no recipe\.json"):
-        report.main([str(tmp_path / "nothing")])
-
-
 def test_runs_of_other_settings_are_not_averaged(finished, tmp_path):
     out, runs = finished
     settings = json.loads((out / runs[1]["name"] / "settings.json").read_text())
@@ -181,24 +173,6 @@ def test_runs_that_no_table_may_compare_are_refused_before_any_is_trained(
     monkeypatch.setattr(queue, "train", None)
     with pytest.raises(SystemExit, match=f"error: .*{said}"):
         run(finished[0], "--methods", "fp", "--fp", "1", *given)
-
-
-def test_the_report_compares_no_runs_of_other_data(finished, tmp_path):
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    path = next(tmp_path.glob("*fp*/settings.json"))
-    settings = json.loads(path.read_text())
-    path.write_text(json.dumps(settings | {"run": settings["run"] | {"num_train": 140}}))
-    with pytest.raises(SystemExit, match=r"must have the same task.*num_train is 150 and 140"):
-        report.main([str(tmp_path)])
-
-
-def test_a_run_with_figures_of_other_epochs_than_its_settings_is_refused(finished, tmp_path):
-    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-    for path in tmp_path.glob("*/settings.json"):
-        settings = json.loads(path.read_text())
-        path.write_text(json.dumps(settings | {"run": settings["run"] | {"epochs": 5}}))
-    with pytest.raises(SystemExit, match=r"is damaged.*figures of 4 epochs.* have 5"):
-        report.main([str(tmp_path)])
 
 
 def test_folder_of_other_settings_is_refused_and_left_alone(finished):

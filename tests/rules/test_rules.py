@@ -79,7 +79,6 @@ def test_traces_are_right_in_mixed_precision(case):
     assert loop.relative_error(traces, expected) < 2e-2
 
 
-@pytest.mark.usefixtures("float64")
 def test_convolutions_that_keras_compiles_are_right():
     made = cases.side_by_side({"grouped": cases.BY_XLA}, examples=2)
     found, fallbacks = loop.measured(made.model, made.x, made.y)
@@ -87,7 +86,6 @@ def test_convolutions_that_keras_compiles_are_right():
     assert loop.relative_error(found, loop.loop(made.model, made.x, made.y)) < 1e-10
 
 
-@pytest.mark.usefixtures("float64")
 def test_frozen_layers_are_not_measured():
     made = cases.side_by_side({"frozen": cases.DENSE["frozen"]})
     names = [weight.path.split("/")[-1] for weight in made.model.trainable_weights]

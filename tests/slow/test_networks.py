@@ -64,15 +64,6 @@ def test_it_trains(subject, penalty):
     assert not all(map(np.array_equal, before, after))
 
 
-def test_it_is_saved_and_loaded(subject, tmp_path):
-    backbone, x, *_ = subject
-    expected = nets.array(backbone(x))
-    for model in (compiled(backbone), backbone):
-        model.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
-        np.testing.assert_array_equal(nets.array(loaded(x)), expected)
-
-
 def test_its_traces_have_no_slow_way_and_are_finite(subject, caplog):
     model, x, y, _ = subject
     fisher = kf.fisher_trace(model, (x, y), seed=0, **MEASURING)

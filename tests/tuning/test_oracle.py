@@ -63,13 +63,6 @@ def test_each_combination_comes_once_the_last_hyperparameter_varying_fastest(tmp
     assert run_all(oracle(tmp_path)) == GRID
 
 
-def test_a_search_that_was_killed_goes_on_with_what_is_missing(tmp_path):
-    first = oracle(tmp_path)
-    for _ in range(2):
-        finish(first, begin(first))
-    assert run_all(reloaded(tmp_path)) == GRID[2:]
-
-
 def test_the_trial_that_was_running_is_run_again(tmp_path):
     first = oracle(tmp_path)
     finish(first, begin(first))

@@ -45,11 +45,6 @@ def test_a_grid_that_has_grown_trains_what_is_new(tmp_path):
     assert tuner.get_best_hyperparameters()[0].get("alpha") == 0.1
 
 
-def test_a_grid_that_has_not_changed_trains_nothing(tmp_path):
-    trained(tmp_path, 0.01)
-    assert trained(tmp_path, 0.01) == []
-
-
 def test_a_trial_that_was_killed_is_left_if_the_grid_no_longer_has_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, 0.01, 0.1, killed_at=0.1)

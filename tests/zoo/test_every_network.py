@@ -126,9 +126,6 @@ WRONG = [
     ("width", 1.5, TypeError),
     ("growth", 0, ValueError),
     ("growth", None, TypeError),
-    ("depth", 27, ValueError),
-    ("depth", 2, ValueError),
-    ("depth", -4, ValueError),
     ("depth", 26.0, TypeError),
 ]
 
@@ -151,7 +148,7 @@ def test_an_error_names_the_argument_what_was_given_and_what_is_accepted(
 
 
 @pytest.mark.parametrize("build", [zoo.wide_resnet, zoo.resnet])
-@pytest.mark.parametrize("depth", [3, 25, 45])
+@pytest.mark.parametrize("depth", [-4, 2, 3, 25, 45])
 def test_depths_of_residual_networks_are_6n_plus_2(build, depth):
     with pytest.raises(ValueError, match=rf"`depth` must be 6n \+ 2 .* Received: depth={depth}"):
         build(depth=depth)
