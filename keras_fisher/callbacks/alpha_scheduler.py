@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
@@ -46,6 +46,9 @@ class AlphaScheduler(LogWriter):
         self.schedule: Callable[..., Any] = schedule
         self._takes_alpha = _takes_alpha(schedule)
 
+    def _list_keys(self) -> Collection[str]:
+        return ("alpha",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         if not hasattr(self.model, "alpha"):
@@ -78,9 +81,9 @@ def _takes_alpha(schedule: Any) -> bool:
             "`schedule` must be a function of the epoch, or of the epoch and alpha. "
             f"Received: schedule={schedule!r} ({type(schedule).__name__})"
         )
-    if _accepts(schedule, "epoch"):
+    if _can_call(schedule, "epoch"):
         return False
-    if _accepts(schedule, "epoch", "alpha"):
+    if _can_call(schedule, "epoch", "alpha"):
         return True
     raise TypeError(
         "`schedule` must take the epoch, or the epoch and alpha. "
@@ -88,7 +91,7 @@ def _takes_alpha(schedule: Any) -> bool:
     )
 
 
-def _accepts(function: Callable[..., Any], *arguments: Any) -> bool:
+def _can_call(function: Callable[..., Any], *arguments: Any) -> bool:
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:

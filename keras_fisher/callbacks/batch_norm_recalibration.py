@@ -18,7 +18,7 @@ from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import list_all_layers
 from keras_fisher.callbacks._base import CopyableCallback
 from keras_fisher.traces import check_data
-from keras_fisher.traces.data import minibatches
+from keras_fisher.traces.data import length, minibatches
 from keras_fisher.traces.meter import get_backbone
 from keras_fisher.utils import arguments
 from keras_fisher.utils.stateless import Stateless
@@ -53,7 +53,9 @@ class BatchNormRecalibration(CopyableCallback):
     Args:
         data: Training data: arrays `(x,)` or `(x, y)`, or a dataset of such batches
             (`tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader`), which is read from
-            its beginning each time. Labels are not used.
+            its beginning each time. Labels are not used. Of arrays, it takes random examples, the
+            same ones each time. A dataset must be shuffled: mini-batches of one class have other
+            statistics than those of training.
         num_batches: The maximum number of mini-batches to average over. A smaller last mini-batch
             is dropped.
         batch_size: The mini-batch size for arrays; a dataset keeps its own.
@@ -68,7 +70,8 @@ class BatchNormRecalibration(CopyableCallback):
         self.num_batches = arguments.check_integer("num_batches", num_batches, low=1)
         self.batch_size = batch_size
         check_data(data, 1, batch_size, needs_labels=False)
-        self._data = data
+        is_array = isinstance(data, tuple | list)
+        self._data = _draw_examples(data, num_batches * batch_size) if is_array else data
         self._pass: _TrainingPass | None = None
         self._has_warned = False
 
@@ -96,7 +99,7 @@ class BatchNormRecalibration(CopyableCallback):
             self._pass = _TrainingPass(get_backbone(self.model))
         statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
         batches = minibatches(self._data, None, self.batch_size)
-        with _averaging_calls(layers, self._pass.calls):
+        with _average_calls(layers, self._pass.calls):
             states = self._pass(x for x, *_ in itertools.islice(batches, self.num_batches))
             seen = [[ops.convert_to_numpy(state[id(v)]) for v in statistics] for state in states]
         for variable, values in zip(statistics, zip(*seen, strict=True), strict=True):
@@ -110,6 +113,17 @@ def _batch_norms(model: keras.Model) -> list[Any]:
         for layer in list_all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.built and layer.trainable
     ]
+
+
+def _draw_examples(arrays: Sequence[Any], number: int) -> tuple[Any]:
+    """Returns random examples of x: arrays may be sorted by class, which `fit` shuffles."""
+    x = arrays[0]
+    rows = np.random.default_rng(0).permutation(length(x))[:number]
+
+    def take(array: Any) -> Any:
+        return None if array is None else ops.convert_to_numpy(array)[rows]
+
+    return (keras.tree.map_structure(take, x),)
 
 
 class _TrainingPass:
@@ -138,18 +152,18 @@ class _TrainingPass:
 
 
 @contextlib.contextmanager
-def _averaging_calls(layers: Sequence[Any], calls: collections.Counter[int]) -> Iterator[None]:
+def _average_calls(layers: Sequence[Any], calls: collections.Counter[int]) -> Iterator[None]:
     """Replaces moving averages by means over a layer's calls on the latest mini-batch."""
     momenta = [layer.momentum for layer in layers]
 
-    def counted(layer: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+    def count_call(layer: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
         layer.momentum = calls[id(layer)] / (calls[id(layer)] + 1)  # 0, 1/2, 2/3, ...
         calls[id(layer)] += 1
         return call(*args, **kwargs)
 
     try:
         for layer in layers:
-            layer.call = functools.partial(counted, layer, layer.call)
+            layer.call = functools.partial(count_call, layer, layer.call)
         yield
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):

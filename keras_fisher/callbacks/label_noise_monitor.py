@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from keras_fisher.callbacks._base import LogWriter
 from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
 from keras_fisher.traces.accuracy import check_outputs, check_range
-from keras_fisher.traces.meter import outputs_of
+from keras_fisher.traces.meter import find_outputs
 from keras_fisher.utils import arguments
+
+_MEASURED = ("accuracy", "gradient_norm")
 
 
 class LabelNoiseMonitor(LogWriter):
@@ -40,7 +43,8 @@ class LabelNoiseMonitor(LogWriter):
         True
 
     Args:
-        x: Training inputs, an array of shape `(n, ...)`.
+        x: Training inputs, an array of shape `(n, ...)`, not sorted by class: mini-batches are read
+            in order.
         y: The training labels, integers of shape `(n,)`.
         is_noisy: Whether each label is noisy, booleans of shape `(n,)`; not all equal.
         batch_size: The mini-batch size, or the number of examples of the smaller group if that is
@@ -82,17 +86,21 @@ class LabelNoiseMonitor(LogWriter):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_meter": None, "_targets": {}}
 
+    def _list_keys(self) -> Collection[str]:
+        names = [f"{group}_{what}" for group in self._groups for what in _MEASURED]
+        return [*names, "gradient_norm_ratio"]
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._meter = GradientNormMeter(self.model)
-        outputs = outputs_of(self.model)
-        self._targets = {} if outputs is None else self._targets_of(outputs)
+        outputs = find_outputs(self.model)
+        self._targets = {} if outputs is None else self._make_targets(outputs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if not self._targets:  # The model is subclassed.
             x = self._groups["clean"][0][: self.batch_size]
-            self._targets = self._targets_of(self.model.predict(x, verbose=0))
+            self._targets = self._make_targets(self.model.predict(x, verbose=0))
         measured = {}
         for name, (x, y) in self._groups.items():
             measured[f"{name}_accuracy"] = accuracy(self.model, x, y)
@@ -110,7 +118,7 @@ class LabelNoiseMonitor(LogWriter):
         super().on_train_end(logs)
         self._meter = None
 
-    def _targets_of(self, outputs: Any) -> dict[str, np.ndarray]:
+    def _make_targets(self, outputs: Any) -> dict[str, np.ndarray]:
         """Returns the labels of each group in the layout that the model's loss accepts."""
         check_outputs(self.model, outputs)
         width = outputs.shape[1]

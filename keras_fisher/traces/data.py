@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,8 @@ from keras_fisher.utils import arguments
 
 Batch = tuple[Any, Any, Any]
 """Inputs, labels and sample weights; `None` where there are none."""
+ENDLESS = -1
+"""The number of batches of an endless dataset, as TensorFlow's `cardinality` gives it."""
 
 
 def check_data(data: Any, num_examples: int | None, batch_size: int, needs_labels: bool) -> None:
@@ -31,6 +32,26 @@ def check_data(data: Any, num_examples: int | None, batch_size: int, needs_label
         _check_arrays(data, num_examples, needs_labels)
     else:
         _check_dataset(data, num_examples, needs_labels)
+
+
+def check_rereadable(data: Any) -> None:
+    """Raises if `data` can be read only once, like a generator."""
+    if isinstance(data, Iterator):
+        raise TypeError(
+            "`data` must be `(x, y)` or a dataset that can be read again and again. "
+            f"Received: a {type(data).__name__}"
+        )
+
+
+def count_batches(data: Any) -> int:
+    """Returns the number of batches of a dataset; `ENDLESS` or, if it is unknown, -2."""
+    if not isinstance(data, keras.utils.PyDataset):
+        cardinality = getattr(data, "cardinality", None)
+        return -2 if cardinality is None else int(cardinality())
+    try:
+        return ENDLESS if data.num_batches is None else data.num_batches
+    except NotImplementedError:
+        return -2
 
 
 def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
@@ -53,7 +74,7 @@ def batches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Ba
     if not found:
         raise ValueError(_EMPTY)
     if num_examples is not None:
-        raise ValueError(_too_few(num_examples, found))
+        raise ValueError(_describe_too_few(num_examples, found))
 
 
 def minibatches(data: Any, num_examples: int | None, batch_size: int) -> Iterator[Batch]:
@@ -84,7 +105,7 @@ _NO_BATCH = (
 )
 
 
-def _too_few(num_examples: int, found: int) -> str:
+def _describe_too_few(num_examples: int, found: int) -> str:
     return (
         "`num_examples` must be at most the number of examples in `data`. "
         f"Received: num_examples={num_examples} and {found} examples"
@@ -119,7 +140,7 @@ def _check_arrays(data: Any, num_examples: int | None, needs_labels: bool) -> No
     if not found:
         raise ValueError(_EMPTY)
     if num_examples is not None and num_examples > found:
-        raise ValueError(_too_few(num_examples, found))
+        raise ValueError(_describe_too_few(num_examples, found))
 
 
 def _check_dense(structure: Any) -> None:
@@ -131,14 +152,6 @@ def _check_dense(structure: Any) -> None:
             )
 
 
-def _cardinality(data: keras.utils.PyDataset) -> int:
-    """Returns the number of batches in TensorFlow's convention: -1 for endless, -2 for unknown."""
-    try:
-        return -1 if data.num_batches is None else data.num_batches
-    except NotImplementedError:
-        return -2
-
-
 def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> None:
     is_other = isinstance(data, dict | str | bytes) or hasattr(data, "dtype")
     if is_other or not hasattr(data, "__iter__"):
@@ -147,21 +160,17 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
             "keras.utils.PyDataset or a torch DataLoader. "
             f"Received: {type(data).__name__}"
         )
-    spec, cardinality = getattr(data, "element_spec", None), getattr(data, "cardinality", None)
+    spec = getattr(data, "element_spec", None)
     _check_dense(spec)
     shapes = _shapes(spec)
     if needs_labels and spec is not None and not _shapes(_parts(spec)[1]):
         raise ValueError("`data` must hold labels. Received: batches of only x")
     if any(shape.rank == 0 for shape in shapes):
         raise ValueError(_NO_BATCH)
-    if isinstance(data, keras.utils.PyDataset):
-        cardinality = functools.partial(_cardinality, data)
-    if cardinality is None:
-        return
-    number = int(cardinality())
+    number = count_batches(data)
     if number == 0:
         raise ValueError(_EMPTY)
-    if number == -1 and num_examples is None:
+    if number == ENDLESS and num_examples is None:
         raise ValueError(
             "`data` must be finite, or `num_examples` given. Received: an endless dataset"
         )
@@ -169,7 +178,7 @@ def _check_dataset(data: Any, num_examples: int | None, needs_labels: bool) -> N
     if number < 0 or num_examples is None or not sizes or None in sizes:
         return
     if num_examples > number * max(sizes):
-        raise ValueError(_too_few(num_examples, number * max(sizes)))
+        raise ValueError(_describe_too_few(num_examples, number * max(sizes)))
 
 
 def _read(data: Any, batch_size: int) -> Iterator[Batch]:
@@ -191,12 +200,12 @@ def _parts(batch: Any) -> Batch:
 
 def _rows(structure: Any, start: int, end: int) -> Any:
     def cut(array: Any) -> Any:
-        return None if array is None else _standard(array[start:end])
+        return None if array is None else _cast_to_floatx(array[start:end])
 
     return keras.tree.map_structure(cut, structure)
 
 
-def _standard(array: Any) -> Any:
+def _cast_to_floatx(array: Any) -> Any:
     """Casts floating-point arrays to Keras's default precision, as `fit` does."""
     if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating):
         return array.astype(keras.config.floatx())

@@ -209,7 +209,7 @@ def _limit(multiply: Multiply, limit: int, max_products: int) -> Multiply:
     """Returns `multiply`, which raises before more than `limit` products."""
     used = 0
 
-    def limited(vectors: np.ndarray) -> np.ndarray:
+    def multiply_once(vectors: np.ndarray) -> np.ndarray:
         nonlocal used
         used += len(vectors)
         if used > limit:
@@ -219,4 +219,4 @@ def _limit(multiply: Multiply, limit: int, max_products: int) -> Multiply:
             )
         return multiply(vectors)
 
-    return limited
+    return multiply_once

@@ -148,8 +148,8 @@ class FisherTraceMeter(Meter):
         if shapes not in self._norms:
             kind = self._labels
             norms = SquaredGradientNorms(self._model, kind.draw, kind.values, kind.generator)
-            self._norms[shapes] = norms, kind.passes(self._outputs_of_first(x))
+            self._norms[shapes] = norms, kind.passes(self._evaluate_first(x))
         norms, passes = self._norms[shapes]
         squares = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
-        with_data = self._with_data(x, labels)
+        with_data = self._mask_data(x, labels)
         return squares, np.ones(len(squares), bool) if with_data is None else with_data

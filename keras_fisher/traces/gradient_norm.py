@@ -41,8 +41,9 @@ def gradient_norm(
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`).
         num_examples: Uses only the first `num_examples` examples; `None` uses all.
-        batch_size: The mini-batch size for arrays; a dataset keeps its own. A smaller last
-            mini-batch is dropped; fewer examples than that make one mini-batch.
+        batch_size: The mini-batch size for arrays, which are read in order: shuffle them if they
+            are sorted by class. A dataset keeps its own mini-batches. A smaller last mini-batch is
+            dropped; fewer examples than that make one mini-batch.
         by_layer: Whether to fill in `layers`, which splits the norm in proportion to the squared
             norms of the layers.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.

@@ -93,7 +93,7 @@ class HessianMeter(Meter):
 
     def _count(self, x: Any, labels: Labels) -> int:
         """Returns the number of examples that have any data."""
-        with_data = self._with_data(x, labels)
+        with_data = self._mask_data(x, labels)
         return length(x) if with_data is None else int(with_data.sum())
 
     def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:

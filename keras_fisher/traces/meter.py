@@ -58,7 +58,7 @@ class Meter(abc.ABC):
         self._model = model
         self._likelihood = _likelihood(model, likelihood)
         self._loss = None if likelihood is not None else getattr(model, "loss", None)
-        self._known_outputs = outputs_of(model)
+        self._known_outputs = find_outputs(model)
         self._unverified = probability_checks.find_unverified(self._likelihood, get_backbone(model))
         self._compiled_for: list[int] = []
         self._is_masked: bool | None = None
@@ -99,15 +99,15 @@ class Meter(abc.ABC):
             read = show_progress(read, num_examples or total)
         are_finite: list[Any] = []
 
-        def prepared() -> Iterator[tuple[Any, Labels]]:
+        def prepare_all() -> Iterator[tuple[Any, Labels]]:
             for batch in read:
-                x, y = self._prepared(batch)
+                x, y = self._prepare(batch)
                 are_finite.extend(_are_finite(x))
                 yield x, y
 
         try:
             with preserve_losses(self._model):
-                measured = self._measure(prepared(), by_layer)
+                measured = self._measure(prepare_all(), by_layer)
             # Some models accept non-finite inputs, so only a non-finite result is an error.
             if not np.isfinite(measured).all() and not all(map(bool, are_finite)):
                 raise ValueError(
@@ -174,7 +174,7 @@ class Meter(abc.ABC):
             )
         return outputs
 
-    def _prepared(self, batch: Batch) -> tuple[Any, Labels]:
+    def _prepare(self, batch: Batch) -> tuple[Any, Labels]:
         """Returns the batch as checked tensors; builds and compiles the model as needed."""
         x, y = batch[0], get_labels(batch[1])
         if y is None and self.needs_labels:
@@ -211,22 +211,22 @@ class Meter(abc.ABC):
             check_classes(self._likelihood, "data", y, self._known_outputs)
         return x, labels
 
-    def _outputs_of_first(self, x: Any) -> Any:
+    def _evaluate_first(self, x: Any) -> Any:
         """Returns the outputs for the first example, and records whether Keras masks them."""
         outputs = self._outputs(keras.tree.map_structure(lambda array: array[:1], x))
         self._is_masked = get_mask(outputs) is not None
         return outputs
 
-    def _with_data(self, x: Any, labels: Labels) -> np.ndarray | None:
+    def _mask_data(self, x: Any, labels: Labels) -> np.ndarray | None:
         """Returns a mask of the examples that have any data, shape `(batch,)`; `None` for all."""
         if self._is_masked is None:
-            self._outputs_of_first(x)
+            self._evaluate_first(x)
         if not self._is_masked and labels.present is None:
             return None
         return ops.convert_to_numpy(self._any_data(x, labels))
 
     def _has_data(self, x: Any, labels: Labels) -> bool:
-        with_data = self._with_data(x, labels)
+        with_data = self._mask_data(x, labels)
         return with_data is None or bool(with_data.any())
 
     def _batch_any_data(self, x: Any, labels: Labels) -> Any:
@@ -234,7 +234,7 @@ class Meter(abc.ABC):
         return examples_with_data(combine_masks(mask, labels.present))
 
 
-def outputs_of(model: keras.Model) -> Any:
+def find_outputs(model: keras.Model) -> Any:
     """Returns the symbolic output of a model, wrapped or not; `None` if it has none."""
     return get_symbolic_output(get_backbone(model))
 

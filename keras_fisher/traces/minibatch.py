@@ -52,8 +52,9 @@ def minibatch_fisher_trace(
             unless labels are "given".
         labels: "sampled" draws them from the model's prediction; "given" uses the labels in `data`.
         num_examples: Uses only the first `num_examples` examples; `None` uses all.
-        batch_size: The mini-batch size B for arrays; a dataset keeps its own. A smaller last
-            mini-batch is dropped; fewer examples than that make one mini-batch.
+        batch_size: The mini-batch size B for arrays, which are read in order: shuffle them if they
+            are sorted by class. A dataset keeps its own mini-batches. A smaller last mini-batch is
+            dropped; fewer examples than that make one mini-batch.
         by_layer: Whether to fill in `layers`, the value split by layer.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
         seed: The seed of drawn labels; `None` for a random one.

@@ -86,8 +86,8 @@ class QuadraticForms:
         inside = list_all_layers(model)
         self._products = [layer for layer in inside if self._is_product(layer)]
         self._piecewise_linear = [layer for layer in inside if type(layer) in _PIECEWISE_LINEAR]
-        self._by_weight = backend.compile_function(self._twice_differentiated)
-        self._summed = backend.compile_function(self._along_lines, any_length=(_PROBES,))
+        self._by_weight = backend.compile_function(self._differentiate_twice)
+        self._summed = backend.compile_function(self._differentiate_forward, any_length=(_PROBES,))
         self._forms_given = self._calls_made = 0
         self._is_proven = False
         half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
@@ -156,32 +156,32 @@ class QuadraticForms:
         )
         self._summed = self._by_weight
 
-    def _twice_differentiated(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+    def _differentiate_twice(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
         return backend.compute_quadratic_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
-    def _along_lines(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+    def _differentiate_forward(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
         nodes = self._nodes(x, y)
         values = [ops.convert_to_tensor(weight) for weight in self._weights]
 
         def form(z: Sequence[Any]) -> Any:
             with backend.Line() as line:
                 moving = [line.attach_velocity(w, part) for w, part in zip(values, z, strict=True)]
-                along = _Along(line, nodes, self._by_id(values, z))
+                collector = _TermCollector(line, nodes, self._map_by_id(values, z))
                 with contextlib.ExitStack() as stack:
-                    stack.enter_context(_called_by(along.product, self._products))
+                    stack.enter_context(_replace_calls(collector.call_product, self._products))
                     stack.enter_context(
-                        _called_by(along.call_piecewise_linear, self._piecewise_linear)
+                        _replace_calls(collector.call_piecewise_linear, self._piecewise_linear)
                     )
                     loss = self._loss(x, y, list(zip(self._weights, moving, strict=True)))
-                along.add(1.0, line.acceleration(loss))
+                collector.add(1.0, line.acceleration(loss))
             dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
-            return ops.stack([sum(ops.cast(term, dtype) for term in along.terms)])
+            return ops.stack([sum(ops.cast(term, dtype) for term in collector.terms)])
 
         return backend.map_probes(form, self._weights, probes, self._gaussian, seed)
 
-    def _by_id(self, values: Sequence[Any], z: Sequence[Any]) -> dict[int, tuple[Any, Any]]:
+    def _map_by_id(self, values: Sequence[Any], z: Sequence[Any]) -> dict[int, tuple[Any, Any]]:
         return dict(zip(self._ids, zip(values, z, strict=True), strict=True))
 
     def _nodes(self, x: Any, y: Any) -> list[_Node]:
@@ -194,9 +194,9 @@ class QuadraticForms:
                 # The copy's gradient counts only this use of the tensor.
                 inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
                 outputs.append(tap(_product(layer, original, inputs, *_weights(layer))))
-                return _activated(layer, outputs[-1])
+                return _activate(layer, outputs[-1])
 
-            with _called_by(call, self._products):
+            with _replace_calls(call, self._products):
                 return self._loss(x, y, ()), outputs
 
         by_tap, outputs = backend.differentiate_by_taps(objective)
@@ -217,7 +217,7 @@ class _Node(NamedTuple):
     by_output: Any
 
 
-class _Along:
+class _TermCollector:
     """Calls layers while their inputs and weights move, and collects the terms of z^T H z.
 
     Args:
@@ -237,7 +237,7 @@ class _Along:
             # In TensorFlow, `ops.vdot` is a matrix product, which is slow for two long vectors.
             self.terms.append(times * ops.sum(gradient * second_derivative))
 
-    def product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:
+    def call_product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:
         node = next(self._nodes)
         kernel, bias = _weights(layer)
         value, moves = self._weights[id(kernel)]
@@ -256,7 +256,7 @@ class _Along:
         output = self._line.attach_velocity(node.output, velocity)
         if layer.activation in _STRAIGHT_ACTIVATIONS:
             return self.call_piecewise_linear(layer, layer.activation, output)
-        return _activated(layer, output)
+        return _activate(layer, output)
 
     def call_piecewise_linear(
         self, _: Any, function: Callable[[Any], Any], inputs: Any, **__: Any
@@ -287,12 +287,12 @@ def _product(layer: Any, call: Any, inputs: Any, kernel: Tensor, bias: Tensor | 
         return call(inputs)
 
 
-def _activated(layer: Any, product: Any) -> Any:
+def _activate(layer: Any, product: Any) -> Any:
     return product if layer.activation is None else layer.activation(product)
 
 
 @contextlib.contextmanager
-def _called_by(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[None]:
+def _replace_calls(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[None]:
     """Replaces each layer's `call` by `caller(layer, call, *arguments)`."""
     with contextlib.ExitStack() as stack:
         for layer in those:

@@ -162,13 +162,13 @@ def test_the_sum_of_a_form_is_found_without_its_parts(name, warnings):
 @reference.tensorflow_only  # JAX has one way
 def test_few_forms_do_not_compile_the_second_way(monkeypatch):
     monkeypatch.setattr(quadratic_forms, "FORMS_BEFORE_COMPILING", 4)
-    second, along = [], quadratic_forms.QuadraticForms._along_lines
+    second, along = [], quadratic_forms.QuadraticForms._differentiate_forward
 
     def spy(*arguments):
         second.append(meter)
         return along(*arguments)
 
-    monkeypatch.setattr(quadratic_forms.QuadraticForms, "_along_lines", spy)
+    monkeypatch.setattr(quadratic_forms.QuadraticForms, "_differentiate_forward", spy)
     net, y = chain((5,), layers.Dense(4, "tanh")), np.zeros(4, int)
     meter = HessianTraceMeter(net, likelihood=kf.likelihoods.Categorical(), num_probes=2, seed=1)
     compiled = []

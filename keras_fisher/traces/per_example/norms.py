@@ -75,17 +75,17 @@ class SquaredGradientNorms:
         """
         self._calls_made += 1
         if not self._uses_rules or self._calls_made & (self._calls_made - 1):
-            return self._in_parts(x, y, arguments)[0]
+            return self._run_parts(x, y, arguments)[0]
         drawn_before = _state(self._generator)
         try:
             if self._measure is None:
                 self._split_by_rules(x)
-            found, labels = self._in_parts(x, y, arguments)
+            found, labels = self._run_parts(x, y, arguments)
             self._compare(found, x, labels)
         except (_WholeError, backend.InnerGraphError) as error:
             _set_state(self._generator, drawn_before)
             self._take_as_one(error)
-            return self._in_parts(x, y, arguments)[0]
+            return self._run_parts(x, y, arguments)[0]
         for kind in self._slow:
             warn_once(
                 f"Layers of class {kind} are differentiated one example at a time, which is "
@@ -95,7 +95,7 @@ class SquaredGradientNorms:
             )
         return found
 
-    def _in_parts(self, x: Any, y: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+    def _run_parts(self, x: Any, y: Any, arguments: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
         """Returns the squared norms and the labels, computed in parts that fit in memory."""
         assert self._measure is not None
         batch = len(keras.tree.flatten(x)[0])
@@ -107,8 +107,8 @@ class SquaredGradientNorms:
 
     def _split_by_rules(self, x: Any) -> None:
         self._survey(_rows(x, [0]), _rows(x, [0, -1]))
-        self._measure = backend.compile_function(self._by_rules)
-        self._plain = backend.compile_function(self._one_by_one)
+        self._measure = backend.compile_function(self._measure_by_rules)
+        self._plain = backend.compile_function(self._differentiate_examples)
 
     def _take_as_one(self, error: Exception) -> None:
         # Keras changes the text of errors raised inside a layer's call.
@@ -119,7 +119,7 @@ class SquaredGradientNorms:
             f"Model {self._model.name!r} is differentiated one example at a time, which is "
             f"slower: {reason}.{late}"
         )
-        self._uses_rules, self._measure = False, backend.compile_function(self._by_examples)
+        self._uses_rules, self._measure = False, backend.compile_function(self._measure_by_examples)
 
     def _survey(self, one: Any, two: Any) -> None:
         """Finds the units and the largest batch that fits in memory."""
@@ -138,7 +138,7 @@ class SquaredGradientNorms:
         sizes = []
         for call in calls:
             zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
-            if not self._covers(call, zeros):
+            if not self._is_covered(call, zeros):
                 layer = call.unit.layer
                 whole = [u._replace(rule=None) if u.layer is layer else u for u in self._units]
                 self._units = whole
@@ -179,7 +179,7 @@ class SquaredGradientNorms:
 
         return backend.differentiate_by_taps(run)[1]
 
-    def _covers(self, call: Call, zeros: Sequence[Tensor]) -> bool:
+    def _is_covered(self, call: Call, zeros: Sequence[Tensor]) -> bool:
         """Whether the unit's rule covers all its trainable weights in this configuration."""
         if call.unit.rule is None:
             return True
@@ -215,7 +215,7 @@ class SquaredGradientNorms:
                 "recorded calls of layers only, or a rule is wrong"
             )
 
-    def _by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+    def _measure_by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
         def objective(tap: backend.Tap) -> tuple[Any, tuple[list[Call], Any]]:
             with record_calls(self._units, tap) as calls:
                 outputs = call_unchanged(self._model, x, training=False)
@@ -231,11 +231,11 @@ class SquaredGradientNorms:
                     by_weight[self._index[id(weight)]].append(gradient)
         return self._squares(by_weight, x), labels
 
-    def _by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+    def _measure_by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
         labels = self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
-        return self._one_by_one(x, labels), labels
+        return self._differentiate_examples(x, labels), labels
 
-    def _one_by_one(self, x: Any, labels: Tensor) -> Any:
+    def _differentiate_examples(self, x: Any, labels: Tensor) -> Any:
         def squares(example: Any) -> Any:
             x, labels = example
 
@@ -260,10 +260,10 @@ class SquaredGradientNorms:
         tensors = [*by_output, *keras.tree.flatten(call.inputs)]
         if call.unit.rule is None or any(None in tensor.shape[1:] for tensor in tensors):
             return self._gradients_one_by_one(call, by_output)
-        inputs = keras.tree.map_structure(self._promoted, call.inputs)
-        return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.further())
+        inputs = keras.tree.map_structure(self._promote, call.inputs)
+        return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.select_arguments())
 
-    def _promoted(self, tensor: Tensor) -> Any:
+    def _promote(self, tensor: Tensor) -> Any:
         is_float = keras.backend.is_float_dtype(tensor.dtype)
         return ops.cast(tensor, self._dtype) if is_float else tensor
 

@@ -51,7 +51,7 @@ class Call(NamedTuple):
         """The first argument."""
         return self.args[0] if self.args else next(iter(self.kwargs.values()))
 
-    def further(self) -> dict[str, Any]:
+    def select_arguments(self) -> dict[str, Any]:
         """Returns the other arguments that the unit's rule has a parameter for."""
         names = _further_parameters(self.unit.rule)
         if not names:
@@ -134,7 +134,7 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
     layer = call.unit.layer
 
     def record_shaped(tensor: Tensor) -> Any:
-        return record(_with_static_shape(tensor, layer, call.inputs))
+        return record(_restore_shape(tensor, layer, call.inputs))
 
     activation = getattr(layer, "activation", None)
     if not callable(activation):
@@ -143,7 +143,7 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
         return original(*call.args, **call.kwargs)
 
 
-def _with_static_shape(output: Tensor, layer: Any, inputs: Any) -> Any:
+def _restore_shape(output: Tensor, layer: Any, inputs: Any) -> Any:
     """Restores the static shape of an output that TensorFlow loses in a graph, if Keras knows it.
 
     This happens in depthwise convolutions with strides and dilation.

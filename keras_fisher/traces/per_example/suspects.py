@@ -26,12 +26,12 @@ def find_suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
     """
     generator = np.random.default_rng(seed)
     total = np.nan_to_num(squared_norms.sum(axis=1))
-    extreme = [row for leaf in keras.tree.flatten(x) for row in _extreme(leaf)]
+    extreme = [row for leaf in keras.tree.flatten(x) for row in _find_extremes(leaf)]
     rows = [int(total.argmax()), *generator.permutation(extreme)[: _SIZE - 2]]
     return [*map(int, rows), *generator.integers(0, len(total), _SIZE - len(rows)).tolist()]
 
 
-def _extreme(leaf: Any) -> list[int]:
+def _find_extremes(leaf: Any) -> list[int]:
     """Returns the examples with the smallest and the largest number."""
     array = ops.convert_to_numpy(leaf)
     array = array.reshape(len(array), -1)
