@@ -32,7 +32,7 @@ class _Window(NamedTuple):
     before: tuple[int, ...]  # padding before the input
 
     @classmethod
-    def of(cls, layer: Any, size: Sequence[int], steps: Sequence[int]) -> _Window:
+    def create(cls, layer: Any, size: Sequence[int], steps: Sequence[int]) -> _Window:
         """Returns the window of a layer that reads `size` positions and writes `steps`."""
         reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
         if layer.padding == "causal":
@@ -50,30 +50,30 @@ class _Window(NamedTuple):
 @register(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 def convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """At offset k of the kernel, d l / d kernel[k] = sum_t x[stride t + dilation k] g[t]^T."""
-    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
-    window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
+    x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
+    window = _Window.create(layer, x.shape[1:-1], g.shape[1:-1])
     return [(layer.kernel, _kernel_gradient(x, g, window, layer.groups)), *_bias(layer, g)]
 
 
 @register(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 def transposed_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A convolution from output gradient to input: the two are swapped."""
-    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
-    window = _Window.of(layer, g.shape[1:-1], x.shape[1:-1])
+    x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
+    window = _Window.create(layer, g.shape[1:-1], x.shape[1:-1])
     return [(layer.kernel, _kernel_gradient(g, x, window, groups=1)), *_bias(layer, g)]
 
 
 @register(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 def depthwise_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A convolution with as many groups as input channels."""
-    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     return [(layer.kernel, _depthwise_gradient(layer, x, g)), *_bias(layer, g)]
 
 
 @register(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """A depthwise convolution, followed by a dense layer over channels."""
-    x, g = _channels_last(layer, inputs), _channels_last(layer, gradient)
+    x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     pointwise = ops.cast(ops.squeeze(layer.pointwise_kernel, tuple(range(layer.rank))), g.dtype)
     between = ops.depthwise_conv(
         x,
@@ -85,7 +85,7 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tup
     )
     between = ops.reshape(between, (-1, math.prod(g.shape[1:-1]), pointwise.shape[0]))
     g_between = ops.matmul(g, ops.transpose(pointwise))
-    outer = Outer(between, _flat(g, layer.rank), _reshaped(layer.pointwise_kernel.shape))
+    outer = Outer(between, _flatten(g, layer.rank), _make_reshape(layer.pointwise_kernel.shape))
     return [
         (layer.depthwise_kernel, _depthwise_gradient(layer, x, g_between)),
         (layer.pointwise_kernel, outer),
@@ -93,17 +93,17 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tup
     ]
 
 
-def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer | _OfPositions:
+def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer | _PositionProducts:
     """Returns a kernel's gradient, shape (*window.kernel, x channels / groups, g channels)."""
     if groups > 1:
         shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
         return _grouped_gradient(x, g, window, groups, shape)
-    of_positions = _OfPositions(x, g, window)
-    fewest = _num_copied(x, g, window, _what_to_shift(x, g, window))
-    return of_positions if of_positions.size < fewest else _shifted_gradient(x, g, window)
+    products = _PositionProducts(x, g, window)
+    fewest = _count_copied(x, g, window, _choose_shifts(x, g, window))
+    return products if products.size < fewest else _shifted_gradient(x, g, window)
 
 
-class _OfPositions:
+class _PositionProducts:
     """Per-example gradients whose squared norms are computed from inner products of positions.
 
     With p_t the input patch of output position t,
@@ -135,30 +135,30 @@ class _OfPositions:
 
     def squared_norms(self) -> Any:
         """Returns the squared norm of each example's gradient, shape `(batch,)`."""
-        return ops.sum(self._between_patches() * _between_positions(self._g), axis=(1, 2))
+        return ops.sum(self._multiply_patches() * _multiply_positions(self._g), axis=(1, 2))
 
     def gradient(self) -> Any:
         """Returns each example's gradient in the layout of the weight."""
         return _shifted_gradient(self._x, self._g, self._window).gradient()
 
-    def _between_patches(self) -> Any:
+    def _multiply_patches(self) -> Any:
         """Returns inner products of input patches, shape (batch, T, T), axis by axis."""
-        products = _between_positions(self._x)
+        products = _multiply_positions(self._x)
         for axis, (k, s, d, _) in enumerate(zip(*self._window, strict=True)):
             n, padding, inner = self._size[axis], self._paddings[axis], self._size[axis + 1 :]
             between = math.prod(inner) * math.prod(self._steps[:axis])
             products = ops.reshape(products, (-1, n, between, n, math.prod(inner)))
             if any(padding):
                 products = ops.pad(products, ((0, 0), padding, (0, 0), padding, (0, 0)))
-            along = [_strided(offset, s, d, self._steps[axis]) for offset in range(k)]
+            along = [_make_slice(offset, s, d, self._steps[axis]) for offset in range(k)]
             products = sum(products[:, offset, :, offset] for offset in along)
         positions = math.prod(self._steps)
         return ops.reshape(products, (-1, positions, positions))
 
 
-def _between_positions(x: Any) -> Any:
+def _multiply_positions(x: Any) -> Any:
     """Returns inner products of the positions of x, shape (batch, T, T)."""
-    flat = _flat(x, len(x.shape) - 2)
+    flat = _flatten(x, len(x.shape) - 2)
     return ops.matmul(flat, ops.swapaxes(flat, -1, -2))
 
 
@@ -167,7 +167,7 @@ def _grouped_gradient(
 ) -> Outer:
     """Returns the gradient of a kernel of the given `shape`, from the shifted input."""
     patches = _patches(x, window, g.shape[1:-1])
-    left, right = _grouped(patches, groups), _grouped(ops.expand_dims(g, -2), groups)
+    left, right = _split_groups(patches, groups), _split_groups(ops.expand_dims(g, -2), groups)
     features, filters = x.shape[-1] // groups, g.shape[-1] // groups
 
     def assemble(product: Any) -> Any:
@@ -182,42 +182,42 @@ def _positions(x: Any, g: Tensor, is_of_g: Sequence[bool]) -> list[int]:
     return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
 
 
-def _num_copied(x: Any, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> int:
-    of_x, of_g = (math.prod(_along(window, is_of_g, which).kernel) for which in (False, True))
+def _count_copied(x: Any, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> int:
+    of_x, of_g = (math.prod(_restrict(window, is_of_g, which).kernel) for which in (False, True))
     return math.prod(_positions(x, g, is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
 
 
-def _what_to_shift(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
+def _choose_shifts(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
     """Returns, for each axis, whether to shift the output gradient; with strides, never."""
     choices = (False,) if max(window.strides) > 1 else (False, True)
     return min(
         itertools.product(choices, repeat=len(window.kernel)),
-        key=lambda is_of_g: _num_copied(x, g, window, is_of_g),
+        key=lambda is_of_g: _count_copied(x, g, window, is_of_g),
     )
 
 
 def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
     """Shifts, along each axis, the input, or the output gradient in the opposite direction."""
     rank = len(window.kernel)
-    is_of_g = _what_to_shift(x, g, window)
+    is_of_g = _choose_shifts(x, g, window)
     steps = _positions(x, g, is_of_g)
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
     back = window._replace(before=tuple(r - b for r, b in zip(reach, window.before, strict=True)))
-    left = _patches(x, _along(window, is_of_g, False), steps)
-    right = _patches(g, _along(back, is_of_g, True), steps)
+    left = _patches(x, _restrict(window, is_of_g, False), steps)
+    right = _patches(g, _restrict(back, is_of_g, True), steps)
 
     def assemble(product: Any) -> Any:
-        of_x, of_g = (_along(window, is_of_g, which).kernel for which in (False, True))
+        of_x, of_g = (_restrict(window, is_of_g, which).kernel for which in (False, True))
         product = ops.reshape(product, (-1, *of_x, x.shape[-1], *of_g, g.shape[-1]))
         product = ops.flip(product, axis=tuple(range(rank + 2, 2 * rank + 2)))
         pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank + 1)]
         product = ops.transpose(product, (0, *pairs, rank + 1, 2 * rank + 2))
         return ops.reshape(product, (-1, *window.kernel, x.shape[-1], g.shape[-1]))
 
-    return Outer(_flat(left, rank), _flat(right, rank), assemble)
+    return Outer(_flatten(left, rank), _flatten(right, rank), assemble)
 
 
-def _along(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
+def _restrict(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
     """Returns the window on axes whose `chosen` equals `which`, with size 1 on other axes."""
     still = (1, 1, 1, 0)
     axes = zip(zip(*window, strict=True), chosen, strict=True)
@@ -226,7 +226,7 @@ def _along(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
 
 def _depthwise_gradient(layer: Any, x: Any, g: Tensor) -> Outer:
     """Returns the gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
-    window = _Window.of(layer, x.shape[1:-1], g.shape[1:-1])
+    window = _Window.create(layer, x.shape[1:-1], g.shape[1:-1])
     shape = (*window.kernel, x.shape[-1], layer.depth_multiplier)
     return _grouped_gradient(x, g, window, x.shape[-1], shape)
 
@@ -240,11 +240,11 @@ def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
     padded = ops.pad(x, ((0, 0), *paddings, (0, 0))) if any(map(any, paddings)) else x
     size = padded.shape[1:-1]
     flat = ops.reshape(padded, (-1, math.prod(size), channels))
-    patches = ops.take(flat, _positions_read(window, size, steps), axis=1)
+    patches = ops.take(flat, _index_positions(window, size, steps), axis=1)
     return ops.reshape(patches, (-1, *steps, offsets, channels))
 
 
-def _positions_read(window: _Window, size: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+def _index_positions(window: _Window, size: Sequence[int], steps: Sequence[int]) -> np.ndarray:
     """Returns the flat indices of the positions read at each step and offset of the kernel."""
     rank, coordinates = len(size), []
     for axis, (k, s, d, _) in enumerate(zip(*window, strict=True)):
@@ -264,12 +264,12 @@ def _paddings(window: _Window, size: Sequence[int], steps: Sequence[int]) -> lis
     return paddings
 
 
-def _strided(offset: int, stride: int, dilation: int, steps: int) -> slice:
+def _make_slice(offset: int, stride: int, dilation: int, steps: int) -> slice:
     start = offset * dilation
     return slice(start, start + (steps - 1) * stride + 1, stride)
 
 
-def _grouped(patches: Tensor, groups: int) -> Any:
+def _split_groups(patches: Tensor, groups: int) -> Any:
     """Reshapes to (batch, groups, T, offsets * channels / groups)."""
     t, (offsets, channels) = math.prod(patches.shape[1:-2]), patches.shape[-2:]
     if groups == 1:
@@ -279,17 +279,17 @@ def _grouped(patches: Tensor, groups: int) -> Any:
     return ops.reshape(split, (-1, groups, t, offsets * (channels // groups)))
 
 
-def _flat(x: Any, rank: int) -> Any:
+def _flatten(x: Any, rank: int) -> Any:
     """Reshapes to (batch, T, features): flattens the `rank` spatial axes and those after them."""
     shape = x.shape[1:]
     return ops.reshape(x, (-1, math.prod(shape[:rank]), math.prod(shape[rank:])))
 
 
-def _reshaped(shape: Sequence[int]) -> Callable[[Any], Any]:
+def _make_reshape(shape: Sequence[int]) -> Callable[[Any], Any]:
     return lambda product: ops.reshape(product, (-1, *shape))
 
 
-def _channels_last(layer: Any, x: Any) -> Any:
+def _move_channels_last(layer: Any, x: Any) -> Any:
     return x if layer.data_format == "channels_last" else ops.moveaxis(x, 1, -1)
 
 

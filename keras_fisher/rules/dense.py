@@ -19,7 +19,7 @@ from keras_fisher.rules.registry import register
 @register(keras.layers.Dense)
 def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
-    x, g = _flattened(ops.cast(inputs, gradient.dtype)), _flattened(gradient)
+    x, g = _flatten(ops.cast(inputs, gradient.dtype)), _flatten(gradient)
     if layer.lora_enabled:
         weights = lora.list_adapter_gradients(layer, layer.lora_kernel_a, layer.lora_kernel_b, x, g)
     else:
@@ -36,7 +36,7 @@ def einsum_dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, A
     x = _Labelled(ops.cast(inputs, gradient.dtype), x_labels)
     g = _Labelled(gradient, g_labels)
     if layer.lora_enabled:
-        weights = _adapted_einsum(layer, x, kernel_labels, g)
+        weights = _list_adapter_gradients(layer, x, kernel_labels, g)
     else:
         weights = [(layer.kernel, _einsum_outer(x, kernel_labels, g, layer.kernel.shape))]
     if layer.bias is not None:
@@ -51,7 +51,7 @@ class _Labelled(NamedTuple):
     labels: str
 
 
-def _adapted_einsum(
+def _list_adapter_gradients(
     layer: Any, x: _Labelled, kernel_labels: str, g: _Labelled
 ) -> list[tuple[Any, Any]]:
     """Low-rank adapters along the last axis of the kernel, which must be an output axis only."""
@@ -95,13 +95,13 @@ def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequenc
         return ops.transpose(product, (0, *(1 + labels.index(a) for a in kernel_labels)))
 
     return Outer(
-        _arranged(tensor, x_labels, groups, summed, left),
-        _arranged(g.tensor, g_labels, groups, summed, right),
+        _arrange(tensor, x_labels, groups, summed, left),
+        _arrange(g.tensor, g_labels, groups, summed, right),
         assemble,
     )
 
 
-def _flattened(x: Any) -> Any:
+def _flatten(x: Any) -> Any:
     """Reshapes to (batch, T, features)."""
     return ops.reshape(x, (-1, math.prod(x.shape[1:-1]), x.shape[-1]))
 
@@ -116,7 +116,7 @@ def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str
     return x_labels.replace("...", spelt), kernel_labels, g_labels.replace("...", spelt)
 
 
-def _arranged(x: Any, labels: str, groups: list[str], summed: list[str], own: list[str]) -> Any:
+def _arrange(x: Any, labels: str, groups: list[str], summed: list[str], own: list[str]) -> Any:
     """Transposes and reshapes to (batch, groups, T, features)."""
     x = ops.transpose(x, (0, *(labels.index(a) for a in [*groups, *summed, *own])))
     ends = (len(groups), len(groups) + len(summed))

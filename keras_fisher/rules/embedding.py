@@ -24,7 +24,7 @@ def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]
         return [(layer.embeddings, Rows(ids, g, layer.input_dim))]
     a, b = layer.lora_embeddings_a, layer.lora_embeddings_b
     read = lora.scale(layer) * ops.take(ops.cast(a, g.dtype), ids, axis=0)
-    return [(a, Rows(ids, lora.through_b(layer, b, g), layer.input_dim)), (b, Outer(read, g))]
+    return [(a, Rows(ids, lora.multiply_b(layer, b, g), layer.input_dim)), (b, Outer(read, g))]
 
 
 @register(keras.layers.ReversibleEmbedding)

@@ -29,12 +29,12 @@ def list_adapter_gradients(
         right: Shape `(batch, T, n)`.
     """
     return [
-        (a, Outer(left, through_b(layer, b, right))),
+        (a, Outer(left, multiply_b(layer, b, right))),
         (b, Outer(scale(layer) * ops.matmul(left, ops.cast(a, left.dtype)), right)),
     ]
 
 
-def through_b(layer: Any, b: Any, right: Any) -> Any:
+def multiply_b(layer: Any, b: Any, right: Any) -> Any:
     """Returns scale * B r for each r in the last axis of `right`."""
     return scale(layer) * ops.matmul(right, ops.transpose(ops.cast(b, right.dtype)))
 

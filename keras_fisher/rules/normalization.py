@@ -24,10 +24,10 @@ def normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, 
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
     weights = []
     if layer.gamma is not None:
-        normalized = _normalized(layer, inputs, layer.gamma, layer.beta, gradient.dtype)
-        weights.append((layer.gamma, _summed(gradient * normalized, axes, layer.gamma)))
+        normalized = _normalise(layer, inputs, layer.gamma, layer.beta, gradient.dtype)
+        weights.append((layer.gamma, _sum_to_weight(gradient * normalized, axes, layer.gamma)))
     if layer.beta is not None:
-        weights.append((layer.beta, _summed(gradient, axes, layer.beta)))
+        weights.append((layer.beta, _sum_to_weight(gradient, axes, layer.beta)))
     return weights
 
 
@@ -35,16 +35,16 @@ def normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, 
 def rms_normalization(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
     """The scale gets sum g x^, over all axes except its own."""
     axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    normalized = _normalized(layer, inputs, layer.scale, None, gradient.dtype)
-    return [(layer.scale, _summed(gradient * normalized, axes, layer.scale))]
+    normalized = _normalise(layer, inputs, layer.scale, None, gradient.dtype)
+    return [(layer.scale, _sum_to_weight(gradient * normalized, axes, layer.scale))]
 
 
-def _summed(values: Tensor, axes: Sequence[int], weight: Any) -> Any:
+def _sum_to_weight(values: Tensor, axes: Sequence[int], weight: Any) -> Any:
     """Sums over all other axes; with axes [-1, 1] the weight has shape (channels, height)."""
     return ops.reshape(sum_over_others(values, axes), (-1, *weight.shape))
 
 
-def _normalized(layer: Any, inputs: Any, scale: Tensor, offset: Any, dtype: str) -> Any:
+def _normalise(layer: Any, inputs: Any, scale: Tensor, offset: Any, dtype: str) -> Any:
     """Returns the layer's own output with scale 1 and offset 0."""
     at = [(scale, ops.ones(scale.shape, scale.dtype))]
     if offset is not None:

@@ -81,10 +81,10 @@ def find(layer: keras.layers.Layer) -> Rule | None:
         by_name = _RULES_BY_NAME.get((parent.__module__.partition(".")[0], parent.__name__))
         rule = _RULES.get(parent, by_name)
         if rule is not None:
-            return rule if _computes_like(type(layer), parent) else None
+            return rule if _has_same_call(type(layer), parent) else None
     return None
 
 
-def _computes_like(kind: type, parent: type) -> bool:
+def _has_same_call(kind: type, parent: type) -> bool:
     names = ("call", "convolution_op")
     return all(getattr(kind, name, None) is getattr(parent, name, None) for name in names)
