@@ -102,7 +102,7 @@ def differentiate_penalty_in_parts(
     def counts(one: MicroBatch) -> list[Tensor]:
         return [ops.cast(number, none.dtype) for number in one.count_data()]
 
-    def of_inputs(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+    def penalise_inputs(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         assert one.inputs is not None
         inputs = [ops.copy(tensor) for tensor in one.inputs]
 
@@ -127,23 +127,23 @@ def differentiate_penalty_in_parts(
         one.nll(weights, [])  # draws the labels
         return gradient(one, at)
 
-    def along_g(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+    def differentiate_along_g(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         return backend.differentiate_along(lambda weights: one.nll(weights, []), at, g, scale)
 
-    def multiplied(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
+    def multiply(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
         return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
 
     if wrt_inputs:
-        sums = replica.sum(total(of_inputs, weights, [*zeros, none, none, none]))
-        *penalty, norm = multiplied(sums[:-2], ops.square(factor(*sums[-2:])))
+        sums = replica.sum(total(penalise_inputs, weights, [*zeros, none, none, none]))
+        *penalty, norm = multiply(sums[:-2], ops.square(factor(*sums[-2:])))
         return PenaltyGradients(None, penalty, norm)
     here = total(gradient_and_counts, weights, [*zeros, none, none])
     sums = replica.sum(here)
     multiplier = factor(*sums[-2:])
-    g = multiplied(sums[:-2], multiplier)
+    g = multiply(sums[:-2], multiplier)
     norm = backend.squared_norm(g)
     if exact:
-        penalty = total(along_g, weights, zeros)
+        penalty = total(differentiate_along_g, weights, zeros)
     else:
         step = finite_difference.step_length(backend.squared_norm(weights), norm, precision)
         penalty = finite_difference.compute_slope(
@@ -153,7 +153,7 @@ def differentiate_penalty_in_parts(
             finite_difference.may_be_on_kink(weights, g),
             backend.cond,
         )
-    return PenaltyGradients(None, multiplied(replica.sum(penalty), multiplier), norm)
+    return PenaltyGradients(None, multiply(replica.sum(penalty), multiplier), norm)
 
 
 def _zeros(like: Any) -> Any:

@@ -50,18 +50,18 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     Raises:
         InnerGraphError: if a tensor is tapped where its gradient cannot be computed.
     """
-    pure = Pure(lambda zeros: _tapped(objective, zeros))
+    pure = Pure(lambda zeros: _record(objective, zeros))
     tapped = jax.eval_shape(lambda: pure([], None)[0][1])
     static: list[Any] = []
 
-    def perturbed(zeros: Sequence[Tensor]) -> tuple[Any, Any]:
+    def evaluate(zeros: Sequence[Tensor]) -> tuple[Any, Any]:
         (value, _, others), assigned = pure([], iter(zeros))
         leaves = keras.tree.flatten(others)
         static[:] = [others, leaves]
         return value, ([leaf for leaf in leaves if _is_array(leaf)], assigned)
 
     zeros = [jnp.zeros(tensor.shape, tensor.dtype) for tensor in tapped]
-    found, (arrays, assigned) = jax.grad(perturbed, has_aux=True)(zeros)
+    found, (arrays, assigned) = jax.grad(evaluate, has_aux=True)(zeros)
     pure.assign(assigned)
     others, leaves = static
     remaining = iter(arrays)
@@ -73,11 +73,11 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
     """Applies a function to one example at a time, each with a batch axis of length 1."""
     del dtype
 
-    def one(leaves: Sequence[Any]) -> Any:
+    def apply(leaves: Sequence[Any]) -> Any:
         batch = [leaf[None] for leaf in leaves]
         return function(keras.tree.pack_sequence_as(examples, batch))
 
-    return jax.lax.map(one, keras.tree.flatten(examples))
+    return jax.lax.map(apply, keras.tree.flatten(examples))
 
 
 def compute_quadratic_forms(
@@ -110,12 +110,12 @@ def compute_hessian_products(
     product = _linearise_gradient(objective, weights)
     ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
 
-    def one(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Any:
         pairs = zip(jnp.split(vector, ends[:-1]), weights, strict=True)
         z = [part.reshape(w.shape).astype(w.dtype) for part, w in pairs]
         return jnp.concatenate([promote(part).ravel() for part in product(z)])
 
-    return one(vectors[0])[None] if len(vectors) == 1 else jax.lax.map(one, vectors)
+    return multiply(vectors[0])[None] if len(vectors) == 1 else jax.lax.map(multiply, vectors)
 
 
 def map_probes(
@@ -129,12 +129,12 @@ def map_probes(
     draw = jax.random.normal if gaussian else jax.random.rademacher
     key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
 
-    def one(index: Tensor) -> Any:
+    def apply(index: Tensor) -> Any:
         own = jax.random.fold_in(key, index)
         keys = [jax.random.fold_in(own, i) for i in range(len(weights))]
         return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
 
-    return one(probes[0])[None] if len(probes) == 1 else jax.lax.map(one, probes)
+    return apply(probes[0])[None] if len(probes) == 1 else jax.lax.map(apply, probes)
 
 
 def count_probes_at_once() -> int | None:
@@ -212,7 +212,7 @@ def _linearise_gradient(
     return jax.linearize(gradient, [w.value for w in weights])[1]
 
 
-def _tapped(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:
+def _record(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:
     """Returns the value, the tapped tensors and the structure; adds `zeros` to the tensors."""
     context = _context()
     tapped: list[Any] = []

@@ -31,13 +31,13 @@ def differentiate_penalty(
     evaluation = _Evaluation(objective, weights, inputs)
 
     def scaled_norm(at: Sequence[Tensor]) -> tuple[Any, Any]:
-        first = evaluation.differentiated(at, scale)
+        first = evaluation.differentiate(at, scale)
         norm = squared_norm(first.by_inputs if inputs else first.by_weights)
-        return _scaled(norm, scale), (norm, first.of_loss(), first.assigned)
+        return _scale_by(norm, scale), (norm, first.differentiate_loss(), first.assigned)
 
     penalty, (norm, of_loss, assigned) = jax.grad(scaled_norm, has_aux=True)(evaluation.values)
     evaluation.pure.assign_state(assigned)
-    return PenaltyGradients(of_loss, _unscaled(penalty, scale), norm)
+    return PenaltyGradients(of_loss, _unscale(penalty, scale), norm)
 
 
 def differentiate_penalty_by_difference(
@@ -57,7 +57,7 @@ def differentiate_penalty_by_difference(
     `replica` is ignored: a step is written for the whole batch.
     """
     evaluation = _Evaluation(objective, weights, inputs)
-    first = evaluation.differentiated(evaluation.values, scale)
+    first = evaluation.differentiate(evaluation.values, scale)
     evaluation.pure.assign_state(first.assigned)
     here = first.by_weights
     point, g = (inputs, first.by_inputs) if inputs else (evaluation.values, here)
@@ -71,12 +71,12 @@ def differentiate_penalty_by_difference(
 
     is_on_kink = finite_difference.may_be_on_kink(point, g)
     penalty = finite_difference.compute_slope(here, gradient_at, step, is_on_kink, cond)
-    return PenaltyGradients(first.of_loss(), penalty, norm)
+    return PenaltyGradients(first.differentiate_loss(), penalty, norm)
 
 
 def differentiate(nll: Nll, at: Sequence[Tensor], scale: Tensor | None = None) -> list[Tensor]:
     """Returns d nll / d at, at least float32."""
-    return _unscaled(jax.grad(lambda values: _scaled(nll(values), scale))(list(at)), scale)
+    return _unscale(jax.grad(lambda values: _scale_by(nll(values), scale))(list(at)), scale)
 
 
 def differentiate_along(
@@ -86,9 +86,9 @@ def differentiate_along(
 
     def slope(values: Sequence[Any]) -> Any:
         pairs = zip(differentiate(nll, values, scale), direction, strict=True)
-        return _scaled(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
+        return _scale_by(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
 
-    return _unscaled(jax.grad(slope)(list(at)), scale)
+    return _unscale(jax.grad(slope)(list(at)), scale)
 
 
 def sum_over_parts(
@@ -120,10 +120,10 @@ class _First:
         nll = outcome[1]
         self._none = jnp.zeros_like(nll)
         zero = None if self._loss is None else jnp.zeros_like(self._loss)
-        gradients = pull((zero, _scaled(jnp.ones_like(nll), scale)))
-        self.by_weights, self.by_inputs = (_unscaled(some, scale) for some in gradients)
+        gradients = pull((zero, _scale_by(jnp.ones_like(nll), scale)))
+        self.by_weights, self.by_inputs = (_unscale(some, scale) for some in gradients)
 
-    def of_loss(self) -> list[Tensor] | None:
+    def differentiate_loss(self) -> list[Tensor] | None:
         """Returns d loss / d weights, if there is a loss."""
         if self._loss is None:
             return None
@@ -147,7 +147,7 @@ class _Evaluation:
         self.values = [w.value for w in weights] if self.are_variables else list(weights)
         self.pure = Pure(objective, weights if self.are_variables else [])
 
-    def differentiated(self, at: Sequence[Tensor], scale: Tensor) -> _First:
+    def differentiate(self, at: Sequence[Tensor], scale: Tensor) -> _First:
         """Returns the derivatives at other values of the weights."""
 
         def evaluate(values: Sequence[Any], inputs: Sequence[Tensor]) -> tuple[Any, Any]:
@@ -157,12 +157,12 @@ class _Evaluation:
         return _First(outcome, pull, assigned, scale)
 
 
-def _scaled(scalar: Tensor, scale: Tensor) -> Tensor:
+def _scale_by(scalar: Tensor, scale: Tensor) -> Tensor:
     """Multiplies a scalar by a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * scale.astype(scalar.dtype)
 
 
-def _unscaled(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+def _unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
     """Divides tensors by a loss scale; the results are at least float32."""
     wide = [promote(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

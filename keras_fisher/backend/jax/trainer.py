@@ -70,17 +70,17 @@ class Trainer(BaseTrainer):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the outputs for batches of any size; each process those for its own `x`."""
-        with _alone():
+        with _unset_distribution():
             return super().predict(*args, **kwargs)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the model; one of several processes may do so."""
-        with _alone():
+        with _unset_distribution():
             super().save(*args, **kwargs)
 
     def save_weights(self, *args: Any, **kwargs: Any) -> None:
         """Saves the weights; one of several processes may do so."""
-        with _alone():
+        with _unset_distribution():
             super().save_weights(*args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> None:
@@ -100,9 +100,9 @@ class Trainer(BaseTrainer):
         has_own_step = type(self).train_step is not Trainer.train_step  # overridden in a subclass
         if jax.default_backend() == "cpu":
             if not has_own_step:
-                self.train_function = self._branching_on_host()
+                self.train_function = self._choose_on_host()
         elif self.steps_per_execution > 1:
-            self.train_function = self._in_one_dispatch(self.train_function)
+            self.train_function = self._dispatch_at_once(self.train_function)
 
     def make_test_function(self, force: bool = False) -> None:
         """Creates the function that evaluates the model on batches from an iterator."""
@@ -146,7 +146,7 @@ class Trainer(BaseTrainer):
         self._trained_weights, self._other_variables = trained, others
         return has_changed
 
-    def _branching_on_host(self) -> TrainFunction:
+    def _choose_on_host(self) -> TrainFunction:
         deciding = self._own_variables()
         decide = jax.jit(lambda values: Pure(self._choose_step_kind, deciding)(values)[0])
         places = [[id(v) for v in self.non_trainable_variables].index(id(v)) for v in deciding]
@@ -176,8 +176,8 @@ class Trainer(BaseTrainer):
             return None
         return None, self._get_state_sharding_spec()
 
-    def _in_one_dispatch(self, one_by_one: TrainFunction) -> TrainFunction:
-        def steps(state: State, batches: Any) -> tuple[dict[str, Any], State]:
+    def _dispatch_at_once(self, one_by_one: TrainFunction) -> TrainFunction:
+        def take_steps(state: State, batches: Any) -> tuple[dict[str, Any], State]:
             def step(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
                 logs, state = self.train_step(state, batch)
                 return state, logs
@@ -185,14 +185,14 @@ class Trainer(BaseTrainer):
             state, logs = jax.lax.scan(step, state, batches)
             return jax.tree.map(lambda values: values[-1], logs), state
 
-        compiled = jax.jit(steps, donate_argnums=0, out_shardings=self._shardings())
+        compiled = jax.jit(take_steps, donate_argnums=0, out_shardings=self._shardings())
 
         def train(state: State, iterator: Iterator[Any]) -> tuple[dict[str, Any], State]:
             batches = list(itertools.islice(iterator, self.steps_per_execution))
             shapes = [[leaf.shape for leaf in jax.tree.leaves(batch)] for batch in batches]
             if len(batches) < self.steps_per_execution or any(s != shapes[0] for s in shapes):
                 return one_by_one(state, iter(batches))
-            return compiled(state, jax.tree.map(_stacked, *batches))
+            return compiled(state, jax.tree.map(_stack, *batches))
 
         return train
 
@@ -203,7 +203,7 @@ class Trainer(BaseTrainer):
     def _step_of_kind(
         self, kind: StepKind | None, state: State, data: Any
     ) -> tuple[dict[str, Any], State]:
-        groups = self._trained_groups()
+        groups = self._list_groups()
         pairs = [
             pair
             for group, values in zip(groups, state, strict=True)
@@ -214,7 +214,7 @@ class Trainer(BaseTrainer):
             logs = self.get_metrics_result()
         return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
 
-    def _trained_groups(self) -> Groups:
+    def _list_groups(self) -> Groups:
         """The variables in Keras's groups."""
         return (
             self.trainable_variables,
@@ -234,7 +234,7 @@ class Trainer(BaseTrainer):
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _unset_distribution() -> Iterator[None]:
     """Unsets the distribution, so that one of several processes can act without the others.
 
     Under a distribution, Keras spreads what it predicts over all processes, and creates variables
@@ -248,6 +248,6 @@ def _alone() -> Iterator[None]:
         keras.distribution.set_distribution(distribution)
 
 
-def _stacked(*arrays: Any) -> Any:
+def _stack(*arrays: Any) -> Any:
     on_host = all(isinstance(array, np.ndarray) for array in arrays)
     return np.stack(arrays) if on_host else jnp.stack(arrays)

@@ -82,10 +82,10 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
     """
 
     @tf.autograph.experimental.do_not_convert
-    def one(example: Any) -> Any:
+    def apply(example: Any) -> Any:
         return function(tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example))
 
-    return tf.map_fn(one, examples, fn_output_signature=dtype)
+    return tf.map_fn(apply, examples, fn_output_signature=dtype)
 
 
 def compute_quadratic_forms(
@@ -145,12 +145,12 @@ def compute_hessian_products(
     product, dtype = _linearise_gradient(objective, weights), _form_dtype(weights)
     sizes = [math.prod(w.shape) for w in weights]
 
-    def one(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Any:
         pairs = zip(tf.split(vector, sizes), weights, strict=True)
         z = [tf.cast(tf.reshape(part, w.shape), w.dtype) for part, w in pairs]
         return tf.concat([tf.reshape(tf.cast(part, dtype), [-1]) for part in product(z)], axis=0)
 
-    return tf.map_fn(one, vectors, fn_output_signature=dtype, parallel_iterations=1)
+    return tf.map_fn(multiply, vectors, fn_output_signature=dtype, parallel_iterations=1)
 
 
 def map_probes(
@@ -174,12 +174,12 @@ def map_probes(
     """
     fold_in = tf.random.experimental.stateless_fold_in
 
-    def one(index: Tensor) -> Any:
+    def apply(index: Tensor) -> Any:
         own = fold_in(seed, index)
-        return function([_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
+        return function([_draw_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
 
     dtype = _form_dtype(weights)
-    return tf.map_fn(one, probes, fn_output_signature=dtype, parallel_iterations=1)
+    return tf.map_fn(apply, probes, fn_output_signature=dtype, parallel_iterations=1)
 
 
 class Line:
@@ -239,7 +239,7 @@ def compile_function(
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         specs = [
             tf.nest.map_structure(
-                _any_length
+                _relax_length
                 if any_length is None or place in any_length
                 else tf.TensorSpec.from_tensor,
                 argument,
@@ -255,7 +255,7 @@ def compile_function(
     return call
 
 
-def _any_length(tensor: Tensor) -> tf.TensorSpec:
+def _relax_length(tensor: Tensor) -> tf.TensorSpec:
     shape = tensor.shape.as_list()
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
@@ -324,7 +324,7 @@ def _form_dtype(weights: Sequence[Tensor]) -> str:
     return keras.backend.result_type(*(w.dtype for w in weights), "float32")
 
 
-def _probe(weight: Any, gaussian: bool, seed: Any) -> Any:
+def _draw_probe(weight: Any, gaussian: bool, seed: Any) -> Any:
     if gaussian:
         return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
     # One random bit per entry, eight per table lookup; drawing one integer per entry is slower.

@@ -99,7 +99,7 @@ def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
     with stop_recording():
         by_image, _ = _TF_RESIZE_BILINEAR_GRADIENT(op, g)
     size = tf.shape(g)[1:3]
-    record_operation("ResizeBilinearGrad", [by_image], [g], lambda z: [_resized(op, z, size)])
+    record_operation("ResizeBilinearGrad", [by_image], [g], lambda z: [_resize(op, z, size)])
     return [by_image, None]
 
 
@@ -107,10 +107,10 @@ def _resize_bilinear_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     """Returns the gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
     if op.inputs is None:
         _refuse(op)
-    return [_resized(op, z, tf.shape(op.inputs[0])[1:3]), None]
+    return [_resize(op, z, tf.shape(op.inputs[0])[1:3]), None]
 
 
-def _resized(op: Any, image: Tensor, size: Any) -> Any:
+def _resize(op: Any, image: Tensor, size: Any) -> Any:
     return tf.raw_ops.ResizeBilinear(
         images=image,
         size=size,
@@ -120,14 +120,14 @@ def _resized(op: Any, image: Tensor, size: Any) -> Any:
 
 
 def _max_pool_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
-    return _pooled_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
+    return _pool_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
 
 
 def _max_pool_3d_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
-    return _pooled_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
+    return _pool_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
 
 
-def _pooled_gradients(op: Any, z: Tensor, pooled: Any) -> list[Tensor]:
+def _pool_gradients(op: Any, z: Tensor, pool: Any) -> list[Tensor]:
     """Returns the gradients of a max pooling's gradient: z at the largest inputs.
 
     It pads first, so that input and output shapes differ.
@@ -139,14 +139,14 @@ def _pooled_gradients(op: Any, z: Tensor, pooled: Any) -> list[Tensor]:
     may_be_equal = tf.TensorShape(x.shape[1:]).is_compatible_with(y.shape[1:])
     if may_be_equal and options["padding"] in ("SAME", b"SAME"):
         options["padding"] = "VALID"
-        around = _around(x, options["ksize"], options["strides"])
+        around = _list_paddings(x, options["ksize"], options["strides"])
         padded_x = tf.pad(x, around, constant_values=x.dtype.min)  # never a maximum
         padded_z = tf.pad(z, around)
-    result = pooled(orig_input=padded_x, orig_output=y, grad=padded_z, **options)
+    result = pool(orig_input=padded_x, orig_output=y, grad=padded_z, **options)
     return [tf.zeros_like(x), tf.zeros_like(y), tf.ensure_shape(result, y.shape)]
 
 
-def _around(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
+def _list_paddings(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
     """Returns the padding that "SAME" adds before and after each axis."""
     paddings = []
     for axis, (window, stride) in enumerate(zip(ksize, strides, strict=True)):
@@ -177,7 +177,7 @@ def _refuse_wrong(op: Any, *_: Any) -> Any:
 
 def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
     x, kernel = op.inputs
-    around = _around_images(op, kernel.shape)
+    around = _find_padding(op, kernel.shape)
     if around is None:
         return _TF_CONVOLUTION_GRADIENT(op, g)
     by_kernel = tf.raw_ops.Conv2DBackpropFilter(
@@ -188,19 +188,19 @@ def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
         padding=op.get_attr("padding"),
         explicit_paddings=op.get_attr("explicit_paddings"),
     )
-    return [_convolved_back(g, kernel, around), by_kernel]
+    return [_convolve_back(g, kernel, around), by_kernel]
 
 
-def _by_kernel_gradient(op: Any, z: Tensor) -> list[Tensor]:
+def _kernel_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     """Returns the gradients of a convolution's kernel gradient, with respect to input and g."""
     x, _, g = op.inputs
-    around = _around_images(op, z.shape)
+    around = _find_padding(op, z.shape)
     if around is None:
-        return _TF_BY_KERNEL_GRADIENT(op, z)
-    return [_convolved_back(g, z, around), None, _convolved(x, z, around)]
+        return _TF_KERNEL_GRAD_GRADIENT(op, z)
+    return [_convolve_back(g, z, around), None, _convolve(x, z, around)]
 
 
-def _around_images(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
+def _find_padding(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
     """Returns the padding above, below, left and right of images; `None` if not replaced."""
     high, wide, channels, _ = kernel_shape
     covered = (
@@ -216,30 +216,30 @@ def _around_images(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
     if padding in ("VALID", b"VALID"):
         return [0, 0, 0, 0]
     if padding in ("SAME", b"SAME"):
-        return _same(high, wide)
+        return _same_padding(high, wide)
     around = list(op.get_attr("explicit_paddings"))[2:6]
     is_within = max(around[:2]) < high and max(around[2:]) < wide
     return around if is_within else None
 
 
-def _same(high: int, wide: int) -> list[int]:
+def _same_padding(high: int, wide: int) -> list[int]:
     return [(high - 1) // 2, high // 2, (wide - 1) // 2, wide // 2]
 
 
-def _convolved_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
+def _convolve_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
     """Returns the transpose of a convolution: the convolution of g with the flipped kernel."""
     high, wide = kernel.shape[:2]
     turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
     sizes = (high, high, wide, wide)
-    return _convolved(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
+    return _convolve(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
 
 
-def _convolved(x: Any, kernel: Tensor, around: list[int]) -> Any:
+def _convolve(x: Any, kernel: Tensor, around: list[int]) -> Any:
     padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
     # Named paddings are faster.
     if not any(around):
         padding, explicit = "VALID", []
-    elif around == _same(*kernel.shape[:2]):
+    elif around == _same_padding(*kernel.shape[:2]):
         padding, explicit = "SAME", []
     return tf.raw_ops.Conv2D(
         input=x, filter=kernel, strides=[1, 1, 1, 1], padding=padding, explicit_paddings=explicit
@@ -279,7 +279,7 @@ _REFUSED = (
 )
 
 _TF_CONVOLUTION_GRADIENT = look_up_gradient("Conv2D")
-_TF_BY_KERNEL_GRADIENT = look_up_gradient("Conv2DBackpropFilter")
+_TF_KERNEL_GRAD_GRADIENT = look_up_gradient("Conv2DBackpropFilter")
 _TF_RESIZE_BILINEAR_GRADIENT = look_up_gradient("ResizeBilinear")
 
 _MOMENTS = Replacement((tf.nn, "moments", _moments))
@@ -296,5 +296,5 @@ _WRONG = Replacement(
 )
 _CONVOLUTIONS = Replacement(
     name_gradient("Conv2D", _convolution_gradient),
-    name_gradient("Conv2DBackpropFilter", _by_kernel_gradient),
+    name_gradient("Conv2DBackpropFilter", _kernel_grad_gradient),
 )

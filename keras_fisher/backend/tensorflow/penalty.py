@@ -60,12 +60,13 @@ def differentiate_penalty(
         norm = target = squared_norm(g)
         if replica.count > 1:
             with outer.stop_recording():
-                held, norm = _over_replicas(g, replica, has_parts)
-            target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _present(g, held)])
+                held, norm = _combine_gradients(g, replica, has_parts)
+            target = 2.0 * tf.add_n([tf.reduce_sum(a * b) for a, b in _pair_present(g, held)])
         scaled_target = tapes.scale_by(target, scale)
     penalty = tapes.unscale(tapes.differentiate_again(outer, scaled_target, weights), scale)
     penalty = replica.sum(replica.zero_without_examples(penalty))
-    return PenaltyGradients(_loss_gradients(outer, loss, weights), penalty, tf.stop_gradient(norm))
+    of_loss = _differentiate_loss(outer, loss, weights)
+    return PenaltyGradients(of_loss, penalty, tf.stop_gradient(norm))
 
 
 def differentiate_penalty_by_difference(
@@ -124,7 +125,7 @@ def differentiate_penalty_by_difference(
     is_on_kink = finite_difference.may_be_on_kink(values, g)
     penalty = finite_difference.compute_slope(here, gradient_at, step, is_on_kink, cond)
     penalty = replica.sum(penalty)
-    return PenaltyGradients(_loss_gradients(tape, loss, weights), penalty, norm)
+    return PenaltyGradients(_differentiate_loss(tape, loss, weights), penalty, norm)
 
 
 def differentiate(nll: Nll, at: Sequence[Tensor], scale: Tensor | None = None) -> list[Tensor]:
@@ -145,7 +146,7 @@ def differentiate_along(
             inner.watch(at)
             value = tapes.scale_by(nll(at), scale)
         of_part = tapes.unscale(tapes.densify(inner.gradient(value, at)), scale)
-        slopes = [tf.reduce_sum(a * b) for a, b in _present(of_part, direction)]
+        slopes = [tf.reduce_sum(a * b) for a, b in _pair_present(of_part, direction)]
         target = tapes.scale_by(2.0 * tf.add_n(slopes), scale)
     return tapes.unscale(tapes.differentiate_again(outer, target, list(at)), scale)
 
@@ -172,7 +173,7 @@ def _gradient(
     return tapes.unscale(gradient, scale)
 
 
-def _over_replicas(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+def _combine_gradients(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
     """Returns this replica's part of g for the mean over all examples, and its squared norm."""
     if has_parts:
         held = [None if t is None else tf.stop_gradient(t) for t in g]
@@ -181,11 +182,11 @@ def _over_replicas(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[
     return held, squared_norm(held)
 
 
-def _present(first: Sequence[Tensor], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _pair_present(first: Sequence[Tensor], second: Sequence[Any]) -> list[tuple[Any, Any]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
 
 
-def _loss_gradients(
+def _differentiate_loss(
     tape: tf.GradientTape, loss: Tensor, weights: list[Tensor]
 ) -> list[Tensor] | None:
     return None if loss is None else tapes.densify(tape.gradient(loss, weights))

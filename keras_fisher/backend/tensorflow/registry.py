@@ -99,7 +99,7 @@ def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient
         return _register_for_ever(registration, gradient)
     held = weakref.ref(gradient, lambda _: list_gradients().pop(name, None))
 
-    def in_graph(operation: Any, *gradients: Any) -> Any:
+    def apply_gradient(operation: Any, *gradients: Any) -> Any:
         function = held()
         if function is None:
             raise LookupError(f"The graph of gradient {name} has ended")
@@ -109,7 +109,7 @@ def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient
     while isinstance(graph, FuncGraph):
         graph._keras_fisher_gradients = [*getattr(graph, "_keras_fisher_gradients", ()), gradient]
         graph = graph.outer_graph
-    _register_for_ever(registration, in_graph)
+    _register_for_ever(registration, apply_gradient)
     return gradient
 
 

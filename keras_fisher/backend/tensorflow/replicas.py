@@ -111,7 +111,7 @@ def run_on_replicas(
         run_eagerly: Whether to run without compiling.
     """
 
-    def on_iterator(iterator: Any) -> Any:
+    def run_next(iterator: Any) -> Any:
         data = next(iterator)
         branches = [lambda step=step: _run(strategy, step, data) for step in steps]
         with free_with_graphs():
@@ -119,14 +119,14 @@ def run_on_replicas(
             return results()
 
     if not run_eagerly:
-        on_iterator = tf.function(on_iterator, reduce_retracing=True, autograph=False)
+        run_next = tf.function(run_next, reduce_retracing=True, autograph=False)
 
-    def function(iterator: Any) -> Any:
+    def run(iterator: Any) -> Any:
         if not isinstance(iterator, tf.distribute.DistributedIterator):
-            iterator = iter(_distributed(strategy, next(iter(iterator))))
-        return on_iterator(iterator)
+            iterator = iter(_distribute(strategy, next(iter(iterator))))
+        return run_next(iterator)
 
-    return function
+    return run
 
 
 def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
@@ -137,7 +137,7 @@ def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
     return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], batch)
 
 
-def _distributed(strategy: tf.distribute.Strategy, batch: Any) -> Any:
+def _distribute(strategy: tf.distribute.Strategy, batch: Any) -> Any:
     """Returns a dataset of one batch, split among replicas."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

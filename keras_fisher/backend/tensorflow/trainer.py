@@ -114,7 +114,7 @@ class Trainer(BaseTrainer):
             return self.train_function
         KERNELS.free_with(self)
         if not self._is_distributed:
-            self.train_function = self._choosing_on_host()
+            self.train_function = self._choose_on_host()
             return self.train_function
         self.train_function = replicas.run_on_replicas(
             self.distribute_strategy,
@@ -125,7 +125,7 @@ class Trainer(BaseTrainer):
         )
         return self.train_function
 
-    def _choosing_on_host(self) -> Callable[[Any], Any]:
+    def _choose_on_host(self) -> Callable[[Any], Any]:
         """Returns a function that trains on a batch from an iterator, plainly while alpha is 0.
 
         The plain and the penalised step are each traced on first use.

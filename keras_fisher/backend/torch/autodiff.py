@@ -71,11 +71,11 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
 def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
     """Applies a function to one example at a time, each with a batch axis of length 1."""
 
-    def one(index: int) -> Any:
+    def apply(index: int) -> Any:
         return function(keras.tree.map_structure(lambda t: t[index : index + 1], examples))
 
     count = len(keras.tree.flatten(examples)[0])
-    return torch.stack([ops.cast(one(index), dtype).detach() for index in range(count)])
+    return torch.stack([ops.cast(apply(index), dtype).detach() for index in range(count)])
 
 
 def compute_quadratic_forms(
@@ -115,12 +115,12 @@ def compute_hessian_products(
     product, sources = _linearise_gradient(objective, weights), list_sources(weights)
     sizes = [math.prod(w.shape) for w in sources]
 
-    def one(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Any:
         pairs = zip(torch.split(vector, sizes), sources, strict=True)
         z = [part.reshape(w.shape).to(w.dtype) for part, w in pairs]
         return torch.cat([promote(part).reshape(-1) for part in product(z)])
 
-    return torch.stack([one(vector) for vector in vectors])
+    return torch.stack([multiply(vector) for vector in vectors])
 
 
 def map_probes(
@@ -133,11 +133,11 @@ def map_probes(
     """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
     sources = list_sources(weights)
 
-    def one(index: int) -> Any:
+    def apply(index: int) -> Any:
         generator = make_generator([*seed, index], sources[0].device)
         return function([_draw_probe(w, gaussian, generator) for w in sources])
 
-    return torch.stack([one(int(index)) for index in probes])
+    return torch.stack([apply(int(index)) for index in probes])
 
 
 def count_probes_at_once() -> int | None:
