@@ -23,7 +23,7 @@ def partition(y: np.ndarray, validation_size: int, num_train: int | None, seed: 
     order = np.random.default_rng(seed).permutation(len(y))
     validation_size, num_train = check_sizes(len(y), validation_size, num_train)
     validation, remaining = order[:validation_size], order[validation_size:]
-    return Partition(remaining[_balanced(y[remaining])[:num_train]], remaining, validation)
+    return Partition(remaining[_balance_classes(y[remaining])[:num_train]], remaining, validation)
 
 
 def check_sizes(num_images: int, validation_size: int, num_train: int | None) -> tuple[int, int]:
@@ -35,7 +35,7 @@ def check_sizes(num_images: int, validation_size: int, num_train: int | None) ->
     return validation_size, check_integer("num_train", num_train, 1, remaining)
 
 
-def _balanced(y: np.ndarray) -> np.ndarray:
+def _balance_classes(y: np.ndarray) -> np.ndarray:
     """Returns an order in which the k-th examples of all classes precede any (k+1)-th example."""
     by_class = np.argsort(y, kind="stable")
     sorted_y = y[by_class]

@@ -17,7 +17,7 @@ _ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 _IDS = "train_ids"
 
 
-def path_of(name: str, folder: str | None = None) -> Path:
+def find_path(name: str, folder: str | None = None) -> Path:
     """Returns the path of a data set's arrays, which may not exist."""
     default = Path.home() / "tensorflow_datasets"
     return Path(folder or os.environ.get("TFDS_DATA_DIR") or default) / "arrays" / f"{name}.npz"
@@ -25,7 +25,7 @@ def path_of(name: str, folder: str | None = None) -> Path:
 
 def save(name: str, parts: tuple[Examples, Examples], ids: np.ndarray, folder: str) -> Path:
     """Writes training images, test images and training ids, and returns the path."""
-    path = path_of(name, folder)
+    path = find_path(name, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     with unfinished.open("wb") as file:
@@ -37,7 +37,7 @@ def save(name: str, parts: tuple[Examples, Examples], ids: np.ndarray, folder: s
 
 def load(name: str) -> tuple[Examples, Examples] | None:
     """Returns the training and the test images, or `None` if they have not been saved."""
-    path = path_of(name)
+    path = find_path(name)
     if not path.exists():
         return None
     with _open(name, path) as file:
@@ -47,7 +47,7 @@ def load(name: str) -> tuple[Examples, Examples] | None:
 
 def load_ids(name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the ids and the labels of the training images, or `None` without saved arrays."""
-    path = path_of(name)
+    path = find_path(name)
     if not path.exists():
         return None
     with _open(name, path) as file:

@@ -139,7 +139,7 @@ def _check_backend(name: str) -> None:
     if backend.NAME != "tensorflow":
         raise DatasetNotFoundError(
             f"The data set {name!r} is read with TensorFlow, or from arrays saved beforehand, and "
-            f"there is no {saved.path_of(name)}. Save it where TensorFlow is installed: "
+            f"there is no {saved.find_path(name)}. Save it where TensorFlow is installed: "
             f"`KERAS_BACKEND=tensorflow python tools/prepare_data.py {name} --arrays FOLDER`, and "
             "set TFDS_DATA_DIR to that folder; or use the data set 'digits' (`--preset demo` of "
             "the recipes)."

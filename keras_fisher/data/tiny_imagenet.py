@@ -57,7 +57,7 @@ class TinyImagenet32(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, label in labels.items():
             name = path.rsplit("/", 1)[-1].removesuffix(".JPEG")
-            image = _halved(archive.read(path))
+            image = _halve(archive.read(path))
             yield name, {"id": name, "image": image, "label": label}
 
 
@@ -77,7 +77,7 @@ def _validation_labels(archive: zipfile.ZipFile) -> dict[str, str]:
     return {f"{ROOT}/val/images/{name}": label for name, label, *_ in rows}
 
 
-def _halved(jpeg: bytes) -> io.BytesIO:
+def _halve(jpeg: bytes) -> io.BytesIO:
     """Returns the means of 2x2 pixels, as JPEG."""
     image = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
     small = tf.image.resize(image, [32, 32], method="area")

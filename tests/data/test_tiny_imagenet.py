@@ -86,12 +86,12 @@ def test_each_image_has_its_id_and_the_label_of_its_folder_or_annotation(folder)
 
 
 def test_pixels_are_means_of_four():
-    from keras_fisher.data.tiny_imagenet import _halved
+    from keras_fisher.data.tiny_imagenet import _halve
 
     stripes = np.zeros((64, 64, 3), "uint8")
     stripes[::2] = 200
     stripes[:32] //= 2
-    small = tf.io.decode_jpeg(_halved(tf.io.encode_jpeg(stripes, quality=100)).read()).numpy()
+    small = tf.io.decode_jpeg(_halve(tf.io.encode_jpeg(stripes, quality=100)).read()).numpy()
     expected = np.repeat([50, 100], 16)[:, None, None]
     assert small.shape == (32, 32, 3)
     assert abs(small - expected).max() <= 3
