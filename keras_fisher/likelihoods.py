@@ -119,8 +119,8 @@ class Likelihood(abc.ABC):
         values = self.observation_nll(labels, outputs)
         counted = combine_masks(get_mask(outputs), present)
         if counted is None:
-            return ops.mean(_by_example(values), axis=-1), None
-        values, weights = _weighted(values, counted)
+            return ops.mean(_flatten(values), axis=-1), None
+        values, weights = _weigh(values, counted)
         return ops.mean(values, axis=-1), ops.mean(weights, axis=-1)
 
     def nll_terms(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Any:
@@ -141,9 +141,9 @@ class Likelihood(abc.ABC):
         values = self.observation_nll(labels, outputs)
         counted = combine_masks(get_mask(outputs), present)
         if counted is None:
-            terms = _by_example(values)
+            terms = _flatten(values)
             return terms / ops.cast(ops.shape(terms)[-1], terms.dtype)
-        values, weights = _weighted(values, counted)
+        values, weights = _weigh(values, counted)
         return values * ops.divide_no_nan(1.0, ops.sum(weights, axis=-1, keepdims=True))
 
     def mean_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
@@ -243,7 +243,7 @@ class Categorical(Likelihood):
         if is_dense:
             weights = ops.cast(labels, log_p.dtype)
         else:
-            weights = ops.one_hot(_sparse(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
+            weights = ops.one_hot(_get_classes(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
         # A logit of minus infinity (an excluded class) counts only where it is the label.
         return -ops.sum(ops.where(weights > 0, weights * log_p, 0.0), axis=-1)
 
@@ -252,7 +252,7 @@ class Categorical(Likelihood):
         log_p = self._log_probabilities(outputs, bool(self.takes_one_hot))
         # The Gumbel-max trick, unlike a categorical draw, supports any number of axes and XLA.
         uniform = keras.random.uniform(
-            ops.shape(log_p), minval=_tiny(log_p.dtype), dtype=log_p.dtype, seed=seed
+            ops.shape(log_p), minval=_smallest_uniform(log_p.dtype), dtype=log_p.dtype, seed=seed
         )
         return ops.argmax(log_p - ops.log(-ops.log(uniform)), axis=-1)
 
@@ -299,8 +299,8 @@ class Categorical(Likelihood):
         if from_logits:
             return ops.log_softmax(outputs, axis=-1)
         if backend.SPARSE_LOSS_CLIPS_FIRST and not is_one_hot:
-            return ops.log(_normalised(_clipped(outputs)))
-        return ops.log(_clipped(_normalised(outputs)))
+            return ops.log(_normalise(_clip(outputs)))
+        return ops.log(_clip(_normalise(outputs)))
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -327,19 +327,19 @@ class Bernoulli(Likelihood):
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each component, of the outputs' shape."""
         outputs, from_logits = _logits(outputs, self.from_logits)
-        labels = _like(labels, outputs)
+        labels = _align_labels(labels, outputs)
         if from_logits:
             return ops.softplus(outputs) - labels * outputs
-        p = _clipped(outputs)
+        p = _clip(outputs)
         return -labels * ops.log(p) - (1.0 - labels) * ops.log(1.0 - p)
 
     def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a bit per component from the prediction, of the outputs' shape."""
-        return _bits(self._probabilities(outputs), seed)
+        return _draw_bits(self._probabilities(outputs), seed)
 
     def sample_uniform(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a fair bit per component, of the outputs' shape."""
-        return _bits(0.5 * ops.ones_like(_at_least_float32(outputs)), seed)
+        return _draw_bits(0.5 * ops.ones_like(_promote(outputs)), seed)
 
     def num_outcomes(self, outputs: Tensor) -> int:
         """Returns 2: a bit is 0 or 1."""
@@ -353,7 +353,7 @@ class Bernoulli(Likelihood):
 
     def _probabilities(self, outputs: Tensor) -> Any:
         outputs, from_logits = _logits(outputs, self.from_logits)
-        return ops.sigmoid(outputs) if from_logits else _clipped(outputs)
+        return ops.sigmoid(outputs) if from_logits else _clip(outputs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -386,12 +386,12 @@ class Gaussian(Likelihood):
 
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns the scaled squared error of each component, of the outputs' shape."""
-        outputs = _at_least_float32(outputs)
-        return ops.square(_like(labels, outputs) - outputs) / (2.0 * self.variance)
+        outputs = _promote(outputs)
+        return ops.square(_align_labels(labels, outputs) - outputs) / (2.0 * self.variance)
 
     def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a number per component around the prediction, of the outputs' shape."""
-        outputs = _at_least_float32(outputs)
+        outputs = _promote(outputs)
         noise = keras.random.normal(ops.shape(outputs), dtype=outputs.dtype, seed=seed)
         return outputs + self.variance**0.5 * noise
 
@@ -401,7 +401,7 @@ class Gaussian(Likelihood):
 
     def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
         """Returns labels one standard deviation away, which give the mean squared gradient."""
-        outputs = _at_least_float32(outputs)
+        outputs = _promote(outputs)
         return outputs + self.variance**0.5, ops.ones_like(outputs)
 
     def get_config(self) -> dict[str, Any]:
@@ -451,7 +451,7 @@ def from_loss(loss: Tensor) -> Likelihood:
         )
     if isinstance(loss, dict | list | tuple) and len(loss) == 1:
         return from_loss(*(loss.values() if isinstance(loss, dict) else loss))
-    function, config = _function_of(loss)
+    function, config = _find_function(loss)
     if function is keras.losses.mean_squared_error:
         return Gaussian()
     if function is keras.losses.binary_crossentropy:
@@ -473,7 +473,7 @@ def from_loss(loss: Tensor) -> Likelihood:
     )
 
 
-def _function_of(loss: Tensor) -> tuple[Any, dict[str, Any]]:
+def _find_function(loss: Tensor) -> tuple[Any, dict[str, Any]]:
     """Returns the function of a loss, and its arguments; `None` for a loss with its own `call`."""
     if isinstance(loss, str) and loss.lower() not in _CHOSEN_BY_LABELS:
         loss = keras.losses.get(loss)
@@ -499,22 +499,22 @@ def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
         )
 
 
-def _weighted(values: Tensor, counted: Any) -> tuple[Any, Any]:
+def _weigh(values: Tensor, counted: Any) -> tuple[Any, Any]:
     """Returns the values, 0 where they do not count, and their 0 or 1 weights.
 
     Both have shape `(batch, observations)`.
     """
     counted = ops.cast(align_mask(counted, len(values.shape)), "bool")
     weights = ops.where(counted, ops.ones_like(values), ops.zeros_like(values))
-    return _by_example(ops.where(counted, values, ops.zeros_like(values))), _by_example(weights)
+    return _flatten(ops.where(counted, values, ops.zeros_like(values))), _flatten(weights)
 
 
-def _by_example(values: Tensor) -> Any:
+def _flatten(values: Tensor) -> Any:
     """Reshapes to `(batch, observations)`."""
     return ops.reshape(values, (ops.shape(values)[0], -1))
 
 
-def _at_least_float32(outputs: Tensor) -> Any:
+def _promote(outputs: Tensor) -> Any:
     outputs = ops.convert_to_tensor(outputs)
     half = keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16")
     return ops.cast(outputs, "float32") if half else outputs
@@ -533,15 +533,15 @@ def _logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     logits = getattr(outputs, "_keras_logits", None) if can_read else None
     if logits is not None:
         outputs, from_logits = logits, True
-    return _at_least_float32(outputs), from_logits
+    return _promote(outputs), from_logits
 
 
-def _clipped(p: Tensor) -> Any:
+def _clip(p: Tensor) -> Any:
     epsilon = keras.config.epsilon()
     return ops.clip(p, epsilon, 1.0 - epsilon)
 
 
-def _normalised(p: Tensor) -> Any:
+def _normalise(p: Tensor) -> Any:
     return p / ops.sum(p, axis=-1, keepdims=True)
 
 
@@ -550,7 +550,7 @@ def _is_dense(labels: Tensor, outputs: Tensor) -> bool:
     return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]
 
 
-def _sparse(labels: Tensor, outputs: Tensor) -> Any:
+def _get_classes(labels: Tensor, outputs: Tensor) -> Any:
     classes = labels
     if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == 1:
         classes = ops.squeeze(labels, axis=-1)
@@ -562,7 +562,7 @@ def _sparse(labels: Tensor, outputs: Tensor) -> Any:
     return ops.cast(classes, "int32")
 
 
-def _like(labels: Tensor, outputs: Tensor) -> Any:
+def _align_labels(labels: Tensor, outputs: Tensor) -> Any:
     """Returns labels in the shape of the outputs; raises instead of broadcasting them."""
     given, labels = tuple(labels.shape), ops.cast(labels, outputs.dtype)
     if len(labels.shape) == len(outputs.shape) - 1:
@@ -578,10 +578,10 @@ def _like(labels: Tensor, outputs: Tensor) -> Any:
     return labels
 
 
-def _bits(p: Tensor, seed: keras.random.SeedGenerator) -> Any:
+def _draw_bits(p: Tensor, seed: keras.random.SeedGenerator) -> Any:
     uniform = keras.random.uniform(ops.shape(p), dtype=p.dtype, seed=seed)
     return ops.cast(uniform < p, p.dtype)
 
 
-def _tiny(dtype: Any) -> float:
+def _smallest_uniform(dtype: Any) -> float:
     return 1e-300 if keras.backend.standardize_dtype(dtype) == "float64" else 1e-30

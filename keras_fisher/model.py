@@ -310,17 +310,17 @@ class FisherPenaltyModel(PenalisedModel):
 
     def test_step(self, *args: Any) -> Any:
         """Evaluates one batch; excludes the penalty."""
-        with self._without_penalty_metric():
+        with self._hide_penalty_metric():
             return super().test_step(*args)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; excludes the penalty."""
-        with self._without_penalty_metric():
+        with self._hide_penalty_metric():
             return super().evaluate(*args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.test_on_batch` does; excludes the penalty."""
-        with self._without_penalty_metric():
+        with self._hide_penalty_metric():
             return super().test_on_batch(*args, **kwargs)
 
     @property
@@ -403,7 +403,7 @@ class FisherPenaltyModel(PenalisedModel):
             model_checks.check_no_synchronized_layer(self.backbone)
 
     @contextlib.contextmanager
-    def _without_penalty_metric(self) -> Iterator[None]:
+    def _hide_penalty_metric(self) -> Iterator[None]:
         before, self._evaluating = self._evaluating, True
         try:
             yield

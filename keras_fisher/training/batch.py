@@ -31,7 +31,7 @@ def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
     return map_tensors(function, tensors)
 
 
-def at_least_one(number: Tensor) -> Any:
+def take_at_least_one(number: Tensor) -> Any:
     """Returns max(number, 1): a Python integer for one, as JAX needs for shapes."""
     return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
 
@@ -156,9 +156,9 @@ class MicroBatches:
 
     def __init__(self, examples: Tensor, size: int) -> None:
         self.count = -(-examples // size)
-        each = -(-examples // at_least_one(self.count))
+        each = -(-examples // take_at_least_one(self.count))
         places = ops.arange(self.count * each)
-        self._rows = ops.reshape(places % at_least_one(examples), (self.count, each))
+        self._rows = ops.reshape(places % take_at_least_one(examples), (self.count, each))
         self._counts = ops.reshape(places < examples, (self.count, each))
         self._examples = examples
 

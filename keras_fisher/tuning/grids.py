@@ -34,7 +34,7 @@ def alphas(value: float = 0.01, num: int = 10) -> tuple[float, ...]:
         ValueError: if `value` is not positive, or `num` is below 2.
     """
     value = arguments.check_positive("value", value)
-    return _logarithmic(value / 10, 10 * value, arguments.check_integer("num", num, low=2))
+    return _space_evenly(value / 10, 10 * value, arguments.check_integer("num", num, low=2))
 
 
 def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[float, ...]:
@@ -60,7 +60,7 @@ def learning_rates(low: float = 0.01, high: float = 1.0, num: int = 5) -> tuple[
     low, high = arguments.check_positive("low", low), arguments.check_positive("high", high)
     if low >= high:
         raise ValueError(f"`high` must be above `low`. Received: low={low}, high={high}")
-    return _logarithmic(low, high, arguments.check_integer("num", num, low=2))
+    return _space_evenly(low, high, arguments.check_integer("num", num, low=2))
 
 
 def noisy_label_alphas(penalty: str = "fp") -> tuple[float, ...]:
@@ -98,5 +98,5 @@ def mixup_betas() -> tuple[float, ...]:
     return (0.4, 0.8, 1.6, 3.2, 6.4)
 
 
-def _logarithmic(low: float, high: float, num: int) -> tuple[float, ...]:
+def _space_evenly(low: float, high: float, num: int) -> tuple[float, ...]:
     return tuple(float(f"{value:.{_DIGITS}g}") for value in np.geomspace(low, high, num))
