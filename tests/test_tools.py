@@ -106,5 +106,5 @@ def test_estimators_of_the_trace_are_compared_at_equal_products(tool, monkeypatc
 
 def test_the_lowest_versions_are_those_of_pyproject(tool):
     lowest_versions = tool("lowest_versions")
-    bounds = lowest_versions.lowest(lowest_versions.PYPROJECT.read_text())
+    bounds = lowest_versions.list_lowest(lowest_versions.PYPROJECT.read_text())
     assert {"keras==3.15", "keras-tuner==1.4.8", "jax==0.10.2"} <= {*bounds}

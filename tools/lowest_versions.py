@@ -15,7 +15,7 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 EXTRAS = ("tensorflow", "jax", "torch", "datasets", "tuning", "recipes")
 
 
-def lowest(pyproject: str) -> list[str]:
+def list_lowest(pyproject: str) -> list[str]:
     """A constraint for each dependency with a lower bound."""
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
@@ -25,4 +25,4 @@ def lowest(pyproject: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest(PYPROJECT.read_text())))
+    print("\n".join(list_lowest(PYPROJECT.read_text())))

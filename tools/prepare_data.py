@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     errors = []
     for name in dict.fromkeys(given.names):
         try:
-            print(f"{name}: {prepared(name, given)}", flush=True)
+            print(f"{name}: {prepare_and_describe(name, given)}", flush=True)
         except (OSError, ImportError) as error:
             errors.append(f"error: {error}")
     if errors:
@@ -63,7 +63,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def prepared(name: str, given: argparse.Namespace) -> str:
+def prepare_and_describe(name: str, given: argparse.Namespace) -> str:
     """Prepares one data set and says where it lies."""
     if name == "digits":
         return "comes with scikit-learn, there is nothing to prepare"

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if not given.out and out.suffix == results.ARCHIVE:
             raise SettingsError(f"`--out` must be given with an archive. Received: only {out}")
-        names = {results.recipe_of(folder) for folder in given.folders}
+        names = {results.find_recipe(folder) for folder in given.folders}
         if len(names) > 1:
             raise SettingsError(
                 f"`folders` must hold runs of one recipe. Received: {sorted(names)}"

@@ -47,13 +47,13 @@ def claim_folder(out: Path, recipe: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not (out / RECIPE).exists():
         write_json(out / RECIPE, {"recipe": recipe})
-    elif (found := recipe_of(out)) != recipe:
+    elif (found := find_recipe(out)) != recipe:
         raise SettingsError(
             f"`--out` must be a new folder or one of {recipe}. Received: {out}, which holds {found}"
         )
 
 
-def recipe_of(out: Path) -> str:
+def find_recipe(out: Path) -> str:
     """Returns the name of the recipe whose runs a folder or an archive contains."""
     if out.suffix == ARCHIVE and out.stem in NAMES:
         return out.stem

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from benchmarks.backend import repeat
-from benchmarks.measurement import Measurement, Row, Settings, ratio_row, take_turns, timed
+from benchmarks.measurement import Measurement, Row, Settings, ratio_row, take_turns, time_call
 
 RECIPES = str(Path(__file__).parents[2] / "recipes")
 PART, QUICK_PART = "simple_cnn_c10_noise50", "mlp_digits_noise50"
@@ -49,4 +49,4 @@ def measure_steps(run: Any, is_quick: bool) -> Measurement:
     x, y = (np.array(keras.ops.convert_to_numpy(part)) for part in first)
     steps = 2 if is_quick else STEPS
     fit = partial(model.fit, repeat(x, y), steps_per_epoch=steps, shuffle=False, verbose=0)
-    return timed(fit)
+    return time_call(fit)

@@ -36,12 +36,12 @@ if BACKEND == "jax":
 
         @jax.jit
         def gradient(values: Any, x: Any, y: Any) -> Any:
-            def at(values: Any) -> Any:
+            def evaluate(values: Any) -> Any:
                 pairs = list(zip(model.trainable_variables, values, strict=True))
                 with keras.StatelessScope(pairs):
                     return loss(y, model(x, training=False))
 
-            return jax.value_and_grad(at)(values)
+            return jax.value_and_grad(evaluate)(values)
 
         return lambda x, y: gradient([v.value for v in model.trainable_variables], x, y)
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 import keras_fisher as kf
-from benchmarks.measurement import Row, Settings, call_in_process, ratio_row, timed
+from benchmarks.measurement import Row, Settings, call_in_process, ratio_row, time_call
 from benchmarks.networks import compile_penalised, compile_plain, transformer
 from keras_fisher import zoo
 
@@ -73,7 +73,7 @@ def time_first_steps(name: str, rounds: int) -> np.ndarray:
     data = x, rng.integers(CLASSES, size=len(x))
 
     def measure(run: Callable[..., Any]) -> float:
-        return timed(partial(run, subject.build(), data))()[0]
+        return time_call(partial(run, subject.build(), data))()[0]
 
     runs: list[Callable[..., Any]] = [partial(fit, compile_plain), *MEASURES.values()]
     measure(runs[0])  # warms the process up

@@ -66,7 +66,7 @@ def ratio_row(
     )
 
 
-def timed(function: Callable[[], Any]) -> Measurement:
+def time_call(function: Callable[[], Any]) -> Measurement:
     """Measures the wall time of a call."""
 
     def measurement() -> tuple[float, Any]:

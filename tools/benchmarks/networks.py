@@ -93,7 +93,7 @@ class Subject(NamedTuple):
         """All examples as one mini-batch, over and over."""
         return repeat(self.x, self.y)
 
-    def first(self, examples: int) -> Subject:
+    def take_first(self, examples: int) -> Subject:
         """The same network with the first examples."""
         return self._replace(x=self.x[:examples], y=self.y[:examples])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import keras_fisher as kf
-from benchmarks.measurement import Measurement, Row, Settings, take_turns, timed
+from benchmarks.measurement import Measurement, Row, Settings, take_turns, time_call
 from benchmarks.networks import compile_plain, prepare
 
 BATCH = 128
@@ -31,7 +31,7 @@ def pipelines(settings: Settings) -> Iterator[Row]:
     steps, count = (1, 20) if settings.is_quick else (4, 100)
     subject = prepare("SimpleCNN", BATCH)
     plain = compile_plain(subject.model)
-    fit = timed(partial(plain.fit, subject.batches(), steps_per_epoch=steps, verbose=0))
+    fit = time_call(partial(plain.fit, subject.batches(), steps_per_epoch=steps, verbose=0))
     for name, options in PIPELINES:
         try:
             data = kf.data.load(name, batch_size=BATCH, **options)
@@ -55,7 +55,7 @@ def pipelines(settings: Settings) -> Iterator[Row]:
 def batches_measurement(data: Any, count: int) -> Measurement:
     """The time of batches, after those fetched ahead while others had their turn."""
     batches = iter(data)
-    take = timed(lambda: [next(batches)[1] for _ in range(count)])
+    take = time_call(lambda: [next(batches)[1] for _ in range(count)])
 
     def measurement() -> tuple[float, Any]:
         for _ in range(count // 4):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.measurement import Row, Settings, ratio_row, take_turns, timed
+from benchmarks.measurement import Row, Settings, ratio_row, take_turns, time_call
 from benchmarks.networks import CATEGORICAL, NETWORKS, Subject, prepare
 from benchmarks.pytorch_client import Peer, check_pytorch, start_pytorch
 from benchmarks.traces import PROBES, fisher_measurement, hessian_measurement
@@ -31,7 +31,7 @@ def pytorch(settings: Settings) -> Iterator[Row]:
         if name not in CHUNKS:
             continue
         subject = prepare(name, 16 if settings.is_quick else 128)
-        few = subject.first(NETWORKS[name].few_examples)
+        few = subject.take_first(NETWORKS[name].few_examples)
         with start_pytorch(subject) as peer:
             yield from fisher_rows(subject, peer, settings.repeats)
             yield from hessian_rows(few, peer, settings.repeats)
@@ -85,7 +85,7 @@ def eigenvalue_rows(subject: Subject, peer: Peer, repeats: int) -> Iterator[Row]
     }
     meter = HessianEigenvaluesMeter(subject.model, k=EIGENVALUES, likelihood=CATEGORICAL, seed=0)
     measurements = [
-        timed(lambda: meter((subject.x, subject.y), batch_size=examples)),
+        time_call(lambda: meter((subject.x, subject.y), batch_size=examples)),
         *(peer(method, examples=examples, k=EIGENVALUES) for method in peers.values()),
     ]
     title = f"pytorch, eigenvalues, {subject.name}"

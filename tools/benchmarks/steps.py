@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from benchmarks.measurement import Row, Settings, ratio_row, take_turns, timed
+from benchmarks.measurement import Row, Settings, ratio_row, take_turns, time_call
 from benchmarks.networks import Subject, compile_penalised, compile_plain, prepare
 from benchmarks.pytorch_client import check_pytorch, start_pytorch
 
@@ -44,7 +44,7 @@ def step_rows(subject: Subject, repeats: int) -> Iterator[Row]:
         measurements = []
         for method, model in models.items():
             fit = partial(model.fit, subject.batches(), steps_per_epoch=STEPS, verbose=0)
-            measurements += [timed(fit), peer(method, examples=len(subject.y), repeats=STEPS)]
+            measurements += [time_call(fit), peer(method, examples=len(subject.y), repeats=STEPS)]
         seconds, _ = take_turns(measurements, repeats, f"steps, {subject.name}")
     ours = dict(zip(models, seconds[::2], strict=True))
     theirs = dict(zip(models, seconds[1::2], strict=True))

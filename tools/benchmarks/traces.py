@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.backend import compile_gradient
-from benchmarks.measurement import Measurement, Row, Settings, ratio_row, take_turns, timed
+from benchmarks.measurement import Measurement, Row, Settings, ratio_row, take_turns, time_call
 from benchmarks.networks import CATEGORICAL, NETWORKS, Subject, cross_entropy, prepare
 from keras_fisher.traces import FisherTraceMeter, HessianTraceMeter, quadratic_forms
 
@@ -42,7 +42,7 @@ def hessian(settings: Settings) -> Iterator[Row]:
 def fisher_measurement(subject: Subject, labels: str) -> Measurement:
     """Tr(F), of given labels or of drawn ones."""
     meter = FisherTraceMeter(subject.model, labels=labels, likelihood=CATEGORICAL, seed=0)
-    return timed(lambda: meter((subject.x, subject.y)))
+    return time_call(lambda: meter((subject.x, subject.y)))
 
 
 def hessian_measurement(subject: Subject, num_probes: int) -> Measurement:
@@ -50,7 +50,7 @@ def hessian_measurement(subject: Subject, num_probes: int) -> Measurement:
     quadratic_forms.FORMS_BEFORE_COMPILING = 0  # times are those after compilation
     options: dict[str, Any] = {"distribution": "rademacher", "likelihood": CATEGORICAL, "seed": 0}
     meter = HessianTraceMeter(subject.model, num_probes=num_probes, **options)
-    return timed(lambda: meter((subject.x, subject.y)))
+    return time_call(lambda: meter((subject.x, subject.y)))
 
 
 def plain_measurement(subject: Subject) -> Measurement:
@@ -63,4 +63,4 @@ def plain_measurement(subject: Subject) -> Measurement:
             latest = gradient(subject.x[part], subject.y[part])
         return latest
 
-    return timed(pass_through)
+    return time_call(pass_through)

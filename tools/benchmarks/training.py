@@ -20,7 +20,7 @@ from benchmarks.measurement import (
     growth_mib,
     ratio_row,
     take_turns,
-    timed,
+    time_call,
 )
 from benchmarks.networks import NETWORKS, compile_penalised, compile_plain, prepare
 
@@ -126,18 +126,18 @@ def time_steps(
     data = subject.batches()
     plain = compile_plain(subject.model)
     plain.fit(data, steps_per_epoch=1, verbose=0)
-    taken, _ = timed(partial(plain.fit, data, steps_per_epoch=1, verbose=0))()
+    taken, _ = time_call(partial(plain.fit, data, steps_per_epoch=1, verbose=0))()
     steps = at_once * (1 if settings.is_quick else max(2, round(SECONDS / taken / at_once)))
     compile_plain(plain, steps_per_execution=at_once)
 
-    def fitted(model: keras.Model) -> Measurement:
-        return timed(partial(model.fit, data, steps_per_epoch=steps, shuffle=False, verbose=0))
+    def measure_fit(model: keras.Model) -> Measurement:
+        return time_call(partial(model.fit, data, steps_per_epoch=steps, shuffle=False, verbose=0))
 
     penalised = partial(compile_penalised, subject.model, steps_per_execution=at_once)
     kept = penalised(update_freq=NEVER)
     kept.fit(data, steps_per_epoch=at_once, verbose=0)  # computes the gradient that is kept
     models = [penalised(update_freq=1, **each.arguments(batch)) for each in computations]
-    measurements = [fitted(model) for model in (plain, kept, *models)]
+    measurements = [measure_fit(model) for model in (plain, kept, *models)]
     return take_turns(measurements, settings.repeats, f"training, {name}")[0]
 
 
