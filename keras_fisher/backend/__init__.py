@@ -38,6 +38,7 @@ from keras_fisher.backend.types import (
     PenaltyGradients,
     Replica,
     StepKind,
+    Tap,
     Tensor,
 )
 

@@ -15,6 +15,9 @@ Objective: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tens
 Nll: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 """A function from the values to differentiate with respect to, to a scalar."""
 
+Tap: TypeAlias = Callable[[Tensor], Tensor]
+"""A function that returns a tensor with the same value, whose gradient is wanted."""
+
 
 class StepKind(enum.IntEnum):
     """The penalty of a step: none, the kept gradient or a new one."""
@@ -26,6 +29,14 @@ class StepKind(enum.IntEnum):
 
 class InnerGraphError(Exception):
     """Raised when a tensor is tapped inside a loop, a branch or an inner function."""
+
+
+def make_unconnected_error() -> ValueError:
+    """Returns the error for a squared norm of gradients that are all unconnected."""
+    return ValueError(
+        "A gradient norm needs outputs that depend on what the gradient is taken with respect "
+        "to (trainable weights, or floating-point inputs for 'gp_x'). Received: none that do"
+    )
 
 
 class PenaltyGradients(NamedTuple):

@@ -6,7 +6,6 @@ from keras_fisher.backend.jax.autodiff import (
     LOSSES_READ_LOGITS,
     SPARSE_LOSS_CLIPS_FIRST,
     Line,
-    Tap,
     assert_below,
     compile_function,
     compute_hessian_products,

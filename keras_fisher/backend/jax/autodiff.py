@@ -13,9 +13,7 @@ import keras
 from jax.extend.core import get_opaque_trace_state
 
 from keras_fisher.backend.jax.stateless import Compiled, Pure
-from keras_fisher.backend.types import InnerGraphError, Tensor
-
-Tap = Callable[[Any], Any]
+from keras_fisher.backend.types import InnerGraphError, Tap, Tensor
 
 # JAX disables 64-bit integers by default.
 COUNTER_DTYPE = "int32"
@@ -23,12 +21,7 @@ COUNTER_DTYPE = "int32"
 # JAX does not expose the derivatives of values inside a function.
 Line: Any = None
 
-
-# Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
-# the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = False
-
-# Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
 LOSSES_READ_LOGITS = False
 
 
@@ -43,12 +36,7 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
-    Returns:
-        The dense gradients in the order of the taps, with zeros for unconnected tensors; and the
-        structure.
-
-    Raises:
-        InnerGraphError: if a tensor is tapped where its gradient cannot be computed.
+    The gradient is zero for unconnected tensors.
     """
     pure = Pure(lambda zeros: _record(objective, zeros))
     tapped = jax.eval_shape(lambda: pure([], None)[0][1])

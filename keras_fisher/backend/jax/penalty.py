@@ -51,9 +51,6 @@ def differentiate_penalty_by_difference(
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
 
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. If v
-    may be on a kink, it needs a third gradient.
-
     `replica` is ignored: a step is written for the whole batch.
     """
     evaluation = _Evaluation(objective, weights, inputs)

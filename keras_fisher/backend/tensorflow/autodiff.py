@@ -14,16 +14,13 @@ import tensorflow as tf
 from keras_fisher.backend.tensorflow import tapes as tapes
 from keras_fisher.backend.tensorflow.ops import replace_convolutions
 from keras_fisher.backend.tensorflow.registry import free_with_graphs
-from keras_fisher.backend.types import InnerGraphError, Tensor
-
-Tap = Callable[[Any], Any]
+from keras_fisher.backend.types import InnerGraphError, Tap, Tensor
 
 # The signs that the bits of each byte represent, shape (256, 8).
 _SIGNS = 2.0 * np.unpackbits(np.arange(256, dtype="uint8")[:, np.newaxis], axis=1) - 1.0
 
 # TensorFlow does not place 32-bit integer variables on a GPU.
 COUNTER_DTYPE = "int64"
-
 
 # Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
 # the dense one clips afterwards.

@@ -15,17 +15,14 @@ from keras_fisher.backend.tensorflow.ops import (
     replace_gradients,
     replace_moments,
 )
-from keras_fisher.backend.types import Tensor
+from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 
 def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
     squares = [2.0 * tf.nn.l2_loss(promote(t)) for t in tensors if t is not None]
     if not squares:
-        raise ValueError(
-            "A gradient norm needs outputs that depend on what the gradient is taken with respect "
-            "to (trainable weights, or floating-point inputs for 'gp_x'). Received: none that do"
-        )
+        raise make_unconnected_error()
     return tf.add_n(squares)
 
 

@@ -21,9 +21,7 @@ from keras_fisher.backend.torch.gradients import (
     use_twice_differentiable_kernels,
 )
 from keras_fisher.backend.torch.seeds import make_generator
-from keras_fisher.backend.types import Tensor
-
-Tap = Callable[[Any], Any]
+from keras_fisher.backend.types import Tap, Tensor
 
 # Keras computes with 32-bit integers.
 COUNTER_DTYPE = "int32"
@@ -31,12 +29,7 @@ COUNTER_DTYPE = "int32"
 # Autograd's forward mode does not nest, so it has no second derivatives.
 Line: Any = None
 
-
-# Whether Keras's sparse categorical cross-entropy clips probabilities before it normalises them;
-# the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = False
-
-# Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
 LOSSES_READ_LOGITS = False
 
 
@@ -51,9 +44,7 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
 def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
-    Returns:
-        The gradients in the order of the taps, with `None` for unconnected tensors; and the
-        structure.
+    Tensors may be tapped anywhere.
     """
     tapped: list[Any] = []
 
@@ -85,13 +76,7 @@ def compute_quadratic_forms(
     gaussian: bool,
     seed: Any,
 ) -> Any:
-    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
-
-    It computes the first-order gradient once; each probe then takes one backpropagation through it.
-
-    Raises:
-        NotImplementedError: if an operation has no second derivative.
-    """
+    """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective."""
     product = _linearise_gradient(objective, weights)
 
     def form(z: list[Any]) -> Any:
@@ -104,14 +89,7 @@ def compute_quadratic_forms(
 def compute_hessian_products(
     objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
 ) -> Any:
-    """Returns H z for given vectors z, with H the Hessian of the objective.
-
-    It computes the first-order gradient once; each vector then takes one backpropagation through
-    it.
-
-    Raises:
-        NotImplementedError: if an operation has no second derivative.
-    """
+    """Returns H z for given vectors z, with H the Hessian of the objective."""
     product, sources = _linearise_gradient(objective, weights), list_sources(weights)
     sizes = [math.prod(w.shape) for w in sources]
 

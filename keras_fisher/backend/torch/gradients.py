@@ -11,7 +11,8 @@ import torch
 from keras import ops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from keras_fisher.backend.types import Tensor
+from keras_fisher.backend.private_api.torch import use_differentiable_custom_gradients
+from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 # How PyTorch words that an operation, or a compiled graph, cannot be differentiated twice.
 _NO_SECOND_DERIVATIVE = ("is not implemented", "does not currently support double backward")
@@ -21,10 +22,7 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
     squares = [torch.sum(torch.square(promote(t))) for t in tensors if t is not None]
     if not squares:
-        raise ValueError(
-            "A gradient norm needs outputs that depend on what the gradient is taken with respect "
-            "to (trainable weights, or floating-point inputs for 'gp_x'). Received: none that do"
-        )
+        raise make_unconnected_error()
     return torch.stack(squares).sum()
 
 
@@ -40,7 +38,9 @@ def find_gradient(value: Tensor, sources: Sequence[Tensor], **options: Any) -> l
     """Returns d value / d sources; `None` for unconnected sources."""
     if not value.requires_grad:
         return [None for _ in sources]
-    return list(torch.autograd.grad(value, list(sources), allow_unused=True, **options))
+    is_differentiated = options.get("create_graph", False)
+    with use_differentiable_custom_gradients() if is_differentiated else contextlib.nullcontext():
+        return list(torch.autograd.grad(value, list(sources), allow_unused=True, **options))
 
 
 def differentiate_again(

@@ -39,9 +39,6 @@ def differentiate_penalty(
     """Differentiates the squared norm of g = d nll / d v by backpropagating twice.
 
     `replica` is ignored: training is on one device.
-
-    Raises:
-        NotImplementedError: if an operation has no second derivative.
     """
     with use_twice_differentiable_kernels():
         evaluation = _Evaluation(objective, weights, inputs)
@@ -67,9 +64,6 @@ def differentiate_penalty_by_difference(
     replica: Replica | None = None,
 ) -> PenaltyGradients:
     """Differentiates the squared norm of g = d nll / d v from two first-order gradients.
-
-    d ||g||^2 / d weights = 2 d/dh [d nll / d weights](v + h g) at h = 0, a forward difference. If v
-    may be on a kink, it needs a third gradient.
 
     `replica` is ignored: training is on one device.
     """
