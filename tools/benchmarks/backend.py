@@ -27,10 +27,6 @@ if BACKEND == "jax":
         """Waits until values are computed."""
         jax.block_until_ready(values)
 
-    def repeat(x: np.ndarray, y: np.ndarray) -> Any:
-        """An endless data set of one mini-batch, which stays on the device."""
-        return kf.data.training_batches(x, y, batch_size=len(y), seed=0)
-
     def compile_gradient(model: keras.Model, loss: Any) -> Gradient:
         """A plain forward and backward pass."""
 
@@ -60,15 +56,6 @@ elif BACKEND == "tensorflow":
         """Waits until all is computed."""
         tf.test.experimental.sync_devices()
 
-    def repeat(x: np.ndarray, y: np.ndarray) -> Any:
-        """An endless data set of one mini-batch.
-
-        Autotuning is off: with it the end of an iterator may take as long again as it lived.
-        """
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return tf.data.Dataset.from_tensors((x, y)).cache().repeat().with_options(options)
-
     def compile_gradient(model: keras.Model, loss: Any) -> Gradient:
         """A plain forward and backward pass; all is returned, so that nothing is left out."""
 
@@ -95,10 +82,6 @@ elif BACKEND == "torch":
         if has_gpu():
             torch.cuda.synchronize()
 
-    def repeat(x: np.ndarray, y: np.ndarray) -> Any:
-        """An endless data set of one mini-batch, which stays on the device."""
-        return kf.data.training_batches(x, y, batch_size=len(y), seed=0)
-
     def compile_gradient(model: keras.Model, loss: Any) -> Gradient:
         """A plain forward and backward pass, which PyTorch does not compile."""
 
@@ -115,3 +98,13 @@ else:
         "error: the environment variable KERAS_BACKEND must be tensorflow, jax or torch. "
         f"Received: {BACKEND}"
     )
+
+
+def repeat(x: np.ndarray, y: np.ndarray) -> Any:
+    """An endless data set of one mini-batch; with JAX and PyTorch it stays on the device."""
+    if BACKEND != "tensorflow":
+        return kf.data.training_batches(x, y, batch_size=len(y), seed=0)
+    options = tf.data.Options()
+    # With autotuning, the end of an iterator may take as long again as it lived.
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors((x, y)).cache().repeat().with_options(options)
