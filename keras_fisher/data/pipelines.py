@@ -11,6 +11,7 @@ from keras_fisher.utils.arguments import (
     check_choice,
     check_given_seed,
     check_integer,
+    check_lengths,
     check_positive,
 )
 
@@ -62,13 +63,8 @@ def check_examples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the examples as arrays; raises unless they are valid for training."""
     x, y = check_array("x", x), check_array("y", y)
-    num_examples = len(x)
-    if num_examples != len(y) or num_examples == 0:
-        raise ValueError(
-            "`x` and `y` must hold the same number of examples, and at least one. "
-            f"Received: {num_examples} in x and {len(y)} in y"
-        )
-    check_integer("batch_size", batch_size, 1, num_examples)
+    check_lengths("x", x, y)
+    check_integer("batch_size", batch_size, 1, len(x))
     if augment is not None and x.ndim != 4:
         raise ValueError(
             "`x` must have shape (n, height, width, channels) to be augmented. "

@@ -82,11 +82,7 @@ def find_wrong_labels(probabilities: np.ndarray, y: np.ndarray) -> WrongLabels:
         Gray-Level Histograms.
     """
     p, labels = (arguments.check_array(*a) for a in (("probabilities", probabilities), ("y", y)))
-    if not len(p) == len(labels) > 0:
-        raise ValueError(
-            "`probabilities` and `y` must hold the same number of examples, and at least one. "
-            f"Received: {len(p)} and {len(labels)}"
-        )
+    arguments.check_lengths("probabilities", p, labels)
     p = _check_probabilities(p)
     check_label_array("y", y, p.shape[1])
     given, others = p[np.arange(len(y)), y], p.copy()

@@ -35,11 +35,7 @@ def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray, batch_size: int =
         raise TypeError(f"`model` must be a keras.Model. Received: model={model!r}")
     x, y = arguments.check_array("x", x), arguments.check_array("y", y)
     arguments.check_integer_labels(y)
-    if not len(x) == len(y) > 0:
-        raise ValueError(
-            "`x` and `y` must hold the same number of examples, and at least one. "
-            f"Received: shapes {x.shape} and {y.shape}"
-        )
+    arguments.check_lengths("x", x, y)
     batch_size = arguments.check_integer("batch_size", batch_size, low=1)
     outputs = model.predict(x, batch_size=batch_size, verbose=0)
     check_outputs(model, outputs)

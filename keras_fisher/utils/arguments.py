@@ -132,6 +132,15 @@ def check_array(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def check_lengths(name: str, array: np.ndarray, y: np.ndarray) -> None:
+    """Raises unless an array and its labels have the same number of examples, at least one."""
+    if not len(array) == len(y) > 0:
+        raise ValueError(
+            f"`{name}` and `y` must hold the same number of examples, and at least one. "
+            f"Received: {len(array)} in {name} and {len(y)} in y"
+        )
+
+
 def check_integer_labels(y: np.ndarray) -> None:
     """Raises unless `y` holds one integer for each example."""
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
