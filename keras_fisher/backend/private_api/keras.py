@@ -24,6 +24,7 @@ __all__ = [
     "find_unseeded_generator",
     "get_layout",
     "get_mask",
+    "get_step_variable",
     "is_stateless",
     "list_all_layers",
     "list_inner_layers",
