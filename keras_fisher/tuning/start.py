@@ -112,8 +112,8 @@ def alpha_range(
     meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
     check_data(data, 1, batch_size, needs_labels=True)
     if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:
-        raise _too_few(num_batches, length(data[0]) // batch_size)
-    balance = meter(_first(minibatches(data, None, batch_size), num_batches))
+        raise _make_too_few_error(num_batches, length(data[0]) // batch_size)
+    balance = meter(_take_first(minibatches(data, None, batch_size), num_batches))
     if not 0.0 < balance.value < np.inf:
         raise ValueError(
             "The gradients of `penalty` and of the loss on `data` must be finite and not 0. "
@@ -123,17 +123,17 @@ def alpha_range(
     return AlphaRange(grids.alphas(value, num), value, balance.value, balance.stderr)
 
 
-def _first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
+def _take_first(batches: Iterator[Batch], num_batches: int) -> Iterator[Batch]:
     """Yields the first mini-batches; raises if there are fewer."""
     found = 0
     for batch in itertools.islice(batches, num_batches):
         found += 1
         yield batch
     if found < num_batches:
-        raise _too_few(num_batches, found)
+        raise _make_too_few_error(num_batches, found)
 
 
-def _too_few(num_batches: int, found: int) -> ValueError:
+def _make_too_few_error(num_batches: int, found: int) -> ValueError:
     return ValueError(
         "`num_batches` must be at most the number of mini-batches in `data`. "
         f"Received: num_batches={num_batches} and {found} mini-batches. Give fewer, or "
