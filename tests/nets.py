@@ -1,6 +1,7 @@
 """Small networks of every kind that the penalty must be right for, one table for all tests."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -277,6 +278,45 @@ def array(tensor):
 def flat(tensors):
     """Returns all numbers of some tensors in one vector."""
     return np.concatenate([np.ravel(array(t)) for t in tensors])
+
+
+def assign_flat(weights, vector):
+    """Gives weights the numbers of one vector, in which `flat` puts them."""
+    start = 0
+    for weight in weights:
+        end = start + math.prod(weight.shape)
+        weight.assign(vector[start:end].reshape(weight.shape))
+        start = end
+
+
+def squared_norm_of_gradient(net, x, y, loss, wrt="weights"):
+    """Returns the squared norm of the loss's gradient as a function of a shift of the weights."""
+    state = [(variable, array(variable)) for variable in net.non_trainable_variables]
+    weights, leaves = net.trainable_weights, keras.tree.flatten(x)
+
+    def value_at(*leaves):
+        return loss(y, net(keras.tree.pack_sequence_as(x, leaves), training=True))
+
+    if wrt == "inputs":
+        gradient = reference.differentiated_at(value_at, leaves, net.variables)
+    else:
+        gradient = reference.differentiated(lambda: value_at(*leaves), weights)
+    start = flat(weights)
+
+    def at(shift):
+        for variable, value in state:  # the same draws
+            variable.assign(value)
+        assign_flat(weights, start + shift)
+        return np.sum(flat(gradient()) ** 2)
+
+    return at
+
+
+def first_penalty(model, loss, x, y, weight=None, **compile_args):
+    """Returns the penalty and its kept gradient, of a step that goes nowhere."""
+    model.compile(keras.optimizers.SGD(0.0), loss, **compile_args)
+    logs = model.train_on_batch(x, y, weight, return_dict=True)
+    return logs["penalty"], flat(model._state.gradients)
 
 
 def penalty_and_gradient(name, optimizer=None, **arguments):

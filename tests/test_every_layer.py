@@ -46,27 +46,9 @@ def compiled_loss():
 def differences(case, penalty):
     """Directions among the weights; ||g||^2, and its slopes along them."""
     model, x = case.model(), keras.ops.convert_to_tensor(case.inputs())
-    state = [(v, nets.array(v)) for v in model.non_trainable_variables]
-    weights = [(w, nets.array(w)) for w in model.trainable_weights]
-
-    def loss(inputs):
-        return compiled_loss()(LABELS, model(inputs, training=True))
-
-    if penalty == "gp_x":
-        gradient = reference.differentiated_at(loss, [x], model.variables)
-    else:
-        gradient = reference.differentiated(lambda: loss(x), model.trainable_weights)
-
-    def at(shift):
-        for variable, value in state:  # the same draws
-            variable.assign(value)
-        start = 0
-        for weight, value in weights:
-            weight.assign(value + shift[start : start + value.size].reshape(value.shape))
-            start += value.size
-        return np.sum(nets.flat(gradient()) ** 2)
-
-    size = sum(value.size for _, value in weights)
+    wrt = "inputs" if penalty == "gp_x" else "weights"
+    at = nets.squared_norm_of_gradient(model, x, LABELS, compiled_loss(), wrt)
+    size = len(nets.flat(model.trainable_weights))
     directions = np.random.default_rng(0).normal(size=(DIRECTIONS, size))
     slopes = [slope(lambda t, d=d: at(t * d), case.step) for d in directions]
     return directions, at(np.zeros(size)), np.array(slopes)
@@ -82,9 +64,7 @@ def penalty_and_gradient(case, penalty):
     """The penalty and its kept gradient, of a step that goes nowhere."""
     model = kf.FisherPenaltyModel(case.model(), 1.0, penalty=penalty)
     eager = reference.IS_TENSORFLOW and not case.in_graph
-    model.compile(keras.optimizers.SGD(0.0), compiled_loss(), run_eagerly=eager)
-    logs = model.train_on_batch(case.inputs(), LABELS, return_dict=True)
-    return logs["penalty"], nets.flat(model._state.gradients)
+    return nets.first_penalty(model, compiled_loss(), case.inputs(), LABELS, run_eagerly=eager)
 
 
 def check(case, penalty):

@@ -147,11 +147,10 @@ def by_layer(net, parts):
 def full_hessian(net, x, y):
     """The Hessian of the mean loss in inference mode, by central differences of its gradient."""
     weights, loss = net.trainable_weights, nets.loss()
-    start, ends = nets.flat(weights), np.cumsum([np.prod(w.shape) for w in weights])
+    start = nets.flat(weights)
 
     def gradient_at(values):
-        for weight, part in zip(weights, np.split(values, ends[:-1]), strict=True):
-            weight.assign(part.reshape(weight.shape))
+        nets.assign_flat(weights, values)
         return nets.flat(reference.gradients(lambda: loss(y, net(x, training=False)), weights))
 
     h = 1e-5

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_fisher as kf
 from keras_fisher.traces import HessianEigenvaluesMeter
+from tests import nets
 from tests.traces import oracles
 
 K = 3
@@ -56,14 +57,10 @@ def test_single_precision_is_enough_for_1e_4(name):
 def test_the_vectors_follow_the_order_of_the_weights():
     net, x, y = oracles.problem("dense")
     found = kf.hessian_eigenvalues(net, (x, y), k=1, return_vectors=True, seed=0)
-    ends = np.cumsum([np.prod(weight.shape) for weight in net.trainable_weights])[:-1]
-    moved, step = [], 1e-3
+    start, moved, step = nets.flat(net.trainable_weights), [], 1e-3
     for sign in (1, 0, -1):
-        net_moved = oracles.problem("dense")[0]
-        parts = np.split(sign * step * found.vectors[0], ends.astype(int))
-        for weight, part in zip(net_moved.trainable_weights, parts, strict=True):
-            weight.assign(weight + part.reshape(weight.shape))
-        moved.append(net_moved.evaluate(x, y, verbose=0))
+        nets.assign_flat(net.trainable_weights, start + sign * step * found.vectors[0])
+        moved.append(net.evaluate(x, y, verbose=0))
     curvature = (moved[0] - 2 * moved[1] + moved[2]) / step**2
     assert curvature == pytest.approx(found.values[0], rel=1e-4)
 

@@ -25,37 +25,14 @@ NORMALISED = ("batch_norm_cnn", "group_norm_cnn", "attention", "recurrent", "sub
 @functools.cache
 def central_differences(name, labels_seed, wrt, examples):
     """Returns the squared norm of the plain gradient, random directions and the slopes there."""
-    net, loss = nets.build(name), nets.loss()
+    net = nets.build(name)
     x = keras.tree.map_structure(lambda a: a[:examples], nets.inputs(name))
     y = nets.labels(seed=labels_seed)[:examples]
-    state = [(v, nets.array(v)) for v in net.non_trainable_variables]
-
-    def value_at(*leaves):
-        return loss(y, net(keras.tree.pack_sequence_as(x, leaves), training=True))
-
-    leaves = keras.tree.flatten(x)
-    if wrt == "inputs":
-        gradient = reference.differentiated_at(value_at, leaves, net.variables)
-    else:
-        gradient = reference.differentiated(lambda: value_at(*leaves), net.trainable_weights)
-
-    def squared_norm():
-        for variable, value in state:  # the same dropout mask
-            variable.assign(value)
-        return np.sum(nets.flat(gradient()) ** 2)
-
-    def squared_norm_at(shift):
-        start = 0
-        for weight, value in zip(net.trainable_weights, weights, strict=True):
-            weight.assign(value + shift[start : start + value.size].reshape(value.shape))
-            start += value.size
-        return squared_norm()
-
-    weights = [nets.array(w) for w in net.trainable_weights]
-    directions = np.random.default_rng(0).normal(size=(8, sum(w.size for w in weights)))
-    h = 1e-5
-    slopes = [(squared_norm_at(h * d) - squared_norm_at(-h * d)) / (2 * h) for d in directions]
-    return squared_norm_at(0 * directions[0]), directions, np.array(slopes)
+    squared_norm = nets.squared_norm_of_gradient(net, x, y, nets.loss(), wrt)
+    size = len(nets.flat(net.trainable_weights))
+    directions, h = np.random.default_rng(0).normal(size=(8, size)), 1e-5
+    slopes = [(squared_norm(h * d) - squared_norm(-h * d)) / (2 * h) for d in directions]
+    return squared_norm(np.zeros(size)), directions, np.array(slopes)
 
 
 def errors(name, penalty, examples=None, **arguments):
@@ -140,9 +117,7 @@ def test_gp_is_the_squared_norm_of_the_masked_losss_gradient():
 def kept_gradient(net, x, y, penalty="gp", **arguments):
     """The gradient of the penalty of a first batch."""
     model = FisherPenaltyModel(net, 1.0, penalty=penalty, **arguments)
-    model.compile(keras.optimizers.SGD(0.0), nets.loss())
-    model.train_on_batch(x, y)
-    return nets.flat(model._state.gradients)
+    return nets.first_penalty(model, nets.loss(), x, y)[1]
 
 
 def slope_along_gradient(net, x, y):

@@ -113,9 +113,8 @@ def kept_gradient(form, labels, **arguments):
     x, y, weight = examples(form)
     y = np.where(PRESENT, y, labels)
     model = kf.FisherPenaltyModel(net(form == "mask"), penalty="gp", **arguments)
-    model.compile(keras.optimizers.SGD(0.0), loss(form), run_eagerly=not reference.IS_JAX)
-    model.train_on_batch(x, y, weight)
-    return nets.flat(model._state.gradients)
+    is_eager = not reference.IS_JAX
+    return nets.first_penalty(model, loss(form), x, y, weight, run_eagerly=is_eager)[1]
 
 
 @pytest.mark.parametrize(("form", "way"), [("weight", "whole"), ("mask", "in parts")])
