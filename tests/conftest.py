@@ -66,6 +66,14 @@ def float64(fresh_state, monkeypatch):
 
 
 @pytest.fixture
+def own_registry(monkeypatch):
+    """Rules that a test registers are gone after it."""
+    from keras_fisher.rules import registry
+
+    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
+
+
+@pytest.fixture
 def eagerly():
     """Steps are not compiled, which takes less time where there are few."""
     from tests import reference  # after the threads have been chosen

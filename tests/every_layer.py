@@ -117,58 +117,68 @@ def _image(make, **options):
     return Case(make, IMAGE, before="sigmoid", **options)
 
 
+def _of_rank(name, *args, ranks=(1, 2, 3), note="", in_graph=False, is_single=False):
+    """The layers of a name for sequences, images and volumes; only volumes can be single."""
+    return {
+        name.format(rank) + note: Case(
+            functools.partial(getattr(layers, name.format(rank)), *args),
+            {1: SEQUENCE, 2: IMAGE, 3: VOLUME}[rank],
+            in_graph=in_graph,
+            is_single=is_single and rank == 3,
+        )
+        for rank in ranks
+    }
+
+
+_MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
+_WITHOUT_ARGUMENTS = (
+    *("ActivityRegularization", "ELU", "Identity", "LayerNormalization", "LeakyReLU", "PReLU"),
+    *("RMSNormalization", "ReLU", "Softmax", "UnitNormalization"),
+)
 _ON_TENSORFLOW, _ON_JAX = reference.IS_TENSORFLOW, reference.IS_JAX
 _UNIT = {"value_range": (0.0, 1.0)}
 
 CASES = {
+    **{name: Case(getattr(layers, name)) for name in _WITHOUT_ARGUMENTS},
+    **{name: Case(getattr(layers, name), call=_with_itself) for name in _MERGING},
+    **_of_rank("AdaptiveAveragePooling{}D", 3, ranks=(1, 3), is_single=_ON_TENSORFLOW),
+    **_of_rank("AdaptiveMaxPooling{}D", 3, ranks=(1, 3), is_single=_ON_TENSORFLOW),
+    **_of_rank("AveragePooling{}D", 2, is_single=_ON_TENSORFLOW),
+    **_of_rank("Conv{}D", 2, 2),
+    **_of_rank("Conv{}DTranspose", 2, 2),
+    **_of_rank("Cropping{}D", 1),
+    **_of_rank("DepthwiseConv{}D", 2, ranks=(1, 2)),
+    **_of_rank("GlobalAveragePooling{}D"),
+    **_of_rank("GlobalMaxPooling{}D"),
+    **_of_rank("MaxPooling{}D", 2, is_single=_ON_TENSORFLOW),
+    **_of_rank(
+        "MaxPooling{}D", 3, 1, "same", note=", overlapping", in_graph=True, is_single=_ON_TENSORFLOW
+    ),
+    **_of_rank("SeparableConv{}D", 2, 2, ranks=(1, 2)),
+    **_of_rank("SpatialDropout{}D", 0.5),
+    **_of_rank("UpSampling{}D", 2),
+    **_of_rank("ZeroPadding{}D", 1),
     "Activation": Case(lambda: layers.Activation("tanh")),
-    "ActivityRegularization": Case(layers.ActivityRegularization),
-    "AdaptiveAveragePooling1D": Case(lambda: layers.AdaptiveAveragePooling1D(3), SEQUENCE),
     "AdaptiveAveragePooling2D": Case(lambda: layers.AdaptiveAveragePooling2D(4), IMAGE),
-    "AdaptiveAveragePooling3D": Case(
-        lambda: layers.AdaptiveAveragePooling3D(3), VOLUME, is_single=_ON_TENSORFLOW
-    ),
-    "AdaptiveMaxPooling1D": Case(lambda: layers.AdaptiveMaxPooling1D(3), SEQUENCE),
     "AdaptiveMaxPooling2D": Case(lambda: layers.AdaptiveMaxPooling2D(4), IMAGE),
-    "AdaptiveMaxPooling3D": Case(
-        lambda: layers.AdaptiveMaxPooling3D(3), VOLUME, is_single=_ON_TENSORFLOW
-    ),
-    "Add": Case(layers.Add, call=_with_itself),
     "AdditiveAttention": Case(layers.AdditiveAttention, SEQUENCE, _with_itself),
     "AlphaDropout": Case(lambda: layers.AlphaDropout(0.3)),
     "Attention": Case(layers.Attention, SEQUENCE, _with_itself),
     "AutoContrast": _image(lambda: layers.AutoContrast(**_UNIT)),
-    "Average": Case(layers.Average, call=_with_itself),
-    "AveragePooling1D": Case(lambda: layers.AveragePooling1D(2), SEQUENCE),
-    "AveragePooling2D": Case(lambda: layers.AveragePooling2D(2), IMAGE),
-    "AveragePooling3D": Case(lambda: layers.AveragePooling3D(2), VOLUME, is_single=_ON_TENSORFLOW),
     "BatchNormalization": Case(layers.BatchNormalization, IMAGE),
     "Bidirectional": Case(lambda: layers.Bidirectional(layers.LSTM(3)), SEQUENCE),
     "CenterCrop": _image(lambda: layers.CenterCrop(4, 4)),
-    "Concatenate": Case(layers.Concatenate, call=_with_itself),
     "ContrastLimitedAdaptiveHistogramEqualization": _image(
         lambda: layers.ContrastLimitedAdaptiveHistogramEqualization(tile_grid_size=(2, 2), **_UNIT),
         is_opaque=True,
     ),
-    "Conv1D": Case(lambda: layers.Conv1D(2, 2), SEQUENCE),
-    "Conv1DTranspose": Case(lambda: layers.Conv1DTranspose(2, 2), SEQUENCE),
-    "Conv2D": Case(lambda: layers.Conv2D(2, 2), IMAGE),
-    "Conv2DTranspose": Case(lambda: layers.Conv2DTranspose(2, 2), IMAGE),
-    "Conv3D": Case(lambda: layers.Conv3D(2, 2), VOLUME),
-    "Conv3DTranspose": Case(lambda: layers.Conv3DTranspose(2, 2), VOLUME),
     "ConvLSTM1D": Case(lambda: layers.ConvLSTM1D(2, 2), (3, 4, 2)),
     "ConvLSTM2D": Case(lambda: layers.ConvLSTM2D(2, 2), FRAMES),
     "ConvLSTM3D": Case(lambda: layers.ConvLSTM3D(2, 2), (2, 3, 3, 3, 1)),
-    "Cropping1D": Case(lambda: layers.Cropping1D(1), SEQUENCE),
-    "Cropping2D": Case(lambda: layers.Cropping2D(1), IMAGE),
-    "Cropping3D": Case(lambda: layers.Cropping3D(1), VOLUME),
     "CutMix": _image(layers.CutMix, seed=2),
     "Dense": Case(lambda: layers.Dense(3)),
-    "DepthwiseConv1D": Case(lambda: layers.DepthwiseConv1D(2), SEQUENCE),
-    "DepthwiseConv2D": Case(lambda: layers.DepthwiseConv2D(2), IMAGE),
     "Dot": Case(lambda: layers.Dot(axes=2), SEQUENCE, _with_itself),
     "Dropout": Case(lambda: layers.Dropout(0.3, seed=1)),
-    "ELU": Case(layers.ELU),
     "EinsumDense": Case(lambda: layers.EinsumDense("abc,cd->abd", (5, 3), bias_axes="d"), SEQUENCE),
     "Embedding": Case(lambda: layers.Embedding(7, 3), (5,), tokens=7),
     "Flatten": Case(layers.Flatten, SEQUENCE),
@@ -176,12 +186,6 @@ CASES = {
     "GRUCell": Case(lambda: layers.GRUCell(3), call=_one_step),
     "GaussianDropout": Case(lambda: layers.GaussianDropout(0.3)),
     "GaussianNoise": Case(lambda: layers.GaussianNoise(0.3)),
-    "GlobalAveragePooling1D": Case(layers.GlobalAveragePooling1D, SEQUENCE),
-    "GlobalAveragePooling2D": Case(layers.GlobalAveragePooling2D, IMAGE),
-    "GlobalAveragePooling3D": Case(layers.GlobalAveragePooling3D, VOLUME),
-    "GlobalMaxPooling1D": Case(layers.GlobalMaxPooling1D, SEQUENCE),
-    "GlobalMaxPooling2D": Case(layers.GlobalMaxPooling2D, IMAGE),
-    "GlobalMaxPooling3D": Case(layers.GlobalMaxPooling3D, VOLUME),
     "GroupNormalization": Case(lambda: layers.GroupNormalization(3), IMAGE),
     "GroupedQueryAttention": Case(
         lambda: layers.GroupQueryAttention(2, 2, 1),
@@ -189,42 +193,22 @@ CASES = {
         _query_and_value,
         is_single=_ON_JAX,
     ),
-    "Identity": Case(layers.Identity),
     "LSTM": Case(lambda: layers.LSTM(3), SEQUENCE),
     "LSTMCell": Case(lambda: layers.LSTMCell(3), call=_one_step),
     "Lambda": Case(lambda: layers.Lambda(ops.sin)),
-    "LayerNormalization": Case(layers.LayerNormalization),
-    "LeakyReLU": Case(layers.LeakyReLU),
     "Masking": Case(layers.Masking, SEQUENCE),
-    "MaxPooling1D": Case(lambda: layers.MaxPooling1D(2), SEQUENCE),
-    "MaxPooling1D, overlapping": Case(
-        lambda: layers.MaxPooling1D(3, 1, "same"), SEQUENCE, in_graph=True
-    ),
-    "MaxPooling2D": Case(lambda: layers.MaxPooling2D(2), IMAGE),
-    "MaxPooling2D, overlapping": Case(
-        lambda: layers.MaxPooling2D(3, 1, "same"), IMAGE, in_graph=True
-    ),
-    "MaxPooling3D": Case(lambda: layers.MaxPooling3D(2), VOLUME, is_single=_ON_TENSORFLOW),
-    "MaxPooling3D, overlapping": Case(
-        lambda: layers.MaxPooling3D(3, 1, "same"), VOLUME, in_graph=True, is_single=_ON_TENSORFLOW
-    ),
-    "Maximum": Case(layers.Maximum, call=_with_itself),
     "MelSpectrogram": Case(
         lambda: layers.MelSpectrogram(fft_length=16, sequence_stride=8, num_mel_bins=4),
         (40,),
         is_single=_ON_TENSORFLOW,
     ),
-    "Minimum": Case(layers.Minimum, call=_with_itself),
     "MixUp": _image(layers.MixUp),
     "MultiHeadAttention": Case(
         lambda: layers.MultiHeadAttention(2, 2), SEQUENCE, _query_and_value, is_single=_ON_JAX
     ),
-    "Multiply": Case(layers.Multiply, call=_with_itself),
     "Normalization": Case(lambda: layers.Normalization(mean=0.3, variance=2.0)),
-    "PReLU": Case(layers.PReLU),
     "Permute": Case(lambda: layers.Permute((2, 1)), SEQUENCE),
     "Pipeline": Case(lambda: layers.Pipeline([layers.Rescaling(2.0)])),
-    "RMSNormalization": Case(layers.RMSNormalization),
     "RNN": Case(lambda: layers.RNN(layers.SimpleRNNCell(3)), SEQUENCE),
     "RandAugment": _image(lambda: layers.RandAugment(**_UNIT), is_single=_ON_TENSORFLOW),
     "RandomBrightness": _image(lambda: layers.RandomBrightness(0.3, **_UNIT)),
@@ -257,7 +241,6 @@ CASES = {
         lambda: layers.RandomTranslation(0.3, 0.3), is_single=_ON_TENSORFLOW
     ),
     "RandomZoom": _image(lambda: layers.RandomZoom(0.3), is_single=_ON_TENSORFLOW),
-    "ReLU": Case(layers.ReLU),
     "RepeatVector": Case(lambda: layers.RepeatVector(2)),
     "Rescaling": Case(lambda: layers.Rescaling(2.0, 0.5)),
     "Reshape": Case(lambda: layers.Reshape((2, 2))),
@@ -266,31 +249,17 @@ CASES = {
     "STFTSpectrogram": Case(
         lambda: layers.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16), (40, 1)
     ),
-    "SeparableConv1D": Case(lambda: layers.SeparableConv1D(2, 2), SEQUENCE),
-    "SeparableConv2D": Case(lambda: layers.SeparableConv2D(2, 2), IMAGE),
     "SimpleRNN": Case(lambda: layers.SimpleRNN(3), SEQUENCE),
     "SimpleRNNCell": Case(lambda: layers.SimpleRNNCell(3), call=_one_step),
-    "Softmax": Case(layers.Softmax),
     "Solarization": _image(lambda: layers.Solarization(0.3, 0.5, **_UNIT)),
-    "SpatialDropout1D": Case(lambda: layers.SpatialDropout1D(0.5), SEQUENCE),
-    "SpatialDropout2D": Case(lambda: layers.SpatialDropout2D(0.5), IMAGE),
-    "SpatialDropout3D": Case(lambda: layers.SpatialDropout3D(0.5), VOLUME),
     "StackedRNNCells": Case(
         lambda: layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3), layers.GRUCell(2)])),
         SEQUENCE,
     ),
-    "Subtract": Case(layers.Subtract, call=_with_itself),
     "TimeDistributed": Case(lambda: layers.TimeDistributed(layers.Dense(3)), SEQUENCE),
-    "UnitNormalization": Case(layers.UnitNormalization),
-    "UpSampling1D": Case(lambda: layers.UpSampling1D(2), SEQUENCE),
-    "UpSampling2D": Case(lambda: layers.UpSampling2D(2), IMAGE),
     "UpSampling2D, bilinear": Case(
         lambda: layers.UpSampling2D(2, interpolation="bilinear"), IMAGE, is_single=_ON_TENSORFLOW
     ),
-    "UpSampling3D": Case(lambda: layers.UpSampling3D(2), VOLUME),
-    "ZeroPadding1D": Case(lambda: layers.ZeroPadding1D(1), SEQUENCE),
-    "ZeroPadding2D": Case(lambda: layers.ZeroPadding2D(1), IMAGE),
-    "ZeroPadding3D": Case(lambda: layers.ZeroPadding3D(1), VOLUME),
 }
 
 _BASE = "a base class, which computes nothing by itself"

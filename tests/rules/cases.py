@@ -13,7 +13,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_fisher.zoo.fixup import FixupBias, FixupScale
 from keras_fisher.zoo.skip_init import SkipInitScale
+from keras_fisher.zoo.weight_norm import WeightNormConv2D, WeightNormDense
 from tests import reference
 from tests.traces.per_example.loop import normal, randomise
 
@@ -344,11 +346,22 @@ NORMALIZATION = {
     "rms-called-twice": Case((3, 4), twice(layers.RMSNormalization)),
 }
 
+_TANH = layer(layers.Activation, "tanh")
 SCALE = {
     "prelu": once((4, 3), layers.PReLU),
     "prelu-shared-axes": once((3, 4, 2), layers.PReLU, shared_axes=(1, 2)),
     "prelu-called-twice": Case((4, 2), twice(layers.PReLU, shared_axes=(1,))),
     "skip-init": once((3, 4), SkipInitScale),
+    "fixup": Case((5, 4), chain(FixupBias, _TANH, FixupScale, FixupBias, _TANH)),
+}
+
+_SCATTERED = {"gain_initializer": keras.initializers.RandomUniform(0.5, 2.0, seed=3)}
+WEIGHT_NORM_LAYERS = {
+    "dense": layer(WeightNormDense, 5, **_SCATTERED),
+    "dense-activation": layer(WeightNormDense, 5, activation="tanh", **_SCATTERED),
+    "conv": layer(WeightNormConv2D, 5, 3, padding="same", **_SCATTERED),
+    "conv-strides": layer(WeightNormConv2D, 5, 3, 2, use_bias=False, gain_initializer="ones"),
+    "conv-groups": layer(WeightNormConv2D, 4, (2, 3), groups=2, **_SCATTERED),
 }
 
 # Every kind of layer, and every way to use one.
@@ -359,6 +372,9 @@ KINDS = {
     "embedding": EMBEDDING,
     "normalization": NORMALIZATION,
     "scale": SCALE,
+    "weight-norm": {
+        name: Case((6, 7, 4), chain(make)) for name, make in WEIGHT_NORM_LAYERS.items()
+    },
 }
 
 # One layer for each rule.

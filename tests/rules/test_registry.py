@@ -8,16 +8,9 @@ import pytest
 from keras import layers, ops
 
 from keras_fisher import rules
-from keras_fisher.rules import registry
 from tests.traces.per_example import loop
 
 pytestmark = pytest.mark.usefixtures("float64", "own_registry")
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    """Rules that a test registers are gone after it."""
-    monkeypatch.setattr(registry, "_RULES", dict(registry._RULES))
 
 
 class Affine(layers.Layer):

@@ -1,42 +1,26 @@
 """Every network of the zoo, at full depth, with every penalty and trace, on a few random images."""
 
-from functools import partial
-
 import keras
 import numpy as np
 import pytest
 
 import keras_fisher as kf
-from keras_fisher import zoo
 from tests import nets
+from tests.zoo.networks import FULL
 
 pytestmark = pytest.mark.slow
 
 BATCH, STEPS = 4, 3
 MEASURING = {"likelihood": kf.likelihoods.Categorical(), "batch_size": BATCH}
-CIFAR, IMAGES = (32, 32, 3), (64, 64, 3)
-NETWORKS = {
-    "SimpleCNN": partial(zoo.simple_cnn, CIFAR, 10),
-    "VGG-11": partial(zoo.vgg11, CIFAR, 100),
-    "Wide ResNet 44-3": partial(zoo.wide_resnet, CIFAR, 100),
-    "Wide ResNet 44-3, SkipInit": partial(zoo.wide_resnet, CIFAR, 100, batch_norm=False),
-    "DenseNet 40-12": partial(zoo.densenet, CIFAR, 100),
-    "ResNet 26": partial(zoo.resnet, CIFAR, 10),
-    "ResNet 26, weight norm": partial(zoo.resnet, CIFAR, 10, batch_norm=False),
-    "ResNet 50": partial(zoo.resnet, CIFAR, 10, depth=50),
-    "ResNet 50, weight norm": partial(zoo.resnet, CIFAR, 10, depth=50, batch_norm=False),
-    "ResNet 56": partial(zoo.resnet, CIFAR, 10, depth=56),
-    "ResNet 56, weight norm": partial(zoo.resnet, CIFAR, 10, depth=56, batch_norm=False),
-    "ResNet-18, Fixup": partial(zoo.resnet18, IMAGES, 1000),
-}
 # Tracing the second derivatives of a deep network takes far longer than a few steps of it.
-TRACED = ("SimpleCNN", "VGG-11", "Wide ResNet 44-3", "ResNet 26, weight norm")
+TRACED = ("simple_cnn", "vgg11", "wide_resnet", "resnet-26-weight_norm")
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=FULL)
 def subject(request):
     """A network, examples for it, and whether its training is traced."""
-    model = NETWORKS[request.param](seed=0)
+    size = 64 if request.param == "resnet18" else 32
+    model = FULL[request.param](input_shape=(size, size, 3), seed=0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH, *model.input_shape[1:])).astype("float32")
     y = rng.integers(model.output_shape[-1], size=BATCH).astype("int32")

@@ -38,18 +38,3 @@ def test_scalars_start_as_the_identity_and_have_one_number_each():
     np.testing.assert_array_equal(FixupScale()(x), x)
     np.testing.assert_array_equal(FixupBias()(x), x)
     assert [w.shape for w in scalars().trainable_weights] == [(), (), ()]
-
-
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("policy", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
-def test_the_rules_agree_with_a_float64_loop(policy, tolerance):
-    squares = {}
-    for precision in ("float64", policy):
-        keras.config.set_floatx(precision)
-        keras.config.set_dtype_policy(precision)
-        arguments = loop.randomise(scalars()), loop.normal(3, 5, 4), loop.normal(3, 5, 4, seed=2)
-        if not squares:
-            squares["loop"] = loop.loop(*arguments)
-    found, fallbacks = loop.measured(*arguments)
-    assert not fallbacks
-    assert loop.relative_error(found, squares["loop"]) < tolerance

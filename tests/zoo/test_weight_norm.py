@@ -3,29 +3,13 @@ import numpy as np
 import pytest
 
 from keras_fisher.zoo.weight_norm import WeightNormConv2D, WeightNormDense, norm_preserving_gain
+from tests.rules.cases import WEIGHT_NORM_LAYERS as LAYERS
 from tests.traces.per_example import loop
-
-
-def scattered(low=0.5, high=2.0):
-    return keras.initializers.RandomUniform(low, high, seed=3)
-
-
-LAYERS = {
-    "dense": lambda: WeightNormDense(5, gain_initializer=scattered()),
-    "dense-activation": lambda: WeightNormDense(5, activation="tanh", gain_initializer=scattered()),
-    "conv": lambda: WeightNormConv2D(5, 3, padding="same", gain_initializer=scattered()),
-    "conv-strides": lambda: WeightNormConv2D(5, 3, 2, use_bias=False, gain_initializer="ones"),
-    "conv-groups": lambda: WeightNormConv2D(4, (2, 3), groups=2, gain_initializer=scattered()),
-}
 
 
 def model_of(name):
     start = keras.Input((6, 7, 4))
     return keras.Model(start, LAYERS[name]()(start))
-
-
-def labels_for(model, examples):
-    return loop.normal(examples, *model.output_shape[1:], seed=2)
 
 
 # ---- The layers --------------------------------------------------------------------------------
@@ -81,27 +65,6 @@ def test_what_would_leave_the_lengths_out_is_refused(name):
         layer.enable_lora(2)
     with pytest.raises(NotImplementedError, match="quantised"):
         layer.quantize("int8")
-
-
-# ---- Per-example gradients -----------------------------------------------------------------------
-
-
-@pytest.mark.matrix
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("policy", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_rule_agrees_with_a_float64_loop(name, policy, tolerance):
-    squares = {}
-    for precision in ("float64", policy):
-        keras.config.set_floatx(precision)
-        keras.config.set_dtype_policy(precision)
-        model = loop.randomise(model_of(name))
-        arguments = model, loop.normal(3, 6, 7, 4), labels_for(model, 3)
-        if not squares:
-            squares["loop"] = loop.loop(*arguments)
-    found, fallbacks = loop.measured(*arguments)
-    assert not fallbacks
-    assert loop.relative_error(found, squares["loop"]) < tolerance
 
 
 # ---- The initialisation --------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def test_a_use_of_a_weight_that_is_not_recorded_is_noticed_in_half_precision_too
     np.testing.assert_allclose(found.sum(), expected.sum(), rtol=2e-2)
 
 
-class Doubled(layers.Layer):
-    """Scales by a weight; its rule below gives twice the gradient."""
+class Scaled(layers.Layer):
+    """Scales by a weight; its rules below are wrong."""
 
     def build(self, input_shape):
         self.scale = self.add_weight(shape=(4,), initializer="ones")
@@ -55,16 +55,15 @@ class Gate(layers.Layer):
         return self.gate * inputs
 
 
-def test_a_wrong_rule_behind_a_branch_that_starts_at_zero_is_noticed_when_it_opens(monkeypatch):
-    monkeypatch.setattr(rules.registry, "_RULES", dict(rules.registry._RULES))
-
-    @rules.register(Doubled)
+@pytest.mark.usefixtures("own_registry")
+def test_a_wrong_rule_behind_a_branch_that_starts_at_zero_is_noticed_when_it_opens():
+    @rules.register(Scaled)
     def wrong(layer, inputs, gradient):
         return [(layer.scale, 2 * rules.sum_to(gradient * inputs, (4,)))]
 
     inputs = keras.Input((4,))
     gate = Gate()
-    outputs = layers.Add()([layers.Dense(4)(inputs), gate(Doubled()(inputs))])
+    outputs = layers.Add()([layers.Dense(4)(inputs), gate(Scaled()(inputs))])
     model = keras.Model(inputs, outputs)
     y = np.zeros((6, 4), "float32")
     measure = SquaredGradientNorms(model, lambda outputs, y: y, half_squares)
@@ -146,9 +145,7 @@ class Table(layers.Embedding):
 
 
 @pytest.fixture
-def table(monkeypatch):
-    monkeypatch.setattr(rules.registry, "_RULES", dict(rules.registry._RULES))
-
+def table(own_registry):
     @rules.register(Table)
     def wrong(layer, inputs, gradient):
         rows = ops.one_hot(inputs, layer.input_dim, dtype=gradient.dtype)  # zeros for id -1
@@ -196,25 +193,14 @@ def test_labels_that_are_drawn_stay_the_same_where_the_check_fails(table):
     np.testing.assert_allclose(*drawn, rtol=1e-6)
 
 
-class Small(layers.Layer):
-    """A layer whose rule below is wrong where its input is far from 0."""
-
-    def build(self, input_shape):
-        self.scale = self.add_weight(shape=(4,), initializer="ones")
-
-    def call(self, inputs):
-        return self.scale * inputs
-
-
+@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize("extreme", [-30.0, 30.0])
-def test_extreme_inputs_are_looked_at(extreme, monkeypatch):
-    monkeypatch.setattr(rules.registry, "_RULES", dict(rules.registry._RULES))
-
-    @rules.register(Small)
+def test_extreme_inputs_are_looked_at(extreme):
+    @rules.register(Scaled)
     def wrong(layer, inputs, gradient):
         return [(layer.scale, rules.sum_to(gradient * ops.clip(inputs, -5, 5), (4,)))]
 
-    model = keras.Sequential([keras.Input((4,)), Small(), layers.Activation(ops.sin)])
+    model = keras.Sequential([keras.Input((4,)), Scaled(), layers.Activation(ops.sin)])
     x, y = np.random.default_rng(0).normal(size=(40, 4)).astype("float32"), np.zeros((40, 4))
     assert not measured(model, x, y)[1]
     x[23, 2] = extreme
