@@ -7,6 +7,7 @@ import pytest
 from keras import losses, ops
 from keras.backend import standardize_dtype
 
+import keras_fisher as kf
 from keras_fisher import likelihoods
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import reference
@@ -23,6 +24,7 @@ TIMED_CLASSES = RANDOM.integers(0, 4, (6, 5))
 BITS = RANDOM.integers(0, 2, (6, 4))
 ONE_HOT, TIMED_ONE_HOT = np.eye(4)[CLASSES], np.eye(4)[TIMED_CLASSES]
 SOFT = RANDOM.dirichlet(np.ones(4), 6)
+INPUTS = RANDOM.normal(size=(6, 4)).astype("float32")
 
 
 def softmax(logits):
@@ -88,17 +90,11 @@ def parametrize(cases):
 
 
 @parametrize(CASES)
-def test_mean_nll_is_kerass_own_loss(loss, labels, outputs):
-    nll = likelihoods.from_loss(loss).nll(labels, outputs)
-    assert nll.shape == (6,)
-    assert np.asarray(nll).mean() == pytest.approx(float(loss(labels, outputs)), rel=1e-5)
-
-
-@parametrize(CASES)
-def test_nll_of_each_example_is_kerass_loss_of_it_alone(loss, labels, outputs):
-    nll = likelihoods.from_loss(loss).nll(labels, outputs)
+def test_nll_of_each_example_and_their_mean_are_kerass_losses(loss, labels, outputs):
+    nll = np.asarray(likelihoods.from_loss(loss).nll(labels, outputs))
     alone = [float(loss(labels[i : i + 1], outputs[i : i + 1])) for i in range(6)]
     np.testing.assert_allclose(nll, alone, rtol=1e-5)
+    assert nll.mean() == pytest.approx(float(loss(labels, outputs)), rel=1e-5)
 
 
 @parametrize(UNNORMALISED_CASES)
@@ -537,3 +533,53 @@ def test_the_loss_of_the_only_output_may_stand_in_a_list_or_dictionary():
 def test_a_likelihood_cannot_override_what_follows_from_its_observations(name):
     with pytest.raises(TypeError, match=f"`observation_nll` .*Mine, which overrides `{name}`"):
         type("Mine", (Categorical,), {name: lambda *arguments: 0.0})
+
+
+def compile_with(activation, loss):
+    dense = keras.layers.Dense(4, kernel_initializer=keras.initializers.RandomNormal(stddev=4.0))
+    model = keras.Sequential([keras.Input((4,)), dense, keras.layers.Activation(activation)])
+    model.compile("sgd", loss)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*from_logits=True:UserWarning")
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "loss", "labels"),
+    [
+        ("softmax", losses.SparseCategoricalCrossentropy, CLASSES),
+        ("softmax", losses.CategoricalCrossentropy, ONE_HOT),
+        ("sigmoid", losses.BinaryCrossentropy, ONE_HOT),
+    ],
+)
+def test_the_likelihood_is_the_loss_behind_an_activation(activation, loss, labels, from_logits):
+    model = compile_with(activation, loss(from_logits=from_logits))
+    outputs = model(INPUTS)
+    found = likelihoods.from_loss(model.loss).mean_nll(labels, outputs)
+    loss_of_keras = model.compute_loss(INPUTS, labels, outputs)
+    convert = ops.convert_to_numpy
+    assert convert(found) == pytest.approx(convert(loss_of_keras), rel=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(), Bernoulli()])
+@pytest.mark.parametrize("shape", [(12,), (12, 2), (12, 1), (12, 3, 1, 1), (3,)])
+def test_labels_are_not_broadcast_to_the_outputs(likelihood, shape):
+    with pytest.raises(ValueError, match=r"`y` must hold a number for each output.*\(12, 3\)"):
+        likelihood.nll(np.zeros(shape, "float32"), np.zeros((12, 3), "float32"))
+
+
+def test_a_trailing_axis_of_length_1_may_be_missing_or_further():
+    outputs = np.ones((12, 1), "float32")
+    for shape in ((12,), (12, 1), (12, 1, 1)):
+        np.testing.assert_allclose(Gaussian().nll(np.zeros(shape, "float32"), outputs), 1.0)
+
+
+def test_one_hot_labels_have_no_class_to_ignore():
+    with pytest.raises(ValueError, match=r"`y` must hold integer classes .* `ignore_class`"):
+        Categorical(ignore_class=0).nll(ONE_HOT, LOGITS)
+
+
+def test_a_measurement_refuses_labels_that_it_would_broadcast():
+    model = compile_with("linear", "mse")
+    with pytest.raises(ValueError, match="`y` must hold a number for each output"):
+        kf.gradient_norm(model, (INPUTS, np.zeros(6)), batch_size=6)

@@ -12,9 +12,10 @@ HALF = {"mixed_bfloat16": 0.05, "mixed_float16": 0.01}
 GRADIENTS = ("exact", "finite_difference")
 
 
-def penalty_and_gradient(policy, name):
+def penalty_and_gradient(policy, name, penalty, size):
     keras.config.set_dtype_policy(policy)
-    return nets.penalty_and_gradient(name, sgd(1.0, policy), penalty="gp")
+    optimizer = sgd(1.0, policy)
+    return nets.penalty_and_gradient(name, optimizer, penalty=penalty, micro_batch_size=size)
 
 
 def sgd(learning_rate, policy, initial_scale=2.0**8):
@@ -27,10 +28,19 @@ def sgd(learning_rate, policy, initial_scale=2.0**8):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize(("policy", "tolerance"), HALF.items())
-@pytest.mark.parametrize("name", ["dense", "batch_norm_cnn", "recurrent"])
-def test_half_precision_gives_about_the_float32_penalty(name, policy, tolerance):
-    value, gradient = penalty_and_gradient("float32", name)
-    half_value, half_gradient = penalty_and_gradient(policy, name)
+@pytest.mark.parametrize(
+    ("name", "penalty", "size"),
+    [
+        ("dense", "gp", None),
+        ("batch_norm_cnn", "gp", None),
+        ("recurrent", "gp", None),
+        ("dense", "gp", 2),
+        ("dense", "gp_x", 2),
+    ],
+)
+def test_half_precision_gives_about_the_float32_penalty(name, penalty, size, policy, tolerance):
+    value, gradient = penalty_and_gradient("float32", name, penalty, size)
+    half_value, half_gradient = penalty_and_gradient(policy, name, penalty, size)
     assert half_value == pytest.approx(value, rel=tolerance)
     assert nets.relative_error(half_gradient, gradient) < 5 * tolerance
 

@@ -37,6 +37,18 @@ def test_label_noise_monitor_measures_either_group_at_the_end_of_the_epoch(task,
     )
 
 
+def test_groups_of_unequal_size_are_compared_in_equal_batches():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2000, 4)).astype("float32")
+    y, is_noisy = generator.integers(0, 3, 2000), np.arange(2000) < 16
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_initializer="zeros")])
+    model.compile(keras.optimizers.SGD(0.0), nets.loss())
+    monitor = kf.callbacks.LabelNoiseMonitor(x, y, is_noisy, gradient_batches=20)
+    logs = model.fit(x, y, batch_size=1000, callbacks=[monitor], verbose=0).history
+    expected = kf.gradient_norm(model, (x[16:], y[16:]), num_examples=320, batch_size=16).value
+    assert logs["clean_gradient_norm"][0] == pytest.approx(expected, rel=1e-5)
+
+
 def test_label_noise_monitor_warns_of_nan_once(task):
     x, y, is_noisy = task
     model = nets.compiled("dense", compile_args={"run_eagerly": True})
@@ -53,6 +65,7 @@ def test_label_noise_monitor_warns_of_nan_once(task):
         (lambda x, y, noisy: (x[1:], y, noisy), "same length"),
         (lambda x, y, noisy: (x, y, noisy & False), "`is_noisy` must be true for some"),
         (lambda x, y, noisy: (x, y, noisy | True), "`is_noisy` must be true for some"),
+        (lambda x, y, noisy: (x, y, 0.5 * noisy), "`is_noisy` must hold booleans"),
         (lambda x, y, noisy: (x, np.eye(nets.CLASSES)[y], noisy), "`y` must hold integer labels"),
     ],
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_fisher.data import containers, mixup
+from keras_fisher.data import containers, mixup, training_batches
 from tests import reference
 from tests.data.fakes import arrays, assert_same
 
@@ -135,9 +135,38 @@ def test_errors_name_the_argument_and_what_was_given(changed, error, message):
     [
         (lambda data: data.map(lambda x, y: x), "pairs"),
         (lambda data: data.unbatch(), r"batches.*\(\)"),
-        (lambda data: data.map(lambda x, y: (x, y[:, None])), r"\(8, 1\)"),
     ],
 )
 def test_a_dataset_of_something_else_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         mixup(change(batches()), 0.8, 0, NUM_CLASSES)
+
+
+X, CLASSES = np.ones((8, 2), "float32"), np.arange(8) % 3
+MESSAGE = (
+    r"must (hold|yield batches with) integer labels of shape \(batch,\) or one-hot .* for mixup"
+)
+
+
+@pytest.mark.parametrize("y", [CLASSES[:, None], CLASSES + 0.5, np.ones((8, 2, 3), "float32")])
+def test_other_labels_are_refused(y):
+    with pytest.raises(ValueError, match=MESSAGE):
+        training_batches(X, y, batch_size=4, seed=0, mixup_beta=1.0, num_classes=3)
+    with pytest.raises(ValueError, match=MESSAGE):
+        mixup(training_batches(X, y, batch_size=4, seed=0), 1.0, seed=0, num_classes=3)
+
+
+def test_other_labels_are_kept_without_mixup():
+    ((_, y),) = arrays(training_batches(X, CLASSES[:, None], batch_size=8, seed=0).take(1))
+    assert sorted(y.ravel()) == sorted(CLASSES)
+
+
+def test_training_mixes_classes_and_one_hot_labels_alike():
+    one_hot = np.eye(3, dtype="float32")[CLASSES]
+    mixed = [
+        training_batches(X, y, batch_size=8, seed=0, mixup_beta=1.0, num_classes=3)
+        for y in (CLASSES, one_hot)
+    ]
+    first, second = (arrays(each.take(1)) for each in mixed)
+    assert_same(first, second)
+    assert containers.get_label_spec(mixed[0]).shape[-1] == 3

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 
@@ -73,15 +71,10 @@ def test_augmentation_differs_between_batches_and_epochs():
     assert np.any(first != same[:BATCH_SIZE])
 
 
-@pytest.mark.parametrize("augment", ["flip", "flip_and_crop"])
-def test_each_augmentation_does_what_its_name_says(augment):
-    for x, y in arrays(make(augment=augment), epochs=1):
+def test_an_image_is_flipped_or_left_as_it_is():
+    for x, y in arrays(make(augment="flip"), epochs=1):
         for image, label in zip(x, y, strict=True):
-            padded = np.pad(X[label], ((4, 4), (4, 4), (0, 0)))
-            corners = [(4, 4)] if augment == "flip" else itertools.product(range(9), range(9))
-            windows = [padded[r : r + 8, c : c + 8] for r, c in corners]
-            windows += [window[:, ::-1] for window in windows]
-            assert any(np.array_equal(image, window) for window in windows)
+            assert any(np.array_equal(image, found) for found in (X[label], X[label, :, ::-1]))
 
 
 def test_about_half_of_the_images_are_flipped():

@@ -121,6 +121,12 @@ BAD_DATA = [
     ("nothing", None, TypeError, r"`data` must be `\(x, y\)` or .*Received: NoneType"),
     ("four arrays", (X, Y, Y, Y), ValueError, r"`data` must be .*Received: a tuple of 4"),
     ("lists of numbers", (X.tolist(), Y), TypeError, r"`data` must be .*arrays.*Received: float"),
+    (
+        "a list of batches",
+        [(X[:5], Y[:5]), (X[5:], Y[5:])],
+        ValueError,
+        r"`data` must be .* Received: 2 arrays of labels",
+    ),
     ("no inputs", (None, Y), ValueError, r"`data` must hold inputs. Received: x=None"),
 ]
 WITHOUT_LABELS = [

@@ -1,5 +1,6 @@
 """The spectral density: its moments, its stated errors and its smoothed form."""
 
+import keras
 import numpy as np
 import pytest
 from scipy import stats
@@ -68,6 +69,31 @@ def test_stated_errors_cover_at_the_stated_rate(order):
         covered = np.mean(np.abs(errors) <= sigmas)
         # The values of single probes are skewed, so that a few more miss than of a normal mean.
         assert abs(covered - expected) < 0.06
+
+
+def test_a_moment_of_too_high_an_order_is_refused():
+    net, x, y = oracles.problem("dense")
+    density = kf.spectral_density(net, (x, y), num_steps=3, num_probes=2, seed=0)
+    assert np.isfinite(density.moment(5).value)
+    with pytest.raises(ValueError, match=r"`order` must be below 2 num_steps = 6.* order=6"):
+        density.moment(6)
+
+
+def test_the_moments_of_a_whole_spectrum_are_exact_at_every_order():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
+    density = kf.spectral_density(model, (x, x[:, :1]), num_steps=3, num_probes=2, seed=0)
+    matrix = np.c_[x, np.ones(9)].T @ np.c_[x, np.ones(9)] * 2 / 9
+    exact = np.trace(np.linalg.matrix_power(matrix, 9)) / 3
+    several = [
+        kf.spectral_density(model, (x, x[:, :1]), num_steps=3, num_probes=200, seed=seed)
+        for seed in range(2)
+    ]
+    assert density.moment(9).value > 0
+    for found in several:
+        moment = found.moment(9)
+        assert abs(moment.value - exact) < 4 * moment.stderr
 
 
 MADE = SpectralDensity(

@@ -362,3 +362,43 @@ def test_integers_that_go_into_a_dense_layer_are_measured_as_the_numbers_they_ar
 def test_a_meter_takes_inputs_in_another_structure_than_before():
     meter = FisherTraceMeter(compiled(Plain()), labels="given")
     assert meter(({"x": X}, Y)).value == pytest.approx(meter(([X], Y)).value, rel=1e-6)
+
+
+def inner(name):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(3, name="fc")(inputs), name=name)
+
+
+def test_layers_of_equal_path_are_kept_apart():
+    inputs = keras.Input((4,))
+    model = compiled(keras.Model(inputs, layers.add([inner("a")(inputs), inner("b")(inputs)])))
+    found = kf.fisher_trace(model, (X, Y), labels="given", by_layer=True)
+    assert len(found.layers) == 2
+    assert sum(found.layers.values()) == pytest.approx(found.value, rel=1e-5)
+
+
+def test_nan_outputs_have_no_accuracy():
+    model = nets.plain("dense")
+    assert 0 <= kf.traces.accuracy(model, X, Y) <= 1
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    assert np.isnan(kf.traces.accuracy(model, X, Y))
+
+
+def test_accuracy_needs_labels_that_are_outputs():
+    with pytest.raises(ValueError, match=r"`y` must hold labels from 0 to 2.* from 1 to 3"):
+        kf.traces.accuracy(nets.plain("dense"), X[:3], np.array([1, 2, 3]))
+
+
+def test_a_meter_does_not_measure_the_loss_of_an_earlier_compile():
+    model = nets.plain("dense")
+    meter = GradientNormMeter(model)
+    meter((X, Y))
+    model.compile("sgd", nets.loss())
+    with pytest.raises(ValueError, match="GradientNormMeter must be made anew after `compile`"):
+        meter((X, Y))
+
+
+def test_one_output_has_no_classes():
+    model = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(1)]))
+    with pytest.raises(ValueError, match="Categorical needs an output for each of at least 2"):
+        kf.fisher_trace(model, (X, np.zeros(6, "int32")))

@@ -57,16 +57,18 @@ def test_what_takes_many_products_shows_how_many_are_done(
     assert "example" not in said
 
 
-def test_a_short_measurement_shows_nothing(measured, capsys):
-    net, (x, y) = measured
-    kf.fisher_trace(net, (x, y))
-    assert capsys.readouterr().out == ""
-
-
-def test_a_meter_shows_nothing(measured, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
-    net, data = measured
-    FisherTraceMeter(net)(data)
+@pytest.mark.parametrize(
+    ("measure", "seconds"),
+    [
+        (functools.partial(kf.fisher_trace, batch_size=5), 1e6),
+        (kf.fisher_trace, 0),
+        (lambda net, data: FisherTraceMeter(net)(data, batch_size=5), 0),
+    ],
+    ids=["short", "over with its first batch", "of a meter"],
+)
+def test_other_measurements_show_nothing(measure, seconds, measured, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", seconds)
+    measure(*measured)
     assert capsys.readouterr().out == ""
 
 
@@ -79,11 +81,4 @@ def test_callbacks_show_nothing(measured, capsys, monkeypatch):
     ]
     history = net.fit(x, y, verbose=0, callbacks=measuring).history
     assert {"fisher_trace", "gradient_norm_ratio"} <= history.keys()
-    assert capsys.readouterr().out == ""
-
-
-def test_what_is_over_with_its_first_batch_shows_nothing(measured, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_SECONDS_BEFORE_IT_SHOWS", 0)
-    net, data = measured
-    kf.fisher_trace(net, data)
     assert capsys.readouterr().out == ""

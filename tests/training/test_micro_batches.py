@@ -191,27 +191,6 @@ def test_inputs_may_be_of_another_dtype_than_weights():
     assert model.fit(data, verbose=0).history["penalty"][0] > 0
 
 
-@pytest.mark.matrix
-@pytest.mark.parametrize("penalty", ["gp", "gp_x"])
-@pytest.mark.parametrize(
-    ("policy", "tolerance"), [("mixed_bfloat16", 0.05), ("mixed_float16", 0.01)]
-)
-def test_half_precision_gives_about_the_float32_penalty(penalty, policy, tolerance):
-    def of(policy):
-        keras.config.set_dtype_policy(policy)
-        optimizer = keras.optimizers.SGD(1.0)
-        if policy == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**8)
-        return nets.penalty_and_gradient("dense", optimizer, penalty=penalty, micro_batch_size=2)
-
-    try:
-        (value, slopes), (half, half_slopes) = of("float32"), of(policy)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    assert half == pytest.approx(value, rel=tolerance)
-    assert nets.relative_error(half_slopes, slopes) < 5 * tolerance
-
-
 # A share of the batch
 
 
