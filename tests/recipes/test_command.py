@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import pytest
 import suboptimal_lr
 from experiment import command, errors, files, queue, results
 
+from tests.data.fakes import unreachable
 from tests.recipes.test_plans import NAMES
 from tests.recipes.tiny import OPTIONS
 from tools import report
@@ -253,9 +253,6 @@ def test_a_process_takes_the_runs_that_no_other_trains(finished, tmp_path, monke
 
 
 def test_missing_data_without_network_says_what_to_do(tmp_path, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     with pytest.raises(SystemExit, match=r"TFDS_DATA_DIR[\s\S]*--preset demo"):

@@ -4,10 +4,10 @@ import pytest
 from experiment import record, tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.util import tensor_util
 
 from tests import reference
 from tests.recipes.tiny import Killed, tiny, trained
+from tests.summaries import points
 
 RUN = tiny(  # ceil(150 / 32) = 5 steps in each of four epochs
     alpha=0.1,
@@ -25,29 +25,19 @@ def finished(tmp_path_factory):
     return trained(RUN, out), out / RUN.name
 
 
-def events(folder):
-    return EventAccumulator(str(folder / "tensorboard"), {"tensors": 0}).Reload()  # all of them
-
-
-def points(found, tag):
-    """The curve of a tag, `[(step, value)]`."""
-    return [
-        (
-            point.step,
-            pytest.approx(float(tensor_util.make_ndarray(point.tensor_proto)), nan_ok=True),
-        )
-        for point in found.Tensors(tag)
-    ]
+def curve(folder, tag):
+    """The curve of a tag, `[(step, about the value)]`."""
+    found = points(folder / "tensorboard", tag)
+    return [(step, pytest.approx(value, nan_ok=True)) for step, value in found]
 
 
 @pytest.mark.slow
 def test_every_figure_has_a_point_at_every_epoch(finished):
     figures, folder = finished
-    found = events(folder)
     assert {"loss", "val_accuracy", "penalty", "noisy_accuracy"} <= figures["history"].keys()
     for key, values in figures["history"].items():
         whole = [float("nan") if value is None else value for value in values]
-        assert list(enumerate(whole)) == points(found, f"epoch_{key}")
+        assert list(enumerate(whole)) == curve(folder, f"epoch_{key}")
 
 
 @pytest.mark.parametrize("at_a_time", [1, pytest.param(5, marks=reference.several_steps_only)])
@@ -56,14 +46,14 @@ def test_steps_are_written_at_every_tenth(finished, tmp_path, at_a_time):
     folder = tmp_path / run.name if at_a_time > 1 else finished[1]
     if at_a_time > 1:
         trained(run, tmp_path)
-    assert [step for step, _ in points(events(folder), "batch_loss")] == [10, 20]
+    assert [step for step, _ in curve(folder, "batch_loss")] == [10, 20]
 
 
 def test_curves_over_steps_are_those_that_were_measured(finished):
     figures, folder = finished
-    curve = figures["curves"]["fisher_trace"]["history"]
-    assert [step for step, *_ in curve] == [3, 6, 9, 12, 15, 18]
-    assert [(step, value) for step, value, *_ in curve] == points(events(folder), "fisher_trace")
+    history = figures["curves"]["fisher_trace"]["history"]
+    assert [step for step, *_ in history] == [3, 6, 9, 12, 15, 18]
+    assert [(step, value) for step, value, *_ in history] == curve(folder, "fisher_trace")
 
 
 def test_a_run_is_one_entry_of_the_list(finished):
@@ -73,7 +63,7 @@ def test_a_run_is_one_entry_of_the_list(finished):
 
 def test_the_table_names_what_tells_runs_apart_and_the_final_figures(finished):
     figures, folder = finished
-    found = events(folder)
+    found = EventAccumulator(str(folder / "tensorboard")).Reload()
     data = found.SummaryMetadata("_hparams_/experiment").plugin_data.content
     shown = plugin_data_pb2.HParamsPluginData.FromString(data).experiment
     names = [info.name for info in shown.hparam_infos]
@@ -82,7 +72,7 @@ def test_the_table_names_what_tells_runs_apart_and_the_final_figures(finished):
     assert tags == ["best/validation_accuracy", "best/test_accuracy", "final/test_accuracy"]
     for tag in tags:
         moment, key = tag.split("/")
-        assert points(found, tag) == [(RUN.epochs, figures[moment][key])]
+        assert curve(folder, tag) == [(RUN.epochs, figures[moment][key])]
     data = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     session = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
     assert session.group_name == RUN.name
@@ -105,8 +95,8 @@ def test_a_run_that_was_killed_has_every_epoch(tmp_path, monkeypatch):
         )  # what is in memory is lost
         with pytest.raises(Killed):
             trained(RUN, tmp_path)
-        lost = events(tmp_path / RUN.name)
-    assert [step for step, _ in points(lost, "epoch_loss")] == [0, 1]
+        lost = curve(tmp_path / RUN.name, "epoch_loss")
+    assert [step for step, _ in lost] == [0, 1]
     trained(RUN, tmp_path)
-    found = points(events(tmp_path / RUN.name), "epoch_loss")
+    found = curve(tmp_path / RUN.name, "epoch_loss")
     assert [step for step, _ in found] == [0, 1, 2, 3]

@@ -7,25 +7,10 @@ import pytest
 
 import keras_fisher as kf
 from keras_fisher.tuning import GridSearch
+from tests import nets
+from tests.tuning.test_find_alpha import DATA, build_model, find
 
-X = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
-Y = np.argmax(X[:, :3], axis=1)
-EAGERLY = keras.backend.backend() == "tensorflow"  # few steps take less time than to compile one
-
-
-def build_model(alpha):
-    keras.utils.set_random_seed(0)
-    backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    model = kf.FisherPenaltyModel(backbone, alpha, update_freq=1, seed=0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.SGD(0.1)
-    model.compile(optimizer, loss, metrics=["accuracy"], run_eagerly=EAGERLY)
-    return model
-
-
-def find(folder, data=(X, Y), build=build_model, **arguments):
-    given = {"validation_data": (X, Y), "epochs": 4, "alphas": (0.1, 0.2), "verbose": 0}
-    return kf.tuning.find_alpha(build, data, directory=folder, **given | arguments)
+SHORT = {"epochs": 4, "alphas": (0.1, 0.2)}
 
 
 class Stop(keras.callbacks.Callback):
@@ -36,36 +21,36 @@ class Stop(keras.callbacks.Callback):
 def test_a_callback_must_not_stop_a_candidate_early(tmp_path):
     message = "`callbacks` must not stop training early.* after 1 of 2 epochs, at alpha 0.1"
     with pytest.raises(ValueError, match=message):
-        find(tmp_path, callbacks=[Stop()])
+        find(tmp_path, callbacks=[Stop()], **SHORT)
 
 
 @pytest.mark.filterwarnings("ignore:.*NaN")
 def test_candidates_that_are_all_nan_have_no_best(tmp_path):
     def diverge(alpha):
         model = build_model(alpha)
-        model.backbone.set_weights([np.full_like(w, np.nan) for w in model.get_weights()[:2]])
+        model.build((None, 5))
+        model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
         return model
 
     message = r"`objective` must be a number .* val_loss, which is NaN for all of \[0.1, 0.2\]"
     with pytest.raises(ValueError, match=message):
-        find(tmp_path, build=diverge, objective="val_loss")
+        find(tmp_path, build=diverge, **SHORT)
 
 
 def test_sample_weights_are_passed_as_such(tmp_path):
-    weights = np.linspace(0, 2, 24, dtype="float32")
-    found = find(tmp_path, data=(X, Y, weights))
-    other = find(tmp_path / "other", data=(X, Y))
+    weights = np.linspace(0, 2, 64, dtype="float32")
+    found = find(tmp_path, data=(*DATA, weights), **SHORT)
+    other = find(tmp_path / "other", **SHORT)
     assert not np.allclose(found.model.get_weights()[0], other.model.get_weights()[0])
     with pytest.raises(ValueError, match="another sample_weight"):
-        find(tmp_path, data=(X, Y, 2 * weights))
+        find(tmp_path, data=(*DATA, 2 * weights), **SHORT)
 
 
 def test_the_range_is_that_of_the_penalty_of_the_model():
-    model = kf.FisherPenaltyModel(build_model(0.1).backbone, 0.1, penalty="gp_x")
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss)
+    model = nets.compiled("dense", alpha=0.1, penalty="gp_x")
+    data = nets.inputs("dense", batch=16), nets.labels(batch=16)
     found, of_inputs, of_weights = (
-        kf.tuning.alpha_range(model, (X, Y), num_batches=2, batch_size=8, seed=0, **given).value
+        kf.tuning.alpha_range(model, data, num_batches=2, batch_size=8, seed=0, **given).value
         for given in ({}, {"penalty": "gp_x"}, {"penalty": "fp"})
     )
     assert found == of_inputs != of_weights

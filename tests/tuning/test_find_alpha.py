@@ -1,7 +1,6 @@
 """The search for alpha, beside the same trainings in one piece."""
 
 import json
-import socket
 import sys
 
 import keras
@@ -11,7 +10,7 @@ import pytest
 
 import keras_fisher as kf
 from keras_fisher.tuning.alpha_plan import AlphaPlan, count_epochs, score
-from tests.processes import printed, start
+from tests.processes import free_addresses, printed, start
 
 ALPHAS = [0.003, 0.03, 0.3, 3.0]
 EPOCHS = 12
@@ -240,10 +239,8 @@ def main(folder):
 
 @pytest.mark.slow
 def test_a_chief_and_its_workers_find_what_one_process_finds(tmp_path, searched):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    there = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    host, port = free_addresses(1)[0].split(":")
+    there = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
     members = [
         start(*PROGRAM, tmp_path / "shared", KERASTUNER_TUNER_ID=name, **there)
         for name in ("chief", "tuner0", "tuner1")

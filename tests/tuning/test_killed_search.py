@@ -1,27 +1,18 @@
 """Searches whose processes are killed, on one machine and by a chief with workers."""
 
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import free_addresses, printed, start
 from tests.tuning.grid_of_digits import ALPHAS, main
 
 PROGRAM = Path(__file__).with_name("grid_of_digits.py")
 TRIALS = "grid/trial_*/trial.json"
-
-
-def start(folder, **environment):
-    command = [sys.executable, str(PROGRAM), str(folder)]
-    root = str(PROGRAM.parents[2])
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root, **environment})
 
 
 def trials(folder):
@@ -55,8 +46,8 @@ def never_killed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
-    kill_in(start(tmp_path), tmp_path, 2)
-    assert start(tmp_path).wait() == 0
+    kill_in(start(PROGRAM, tmp_path), tmp_path, 2)
+    printed(start(PROGRAM, tmp_path))
     found = trials(tmp_path)
     assert alphas(found) == sorted(ALPHAS)
     assert [trial["score"] for trial in found] == [trial["score"] for trial in never_killed]
@@ -64,18 +55,17 @@ def test_a_killed_search_ends_as_one_that_was_not(tmp_path, never_killed):
 
 @pytest.mark.slow
 def test_chief_and_workers_of_which_one_is_killed_finish_the_same_grid(tmp_path, never_killed):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    there = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    host, port = free_addresses(1)[0].split(":")
+    there = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port}
 
     def member(name):
-        return start(tmp_path, KERASTUNER_TUNER_ID=name, **there)
+        return start(PROGRAM, tmp_path, KERASTUNER_TUNER_ID=name, **there)
 
     chief, *workers = [member(name) for name in ("chief", "tuner0", "tuner1")]
     kill_in(workers[1], tmp_path, 2)
     workers[1] = member("tuner1")
-    assert [process.wait() for process in (*workers, chief)] == [0, 0, 0]
+    for process in (*workers, chief):
+        printed(process)
     found = trials(tmp_path)
     assert alphas(found) == sorted(ALPHAS)
     assert best_alpha(found) == best_alpha(never_killed)
