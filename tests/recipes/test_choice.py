@@ -20,8 +20,9 @@ def run(accuracies, end, **history):
     return pd.Series({"history": history, "final_test_accuracy": end, "epochs": EPOCHS})
 
 
-def case(ends=(0.3, 0.4, 0.6, 0.5, 0.1), crossing=7):
+def case(crossing=7):
     """The alpha that is best at first is the one below the one that is best at the end."""
+    ends = (0.3, 0.4, 0.6, 0.5, 0.1)
     proposed = [math.nan, 0.02] + [0.02] * (EPOCHS - 2)
     penalised = {
         alpha: run([0.55 if alpha == 0.01 and e < crossing else end for e in range(EPOCHS)], end)

@@ -16,10 +16,10 @@ from tests.traces import oracles
 SIZES = [3, 1, 8]  # of the parts of a vector
 
 
-def symmetric(rank=12, n=12, decay=0.5):
+def symmetric(rank=12):
     """A matrix with eigenvalues of both signs."""
-    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0][:, :rank]
-    return basis * (decay * -1.0) ** np.arange(rank) @ basis.T
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0][:, :rank]
+    return basis * (-0.5) ** np.arange(rank) @ basis.T
 
 
 def estimates(matrix, probes):

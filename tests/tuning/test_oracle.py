@@ -30,8 +30,8 @@ def oracle(folder, hyperparameters=None):
     return made
 
 
-def reloaded(folder, hyperparameters=None):
-    made = oracle(folder, hyperparameters)
+def reloaded(folder):
+    made = oracle(folder)
     made.reload()
     return made
 

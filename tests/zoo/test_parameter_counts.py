@@ -45,10 +45,10 @@ VGG_11 = (
 )
 
 
-def wide_stage(channels, filters, blocks=7):
-    """Kernels: the first block of a stage widens, and has a shortcut; all blocks have two."""
+def wide_stage(channels, filters):
+    """Kernels: the first block of a stage widens, and has a shortcut; all seven blocks have two."""
     first = conv(3, channels, filters) + conv(3, filters, filters) + conv(1, channels, filters)
-    return first + (blocks - 1) * 2 * conv(3, filters, filters)
+    return first + 6 * 2 * conv(3, filters, filters)
 
 
 # Depth 44 = 6 * 7 + 2: seven blocks in a stage; 3 times as wide as 16, 32, 64.
