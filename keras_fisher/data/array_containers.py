@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend import random
+from keras_fisher.data.labels import check_labels
 
 
 class Batches(keras.utils.PyDataset):
@@ -21,11 +22,17 @@ class Batches(keras.utils.PyDataset):
     Args:
         batch: A function from a position to the batch.
         num_batches: The number of batches; `None` if they are endless.
+        source: The dataset that the batches are computed from, which may change between epochs.
     """
 
-    def __init__(self, batch: Callable[[int], tuple[Any, Any]], num_batches: int | None) -> None:
+    def __init__(
+        self,
+        batch: Callable[[int], tuple[Any, Any]],
+        num_batches: int | None,
+        source: keras.utils.PyDataset | None = None,
+    ) -> None:
         super().__init__()
-        self._batch, self._num_batches = batch, num_batches
+        self._batch, self._num_batches, self._source = batch, num_batches, source
 
     @property
     def num_batches(self) -> int | None:
@@ -34,6 +41,14 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         return self._batch(index)
+
+    def on_epoch_begin(self) -> None:
+        if self._source is not None:
+            self._source.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        if self._source is not None:
+            self._source.on_epoch_end()
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         index = 0
@@ -44,12 +59,12 @@ class Batches(keras.utils.PyDataset):
     def skip(self, count: int) -> Batches:
         """Returns the batches after the first `count`."""
         rest = None if self._num_batches is None else max(self._num_batches - count, 0)
-        return Batches(lambda index: self._batch(index + count), rest)
+        return Batches(lambda index: self._batch(index + count), rest, self._source)
 
     def take(self, count: int) -> Batches:
         """Returns the first `count` batches."""
         few = count if self._num_batches is None else min(count, self._num_batches)
-        return Batches(self._batch, few)
+        return Batches(self._batch, few, self._source)
 
 
 def make_epochs(
@@ -109,7 +124,7 @@ def map_batches(
     function: Callable[[Any, Any], tuple[Any, Any]], batches: keras.utils.PyDataset
 ) -> Batches:
     """Applies a function of position and batch to each batch."""
-    return Batches(lambda index: function(index, batches[index]), batches.num_batches)
+    return Batches(lambda index: function(index, batches[index]), batches.num_batches, batches)
 
 
 def check_batches(dataset: Any) -> None:
@@ -121,6 +136,12 @@ def check_batches(dataset: Any) -> None:
     x, _ = dataset[0]
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
+
+
+def check_classes(y: Any, num_classes: int) -> Any:
+    """Returns a batch of labels; raises unless they are classes."""
+    check_labels("`dataset`", ops.convert_to_numpy(y), num_classes)
+    return y
 
 
 def get_label_spec(dataset: keras.utils.PyDataset) -> Any:

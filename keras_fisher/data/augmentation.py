@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_fisher.backend import random
 from keras_fisher.backend.types import Tensor
+from keras_fisher.utils.arguments import check_channels_last
 
 PADDING = 4
 
@@ -41,12 +42,14 @@ def flip_and_crop(images: Tensor, seed: Tensor) -> Tensor:
         Tensor of the shape and dtype of `images`.
 
     Raises:
-        ValueError: If `images` does not have four axes.
+        ValueError: If `images` does not have four axes, or Keras's image data format is
+            "channels_first".
 
     Reference:
         He et al., 2015, followed in appendix G.2 of Catastrophic Fisher Explosion
         (Jastrzebski et al., 2021).
     """
+    check_channels_last()
     images = ops.convert_to_tensor(images)
     if len(images.shape) != 4:
         raise ValueError(

@@ -15,7 +15,12 @@ from keras_fisher.data.containers import Batches
 from keras_fisher.data.labels import are_classes_to_mix
 from keras_fisher.data.mixing import mix_batch
 from keras_fisher.data.normalisation import Normalisation
-from keras_fisher.data.pipelines import check_classes_to_mix, check_examples, check_training
+from keras_fisher.data.pipelines import (
+    check_classes_to_mix,
+    check_examples,
+    check_floating,
+    check_training,
+)
 
 
 def training_batches(
@@ -65,7 +70,8 @@ def training_batches(
         mixup_beta: Positive float to apply `mixup` with, or `None` for no mixup.
         num_classes: Number of classes. Needed only for mixup of integer labels.
         normalisation: The normalisation to apply before augmentation, so that the arrays can be
-            uint8; `None` if the images are already normalised.
+            uint8; `None` if the images are already normalised. Without it, mixup needs
+            floating-point `x`.
 
     Returns:
         Endless batches `(x, y)`: with the TensorFlow backend a `tf.data.Dataset`, with others a
@@ -83,6 +89,8 @@ def training_batches(
     """
     check_training(batch_size, seed, first_epoch, augment, mixup_beta)
     x, y = check_examples(x, y, batch_size, augment, num_classes)
+    if mixup_beta is not None and normalisation is None:
+        check_floating(x)
     has_classes = mixup_beta is not None and are_classes_to_mix(y, "`y` must hold")
     if has_classes:
         num_classes = check_classes_to_mix(num_classes)

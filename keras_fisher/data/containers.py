@@ -7,6 +7,7 @@ if backend.NAME == "tensorflow":
     from keras_fisher.data.tensorflow_containers import (
         Batches,
         check_batches,
+        check_classes,
         get_label_spec,
         make_epochs,
         make_evaluation,
@@ -16,6 +17,7 @@ else:
     from keras_fisher.data.array_containers import (
         Batches,
         check_batches,
+        check_classes,
         get_label_spec,
         make_epochs,
         make_evaluation,

@@ -25,7 +25,9 @@ def mixup(
         y_mixed = lam * y + (1 - lam) * y[p]
 
     with one-hot `y`. `lam` and `p` depend only on `seed` and on the position of the batch in the
-    dataset. Larger values of `beta` mix more.
+    dataset, so a finite dataset has the same ones in each epoch. For new ones, mix an endless
+    dataset: `training_batches(..., mixup_beta=beta)`, or a `tf.data.Dataset` after `repeat`. Larger
+    values of `beta` mix more.
 
     Examples:
         >>> from keras_fisher.data import mixup, training_batches
@@ -52,7 +54,8 @@ def mixup(
         TypeError: If an argument, or `x`, has the wrong type.
         ValueError: If `beta` is not positive and finite, if the dataset does not yield batches
             `(x, y)`, if labels are neither integers nor one-hot, or if they are integers
-            and `num_classes` is missing.
+            and `num_classes` is missing; when a batch is read, if a label is not below
+            `num_classes` (`tf.errors.InvalidArgumentError` with TensorFlow).
 
     Reference:
         Zhang et al., 2018; section 4.1 of Catastrophic Fisher Explosion (Jastrzebski et al., 2021)
@@ -69,7 +72,9 @@ def mixup(
         num_classes = None
 
     def mix(position: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return mix_batch(*batch, num_classes, beta, random.fold_in(seed, position))
+        x, y = batch
+        y = y if num_classes is None else containers.check_classes(y, num_classes)
+        return mix_batch(x, y, num_classes, beta, random.fold_in(seed, position))
 
     return containers.map_batches(mix, dataset)
 

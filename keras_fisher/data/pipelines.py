@@ -3,11 +3,13 @@
 import sys
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_fisher.data.labels import check_labels
 from keras_fisher.utils.arguments import (
     check_array,
+    check_channels_last,
     check_choice,
     check_given_seed,
     check_integer,
@@ -44,6 +46,7 @@ def check_training(
     check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
     if augment is not None:
         check_choice("augment", augment, AUGMENTATIONS)
+        check_channels_last()
     if mixup_beta is not None:
         check_positive("mixup_beta", mixup_beta)
 
@@ -56,6 +59,15 @@ def check_classes_to_mix(num_classes: int | None) -> int:
             "Pass the number of classes, or one-hot labels."
         )
     return check_integer("num_classes", num_classes, low=2)
+
+
+def check_floating(x: np.ndarray) -> None:
+    """Raises unless mixup can interpolate `x`."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        raise TypeError(
+            "`x` must be floating-point for mixup, or `normalisation` given. "
+            f"Received: x of dtype {x.dtype}"
+        )
 
 
 def check_examples(

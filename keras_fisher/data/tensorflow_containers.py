@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from keras_fisher import backend
 from keras_fisher.backend import random
+from keras_fisher.utils.labels import describe_classes
 
 Batches: TypeAlias = tf.data.Dataset
 
@@ -77,6 +79,11 @@ def check_batches(dataset: Any) -> None:
         raise TypeError(
             f"`dataset` must yield floating-point x. Received: x of dtype {spec[0].dtype}"
         )
+
+
+def check_classes(y: tf.Tensor, num_classes: int) -> Any:
+    """Returns a batch of labels; raises, when it is read, unless they are classes."""
+    return backend.assert_below(y, y, num_classes, describe_classes(num_classes, "dataset"))
 
 
 def get_label_spec(dataset: Batches) -> Any:

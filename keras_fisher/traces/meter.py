@@ -197,6 +197,7 @@ class Meter(abc.ABC):
             raise ValueError(
                 f"`model` must have trainable weights. Received: {self._model.name!r} with none"
             )
+        arguments.check_gradients("model", self._model)
         if weights != self._compiled_for:
             self._compile()
             self._compiled_for = weights

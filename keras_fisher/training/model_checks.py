@@ -12,10 +12,12 @@ from keras_fisher.backend.private_api.keras import (
     list_all_layers,
 )
 from keras_fisher.backend.types import Tensor
+from keras_fisher.utils import arguments
 from keras_fisher.utils.labels import is_text
 from keras_fisher.utils.messages import warn_once
 
 _HALF_PRECISION = ("float16", "bfloat16")
+_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
 _ONE_OUTPUT = (
     "Wrap the part with one of them: of a functional model, "
     "keras.Model(backbone.inputs, backbone.outputs[0])."
@@ -45,6 +47,13 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
             "`backbone` must neither be nor hold a FisherPenaltyModel, whose own penalty would be "
             f"ignored. Received: {inner[0].name!r}. Wrap its plain `backbone`."
         )
+    kind = type(backbone)
+    own = [name for name in _STEPS if getattr(kind, name) is not getattr(keras.Model, name)]
+    if own:
+        warn_once(
+            f"The methods {', '.join(own)} of {kind.__name__} are ignored: FisherPenaltyModel has "
+            "its own step, and computes the compiled loss."
+        )
     if getattr(backbone, "preprocessor", None) is not None:
         warn_once(
             f"The preprocessor of {backbone.name!r}, which its own `fit` applies, is not applied "
@@ -73,6 +82,7 @@ def check_trainable(backbone: keras.Model) -> None:
         raise ValueError(
             f"`backbone` must have trainable weights. Received: {backbone.name!r}, which has none"
         )
+    arguments.check_gradients("backbone", backbone)
 
 
 def check_output(outputs: Tensor, backbone: keras.Model) -> Tensor:

@@ -56,6 +56,16 @@ def check_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_channels_last() -> None:
+    """Raises unless channels are the last axis of images."""
+    given = keras.config.image_data_format()
+    if given != "channels_last":
+        raise ValueError(
+            "`keras.config.image_data_format()` must be 'channels_last', the layout of the data "
+            f"sets and networks of keras_fisher. Received: {given!r}"
+        )
+
+
 def check_positive(name: str, value: Any) -> float:
     """Returns `value` as a `float`; raises unless it is positive and finite."""
     number = check_real(name, value, "a number, positive and finite")
@@ -165,3 +175,13 @@ def check_choice(name: str, value: Any, accepted: Collection[str]) -> str:
         return value
     choices = ", ".join(repr(choice) for choice in accepted)
     raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
+
+
+def check_gradients(name: str, model: keras.Model) -> None:
+    """Raises if the gradient of a trainable weight is not one, as in float8 layers."""
+    for weight in model.trainable_weights:
+        if getattr(weight, "overwrite_with_gradient", False):
+            raise ValueError(
+                f"`{name}` must not be quantised to float8: the new scales of its layers take the "
+                f"place of gradients, which have no norm. Received: the weight {weight.path!r}"
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_fisher.utils.arguments import check_integer
+from keras_fisher.utils.arguments import check_channels_last, check_integer
 
 
 def check_network(
@@ -24,8 +24,9 @@ def check_network(
 
     Raises:
         TypeError: If one has the wrong type.
-        ValueError: If one is out of range.
+        ValueError: If one is out of range, or Keras's image data format is "channels_first".
     """
+    check_channels_last()
     pixels = f"{smallest} by {smallest} pixel{'s' if smallest > 1 else ''}"
     message = (
         "`input_shape` must be three integers, the height, width and channels of one image, of at "

@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 
-from keras_fisher.data import flip_and_crop
+import keras_fisher as kf
+from keras_fisher.data import flip_and_crop, training_batches
 from tests import reference
 
 # Every pixel has its own value and none is zero, so a result tells where it was cut.
@@ -52,3 +54,18 @@ def test_shape_and_dtype_are_kept_with_an_unknown_batch_size():
 def test_a_single_image_is_refused():
     with pytest.raises(ValueError, match=r"`images`.*\(6, 5, 2\)"):
         flip_and_crop(IMAGE, [0, 0])
+
+
+def test_channels_first_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    for refused in (
+        lambda: flip_and_crop(np.ones((2, 3, 8, 8)), seed=[1, 2]),
+        lambda: training_batches(
+            np.ones((2, 3, 8, 8)), np.arange(2), batch_size=2, seed=0, augment="flip"
+        ),
+        lambda: kf.zoo.simple_cnn(input_shape=(32, 32, 3), num_classes=2),
+    ):
+        with pytest.raises(
+            ValueError, match=r"must be 'channels_last'.*Received: 'channels_first'"
+        ):
+            refused()

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -170,3 +171,39 @@ def test_training_mixes_classes_and_one_hot_labels_alike():
     first, second = (arrays(each.take(1)) for each in mixed)
     assert_same(first, second)
     assert containers.get_label_spec(mixed[0]).shape[-1] == 3
+
+
+def test_integer_images_are_refused_unless_they_are_normalised():
+    x, y = np.zeros((8, 4, 4, 1), "uint8"), np.arange(8)
+    options = {"batch_size": 4, "seed": 0, "mixup_beta": 0.4, "num_classes": 8}
+    with pytest.raises(TypeError, match=r"`x` must be floating-point for mixup.*Received.*uint8"):
+        training_batches(x, y, **options)
+    normalisation = (np.zeros(1, "float32"), np.ones(1, "float32"))
+    training_batches(x, y, normalisation=normalisation, **options)
+
+
+def test_labels_outside_the_classes_are_refused():
+    with pytest.raises(Exception, match=r"in \[0, 4\)|= \[0, 4\)|0 to 3"):
+        arrays(mixup(batches(), 0.4, seed=0, num_classes=NUM_CLASSES - 1))
+
+
+@pytest.mark.skipif(reference.IS_TENSORFLOW, reason="tf.data reshuffles by itself")
+def test_the_source_is_told_of_epochs():
+    class Counting(keras.utils.PyDataset):
+        begun = ended = 0
+        num_batches = 1
+
+        def __getitem__(self, index):
+            return np.ones((4, 2), "float32"), np.arange(4)
+
+        def on_epoch_begin(self):
+            self.begun += 1
+
+        def on_epoch_end(self):
+            self.ended += 1
+
+    source = Counting()
+    for part in (mixup(source, 0.4, seed=0, num_classes=4), mixup(source, 1.0, 0, 4).take(1)):
+        part.on_epoch_begin()
+        part.on_epoch_end()
+    assert (source.begun, source.ended) == (2, 2)
