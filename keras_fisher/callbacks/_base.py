@@ -5,10 +5,9 @@ from __future__ import annotations
 import abc
 import copy
 import math
-import random
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -24,6 +23,8 @@ from keras_fisher.backend.private_api.keras import (
 )
 from keras_fisher.likelihoods import Likelihood, check_likelihood
 from keras_fisher.traces import Estimate, check_data
+from keras_fisher.traces.data import check_rereadable
+from keras_fisher.utils.host_generators import preserve_host_generators
 
 Frequency = int | Literal["epoch"]
 
@@ -40,7 +41,7 @@ class CopyableCallback(Callback):
         return copy.copy(self)
 
 
-class LogWriter(CopyableCallback):
+class LogWriter(CopyableCallback, abc.ABC):
     """A callback that writes into `logs` before all other callbacks read them.
 
     For each event, Keras passes one `logs` to the callbacks in their order. `History`, `CSVLogger`
@@ -67,6 +68,7 @@ class LogWriter(CopyableCallback):
             # A new list, since Keras is iterating over the old one. The sort is stable.
             self._peers = sorted(calling.callbacks, key=lambda c: not isinstance(c, LogWriter))
             calling.callbacks = self._peers
+            self._check_peers()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for board in self._boards:
@@ -74,6 +76,21 @@ class LogWriter(CopyableCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._peers = []
+
+    @abc.abstractmethod
+    def _list_keys(self) -> Collection[str]:
+        """Returns the names that it writes into `logs`."""
+
+    def _check_peers(self) -> None:
+        """Raises if another callback writes the same names, or this one is listed twice."""
+        for peer in self._peers[self._peers.index(self) + 1 :]:
+            keys = peer._list_keys() if isinstance(peer, LogWriter) else ()
+            if same := sorted({*self._list_keys()} & {*keys}):
+                raise ValueError(
+                    "`callbacks` must write different names into the logs. Received: two callbacks "
+                    f"that write {', '.join(same)}, or one twice. Use one, or give one of them "
+                    f'another `key`, as in `callback.key = "test_{same[0]}"`'
+                )
 
     @property
     def _boards(self) -> list[TensorBoard]:
@@ -87,7 +104,7 @@ class LogWriter(CopyableCallback):
             warnings.warn(f"{type(self).__name__} measured NaN {when}", stacklevel=2)
 
 
-class MeasuringCallback(LogWriter, abc.ABC):
+class MeasuringCallback(LogWriter):
     """A callback that measures the model during training, at intervals of `freq`.
 
     It measures in `on_train_batch_begin` and `on_epoch_end`, because it is then known whether the
@@ -121,7 +138,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
         self.likelihood = check_likelihood(likelihood)
         self._data = data
         self._meter: Any = None
-        self._measured_model: Any = None  # a weak reference
+        self._measured_model: _ModelReference | None = None
         self._counter: Any = None
         self._epochs = 0
         self._is_restored = False
@@ -129,7 +146,7 @@ class MeasuringCallback(LogWriter, abc.ABC):
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | dict.fromkeys(("_meter", "_counter", "_measured_model"))
+        return super().__getstate__() | {"_meter": None, "_counter": None}
 
     def get_state(self) -> dict[str, Any]:
         """Returns the state of the callback, in JSON-compatible values."""
@@ -170,17 +187,22 @@ class MeasuringCallback(LogWriter, abc.ABC):
     def _forget(self) -> None:
         """Discards all measurements."""
 
+    @abc.abstractmethod
+    def _forget_after(self, step: int) -> None:
+        """Discards what was measured later: a restored state may be newer than the model."""
+
+    def _list_keys(self) -> Collection[str]:
+        return self._values().keys()
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        last = self._measured_model and self._measured_model()
-        if self._measured_model and last is not self.model and not self._is_restored:
+        last = self._measured_model
+        if last is not None and last.find() is not self.model and not self._is_restored:
             self._start_anew()
-        self._measured_model = weakref.ref(self.model)
-        # A meter without a seed draws one from Python's generator, which training data may use too.
-        state = random.getstate()
-        self._meter = self._make_meter(self.model)
-        random.setstate(state)
-        self._meter.check_labels(self._data)
+        self._measured_model = _ModelReference(self.model)
+        with preserve_host_generators():  # A meter without a seed draws one.
+            self._meter = self._make_meter(self.model)
+            self._meter.check_labels(self._data)
         self._counter = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -189,6 +211,8 @@ class MeasuringCallback(LogWriter, abc.ABC):
             self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
             if not (self._counter.taken or self._is_restored):
                 self._start_anew()
+            if self._counter.taken and self._is_restored:
+                self._forget_after(self._counter.taken)
             if self._random_state is not None:
                 self._meter.random_state = self._random_state
             self._is_restored = False
@@ -196,7 +220,8 @@ class MeasuringCallback(LogWriter, abc.ABC):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._counter.begin_batch(batch):
-            self._look(None)
+            with preserve_host_generators():
+                self._look(None)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._counter.end_batch(batch)
@@ -205,14 +230,20 @@ class MeasuringCallback(LogWriter, abc.ABC):
         super().on_epoch_end(epoch, logs)
         logs = {} if logs is None else logs
         self._epochs = epoch + 1
-        if self._counter.end_epoch():
-            self._look(logs)
+        is_due = self._counter.end_epoch()
+        self._end_epoch()
+        if is_due:
+            with preserve_host_generators():
+                self._look(logs)
         logs.update(self._values())
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         self._random_state = self._meter.random_state
         self._meter = None
+
+    def _end_epoch(self) -> None:
+        """Is called before the measurement after an epoch."""
 
     def _start_anew(self) -> None:
         self._forget()
@@ -281,6 +312,9 @@ class HistoryCallback(MeasuringCallback, abc.ABC):
     def _forget(self) -> None:
         self.history = []
 
+    def _forget_after(self, step: int) -> None:
+        self.history = [measured for measured in self.history if measured[0] <= step]
+
     def _write_summaries(self, step: int, measured: Any) -> None:
         for board in self._boards:
             with record_summaries(board) as summary:
@@ -296,7 +330,7 @@ class CurveCallback(HistoryCallback, abc.ABC):
         history: All measurements of this training, a list of `(step, Estimate)`.
     """
 
-    key: ClassVar[str]
+    key: str
     history: list[tuple[int, Estimate]]
 
     @property
@@ -361,6 +395,20 @@ class StepCounter:
         return self._freq != "epoch" and self.taken // self._freq > before // self._freq
 
 
+class _ModelReference:
+    """A weak reference to a model; a pickled one refers to none."""
+
+    def __init__(self, model: keras.Model | None) -> None:
+        self._reference = None if model is None else weakref.ref(model)
+
+    def find(self) -> keras.Model | None:
+        """Returns the model, if it still exists."""
+        return None if self._reference is None else self._reference()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ModelReference, (None,)
+
+
 def count_steps_taken(model: keras.Model) -> int:
     """Returns the number of steps that the model's optimizer has taken, 0 if it does not count."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
@@ -393,12 +441,3 @@ def check_freq(freq: Any) -> Frequency:
     if isinstance(freq, str) or freq < 1:
         raise ValueError(message)
     return int(freq)
-
-
-def check_rereadable(data: Any) -> None:
-    """Raises if `data` can be read only once, like a generator."""
-    if iter(data) is data:
-        raise TypeError(
-            "`data` must be `(x, y)` or a dataset that can be read again and again. "
-            f"Received: a {type(data).__name__}"
-        )

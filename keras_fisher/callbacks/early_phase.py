@@ -72,6 +72,7 @@ class EarlyPhase(MeasuringCallback):
     key = "early_fisher_trace"
     _settings = ("num_examples", "labels", "loss_threshold")
     crossing: tuple[int, Estimate] | None
+    _is_ahead: bool | None  # of the threshold; None if unknown
 
     def __init__(
         self,
@@ -91,7 +92,6 @@ class EarlyPhase(MeasuringCallback):
             data, freq, num_examples, batch_size, likelihood, needs_labels=labels == "given"
         )
         self.seed = arguments.check_seed(seed)
-        self._is_ahead: bool | None = None
 
     def get_state(self) -> dict[str, Any]:
         crossing = None if self.crossing is None else to_json(*self.crossing)
@@ -101,6 +101,11 @@ class EarlyPhase(MeasuringCallback):
         super().set_state(state)
         self._is_ahead = state["is_ahead"]
         self.crossing = None if state["crossing"] is None else from_json(state["crossing"])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if self._is_ahead is None and not self._counter.taken:
+            self._is_ahead = True
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(
@@ -128,7 +133,11 @@ class EarlyPhase(MeasuringCallback):
 
     def _forget(self) -> None:
         self.crossing = None
-        self._is_ahead = True
+        self._is_ahead = None
+
+    def _forget_after(self, step: int) -> None:
+        if self.crossing is not None and self.crossing[0] > step:
+            self.crossing, self._is_ahead = None, True
 
     def _loss(self, logs: dict[str, Any] | None) -> float:
         reported = self.model.get_metrics_result() if logs is None else logs

@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_fisher.callbacks._base import CurveCallback, Frequency, number_to_json
+from keras_fisher.callbacks._base import CurveCallback, Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import FisherTraceMeter
 from keras_fisher.utils import arguments
@@ -27,10 +26,10 @@ class FisherTrace(CurveCallback):
     at the initialisation of networks with batch normalisation.
 
     All measuring callbacks write into `logs` before any other callback reads them, in whatever
-    order they are listed, and do not change the training. (Set `mode` of
-    `keras.callbacks.EarlyStopping` and `ModelCheckpoint` to "min" or "max" for these values.) If
-    `freq` is a number of steps, each `keras.callbacks.TensorBoard` in the list also receives the
-    curve over steps.
+    order they are listed, and do not change the training, unless `data` is the same shuffled
+    `tf.data.Dataset` object as the training data. (Set `mode` of `keras.callbacks.EarlyStopping`
+    and `ModelCheckpoint` to "min" or "max" for these values.) If `freq` is a number of steps, each
+    `keras.callbacks.TensorBoard` in the list also receives the curve over steps.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -63,6 +62,8 @@ class FisherTrace(CurveCallback):
 
     Attributes:
         history: All measurements of this training, a list of `(step, Estimate)`.
+        key: The name in `logs`, "fisher_trace". To use two callbacks, on training and on test data,
+            set another name in one of them.
         peak: The largest value since the end of the first epoch (index 0); NaN before. A fit with
             `initial_epoch` above 0 begins after that epoch.
         early: The first value measured at or after that point; NaN before.
@@ -75,6 +76,7 @@ class FisherTrace(CurveCallback):
 
     key = "fisher_trace"
     _settings = ("num_examples", "labels")
+    _first_epoch_end: int | None  # in steps
     _has_exploded: bool
 
     def __init__(
@@ -101,27 +103,46 @@ class FisherTrace(CurveCallback):
         self.seed = arguments.check_seed(seed)
 
     def get_state(self) -> dict[str, Any]:
-        numbers = {"peak": number_to_json(self.peak), "early": number_to_json(self.early)}
-        return super().get_state() | numbers
+        return super().get_state() | {"first_epoch_end": self._first_epoch_end}
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        self.peak, self.early = float(state["peak"]), float(state["early"])
+        self._first_epoch_end = state["first_epoch_end"]
         self._has_exploded = self._is_above_factor()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if epoch and self._first_epoch_end is None:
+            self._first_epoch_end = 0
 
     def _make_meter(self, model: keras.Model) -> FisherTraceMeter:
         return FisherTraceMeter(
             model, labels=self.labels, likelihood=self.likelihood, seed=self.seed
         )
 
+    def _end_epoch(self) -> None:
+        if self._first_epoch_end is None:
+            self._first_epoch_end = self._counter.taken
+
     def _look(self, logs: dict[str, Any] | None) -> None:
         super()._look(logs)
-        if self._epochs or not math.isnan(self.early):  # also in the first epoch of a later fit
-            step, latest = self.history[-1]
-            self.peak = float(np.fmax(self.peak, latest.value))
-            if math.isnan(self.early):
-                self.early = latest.value
-            self._warn_of_explosion(step)
+        self._warn_of_explosion(self.history[-1][0])
+
+    def _list_later(self) -> list[float]:
+        """Returns the values from the end of the first epoch on, without NaN."""
+        first = math.inf if self._first_epoch_end is None else self._first_epoch_end
+        later = (estimate.value for step, estimate in self.history if step >= first)
+        return [value for value in later if not math.isnan(value)]
+
+    @property
+    def early(self) -> float:
+        """The first value from the end of the first epoch on; NaN before."""
+        return next(iter(self._list_later()), math.nan)
+
+    @property
+    def peak(self) -> float:
+        """The largest value from the end of the first epoch on; NaN before."""
+        return max(self._list_later(), default=math.nan)
 
     def _is_above_factor(self) -> bool:
         return self.explosion_factor is not None and (
@@ -143,5 +164,5 @@ class FisherTrace(CurveCallback):
 
     def _forget(self) -> None:
         super()._forget()
-        self.peak = self.early = math.nan
+        self._first_epoch_end = None
         self._has_exploded = False

@@ -38,7 +38,8 @@ class GradientNorm(CurveCallback):
             time.
         freq: "epoch" to measure after each epoch, or the number of steps between measurements.
         num_examples: Uses only the first `num_examples` examples; `None` uses all.
-        batch_size: The mini-batch size B for arrays; a dataset keeps its own.
+        batch_size: The mini-batch size B for arrays, which are read in order: shuffle them if they
+            are sorted by class. A dataset keeps its own mini-batches.
         likelihood: The model's likelihood; `None` infers it from the compiled loss.
 
     Attributes:

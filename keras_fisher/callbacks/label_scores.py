@@ -166,6 +166,14 @@ class LabelScores(MeasuringCallback):
         self.measured_epochs = []
         self._total = self._labels = None
 
+    def _forget_after(self, step: int) -> None:
+        if self.measured_epochs and self.measured_epochs[-1] >= self._epochs:
+            raise ValueError(
+                "`state` must not be newer than the model, because measurements are averaged. "
+                f"Received: a state measured after epoch {self.measured_epochs[-1]}, and training "
+                f"that continues with epoch {self._epochs}"
+            )
+
 
 def _encode(array: np.ndarray | None) -> str | None:
     """Returns an array as text, for JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from keras_fisher.callbacks._base import LogWriter
@@ -44,6 +45,9 @@ class PenaltyRatio(LogWriter):
                 "PenaltyRatio needs a FisherPenaltyModel. "
                 f"Received: {self.model.name!r} ({type(self.model).__name__})"
             )
+
+    def _list_keys(self) -> Collection[str]:
+        return (self.key,)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

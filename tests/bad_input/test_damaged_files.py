@@ -250,4 +250,4 @@ def test_a_state_of_a_callback_is_numbers():
     trace = kf.callbacks.FisherTrace((np.zeros((2, 4)), None))
     for state in ({"history": [["__import__('os')", 0, 0, 0]]}, {"history": 3}, {}):
         with pytest.raises((ValueError, TypeError, KeyError)):
-            trace.set_state({"random_state": [], "peak": 0, "early": 0} | {"history": None} | state)
+            trace.set_state({"random_state": [], "first_epoch_end": 0} | {"history": None} | state)

@@ -93,6 +93,7 @@ def test_counts_on_from_the_optimizer_when_a_fit_goes_on(wrap):
     optimizer = wrap(keras.optimizers.SGD(0.05, gradient_accumulation_steps=2))
     model = nets.plain("dense", optimizer, run_eagerly=True)
     first, second = (gradient_norm(freq=3) for _ in range(2))
+    second.key = "other"
     fit(model, first)
     fit(model, first, second)
     assert steps(first) == [3, 6]

@@ -98,11 +98,34 @@ def test_goes_on_from_its_state(watched, epochs):
     model, first, resumed = compiled(), early(threshold), early(threshold)
     fit(model, first, epochs=epochs)
     resumed.set_state(json.loads(json.dumps(first.get_state(), allow_nan=False)))
+    resumed.key = "resumed"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         logged = fit(model, first, resumed, initial_epoch=epochs, epochs=3)[resumed.key]
     assert resumed.crossing[0] == first.crossing[0] == 8
     assert logged[-1] == pytest.approx(watched["trace"][7], rel=1e-5)
+
+
+def test_another_model_that_is_below_the_threshold_has_no_crossing(watched):
+    phase, trained = early(watched["epoch_loss"][0]), compiled()
+    fit(compiled(), phase)
+    assert phase.crossing is not None
+    fit(trained, epochs=2)
+    with pytest.warns(UserWarning, match="was already below"):
+        fit(trained, phase, epochs=1)
+    assert phase.crossing is None
+
+
+def test_a_crossing_after_the_restored_step_is_forgotten(watched):
+    model, first, resumed = compiled(), early(watched["epoch_loss"][0]), None
+    fit(model, first, epochs=1)
+    resumed = early(watched["epoch_loss"][1])
+    state = first.get_state() | {"settings": resumed.get_state()["settings"]}
+    state["crossing"] = [8, *state["crossing"][1:]]
+    resumed.set_state(state)
+    fit(model, resumed, initial_epoch=1, epochs=2)
+    assert resumed.crossing[0] == 8
+    assert resumed.crossing[1] != first.crossing[1]
 
 
 def test_a_new_training_has_a_crossing_of_its_own(watched):

@@ -69,6 +69,39 @@ def test_the_peak_survives_a_restart():
     assert first.peak > logged["fisher_trace"][0]
 
 
+def test_measurements_after_the_restored_step_are_forgotten():
+    first, resumed = trace(freq=1), trace(freq=1)
+    model = nets.plain("dense", keras.optimizers.SGD(0.0), run_eagerly=True)
+    fit(first, (1, 1), model)
+    state = first.get_state()
+    state["history"].append([4, 1e6, 0.0, 6])  # of a training that was abandoned
+    resumed.set_state(state)
+    fit(resumed, (1, 1), model, initial_epoch=1, epochs=2)
+    assert [step for step, _ in resumed.history] == [1, 2, 3, 4]
+    assert resumed.peak < 1e6
+
+
+def test_fits_of_one_epoch_have_a_peak_too():
+    once, apart = trace(freq=3), trace(freq=3)
+    fit(once, (1,) * 8, epochs=4)
+    model = nets.plain("dense", keras.optimizers.SGD(0.0), run_eagerly=True)
+    for _ in range(4):
+        fit(apart, (1, 1), model)
+    assert apart.early == once.early
+    assert apart.peak == once.peak > 0
+
+
+def test_two_callbacks_do_not_write_the_same_names():
+    first, second = trace(), trace()
+    model = nets.plain("dense", run_eagerly=True)
+    for pair in ((first, second), (first, first)):
+        with pytest.raises(ValueError, match=r"two callbacks that write fisher_trace, fisher_t"):
+            model.fit(X, Y, callbacks=[*pair], verbose=0)
+    second.key = "test_trace"
+    logged = model.fit(X, Y, callbacks=[first, second], verbose=0).history
+    assert logged["test_trace"] == logged["fisher_trace"]
+
+
 def test_a_new_training_has_a_peak_of_its_own():
     again = trace()
     fit(again, (8, 1))
@@ -112,8 +145,7 @@ def test_infinity_and_nan_survive_json():
     state = {
         "history": [[3, "inf", "nan", 2]],
         "random_state": [3, 1],
-        "peak": "inf",
-        "early": "nan",
+        "first_epoch_end": 2,
     }
     callback.set_state(json.loads(json.dumps(state, allow_nan=False)))
     assert callback.peak == float("inf")
