@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import keras_tuner
 from keras_tuner.engine import trial as trials
 
 from keras_fisher.model import FisherPenaltyModel
+from keras_fisher.traces.data import ENDLESS, check_rereadable, count_batches
 from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
 from keras_fisher.tuning.fingerprint import check_fingerprint, make_fingerprint
 from keras_fisher.tuning.oracle import GridOracle
@@ -109,32 +111,37 @@ class AlphaTuner(keras_tuner.Tuner):
         super().__init__(self.alpha_oracle, **kwargs)
         self.progress = _Progress(self.alpha_oracle, is_shown)
 
-    def search(self, *args: Any, **kwargs: Any) -> None:
+    def search(self, x: Any, **kwargs: Any) -> None:
         """Trains all candidates; as a chief, waits until the workers have trained them."""
+        _check_resumable(x)
         model = self.build_model(_ANY_ALPHA)
-        fingerprint = make_fingerprint(model, self.oracle.objective, args, kwargs)
+        fingerprint = make_fingerprint(model, self.oracle.objective, (), {"x": x, **kwargs})
         check_fingerprint(Path(self.project_dir), fingerprint)
         try:
-            super().search(*args, **kwargs)
+            super().search(x=x, **kwargs)
         except keras_tuner.errors.FatalError as error:
             raise error.__cause__ or error from None
 
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def run_trial(self, trial: Any, **kwargs: Any) -> dict[str, float]:
         """Trains a candidate for one part of the search; returns its score."""
         try:
-            return self._train(trial.trial_id, trial.hyperparameters.values, *args, **kwargs)
+            return self._train(trial.trial_id, trial.hyperparameters.values, **kwargs)
         except Exception as error:  # keras-tuner would only count a failed trial
             raise keras_tuner.errors.FatalError(str(error)) from error
 
     def _train(
-        self, trial_id: str, values: dict[str, Any], *args: Any, callbacks: list[Any], **fit: Any
+        self, trial_id: str, values: dict[str, Any], x: Any, callbacks: list[Any], **fit: Any
     ) -> dict[str, float]:
         alpha, objective = values["alpha"], self.oracle.objective
-        parent = values.get(_PARENT)
+        parent, first_epoch = values.get(_PARENT), values[_FIRST_EPOCH]
         model = self.load_checkpoint(alpha, parent) if parent else self.build_model(alpha)
+        if parent:
+            # `build_model` may have set the seeds of the first part again.
+            keras.utils.set_random_seed(zlib.crc32(f"{alpha} {first_epoch}".encode()))
+            x = _skip_epochs(x, first_epoch, fit.get("steps_per_epoch"))
         result = model.fit(
-            *args,
-            initial_epoch=values[_FIRST_EPOCH],
+            x,
+            initial_epoch=first_epoch,
             epochs=values[_EPOCHS],
             callbacks=[*self._deepcopy_callbacks(callbacks), self.progress.watch(alpha)],
             **fit,
@@ -168,6 +175,22 @@ class AlphaTuner(keras_tuner.Tuner):
 
     def _find_checkpoint(self, trial_id: str) -> Path:
         return Path(self.get_trial_dir(trial_id)) / "last.weights.h5"
+
+
+def _check_resumable(data: Any) -> None:
+    """Raises unless a second `fit` can continue where the first one stopped reading."""
+    check_rereadable(data)
+    if count_batches(data) == ENDLESS and not hasattr(data, "skip"):
+        raise TypeError(
+            "`data` must be finite, or have a method `skip` as `tf.data.Dataset` has. "
+            f"Received: an endless {type(data).__name__}"
+        )
+
+
+def _skip_epochs(data: Any, epochs: int, steps_per_epoch: int | None) -> Any:
+    """Returns the rest of an endless dataset, which each `fit` reads from its beginning."""
+    is_endless = count_batches(data) == ENDLESS
+    return data.skip(epochs * steps_per_epoch) if is_endless and steps_per_epoch else data
 
 
 class _Progress:

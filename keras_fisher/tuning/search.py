@@ -14,6 +14,7 @@ from keras_fisher.tuning.fingerprint import (
     make_fingerprint,
     read_fingerprint,
 )
+from keras_fisher.tuning.hypermodel import FisherPenaltyHyperModel
 from keras_fisher.tuning.oracle import GridOracle, check_overwrite
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
@@ -59,8 +60,10 @@ class GridSearch(keras_tuner.Tuner):
         overwrite: Whether to delete an existing search and start again.
         max_retries_per_trial: The number of times to retry a failed trial.
         max_consecutive_failed_trials: The number of failures in a row that stops the search.
-        **kwargs: Other arguments of `keras_tuner.Tuner`, such as `executions_per_trial`. The
-            hypermodel compiles the model, so `optimizer`, `loss` and `metrics` are refused.
+        **kwargs: Other arguments of `keras_tuner.Tuner`, such as `distribution_strategy`. The
+            hypermodel compiles the model, so `optimizer`, `loss` and `metrics` are refused. So are
+            `executions_per_trial` of a `FisherPenaltyHyperModel`, because its seed is a
+            hyperparameter: list several `seeds` instead.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -87,6 +90,12 @@ class GridSearch(keras_tuner.Tuner):
             raise ValueError(
                 f"`{given[0]}` must be set by the hypermodel, which compiles the model. "
                 f"Received: {given[0]}={kwargs[given[0]]!r}"
+            )
+        executions = kwargs.get("executions_per_trial", 1)
+        if executions != 1 and isinstance(hypermodel, FisherPenaltyHyperModel):
+            raise ValueError(
+                "`executions_per_trial` must be 1 with a FisherPenaltyHyperModel, whose seed is a "
+                f"hyperparameter: list several `seeds` instead. Received: {executions}"
             )
         super().__init__(
             GridOracle(
@@ -120,6 +129,8 @@ class GridSearch(keras_tuner.Tuner):
         fingerprint |= {"executions_per_trial": self.executions_per_trial, _VALUES: hp.values}
         check_fingerprint(folder, fingerprint)
         super().search(*args, **kwargs)
+        if self._is_worker():  # only the chief knows all trials
+            return
         finished = self.oracle.trials.values()
         failed = [t.hyperparameters.values for t in finished if t.status == TrialStatus.FAILED]
         if failed:

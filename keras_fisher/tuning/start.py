@@ -18,7 +18,7 @@ from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
-from keras_fisher.training.batch import FloatingInputs, MeanNll
+from keras_fisher.training.batch import FloatingInputs, MeanNll, take_smaller
 from keras_fisher.training.labels import BatchLabels
 from keras_fisher.tuning import grids
 from keras_fisher.utils import arguments
@@ -72,6 +72,10 @@ def alpha_range(
     account for generalisation: in `docs/results.md` the best alphas lie up to several hundred times
     above its middle. Use `find_alpha` to find them.
 
+    If `model` is a `FisherPenaltyModel` with an integer `penalty_batch_size` n, the alphas are
+    those of the whole batch of B examples times n / B, because its penalty is about B / n times as
+    large.
+
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
         >>> keras.utils.set_random_seed(0)
@@ -107,9 +111,13 @@ def alpha_range(
     arguments.check_integer("num", num, low=2)
     arguments.check_integer("num_batches", num_batches, low=1)
     arguments.check_integer("batch_size", batch_size, low=1)
-    if penalty is None:
-        penalty = model.penalty if isinstance(model, FisherPenaltyModel) else "fp"
-    meter = BalanceMeter(model, penalty=penalty, likelihood=likelihood, seed=seed)
+    size = None
+    if isinstance(model, FisherPenaltyModel):
+        penalty = model.penalty if penalty is None else penalty
+        size = model.penalty_batch_size if isinstance(model.penalty_batch_size, int) else None
+    meter = BalanceMeter(
+        model, penalty=penalty or "fp", penalty_batch_size=size, likelihood=likelihood, seed=seed
+    )
     check_data(data, 1, batch_size, needs_labels=True)
     if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:
         raise _make_too_few_error(num_batches, length(data[0]) // batch_size)
@@ -149,11 +157,12 @@ class BalanceMeter(Meter):
         model: keras.Model,
         *,
         penalty: str | Penalty = "fp",
+        penalty_batch_size: int | None = None,
         likelihood: Likelihood | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(model, likelihood)
-        self._penalty = penalties.get(penalty)
+        self._penalty, self._penalty_batch_size = penalties.get(penalty), penalty_batch_size
         self._generator = keras.random.SeedGenerator(arguments.check_seed(seed))
 
     def _compile(self) -> None:
@@ -178,4 +187,8 @@ class BalanceMeter(Meter):
         wrt = inputs.list_tensors() if self._penalty.wrt == "inputs" else None
         found = backend.differentiate_penalty(objective, weights, wrt)
         assert found.loss is not None
-        return ops.sqrt(backend.squared_norm(found.loss) / backend.squared_norm(found.penalty))
+        balance = ops.sqrt(backend.squared_norm(found.loss) / backend.squared_norm(found.penalty))
+        if self._penalty_batch_size is None:
+            return balance
+        part = take_smaller(self._penalty_batch_size, size)
+        return balance * ops.cast(part, balance.dtype) / ops.cast(size, balance.dtype)

@@ -252,3 +252,42 @@ def test_a_chief_and_its_workers_find_what_one_process_finds(tmp_path, searched)
 
 if __name__ == "__main__":
     main(sys.argv[1])
+
+
+def record_fits(monkeypatch, record):
+    """Calls `record(x)` before each `fit`, and returns its results by the first epoch."""
+    seen, fit = {}, kf.FisherPenaltyModel.fit
+
+    def recorded(self, x, **options):
+        seen.setdefault(options["initial_epoch"], []).append(record(x))
+        return fit(self, x, **options)
+
+    monkeypatch.setattr(kf.FisherPenaltyModel, "fit", recorded)
+    return seen
+
+
+def test_a_candidate_continues_in_the_middle_of_an_endless_dataset(tmp_path, monkeypatch):
+    batches = kf.data.training_batches(*DATA, batch_size=16, seed=0)
+    seen = record_fits(monkeypatch, lambda x: np.array(next(iter(x))[1]).tolist())
+    find(tmp_path, [0.03, 0.3], data=batches, epochs=4, steps_per_epoch=3)
+    expected = [np.array(y).tolist() for _, y in batches.take(7)]
+    assert seen == {0: [expected[0]] * 2, 2: [expected[6]] * 2}
+
+
+def test_a_candidate_continues_with_other_random_numbers(tmp_path, monkeypatch):
+    seen = record_fits(monkeypatch, lambda _: np.random.random())  # noqa: NPY002
+    find(tmp_path, [0.03, 0.3], epochs=2)
+    assert len(set(seen[0])) == 1
+    assert len({*seen[0], *seen[1]}) == 3
+
+
+def test_data_that_cannot_be_continued_is_refused(tmp_path):
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            return DATA
+
+    for data, message in ((iter([DATA]), "read again and again"), (Endless(), "be finite, or")):
+        with pytest.raises(TypeError, match=message):
+            find(tmp_path, data=data, steps_per_epoch=1)

@@ -108,3 +108,8 @@ def test_a_worker_may_not_overwrite_what_others_found(tmp_path, monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "9999")
     with pytest.raises(ValueError, match="`overwrite` must be False for a worker"):
         tuning.GridSearch(hypermodel(), directory=tmp_path, overwrite=True)
+
+
+def test_repetitions_with_the_same_seed_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`executions_per_trial` must be 1.*several `seeds`"):
+        tuning.GridSearch(hypermodel(), directory=tmp_path, executions_per_trial=2)

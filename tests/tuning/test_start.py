@@ -34,6 +34,14 @@ def test_input_gradients_balance_as_worked_out_by_hand():
     assert balance("gp_x") == pytest.approx(abs(of_loss / of_penalty), rel=1e-5)
 
 
+@pytest.mark.parametrize(("size", "factor"), [(2, 1 / 2), (100, 1), (0.5, 1), (None, 1)])
+def test_a_number_of_penalised_examples_makes_alphas_smaller(size, factor):
+    model = kf.FisherPenaltyModel(nets.line(), penalty="gp", penalty_batch_size=size)
+    model.compile("sgd", "mse")
+    found = kf.tuning.alpha_range(model, (X, Y), num_batches=1, batch_size=4)
+    assert found.balance == pytest.approx(factor * balance("gp"), rel=1e-5)
+
+
 def test_the_range_lies_around_the_balance_and_has_the_asked_number():
     found = kf.tuning.alpha_range(line(), (X, Y), penalty="gp", num=4, num_batches=2, batch_size=2)
     assert len(found.alphas) == 4
