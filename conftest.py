@@ -17,7 +17,7 @@ FILES = {
         "tests/replicas.py",
         "tests/workers.py",
     ],
-    "torch": ["keras_fisher/backend/torch/*"],
+    "torch": ["keras_fisher/backend/torch/*", "keras_fisher/backend/private_api/torch.py"],
 }
 collect_ignore_glob = [
     pattern

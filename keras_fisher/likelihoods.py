@@ -245,7 +245,7 @@ class Categorical(Likelihood):
         else:
             weights = ops.one_hot(_get_classes(labels, outputs), log_p.shape[-1], dtype=log_p.dtype)
         # A logit of minus infinity (an excluded class) counts only where it is the label.
-        return -ops.sum(ops.where(weights > 0, weights * log_p, 0.0), axis=-1)
+        return -ops.sum(ops.where(weights != 0, weights * log_p, 0.0), axis=-1)
 
     def sample(self, outputs: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         """Draws a class per position from the prediction, int32 of shape `(batch, ...)`."""

@@ -112,8 +112,8 @@ class FisherPenaltyModel(PenalisedModel):
     penalty is 1/B times the mean over examples of the squared norm.
 
     Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
-    expected value is the same as for a full batch. B is the size of the largest batch of this `fit`
-    so far, and is saved with the model.
+    expected value is the same as for a full batch. B is the size of the largest batch so far, in
+    this `fit` or, with `train_on_batch`, since the last `fit`; it is saved with the model.
 
     Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores
     (`ignore_class`) are excluded from the likelihood and from its mean. Other sample weights, class
@@ -125,7 +125,8 @@ class FisherPenaltyModel(PenalisedModel):
     `jit_compile`, gradient accumulation, gradient clipping and losses that are not a mean.
 
     Resuming: Loading weights restores alpha, the step counter, the kept gradient and the states of
-    random generators.
+    random generators. `compile` and `set_weights` discard the kept gradient; call one of them after
+    you change the weights in another way, such as `backbone.load_weights`.
     """
 
     def __init__(
@@ -156,9 +157,8 @@ class FisherPenaltyModel(PenalisedModel):
             if micro_batch_size is None
             else arguments.check_integer("micro_batch_size", micro_batch_size, low=1),
             arguments.check_choice("gradient", gradient, _GRADIENTS),
-            backbone.compute_dtype,
         )
-        model_checks.warn_of_rounding(gradient, backbone.compute_dtype)
+        model_checks.warn_of_rounding(gradient, self._precision)
         self.seed = arguments.check_seed(seed)
         self.likelihood = likelihoods.check_likelihood(likelihood)
         self._likelihood_given = likelihood is not None
@@ -262,6 +262,9 @@ class FisherPenaltyModel(PenalisedModel):
             self._health.unverified = probability_checks.find_unverified(
                 self.likelihood, self.backbone
             )
+            if self._likelihood_given:
+                probability_checks.warn_of_activation(self.likelihood, self.backbone)
+            self._state.restart()  # the loss may be another one
         except Exception:
             self.compiled = False  # the likelihood is still that of the previous loss
             raise
@@ -280,12 +283,17 @@ class FisherPenaltyModel(PenalisedModel):
             self._check_labels("validation_data", validation[1])
         model_checks.check_preprocessed(self.backbone, given.get("x"))
         given["callbacks"] = add_health_warning(given.get("callbacks"), self._health)
-        backend.synchronise(self)
-        self._state.full_size.assign(0)  # each fit may have another batch size
+        self._forget_batch_size()
         try:
             return super().fit(**{name: value for name, value in given.items() if name != "self"})
         finally:
             self.skip_non_finite(False)
+            self._forget_batch_size()
+
+    def _forget_batch_size(self) -> None:
+        """Prepares for steps that may have another batch size."""
+        backend.synchronise(self)
+        self._state.full_size.assign(0)
 
     def _check_labels(self, name: str, y: Any) -> None:
         if self.likelihood is not None:
@@ -383,6 +391,11 @@ class FisherPenaltyModel(PenalisedModel):
         finally:
             if not is_whole:
                 self._state.forget()
+
+    def set_weights(self, weights: Any) -> None:
+        """Sets the weights as `keras.Model.set_weights` does; the next step is a new penalty's."""
+        super().set_weights(weights)
+        self._state.restart()
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""

@@ -603,3 +603,29 @@ def test_export_gives_the_backbone(tmp_path):
 
     exported = tf.saved_model.load(tmp_path / "exported")
     np.testing.assert_allclose(exported.serve(x), model.predict(x, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["set_weights", "compile"])
+def test_another_loss_or_other_weights_discard_the_kept_gradient(change):
+    x, y = nets.inputs("dense"), nets.labels()
+    model = nets.compiled("dense", alpha=1.0, update_freq=100, seed=0)
+    start = model.get_weights()
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    if change == "set_weights":
+        model.set_weights(start)
+    else:
+        model.compile(keras.optimizers.SGD(0.1), nets.loss())
+    assert not keras.ops.convert_to_numpy(model._state.is_finite())
+    model.train_on_batch(x, y)
+    assert keras.ops.convert_to_numpy(model._state.is_finite())
+    assert model.penalty_ratio > 0
+
+
+def test_steps_after_a_fit_have_a_batch_size_of_their_own():
+    x, y = nets.inputs("dense", batch=12), nets.labels(batch=12)
+    model = nets.compiled("dense", keras.optimizers.SGD(0.0), penalty="gp", update_freq=1)
+    before = model.train_on_batch(x[:4], y[:4], return_dict=True)["penalty"]
+    model.fit(x, y, batch_size=12, verbose=0)
+    after = model.train_on_batch(x[:4], y[:4], return_dict=True)["penalty"]
+    assert float(after) == pytest.approx(float(before), rel=1e-5)

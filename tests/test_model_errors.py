@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keras_fisher as kf
 from keras_fisher import FisherPenaltyModel
 from keras_fisher.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import nets, reference
@@ -470,3 +471,34 @@ def test_data_without_labels_are_refused(method, make_data):
     model = nets.compiled("dense", compile_args={"metrics": ["accuracy"]})
     with pytest.raises(ValueError, match="`y` must be given"):
         getattr(model, method)(make_data(nets.inputs("dense")), verbose=0)
+
+
+def test_float8_layers_are_refused():
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.Dense(nets.CLASSES)])
+    net.quantize("float8")
+    with pytest.raises(ValueError, match="`backbone` must not be quantised to float8"):
+        FisherPenaltyModel(net)
+    with pytest.raises(ValueError, match="`model` must not be quantised to float8"):
+        kf.fisher_trace(net, DATA, likelihood=Categorical())
+
+
+def test_a_step_of_the_backbones_own_is_reported(caplog):
+    class Own(keras.Model):
+        def compute_loss(self, **_):
+            return 0.0
+
+    FisherPenaltyModel(Own())
+    assert "The methods compute_loss of Own are ignored" in caplog.text
+
+
+@pytest.mark.skipif(reference.IS_TENSORFLOW, reason="the likelihood reads the logits there")
+@pytest.mark.parametrize(
+    ("activation", "likelihood"), [("softmax", Categorical), ("sigmoid", Bernoulli)]
+)
+def test_probabilities_for_a_likelihood_of_logits_are_reported(activation, likelihood, caplog):
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation)])
+    loss = keras.losses.KLDivergence()
+    FisherPenaltyModel(net, likelihood=likelihood(from_logits=False)).compile("sgd", loss)
+    assert not caplog.text
+    FisherPenaltyModel(net, likelihood=likelihood()).compile("sgd", loss)
+    assert f"Pass likelihood={likelihood.__name__}(from_logits=False)" in caplog.text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
@@ -13,6 +14,17 @@ from keras_fisher.backend.types import Tensor
 # error. For bfloat16, where rounding matters at any shift, it is the value with the smallest error
 # on SimpleCNN, VGG-11 and a Wide ResNet.
 _SHIFT = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
+
+
+def find_precision(dtypes: Iterable[str]) -> str:
+    """Returns the precision of a model whose layers compute in these dtypes: the coarsest.
+
+    Some backends compute parts of a float64 model in float32.
+    """
+    known = (dtype for dtype in dtypes if dtype in _SHIFT)
+    coarsest = max(known, key=_SHIFT.__getitem__, default="float32")
+    is_double = coarsest == "float64"
+    return keras.backend.result_type(coarsest, "float32") if is_double else coarsest
 
 
 def step_length(squared_norm_of_point: Tensor, squared_norm_of_g: Tensor, precision: str) -> Tensor:

@@ -40,6 +40,12 @@ class PenaltyBalance:
         """All variables, by name."""
         return {name: v for name, v in vars(self).items() if isinstance(v, keras.Variable)}
 
+    def restart(self) -> None:
+        """Discards all measurements."""
+        for variable in (self.count, self.loss_norm, self.penalty_norm):
+            variable.assign(0)
+        self.alpha_limit.assign(np.inf)
+
     def measure(self, loss: Tensor, penalty: Tensor) -> None:
         """Adds a measurement: the norms of the gradients of loss and penalty, two scalars.
 

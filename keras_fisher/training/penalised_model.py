@@ -9,6 +9,8 @@ import keras
 from keras import ops
 
 from keras_fisher import backend
+from keras_fisher.backend.finite_difference import find_precision
+from keras_fisher.backend.private_api.keras import list_all_layers
 from keras_fisher.backend.types import Replica, StepKind, Tensor
 from keras_fisher.training import model_checks
 from keras_fisher.training.health import StepHealth
@@ -109,6 +111,11 @@ class PenalisedModel(BackboneWrapper):
         values = [*zip(self.trainable_weights, weights, strict=True), *others]
         with Stateless(values, fixed=self._assigned_before_replay):
             return self(x, training=True)
+
+    @property
+    def _precision(self) -> str:
+        # A loaded model has another policy than its layers.
+        return find_precision(layer.compute_dtype for layer in list_all_layers(self.backbone))
 
     @property
     def _statistics(self) -> list[keras.Variable]:

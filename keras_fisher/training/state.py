@@ -127,6 +127,11 @@ class PenaltyState:
         """Makes the next step recompute the gradient."""
         self.computed_at.assign(_NEVER)
 
+    def restart(self) -> None:
+        """Discards what was computed with other weights or another loss."""
+        self.forget()
+        self.balance.restart()
+
     def count_step(self) -> None:
         """Counts one training step."""
         self.step.assign_add(1)

@@ -54,6 +54,10 @@ class Trainee(Protocol):
         """Variables that are restored before a further forward pass, such as seeds."""
 
     @property
+    def _precision(self) -> str:
+        """The coarsest dtype that its layers compute in."""
+
+    @property
     def _statistics(self) -> list[keras.Variable]:
         """Variables that a skipped step leaves unchanged: statistics of layers, metrics."""
 
@@ -77,7 +81,6 @@ class PenaltySettings:
     penalty_batch_size: int | float | None
     micro_batch_size: int | None
     gradient: str
-    precision: str  # the dtype that the backbone computes in
 
     @property
     def shares_forward_pass(self) -> bool:
@@ -283,7 +286,7 @@ class PenalisedStep:
         if self._settings.gradient == "exact":
             return backend.differentiate_penalty(objective, *arguments, replica)
         return backend.differentiate_penalty_by_difference(
-            objective, shifted_nll, *arguments, self._settings.precision, replica
+            objective, shifted_nll, *arguments, self._model._precision, replica
         )
 
     def _differentiate_in_parts(
@@ -332,7 +335,7 @@ class PenalisedStep:
             wrt_inputs=is_by_inputs,
             exact=self._settings.gradient == "exact",
             scale=self._find_loss_scale(),
-            precision=self._settings.precision,
+            precision=self._model._precision,
             replica=replica,
         )
 

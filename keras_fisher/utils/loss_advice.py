@@ -7,21 +7,21 @@ from typing import Any
 import keras
 
 _OWN = "a subclass of Likelihood of your own"
-# Parts of names, without underscores, in search order.
+# Parts of names, without underscores, in search order. {} are the arguments of the likelihood.
 _ADVICE = (
-    (("binaryfocal",), "Bernoulli(), whose bits have the same probabilities"),
-    (("focal",), "Categorical(), whose classes have the same probabilities"),
+    (("binaryfocal",), "Bernoulli({}), whose bits have the same probabilities"),
+    (("focal",), "Categorical({}), whose classes have the same probabilities"),
     (
         ("dice", "tversky", "jaccard"),
-        "Bernoulli() for masks that may overlap (sigmoid outputs), or Categorical() for one class "
-        "per pixel (softmax outputs)",
+        "Bernoulli({}) for masks that may overlap (sigmoid outputs), or Categorical({}) for one "
+        "class per pixel (softmax outputs)",
     ),
     (("poisson",), f"{_OWN} that draws counts and gives `rate - count * log(rate)`"),
     (
         ("ordinal", "coral"),
-        "Bernoulli() for one output per threshold, or Categorical() for one output per level",
+        "Bernoulli({}) for one output per threshold, or Categorical({}) for one output per level",
     ),
-    (("kldivergence", "kullback"), "Categorical(), whose gradient is the same"),
+    (("kldivergence", "kullback"), "Categorical({}), whose gradient is the same"),
     (
         ("huber", "logcosh", "absolute", "mae", "mape", "percentage", "logarithmic", "msle"),
         "Gaussian(), which penalises by squared errors, or for exactly this loss "
@@ -33,23 +33,26 @@ _ADVICE = (
     ),
     (
         ("crossentropy",),
-        "Categorical() or Bernoulli() if their labels and probabilities are those of this loss, "
-        f"or {_OWN}",
+        "Categorical({}) or Bernoulli({}) if their labels and probabilities are those of this "
+        f"loss, or {_OWN}",
     ),
 )
 _OTHERS = (
-    "Categorical() for one class per position, Bernoulli() for bits, Gaussian() for real numbers, "
-    f"or {_OWN}"
+    "Categorical({}) for one class per position, Bernoulli({}) for bits, Gaussian() for real "
+    f"numbers, or {_OWN}"
 )
+_OF_KERAS = ("focal", "dice", "tversky", "kldivergence", "kullback")
 
 
 def advise_likelihood(loss: Any) -> str:
     """Returns the advised value of `likelihood=` for a loss, by its name."""
     names = " ".join(_names(loss)).lower().replace("_", "")
-    for parts, advice in _ADVICE:
-        if any(part in names for part in parts):
-            return advice
-    return _OTHERS
+    advice = next((a for parts, a in _ADVICE if any(p in names for p in parts)), _OTHERS)
+    takes_logits = getattr(loss, "from_logits", None)
+    if takes_logits is None and any(part in names for part in _OF_KERAS):
+        takes_logits = False  # Keras's default, or the only choice
+    arguments = {None: "from_logits=...", False: "from_logits=False", True: ""}[takes_logits]
+    return advice.replace("{}", arguments)
 
 
 def _names(loss: Any) -> list[str]:

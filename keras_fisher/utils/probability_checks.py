@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 from keras import activations, layers, ops
 
+from keras_fisher import backend
 from keras_fisher.utils.messages import warn_once
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ def find_unverified(likelihood: Likelihood | None, model: keras.Model) -> str | 
         warn_once(_MESSAGE.format(name=model.name, why=f"its last layer, {last.name!r}, is linear"))
     known = (activations.linear, activations.sigmoid, activations.softmax)
     return None if activation in known else model.name
+
+
+def warn_of_activation(likelihood: Likelihood | None, model: keras.Model) -> None:
+    """Warns once if a given likelihood takes probabilities for logits.
+
+    Where Keras's losses read the logits behind an activation, the likelihood does so too.
+    """
+    activation = getattr(_last_layer(model), "activation", None)
+    is_probability = activation in (activations.sigmoid, activations.softmax)
+    takes_logits = getattr(likelihood, "from_logits", False) and not backend.LOSSES_READ_LOGITS
+    if is_probability and takes_logits:
+        warn_once(
+            f"The likelihood of {model.name!r} takes outputs for logits, and its last layer ends "
+            "with a softmax or sigmoid. Pass "
+            f"likelihood={type(likelihood).__name__}(from_logits=False), or remove the activation."
+        )
 
 
 def find_outside(outputs: Any) -> Any:

@@ -3,12 +3,15 @@
 import ast
 from pathlib import Path
 
+import keras
 import pytest
 
-import keras_fisher
+import keras_fisher as kf
+from keras_fisher.backend import finite_difference
+from tests import reference
 from tests.processes import start
 
-FOLDER = Path(keras_fisher.__file__).parent / "backend"
+FOLDER = Path(kf.__file__).parent / "backend"
 
 SCRIPT = """
 import keras
@@ -52,3 +55,24 @@ def test_the_penalty_and_random_numbers_take_the_same_parameters():
     for module in ("penalty.py", "random.py"):
         expected = parameters("tensorflow", module)
         assert parameters("jax", module) == parameters("torch", module) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "precision"),
+    [
+        (["float32"], "float32"),
+        (["float32", "bfloat16", "string"], "bfloat16"),
+        (["bfloat16", "float16"], "float16"),
+        (["float64"], "float64" if reference.IS_TENSORFLOW else "float32"),
+        ([], "float32"),
+    ],
+)
+def test_the_precision_is_that_of_the_coarsest_layer(dtypes, precision):
+    assert finite_difference.find_precision(dtypes) == precision
+
+
+def test_the_precision_of_a_loaded_model_is_that_of_its_layers(tmp_path):
+    policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, dtype=policy)])
+    kf.FisherPenaltyModel(net).save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras")._precision == "bfloat16"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ from keras.src.utils.python_utils import default as build_after_call
 
 __all__ = [
     "build_after_call",
+    "disable_rematerialisation",
     "find_callback_list",
     "find_calling_layer",
     "find_unseeded_generator",
@@ -119,6 +120,19 @@ def preserve_losses(layer: keras.Layer) -> Iterator[None]:
     finally:
         for inner, losses in kept:
             inner._losses[:] = losses
+
+
+@contextlib.contextmanager
+def disable_rematerialisation(layers: Sequence[keras.Layer]) -> Iterator[None]:
+    """Ignores `keras.RematScope`, whose layers compute their outputs again in the backward pass."""
+    modes = {layer: layer._remat_mode for layer in layers if layer._remat_mode is not None}
+    try:
+        for layer in modes:
+            vars(layer)["_remat_mode"] = None  # bypasses Keras's tracking
+        yield
+    finally:
+        for layer, mode in modes.items():
+            vars(layer)["_remat_mode"] = mode
 
 
 def read_own_value(variable: keras.Variable) -> Any:

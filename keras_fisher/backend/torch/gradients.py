@@ -11,6 +11,7 @@ import torch
 from keras import ops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from keras_fisher.backend.private_api.torch import use_differentiable_custom_gradients
 from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 # How PyTorch words that an operation, or a compiled graph, cannot be differentiated twice.
@@ -37,7 +38,9 @@ def find_gradient(value: Tensor, sources: Sequence[Tensor], **options: Any) -> l
     """Returns d value / d sources; `None` for unconnected sources."""
     if not value.requires_grad:
         return [None for _ in sources]
-    return list(torch.autograd.grad(value, list(sources), allow_unused=True, **options))
+    is_differentiated = options.get("create_graph", False)
+    with use_differentiable_custom_gradients() if is_differentiated else contextlib.nullcontext():
+        return list(torch.autograd.grad(value, list(sources), allow_unused=True, **options))
 
 
 def differentiate_again(

@@ -11,7 +11,12 @@ import keras
 import torch
 from keras import ops
 
-from keras_fisher.backend.private_api.keras import find_unseeded_generator, is_stateless
+from keras_fisher.backend.private_api.keras import (
+    disable_rematerialisation,
+    find_unseeded_generator,
+    is_stateless,
+    list_all_layers,
+)
 from keras_fisher.backend.torch.modules import make_stateless
 from keras_fisher.backend.torch.seeds import mix_seeds
 from keras_fisher.backend.trainer import BaseTrainer
@@ -70,6 +75,8 @@ class Trainer(BaseTrainer):
         with (
             _seed_draws(self._draw_seeds),
             make_stateless(self) if is_further else contextlib.nullcontext(),
+            # Layers that compute again in the backward pass would have this step's weights.
+            disable_rematerialisation(list_all_layers(self) if is_further else ()),
         ):
             return super().__call__(*args, **kwargs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.private_api.keras import disable_rematerialisation, list_all_layers
 from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.stateless import Stateless
 
@@ -32,9 +32,7 @@ def call_unchanged(
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(Stateless(values))
-        for layer in list_all_layers(model):
-            if layer._remat_mode is not None:
-                stack.enter_context(replace_attribute(layer, "_remat_mode", None))
+        stack.enter_context(disable_rematerialisation(list_all_layers(model)))
         return model(*arguments, **options)
 
 

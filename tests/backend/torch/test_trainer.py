@@ -130,3 +130,34 @@ def test_jit_compile_leaves_the_step_uncompiled_and_says_so_once(caplog):
     np.testing.assert_array_equal(trained(jit_compile=True), trained())
     (said,) = [record.message for record in caplog.records]
     assert said.startswith("jit_compile=True compiles `evaluate` and `predict` on PyTorch, but not")
+
+
+def kept_gradient(net, **arguments):
+    model = kf.FisherPenaltyModel(net, 1.0, penalty="gp", update_freq=1, **arguments)
+    return nets.first_penalty(model, nets.loss(), X, Y)[1]
+
+
+def deep(activation="tanh"):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(8, activation) for _ in range(2)]
+    return keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 12}, {"penalty_batch_size": 24}])
+def test_layers_that_compute_again_see_the_shifted_weights(options):
+    with keras.RematScope("full"):
+        net = deep()
+    found = kept_gradient(net, gradient="finite_difference", **options)
+    assert nets.relative_error(found, kept_gradient(deep(), **options)) < 0.01
+
+
+@keras.ops.custom_gradient
+def softplus(x):
+    e = keras.ops.exp(x)
+    return keras.ops.log(1 + e), lambda *_, upstream: upstream * (1 - 1 / (1 + e))
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 12}])
+def test_custom_gradients_are_differentiated_again(options):
+    expected = kept_gradient(deep("softplus"), **options)
+    np.testing.assert_allclose(kept_gradient(deep(softplus), **options), expected, rtol=1e-4)

@@ -1,0 +1,23 @@
+"""Private APIs of Keras's PyTorch backend."""
+
+from typing import Any
+from unittest import mock
+
+import torch
+from keras.src.backend.torch.core import CustomGradientFunction
+
+
+def use_differentiable_custom_gradients() -> Any:
+    """Makes gradients of `keras.ops.custom_gradient` differentiable in the context.
+
+    Keras computes what the gradient function refers to without recording it, so that it looks
+    constant to a second differentiation. Here it is computed again, and recorded.
+    """
+    return mock.patch.object(CustomGradientFunction, "backward", staticmethod(_differentiate))
+
+
+def _differentiate(ctx: Any, grad_output: Any) -> tuple[Any, ...]:
+    with torch.enable_grad():
+        _, find_gradients = ctx.forward_fn(*ctx.saved_tensors)
+    found = find_gradients(*ctx.saved_tensors, upstream=grad_output)
+    return (None, *(found if isinstance(found, tuple) else (found,)))
