@@ -111,12 +111,16 @@ def alpha_range(
     arguments.check_integer("num", num, low=2)
     arguments.check_integer("num_batches", num_batches, low=1)
     arguments.check_integer("batch_size", batch_size, low=1)
-    size = None
-    if isinstance(model, FisherPenaltyModel):
-        penalty = model.penalty if penalty is None else penalty
-        size = model.penalty_batch_size if isinstance(model.penalty_batch_size, int) else None
+    is_penalised = isinstance(model, FisherPenaltyModel)
+    if penalty is None:
+        penalty = model.penalty if is_penalised else "fp"
+    size = model.penalty_batch_size if is_penalised else None
     meter = BalanceMeter(
-        model, penalty=penalty or "fp", penalty_batch_size=size, likelihood=likelihood, seed=seed
+        model,
+        penalty=penalty,
+        penalty_batch_size=size if isinstance(size, int) else None,
+        likelihood=likelihood,
+        seed=seed,
     )
     check_data(data, 1, batch_size, needs_labels=True)
     if isinstance(data, tuple | list) and length(data[0]) < num_batches * batch_size:
