@@ -393,7 +393,7 @@ class FisherPenaltyModel(PenalisedModel):
                 self._state.forget()
 
     def set_weights(self, weights: Any) -> None:
-        """Sets the weights as `keras.Model.set_weights` does; the next step is a new penalty's."""
+        """Sets the weights as `keras.Model.set_weights` does, and discards the kept gradient."""
         super().set_weights(weights)
         self._state.restart()
 

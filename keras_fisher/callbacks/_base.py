@@ -86,10 +86,10 @@ class LogWriter(CopyableCallback, abc.ABC):
         for peer in self._peers[self._peers.index(self) + 1 :]:
             keys = peer._list_keys() if isinstance(peer, LogWriter) else ()
             if same := sorted({*self._list_keys()} & {*keys}):
+                other = f'. Set `callback.key = "test_{same[0]}"`, say, in one of them'
                 raise ValueError(
                     "`callbacks` must write different names into the logs. Received: two callbacks "
-                    f"that write {', '.join(same)}, or one twice. Use one, or give one of them "
-                    f'another `key`, as in `callback.key = "test_{same[0]}"`'
+                    f"that write {', '.join(same)}, or one twice{other * hasattr(peer, 'key')}"
                 )
 
     @property

@@ -72,9 +72,8 @@ def alpha_range(
     account for generalisation: in `docs/results.md` the best alphas lie up to several hundred times
     above its middle. Use `find_alpha` to find them.
 
-    If `model` is a `FisherPenaltyModel` with an integer `penalty_batch_size` n, the alphas are
-    those of the whole batch of B examples times n / B, because its penalty is about B / n times as
-    large.
+    A `FisherPenaltyModel` with an integer `penalty_batch_size` n has a penalty about B / n times as
+    large as on the whole batch of B examples. For such a model the alphas are multiplied by n / B.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
