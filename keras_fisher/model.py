@@ -12,7 +12,8 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_fisher import backend, likelihoods, penalties
-from keras_fisher.likelihoods import Likelihood
+from keras_fisher.likelihoods import Likelihood, probability_checks
+from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.training import model_checks
 from keras_fisher.training.health import StepHealth, add_health_warning
@@ -21,7 +22,7 @@ from keras_fisher.training.penalised_model import PenalisedModel
 from keras_fisher.training.random_states import load_random_states, save_random_states
 from keras_fisher.training.state import PenaltyState
 from keras_fisher.training.step import PenalisedStep, PenaltySettings
-from keras_fisher.utils import arguments, probability_checks
+from keras_fisher.utils import arguments
 from keras_fisher.utils.labels import check_labels_of_fit, get_symbolic_output
 
 _FIT = inspect.signature(keras.Model.fit)
@@ -160,7 +161,7 @@ class FisherPenaltyModel(PenalisedModel):
         )
         model_checks.warn_of_rounding(gradient, self._precision)
         self.seed = arguments.check_seed(seed)
-        self.likelihood = likelihoods.check_likelihood(likelihood)
+        self.likelihood = check_likelihood(likelihood)
         self._likelihood_given = likelihood is not None
         if update_freq is None:
             update_freq = 1 if isinstance(self.penalty_batch_size, float) else 10

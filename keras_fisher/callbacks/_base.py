@@ -21,7 +21,8 @@ from keras_fisher.backend.private_api.keras import (
     record_epoch_summaries,
     record_summaries,
 )
-from keras_fisher.likelihoods import Likelihood, check_likelihood
+from keras_fisher.likelihoods import Likelihood
+from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces import Estimate, check_data
 from keras_fisher.traces.data import check_rereadable
 from keras_fisher.utils.host_generators import preserve_host_generators

@@ -14,13 +14,14 @@ from keras import ops
 from keras_fisher import backend, likelihoods
 from keras_fisher.backend.private_api.keras import get_mask, preserve_losses
 from keras_fisher.backend.types import Tensor
-from keras_fisher.likelihoods import Likelihood
+from keras_fisher.likelihoods import Likelihood, probability_checks
+from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.per_example import call_unchanged
 from keras_fisher.traces.progress import show_progress
-from keras_fisher.utils import arguments, probability_checks
+from keras_fisher.utils import arguments
 from keras_fisher.utils.labels import check_classes, check_numbers, get_labels, get_symbolic_output
 from keras_fisher.utils.masks import combine_masks, examples_with_data, find_data
 
@@ -255,7 +256,7 @@ def _are_finite(x: Any) -> list[Tensor]:
 
 
 def _likelihood(model: keras.Model, given: Likelihood | None) -> Likelihood:
-    likelihood = likelihoods.check_likelihood(given)
+    likelihood = check_likelihood(given)
     if likelihood is None and isinstance(model, backend.Trainer):
         likelihood = model.likelihood
     if likelihood is not None:

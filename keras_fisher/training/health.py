@@ -9,8 +9,8 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.types import Replica, Tensor
+from keras_fisher.likelihoods import probability_checks
 from keras_fisher.training.state import PenaltyState
-from keras_fisher.utils import probability_checks
 from keras_fisher.utils.messages import warn
 
 # Relative differences between outputs below this may be due to rounding.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import activations, layers, ops
 
 from keras_fisher import backend
+from keras_fisher.likelihoods.likelihood import Likelihood
 from keras_fisher.utils.messages import warn_once
-
-if TYPE_CHECKING:
-    from keras_fisher.likelihoods import Likelihood
 
 _TOLERANCE = 1e-3  # half precision rounds
 _MESSAGE = (
