@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from keras_fisher.backend import finite_difference
 from keras_fisher.backend.types import MicroBatch, Nll, PenaltyGradients, Replica, Tensor
 
 Terms = Callable[[Any, list[Any]], list[Any]]
+PartTerms = Callable[[MicroBatch, list[Any]], list[Any]]
 
 
 class Backend(Protocol):
@@ -88,73 +90,112 @@ def differentiate_penalty_in_parts(
     Returns:
         The gradient of the squared norm, and the squared norm; no gradients of a loss.
     """
-    none = _zeros(backend.squared_norm(weights))
-    zeros = [_zeros(weight) for weight in weights]
+    parts = _Parts(backend, part, count, list(weights), factor, exact, scale, precision, replica)
+    return parts.differentiate_by_inputs() if wrt_inputs else parts.differentiate_by_weights()
 
-    def total(
-        terms: Callable[[MicroBatch, list[Any]], list[Any]],
-        at: Sequence[Tensor],
-        zeros: list[Tensor],
-    ) -> list[Tensor]:
-        """Returns the sum over the parts of this replica."""
-        return backend.sum_over_parts(lambda i, inside: terms(part(i), inside), count, at, zeros)
 
-    def counts(one: MicroBatch) -> list[Tensor]:
-        return [ops.cast(number, none.dtype) for number in one.count_data()]
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """The parts of this replica, with the arguments of `differentiate_penalty_in_parts`."""
 
-    def penalise_inputs(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+    backend: Backend
+    part: Callable[[Any], MicroBatch]
+    count: Tensor
+    weights: list[Tensor]
+    factor: Callable[[Any, Any], Any]
+    exact: bool
+    scale: Tensor | None
+    precision: str
+    replica: Replica
+
+    def differentiate_by_inputs(self) -> PenaltyGradients:
+        """Adds up the squared norms of all parts, and their gradients."""
+        sums = self.replica.sum(self._add_up(self._penalise_inputs, self.weights, scalars=3))
+        *penalty, norm = _multiply(sums[:-2], ops.square(self.factor(*sums[-2:])))
+        return PenaltyGradients(None, penalty, norm)
+
+    def differentiate_by_weights(self) -> PenaltyGradients:
+        """Adds up the gradient g of all parts, then the gradients of its squared norm."""
+        here = self._add_up(self._differentiate_and_count, self.weights, scalars=2)
+        sums = self.replica.sum(here)
+        multiplier = self.factor(*sums[-2:])
+        g = _multiply(sums[:-2], multiplier)
+        norm = self.backend.squared_norm(g)
+        penalty = self._backpropagate(g) if self.exact else self._take_slope(here[:-2], g, norm)
+        return PenaltyGradients(None, _multiply(self.replica.sum(penalty), multiplier), norm)
+
+    def _backpropagate(self, g: list[Tensor]) -> list[Tensor]:
+        """Returns the sum over parts of d <2 g_p, g> / d weights."""
+
+        def differentiate(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+            nll = _fix_inputs(one)
+            return self.backend.differentiate_along(nll, at, g, self.scale)
+
+        return self._add_up(differentiate, self.weights)
+
+    def _take_slope(self, here: list[Tensor], g: list[Tensor], norm: Tensor) -> list[Tensor]:
+        """Returns the same by a finite difference of gradients."""
+
+        def differentiate(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+            one.nll(self.weights, [])  # draws the labels
+            return self._differentiate(one, at)
+
+        def gradient_at(distance: Tensor) -> list[Tensor]:
+            return self._add_up(differentiate, finite_difference.shift(self.weights, g, distance))
+
+        size = self.backend.squared_norm(self.weights)
+        step = finite_difference.step_length(size, norm, self.precision)
+        is_on_kink = finite_difference.may_be_on_kink(self.weights, g)
+        return finite_difference.compute_slope(
+            here, gradient_at, step, is_on_kink, self.backend.cond
+        )
+
+    def _add_up(self, terms: PartTerms, at: Sequence[Tensor], scalars: int = 0) -> list[Tensor]:
+        """Returns the sums over the parts of `terms`: one per weight, then `scalars` more."""
+        none = ops.zeros((), dtype=self._dtype)
+        zeros = [*map(_make_zeros, self.weights), *[none] * scalars]
+        return self.backend.sum_over_parts(
+            lambda index, inside: terms(self.part(index), inside), self.count, at, zeros
+        )
+
+    def _penalise_inputs(self, one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         assert one.inputs is not None
         inputs = [ops.copy(tensor) for tensor in one.inputs]
 
         def objective(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[None, Any]:
             return None, one.nll(weights, inputs)
 
-        if exact:
-            result = backend.differentiate_penalty(objective, at, inputs, scale)
+        if self.exact:
+            result = self.backend.differentiate_penalty(objective, at, inputs, self.scale)
         else:
-            result = backend.differentiate_penalty_by_difference(
-                objective, one.nll, at, inputs, scale, precision
+            result = self.backend.differentiate_penalty_by_difference(
+                objective, one.nll, at, inputs, self.scale, self.precision
             )
-        return [*result.penalty, result.squared_norm, *counts(one)]
+        return [*result.penalty, result.squared_norm, *self._count(one)]
 
-    def gradient(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
-        return backend.differentiate(lambda weights: one.nll(weights, []), at, scale)
+    def _differentiate(self, one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+        return self.backend.differentiate(_fix_inputs(one), at, self.scale)
 
-    def gradient_and_counts(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
-        return [*gradient(one, at), *counts(one)]
+    def _differentiate_and_count(self, one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
+        return [*self._differentiate(one, at), *self._count(one)]
 
-    def gradient_there(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
-        one.nll(weights, [])  # draws the labels
-        return gradient(one, at)
+    def _count(self, one: MicroBatch) -> list[Tensor]:
+        return [ops.cast(number, self._dtype) for number in one.count_data()]
 
-    def differentiate_along_g(one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
-        return backend.differentiate_along(lambda weights: one.nll(weights, []), at, g, scale)
-
-    def multiply(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
-        return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
-
-    if wrt_inputs:
-        sums = replica.sum(total(penalise_inputs, weights, [*zeros, none, none, none]))
-        *penalty, norm = multiply(sums[:-2], ops.square(factor(*sums[-2:])))
-        return PenaltyGradients(None, penalty, norm)
-    here = total(gradient_and_counts, weights, [*zeros, none, none])
-    sums = replica.sum(here)
-    multiplier = factor(*sums[-2:])
-    g = multiply(sums[:-2], multiplier)
-    norm = backend.squared_norm(g)
-    if exact:
-        penalty = total(differentiate_along_g, weights, zeros)
-    else:
-        step = finite_difference.step_length(backend.squared_norm(weights), norm, precision)
-        penalty = finite_difference.compute_slope(
-            here[:-2],
-            lambda h: total(gradient_there, finite_difference.shift(weights, g, h), zeros),
-            step,
-            finite_difference.may_be_on_kink(weights, g),
-            backend.cond,
-        )
-    return PenaltyGradients(None, multiply(replica.sum(penalty), multiplier), norm)
+    @property
+    def _dtype(self) -> str:
+        """The dtype of sums over weights."""
+        return keras.backend.result_type(*(weight.dtype for weight in self.weights), "float32")
 
 
-def _zeros(like: Any) -> Any:
+def _fix_inputs(one: MicroBatch) -> Nll:
+    """Returns the nll of a part as a function of the weights."""
+    return lambda weights: one.nll(weights, [])
+
+
+def _multiply(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
+    return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
+
+
+def _make_zeros(like: Any) -> Any:
     return ops.zeros_like(like, dtype=keras.backend.result_type(like.dtype, "float32"))
