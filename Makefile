@@ -26,7 +26,7 @@ TORCH := VENV=.venv-torch EXTRAS=recipes,test,torch KERAS_BACKEND=torch
 help:  ## Say what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to three minutes)
+demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to five minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
 recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
