@@ -9,9 +9,12 @@
 - `differentiate_by_taps(objective)`: the gradient with respect to tensors inside the model.
 - `map_examples(function, examples)`: applies a function to one example at a time.
 - `compute_quadratic_forms(objective, weights, ...)`: z^T H z for random probes z.
+- `compute_summed_forms(objective, weights, ...)`: the same, summed over weights, with fewer
+  products; `None` if unsupported.
 - `compute_hessian_products(objective, weights, vectors)`: H z for given vectors z.
 - `map_probes(function, weights, ...)`: applies a function to one random probe at a time.
 - `Line`: the first two derivatives along a line, in forward mode; `None` if unsupported.
+- `run_abstractly(function, ...)`: runs a function that needs shapes, and no values.
 - `compile_function(function)`: compiles a function for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond`: a branch inside a compiled step.

@@ -148,7 +148,7 @@ class FisherTraceMeter(Meter):
         if shapes not in self._norms:
             kind = self._labels
             norms = SquaredGradientNorms(self._model, kind.draw, kind.values, kind.generator)
-            self._norms[shapes] = norms, kind.passes(self._evaluate_first(x))
+            self._norms[shapes] = norms, self._inspect_outputs(x, kind.passes)
         norms, passes = self._norms[shapes]
         squares = np.sum([norms(x, labels, *arguments) for arguments in passes], axis=0)
         with_data = self._mask_data(x, labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -208,21 +208,32 @@ class Meter(abc.ABC):
             self._unverified = None  # checked once
         if self.needs_labels:
             if self._known_outputs is None:
-                outputs = self._outputs(x)
-                self._known_outputs = keras.KerasTensor(outputs.shape, outputs.dtype)
+                self._known_outputs = self._inspect_outputs(
+                    x, lambda outputs: keras.KerasTensor((None, *outputs.shape[1:]), outputs.dtype)
+                )
             check_classes(self._likelihood, "data", y, self._known_outputs)
         return x, labels
 
-    def _evaluate_first(self, x: Any) -> Any:
-        """Returns the outputs for the first example, and records whether Keras masks them."""
-        outputs = self._outputs(keras.tree.map_structure(lambda array: array[:1], x))
-        self._is_masked = get_mask(outputs) is not None
-        return outputs
+    def _inspect_outputs(self, x: Any, inspect: Callable[[Tensor], Any] = lambda _: None) -> Any:
+        """Returns what `inspect` finds out about the shape of the outputs for the first example.
+
+        Records whether Keras masks them.
+        """
+        found: Any = None
+
+        def run(first: Any) -> None:
+            nonlocal found
+            outputs = self._outputs(first)
+            self._is_masked = get_mask(outputs) is not None
+            found = inspect(outputs)
+
+        backend.run_abstractly(run, keras.tree.map_structure(lambda array: array[:1], x))
+        return found
 
     def _mask_data(self, x: Any, labels: Labels) -> np.ndarray | None:
         """Returns a mask of the examples that have any data, shape `(batch,)`; `None` for all."""
         if self._is_masked is None:
-            self._evaluate_first(x)
+            self._inspect_outputs(x)
         if not self._is_masked and labels.present is None:
             return None
         return ops.convert_to_numpy(self._any_data(x, labels))

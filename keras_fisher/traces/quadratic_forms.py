@@ -52,10 +52,16 @@ class QuadraticForms:
     """Computes z^T H z for random probes z, where H is the Hessian in the trainable weights.
 
     There are two methods. The first works for every model: it differentiates the gradient again,
-    which takes six products with each kernel. The second gives only the sum over weights, but takes
-    three products. Let each layer that is linear in its input x and in its kernel W be a node
-    y = W x with the gradients g_y and g_x of the loss. Let the weights move along z, as w + t z,
-    and each y move to first order, as y + t y'. Then
+    which takes six products with each kernel. The second gives only the sum over weights, from
+    fewer products.
+
+    With JAX, the second method is the second derivative of the loss along z, in forward mode. It is
+    also faster to compile. If an operation has no forward derivative, the class falls back to the
+    first method and logs that once.
+
+    With TensorFlow, the second method takes three products. Let each layer that is linear in its
+    input x and in its kernel W be a node y = W x with the gradients g_y and g_x of the loss. Let
+    the weights move along z, as w + t z, and each y move to first order, as y + t y'. Then
 
         z^T H z = d^2 loss / dt^2 + sum over nodes of (<g_y, 2 W' x'> + <g_x, d^2 x / dt^2>),
 
@@ -63,12 +69,13 @@ class QuadraticForms:
     the Lagrangian of the network with the nodes as constraints. The gradients are its multipliers,
     and are the same for all probes.
 
-    The second method takes several times as long to compile, so the first computes the first forms.
+    This takes several times as long to compile, so the first method computes the first forms.
     Later, at calls 1, 2, 4, 8, ... one form of the second method is compared with the first method:
     some errors appear only once a weight is no longer 0. If the second method fails (layers called
     in a loop, an operation without a forward derivative, a layer whose computation it cannot
     follow), the class falls back to the first and logs that once. It also uses the first while a
-    comparison is inconclusive, and in half precision, which is too inexact for the comparison.
+    comparison is inconclusive. In half precision, which is too inexact for a comparison, all
+    backends use the first.
 
     Args:
         model: A built Keras model with trainable weights.
@@ -87,12 +94,17 @@ class QuadraticForms:
         self._products = [layer for layer in inside if self._is_product(layer)]
         self._piecewise_linear = [layer for layer in inside if type(layer) in _PIECEWISE_LINEAR]
         self._by_weight = backend.compile_function(self._differentiate_twice)
-        self._summed = backend.compile_function(self._differentiate_forward, any_length=(_PROBES,))
         self._forms_given = self._calls_made = 0
         self._is_proven = False
+        self._summed = self._by_weight
         half = any(layer.compute_dtype in ("float16", "bfloat16") for layer in inside)
-        if half or backend.Line is None:
-            self._summed = self._by_weight
+        self._is_direct = backend.compute_summed_forms is not None
+        if self._is_direct and not half:
+            self._summed = backend.compile_function(self._differentiate_along)
+        elif backend.Line is not None and not half:
+            self._summed = backend.compile_function(
+                self._differentiate_forward, any_length=(_PROBES,)
+            )
 
     def __call__(
         self, x: Any, y: Any, probes: np.ndarray, seed: Any, by_weight: bool
@@ -106,13 +118,8 @@ class QuadraticForms:
             seed: Two integers. The same seed draws the same probes.
             by_weight: Whether to split the forms by weight.
         """
-        is_second_due = not by_weight and self._forms_given >= FORMS_BEFORE_COMPILING
+        measure = self._by_weight if by_weight else self._choose_method(x, y, probes, seed)
         self._forms_given += len(probes)
-        if is_second_due and self._summed is not self._by_weight:
-            self._calls_made += 1
-            if self._calls_made & (self._calls_made - 1) == 0:
-                self._check(x, y, seed)
-        measure = self._summed if is_second_due and self._is_proven else self._by_weight
         size = backend.count_probes_at_once() or len(probes)
         parts = np.split(probes, range(size, len(probes), size))
         forms = np.concatenate([ops.convert_to_numpy(measure(x, y, p, seed)) for p in parts])
@@ -129,6 +136,29 @@ class QuadraticForms:
             and all(id(weight) in self._ids for weight in layer.weights)
         )
 
+    def _choose_method(self, x: Any, y: Any, probes: np.ndarray, seed: Any) -> Callable[..., Any]:
+        """Returns the function for sums over weights; tries or checks the second method if due."""
+        if self._summed is self._by_weight:
+            return self._by_weight
+        if self._is_direct:
+            if not self._is_proven:
+                self._try(x, y, probes[:1], seed)
+            return self._summed
+        if self._forms_given < FORMS_BEFORE_COMPILING:
+            return self._by_weight
+        self._calls_made += 1
+        if self._calls_made & (self._calls_made - 1) == 0:
+            self._check(x, y, seed)
+        return self._summed if self._is_proven else self._by_weight
+
+    def _try(self, x: Any, y: Any, probe: np.ndarray, seed: Any) -> None:
+        """Falls back to the first method if an operation has no forward derivative."""
+        try:
+            self._summed(x, y, probe, seed)
+            self._is_proven = True
+        except NotImplementedError as error:
+            self._fall_back_from(error)
+
     def _check(self, x: Any, y: Any, seed: Any) -> None:
         """Compares both methods on one probe, and falls back if they differ."""
         expected = ops.convert_to_numpy(self._by_weight(x, y, np.arange(1), seed))
@@ -139,8 +169,7 @@ class QuadraticForms:
         # TensorFlow has no specific error for operations without a forward derivative. Errors of
         # the model and the data have been raised above.
         except Exception as error:
-            logging.getLogger("keras_fisher").debug("Not differentiated forward", exc_info=error)
-            self._fall_back("TensorFlow cannot differentiate one of its operations forward")
+            self._fall_back_from(error)
         else:
             if not np.isfinite(expected).all() or not expected.any():
                 return  # inconclusive
@@ -148,6 +177,10 @@ class QuadraticForms:
             tolerance = 1e-3 if expected.dtype == "float32" else 1e-6
             if not abs(found - expected.sum()) <= tolerance * np.abs(expected).sum():
                 self._fall_back("one of its layers computes in a way that cannot be followed")
+
+    def _fall_back_from(self, error: Exception) -> None:
+        logging.getLogger("keras_fisher").debug("Not differentiated forward", exc_info=error)
+        self._fall_back(f"the {backend.NAME} backend cannot differentiate an operation forward")
 
     def _fall_back(self, reason: str) -> None:
         warn_once(
@@ -158,6 +191,11 @@ class QuadraticForms:
 
     def _differentiate_twice(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
         return backend.compute_quadratic_forms(
+            lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
+        )
+
+    def _differentiate_along(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+        return backend.compute_summed_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 

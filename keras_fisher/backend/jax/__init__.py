@@ -10,6 +10,7 @@ from keras_fisher.backend.jax.autodiff import (
     compile_function,
     compute_hessian_products,
     compute_quadratic_forms,
+    compute_summed_forms,
     count_probes_at_once,
     differentiate,
     differentiate_by_taps,
@@ -24,5 +25,5 @@ from keras_fisher.backend.jax.penalty import (
     differentiate_penalty,
     differentiate_penalty_by_difference,
 )
-from keras_fisher.backend.jax.stateless import cond
+from keras_fisher.backend.jax.stateless import cond, run_abstractly
 from keras_fisher.backend.jax.trainer import Trainer

@@ -88,6 +88,37 @@ def compute_quadratic_forms(
     return map_probes(form, weights, probes, gaussian, seed)
 
 
+def compute_summed_forms(
+    objective: Callable[[], Any],
+    weights: Sequence[Tensor],
+    probes: Tensor,
+    gaussian: bool,
+    seed: Any,
+) -> Any:
+    """Returns z^T H z for random probes z, shape `(num_probes, 1)`, by forward mode alone.
+
+    z^T H z is the second derivative of the objective along z. With y = W x in a layer, and x', x''
+    the derivatives of its input, it takes the products W x, W x', W x'', z x and z x'.
+
+    Raises:
+        NotImplementedError: if an operation has no derivative in forward mode.
+    """
+    values, pure = [w.value for w in weights], Pure(objective, weights)
+
+    def form(z: list[Any]) -> Any:
+        def slope(at: Sequence[Any]) -> Any:
+            return jax.jvp(lambda inner: pure(inner)[0], (at,), (z,))[1]
+
+        return promote(jax.jvp(slope, (values,), (z,))[1])[None]
+
+    try:
+        return map_probes(form, weights, probes, gaussian, seed)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise NotImplementedError(str(error)) from error
+
+
 def compute_hessian_products(
     objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
 ) -> Any:
@@ -114,13 +145,10 @@ def map_probes(
     seed: Any,
 ) -> Any:
     """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
-    draw = jax.random.normal if gaussian else jax.random.rademacher
     key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
 
     def apply(index: Tensor) -> Any:
-        own = jax.random.fold_in(key, index)
-        keys = [jax.random.fold_in(own, i) for i in range(len(weights))]
-        return function([draw(k, w.shape, w.dtype) for k, w in zip(keys, weights, strict=True)])
+        return function(_draw_probe(weights, gaussian, jax.random.fold_in(key, index)))
 
     return apply(probes[0])[None] if len(probes) == 1 else jax.lax.map(apply, probes)
 
@@ -198,6 +226,16 @@ def _linearise_gradient(
         return jax.grad(lambda at: pure(at)[0])(values)
 
     return jax.linearize(gradient, [w.value for w in weights])[1]
+
+
+def _draw_probe(weights: Sequence[Tensor], gaussian: bool, key: Any) -> list[Tensor]:
+    """Draws the entries for all weights at once: XLA takes long to compile many draws."""
+    draw = jax.random.normal if gaussian else jax.random.rademacher
+    ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
+    drawn = draw(key, ends[-1:], jnp.result_type(*(w.dtype for w in weights)))
+    parts = zip(jnp.split(drawn, ends[:-1]), weights, strict=True)
+    # Without the barrier, XLA draws them again for each use.
+    return jax.lax.optimization_barrier([p.reshape(w.shape).astype(w.dtype) for p, w in parts])
 
 
 def _record(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 
 from keras_fisher.backend.types import Tensor
@@ -52,16 +53,46 @@ class Pure:
                 variable.assign(value)
 
 
-class ReadVariables(Stateless):
-    """A scope that records which variables are read in it."""
+def run_abstractly(function: Callable[..., None], *arguments: Any) -> None:
+    """Runs a function on shapes and dtypes alone.
 
-    def __init__(self) -> None:
+    It computes no values. Outside a compiled function, JAX would compile every operation for
+    itself.
+    """
+    find_read_variables(function, *arguments)
+
+
+def find_read_variables(function: Callable[..., Any], *arguments: Any) -> list[keras.Variable]:
+    """Returns the variables that a function reads; runs it as `run_abstractly` does."""
+    read: dict[int, keras.Variable] = {}
+
+    def run(number: Tensor, *abstract: Any) -> None:
+        with _AbstractVariables(number) as scope:
+            function(*abstract)
+        read.update(scope.read)
+
+    jax.eval_shape(run, jnp.zeros(()), *arguments)
+    return list(read.values())
+
+
+class _AbstractVariables(Stateless):
+    """A scope that records which variables are read, and gives them abstract values.
+
+    Args:
+        number: An abstract scalar.
+    """
+
+    def __init__(self, number: Tensor) -> None:
         super().__init__(collect_losses=True)
         self.read: dict[int, keras.Variable] = {}
+        self._number = number
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         self.read[id(variable)] = variable
-        return super().get_current_value(variable)
+        value = super().get_current_value(variable)
+        if value is None:
+            value = jnp.broadcast_to(self._number.astype(variable.dtype), variable.shape)
+        return value
 
 
 def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
@@ -104,9 +135,7 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-        with ReadVariables() as scope:
-            jax.eval_shape(function, *arguments)
-        self._variables = list(scope.read.values())
+        self._variables = find_read_variables(function, *arguments)
         self._pure = Pure(function, self._variables)
         self._run = jax.jit(self._pure)
 

@@ -10,6 +10,7 @@ from keras_fisher.backend.tensorflow.autodiff import (
     compile_function,
     compute_hessian_products,
     compute_quadratic_forms,
+    compute_summed_forms,
     cond,
     count_probes_at_once,
     differentiate,
@@ -17,6 +18,7 @@ from keras_fisher.backend.tensorflow.autodiff import (
     map_examples,
     map_probes,
     nan_unless_below,
+    run_abstractly,
     synchronise,
 )
 from keras_fisher.backend.tensorflow.penalty import (

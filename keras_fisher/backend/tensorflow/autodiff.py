@@ -26,6 +26,9 @@ COUNTER_DTYPE = "int64"
 # the dense one clips afterwards.
 SPARSE_LOSS_CLIPS_FIRST = True
 
+# `Line` takes fewer products than nested accumulators for a whole model.
+compute_summed_forms: Any = None
+
 # Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
 LOSSES_READ_LOGITS = True
 
@@ -219,6 +222,11 @@ class Line:
 def count_probes_at_once() -> int | None:
     """Returns the maximum number of probes in one call of a compiled function; `None` for any."""
     return None
+
+
+def run_abstractly(function: Callable[..., None], *arguments: Any) -> None:
+    """Runs a function that needs only shapes; values are computed and discarded."""
+    function(*arguments)
 
 
 def compile_function(

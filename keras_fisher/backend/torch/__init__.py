@@ -10,6 +10,7 @@ from keras_fisher.backend.torch.autodiff import (
     compile_function,
     compute_hessian_products,
     compute_quadratic_forms,
+    compute_summed_forms,
     cond,
     count_probes_at_once,
     differentiate,
@@ -18,6 +19,7 @@ from keras_fisher.backend.torch.autodiff import (
     map_examples,
     map_probes,
     nan_unless_below,
+    run_abstractly,
     synchronise,
 )
 from keras_fisher.backend.torch.gradients import squared_norm

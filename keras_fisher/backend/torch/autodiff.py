@@ -27,6 +27,7 @@ from keras_fisher.backend.types import Tap, Tensor
 COUNTER_DTYPE = "int32"
 
 # Autograd's forward mode does not nest, so it has no second derivatives.
+compute_summed_forms: Any = None
 Line: Any = None
 
 SPARSE_LOSS_CLIPS_FIRST = False
@@ -121,6 +122,11 @@ def map_probes(
 def count_probes_at_once() -> int | None:
     """Returns the maximum number of probes in one call of a compiled function; `None` for any."""
     return None
+
+
+def run_abstractly(function: Callable[..., None], *arguments: Any) -> None:
+    """Runs a function that needs only shapes; values are computed and discarded."""
+    function(*arguments)
 
 
 def compile_function(

@@ -106,7 +106,7 @@ class SquaredGradientNorms:
         return np.concatenate([ops.convert_to_numpy(part) for part in found]), list(labels)
 
     def _split_by_rules(self, x: Any) -> None:
-        self._survey(_rows(x, [0]), _rows(x, [0, -1]))
+        backend.run_abstractly(self._survey, _rows(x, [0]), _rows(x, [0, -1]))
         self._measure = backend.compile_function(self._measure_by_rules)
         self._plain = backend.compile_function(self._differentiate_examples)
 

@@ -177,7 +177,7 @@ class Placed(keras.layers.Layer):
 PLACES = {
     "from-the-start": {},
     "later": {"start_index": 3},
-    "elsewhere": {"positions": [0, 0, -1, 8]},
+    "elsewhere": {"positions": np.array([0, 0, -1, 8])},
     "batched": {"reversed_of": 2},
 }
 
