@@ -18,6 +18,7 @@
 - `compile_function(function)`: compiles a function for batches of any size.
 - `squared_norm(tensors)`: the sum of squares, at least float32.
 - `cond`: a branch inside a compiled step.
+- `compile_per_example(function)`: compiles a function of one example, for each of a batch.
 - `assert_below`, `nan_unless_below`: checks inside a compiled step; each backend has one of them.
 - `get_replica_index()`: the index of the current replica.
 - `synchronise(model)`: writes the current training state into the model's variables.

@@ -8,6 +8,7 @@ from keras_fisher.backend.jax.autodiff import (
     Line,
     assert_below,
     compile_function,
+    compile_per_example,
     compute_hessian_products,
     compute_quadratic_forms,
     compute_summed_forms,

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 from jax.extend.core import get_opaque_trace_state
 
 from keras_fisher.backend.jax.stateless import Compiled, Pure
@@ -178,6 +179,29 @@ def compile_function(
         if key not in made:
             made[key] = Compiled(function, arrays)
         return made[key](*arrays)
+
+    return call
+
+
+def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    """Compiles a function of one example, and applies it to each example of a batch.
+
+    On a CPU, XLA runs a loop on a single core, so the host runs it there.
+    """
+    one = compile_function(function)
+    looped = compile_function(
+        lambda *examples: map_examples(lambda one: function(*one), examples, dtype)
+    )
+
+    def call(*examples: Any) -> Any:
+        if jax.default_backend() != "cpu":
+            return looped(*examples)
+        arrays = jax.tree.map(np.asarray, examples)
+        found = [
+            one(*jax.tree.map(lambda array, row=row: array[row : row + 1], arrays))
+            for row in range(len(jax.tree.leaves(arrays)[0]))
+        ]
+        return jnp.stack(found)
 
     return call
 

@@ -265,6 +265,21 @@ def _relax_length(tensor: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
 
+def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    """Compiles a function of one example, and applies it to each example of a batch.
+
+    Args:
+        function: A function of structures with a batch axis of length 1, which returns a tensor.
+        dtype: The dtype of the function's results.
+
+    Returns:
+        A function of structures with a batch axis, which returns the stacked results.
+    """
+    return compile_function(
+        lambda *examples: map_examples(lambda one: function(*one), examples, dtype)
+    )
+
+
 def cond(condition: Tensor | bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """Runs one of two functions; unlike `ops.cond`, keeps the messages of errors in them."""
     if isinstance(condition, bool):

@@ -147,6 +147,13 @@ def compile_function(
     return call
 
 
+def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    """Returns a function that applies a function of one example to each example of a batch."""
+    return compile_function(
+        lambda *examples: map_examples(lambda one: function(*one), examples, dtype)
+    )
+
+
 def cond(condition: Tensor | bool, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
     """Runs one of two functions."""
     return if_true() if condition else if_false()

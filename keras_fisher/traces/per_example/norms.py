@@ -62,6 +62,8 @@ class SquaredGradientNorms:
         self._units: list[Unit] = []
         self._slow: dict[str, None] = {}  # layer classes differentiated one by one, in order
         self._measure: Callable[..., Any] | None = None
+        self._draw = backend.compile_function(self._draw_labels)
+        self._plain = backend.compile_per_example(self._differentiate_example, self._dtype)
         self._batch_limit = 0
         self._uses_rules = True
         self._calls_made = 0
@@ -108,7 +110,6 @@ class SquaredGradientNorms:
     def _split_by_rules(self, x: Any) -> None:
         backend.run_abstractly(self._survey, _rows(x, [0]), _rows(x, [0, -1]))
         self._measure = backend.compile_function(self._measure_by_rules)
-        self._plain = backend.compile_function(self._differentiate_examples)
 
     def _take_as_one(self, error: Exception) -> None:
         # Keras changes the text of errors raised inside a layer's call.
@@ -119,7 +120,7 @@ class SquaredGradientNorms:
             f"Model {self._model.name!r} is differentiated one example at a time, which is "
             f"slower: {reason}.{late}"
         )
-        self._uses_rules, self._measure = False, backend.compile_function(self._measure_by_examples)
+        self._uses_rules, self._measure = False, self._measure_by_examples
 
     def _survey(self, one: Any, two: Any) -> None:
         """Finds the units and the largest batch that fits in memory."""
@@ -232,21 +233,21 @@ class SquaredGradientNorms:
         return self._squares(by_weight, x), labels
 
     def _measure_by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
-        labels = self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
-        return self._differentiate_examples(x, labels), labels
+        labels = self._draw(x, y, *arguments)
+        return self._plain(x, labels), labels
 
-    def _differentiate_examples(self, x: Any, labels: Tensor) -> Any:
-        def squares(example: Any) -> Any:
-            x, labels = example
+    def _draw_labels(self, x: Any, y: Any, *arguments: Any) -> Any:
+        return self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
 
-            def value() -> Any:
-                outputs = call_unchanged(self._model, x, training=False)
-                return ops.sum(self._values(labels, outputs))
+    def _differentiate_example(self, x: Any, labels: Any) -> Any:
+        """Returns the squared norms for a batch of one example, shape `(trainable weights,)`."""
 
-            found = backend.differentiate(value, self._weights)
-            return ops.stack([self._square(gradient) for gradient in found])
+        def value() -> Any:
+            outputs = call_unchanged(self._model, x, training=False)
+            return ops.sum(self._values(labels, outputs))
 
-        return backend.map_examples(squares, (x, labels), self._dtype)
+        found = backend.differentiate(value, self._weights)
+        return ops.stack([self._square(gradient) for gradient in found])
 
     def _gradients(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Returns the per-example gradients of one call with respect to its layer's weights."""

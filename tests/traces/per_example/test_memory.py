@@ -18,8 +18,6 @@ def parts(monkeypatch):
 
     def counting(function):
         measure = compiled(function)
-        if function.__name__ == "_differentiate_examples":  # of the check
-            return measure
 
         def call(x, *arguments):
             sizes.append(len(x))
