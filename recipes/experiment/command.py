@@ -19,6 +19,7 @@ from experiment.devices import (
     Devices,
     Distribution,
     choose_devices,
+    keep_compiled,
     takes_single_steps,
 )
 from experiment.errors import SettingsError
@@ -77,6 +78,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
         if devices.is_chief:
             restore_all(recipe, settings, command.finished, out)
         check_folder(recipe.plan_runs(settings, list_finished(recipe, out)), out)
+        keep_compiled(out)
         with start_helpers(command.jobs - 1, recipe, settings, out):
             train(recipe, settings, out, devices)
         if not devices.is_chief:

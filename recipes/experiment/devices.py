@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import platform
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -178,6 +180,16 @@ def choose_devices(kind: Distribution) -> Devices:
     workers, is_chief = read_cluster()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return StrategyDevices(workers, is_chief, strategy)
+
+
+def keep_compiled(out: Path) -> None:
+    """With JAX, keeps compiled functions in a recipe's folder, for later runs and processes.
+
+    Each machine has its own, because the compiled code is that of its processor.
+    """
+    if BACKEND == "jax" and getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        folder = out.resolve() / f"compiled-{platform.node()}"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def join_jax_processes() -> None:

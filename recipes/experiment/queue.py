@@ -23,7 +23,7 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
-from experiment.devices import Devices
+from experiment.devices import Devices, keep_compiled
 from experiment.errors import LockedError, SettingsError
 from experiment.files import lock_folder
 from experiment.recipe import Finished, Recipe
@@ -126,6 +126,7 @@ def help_train(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> No
     """Trains runs in a helper process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends helpers.
     threading.Thread(target=end_with_parent, daemon=True).start()
+    keep_compiled(out)
     try:
         train_all(recipe, settings, out, Devices(), is_shown=False)
     except (SettingsError, OSError) as error:

@@ -6,7 +6,7 @@ import noisy_cifar100
 import numpy as np
 import pytest
 from experiment import command
-from experiment.devices import JaxDevices
+from experiment.devices import JaxDevices, keep_compiled
 from experiment.errors import SettingsError
 
 from keras_fisher.data.containers import Batches
@@ -64,6 +64,37 @@ def test_jax_processes_need_to_know_each_other(tmp_path, monkeypatch):
         SystemExit, match=r"`--distribute multiworker` needs .* KERAS_DISTRIBUTION_"
     ):
         command.main(noisy_cifar100.RECIPE, arguments)
+
+
+@pytest.fixture
+def jax_cache():
+    """Yields JAX's settings, with no folder for compiled functions; restores them."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], None)
+    jax.config.update(names[1], 0.0)
+    compilation_cache.reset_cache()
+    yield jax
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@reference.jax_only
+def test_jax_keeps_what_it_compiles_in_the_folder(jax_cache, tmp_path):
+    keep_compiled(tmp_path)
+    jax_cache.jit(lambda x: 3.0 * x + 1.0)(np.ones(7))
+    assert list(tmp_path.glob("compiled-*/*"))
+
+
+@reference.jax_only
+def test_a_folder_of_the_user_for_compiled_functions_stays(jax_cache, tmp_path):
+    jax_cache.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+    keep_compiled(tmp_path)
+    assert jax_cache.config.jax_compilation_cache_dir == str(tmp_path / "mine")
 
 
 @reference.jax_only
