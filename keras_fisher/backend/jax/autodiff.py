@@ -112,12 +112,7 @@ def compute_summed_forms(
 
         return promote(jax.jvp(slope, (values,), (z,))[1])[None]
 
-    try:
-        return map_probes(form, weights, probes, gaussian, seed)
-    except TypeError as error:
-        if "forward-mode" not in str(error):
-            raise
-        raise NotImplementedError(str(error)) from error
+    return map_probes(form, weights, probes, gaussian, seed)
 
 
 def compute_hessian_products(
