@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import keras
 
 from keras_fisher.backend.types import Tensor
@@ -66,33 +65,25 @@ def find_read_variables(function: Callable[..., Any], *arguments: Any) -> list[k
     """Returns the variables that a function reads; runs it as `run_abstractly` does."""
     read: dict[int, keras.Variable] = {}
 
-    def run(number: Tensor, *abstract: Any) -> None:
-        with _AbstractVariables(number) as scope:
+    def run(*abstract: Any) -> None:
+        with _ReadVariables() as scope:
             function(*abstract)
         read.update(scope.read)
 
-    jax.eval_shape(run, jnp.zeros(()), *arguments)
+    jax.eval_shape(run, *arguments)
     return list(read.values())
 
 
-class _AbstractVariables(Stateless):
-    """A scope that records which variables are read, and gives them abstract values.
+class _ReadVariables(Stateless):
+    """A scope that records which variables are read in it."""
 
-    Args:
-        number: An abstract scalar.
-    """
-
-    def __init__(self, number: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__(collect_losses=True)
         self.read: dict[int, keras.Variable] = {}
-        self._number = number
 
     def get_current_value(self, variable: keras.Variable) -> Any:
         self.read[id(variable)] = variable
-        value = super().get_current_value(variable)
-        if value is None:
-            value = jnp.broadcast_to(self._number.astype(variable.dtype), variable.shape)
-        return value
+        return super().get_current_value(variable)
 
 
 def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
