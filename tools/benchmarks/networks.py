@@ -1,4 +1,4 @@
-"""The networks of the paper's table 5 and large text models, and random examples for them."""
+"""The networks of the paper's table 5, and ones with large layers, and random examples."""
 
 from __future__ import annotations
 
@@ -67,6 +67,13 @@ def transformer(
     return model
 
 
+def dense(*, num_classes: int, seed: int, units: int = 2048, layers: int = 3) -> keras.Model:
+    """Builds a classifier of dense layers."""
+    keras.utils.set_random_seed(seed)
+    hidden = [keras.layers.Dense(units, activation="relu") for _ in range(layers)]
+    return keras.Sequential([keras.Input((units,)), *hidden, keras.layers.Dense(num_classes)])
+
+
 TEXT: dict[str, Any] = {"num_classes": 10, "batch": 32, "few_examples": 8, "shape": (64,)}
 NETWORKS = {
     "SimpleCNN": Network(zoo.simple_cnn, 10, batch=128, few_examples=128),
@@ -76,6 +83,7 @@ NETWORKS = {
     "Wide ResNet 44-3, SkipInit": Network(
         partial(zoo.wide_resnet, batch_norm=False), 100, batch=32, few_examples=32
     ),
+    "dense, 2,048 units": Network(dense, 10, batch=128, few_examples=128, shape=(2048,)),
     "transformer, 30,000 words": Network(transformer, **TEXT, words=30_000),
     "transformer, LoRA": Network(partial(transformer, lora_rank=8), **TEXT, words=30_000),
 }

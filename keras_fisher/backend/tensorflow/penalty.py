@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_fisher.backend import finite_difference
 from keras_fisher.backend.microbatches import Terms
-from keras_fisher.backend.tensorflow import tapes
+from keras_fisher.backend.tensorflow import gram, tapes
 from keras_fisher.backend.tensorflow.autodiff import cond
 from keras_fisher.backend.tensorflow.ops import refuse_wrong_gradients
 from keras_fisher.backend.tensorflow.tapes import squared_norm
@@ -57,7 +57,7 @@ def differentiate_penalty(
             scaled_nll = tapes.scale_by(replica.add_up(nll), scale)
         g = tapes.unscale(tapes.densify(inner.gradient(scaled_nll, wrt)), scale)
         g = replica.zero_without_examples(g)
-        norm = target = squared_norm(g)
+        norm = target = gram.squared_norm(g)
         if replica.count > 1:
             with outer.stop_recording():
                 held, norm = _combine_gradients(g, replica, has_parts)

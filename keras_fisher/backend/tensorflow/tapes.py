@@ -20,10 +20,24 @@ from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
-    squares = [2.0 * tf.nn.l2_loss(promote(t)) for t in tensors if t is not None]
-    if not squares:
+    return sum_present([None if t is None else square(t) for t in tensors])
+
+
+def square(tensor: Tensor) -> Tensor:
+    """Returns the sum of squares, at least float32."""
+    return 2.0 * tf.nn.l2_loss(promote(tensor))
+
+
+def sum_present(scalars: Sequence[Tensor | None]) -> Tensor:
+    """Returns the sum of the scalars that are not `None`.
+
+    Raises:
+        ValueError: if all are `None`.
+    """
+    present = [scalar for scalar in scalars if scalar is not None]
+    if not present:
         raise make_unconnected_error()
-    return tf.add_n(squares)
+    return tf.add_n(present)
 
 
 @contextlib.contextmanager
