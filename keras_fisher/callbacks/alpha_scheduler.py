@@ -8,7 +8,7 @@ from typing import Any
 
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_fisher.callbacks._base import LogWriter
+from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.utils import arguments
 
 

@@ -16,7 +16,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import list_all_layers
-from keras_fisher.callbacks._base import CopyableCallback
+from keras_fisher.callbacks._log_writer import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import length, minibatches
 from keras_fisher.traces.meter import get_backbone

@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._base import Frequency, MeasuringCallback, from_json, to_json
+from keras_fisher.callbacks._measuring import MeasuringCallback, from_json, to_json
+from keras_fisher.callbacks._step_counter import Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import Estimate, FisherTraceMeter
 from keras_fisher.utils import arguments

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_fisher.callbacks._base import CurveCallback, Frequency
+from keras_fisher.callbacks._measuring import CurveCallback
+from keras_fisher.callbacks._step_counter import Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import FisherTraceMeter
 from keras_fisher.utils import arguments

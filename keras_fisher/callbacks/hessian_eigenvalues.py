@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher.callbacks._base import Frequency, HistoryCallback, number_to_json
+from keras_fisher.callbacks._measuring import HistoryCallback, number_to_json
+from keras_fisher.callbacks._step_counter import Frequency
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import Eigenvalues, HessianEigenvaluesMeter
 from keras_fisher.traces.eigenvalues import check_options

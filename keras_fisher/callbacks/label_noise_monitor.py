@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_fisher.callbacks._base import LogWriter
+from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
 from keras_fisher.traces.accuracy import check_outputs, check_range

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher.callbacks._base import MeasuringCallback
+from keras_fisher.callbacks._measuring import MeasuringCallback
 from keras_fisher.data.wrong_labels import WrongLabels, find_wrong_labels
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.predictions import PredictionMeter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from keras_fisher.callbacks._base import LogWriter
+from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.model import FisherPenaltyModel
 
 

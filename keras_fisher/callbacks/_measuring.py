@@ -1,108 +1,23 @@
-"""Base classes of callbacks that measure and write into `logs`."""
+"""Base classes of callbacks that measure during training and write into `logs`."""
 
 from __future__ import annotations
 
 import abc
-import copy
 import math
-import warnings
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import keras
-import numpy as np
-from keras import ops
-from keras.callbacks import Callback, TensorBoard
 
-from keras_fisher.backend.private_api.keras import (
-    find_callback_list,
-    get_step_variable,
-    record_epoch_summaries,
-    record_summaries,
-)
+from keras_fisher.backend.private_api.keras import record_summaries
+from keras_fisher.callbacks._log_writer import LogWriter
+from keras_fisher.callbacks._step_counter import Frequency, StepCounter, check_freq
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces import Estimate, check_data
 from keras_fisher.traces.data import check_rereadable
 from keras_fisher.utils.host_generators import preserve_host_generators
-
-Frequency = int | Literal["epoch"]
-
-
-class CopyableCallback(Callback):
-    """A callback whose copies share its data, and start without a model."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the attributes of a copy."""
-        return {**self.__dict__, "_model": None}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # A tf.data.Dataset has no deep copy, and arrays need none.
-        return copy.copy(self)
-
-
-class LogWriter(CopyableCallback, abc.ABC):
-    """A callback that writes into `logs` before all other callbacks read them.
-
-    For each event, Keras passes one `logs` to the callbacks in their order. `History`, `CSVLogger`
-    and `EarlyStopping` would miss values that are written after them, so writers move to the front
-    of the callback list when training begins.
-
-    TensorBoard reads `logs` too, but with `update_freq=n` it drops epochs whose last step is not a
-    multiple of n. Writers make it write every epoch.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._peers: list[Callback] = []
-        self._has_warned = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_peers": []}
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._has_warned = False
-        self._peers = []
-        calling = find_callback_list(self)
-        if calling is not None:
-            # A new list, since Keras is iterating over the old one. The sort is stable.
-            self._peers = sorted(calling.callbacks, key=lambda c: not isinstance(c, LogWriter))
-            calling.callbacks = self._peers
-            self._check_peers()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for board in self._boards:
-            record_epoch_summaries(board)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._peers = []
-
-    @abc.abstractmethod
-    def _list_keys(self) -> Collection[str]:
-        """Returns the names that it writes into `logs`."""
-
-    def _check_peers(self) -> None:
-        """Raises if another callback writes the same names, or this one is listed twice."""
-        for peer in self._peers[self._peers.index(self) + 1 :]:
-            keys = peer._list_keys() if isinstance(peer, LogWriter) else ()
-            if same := sorted({*self._list_keys()} & {*keys}):
-                other = f'. Set `callback.key = "test_{same[0]}"`, say, in one of them'
-                raise ValueError(
-                    "`callbacks` must write different names into the logs. Received: two callbacks "
-                    f"that write {', '.join(same)}, or one twice{other * hasattr(peer, 'key')}"
-                )
-
-    @property
-    def _boards(self) -> list[TensorBoard]:
-        """The TensorBoards of this training."""
-        return [peer for peer in self._peers if isinstance(peer, TensorBoard)]
-
-    def _warn_of_nan(self, value: float, when: str) -> None:
-        """Warns, once per training, if the measured value is NaN."""
-        if math.isnan(value) and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(f"{type(self).__name__} measured NaN {when}", stacklevel=2)
 
 
 class MeasuringCallback(LogWriter):
@@ -348,54 +263,6 @@ class CurveCallback(HistoryCallback, abc.ABC):
         return from_json(values)
 
 
-class StepCounter:
-    """Counts the steps of a training, and reports when `freq` more have passed.
-
-    It starts from the optimizer's count, then counts by itself: the optimizer does not count the
-    steps that a loss scale skips.
-
-    Args:
-        model: The model in training.
-        freq: "epoch", or the number of steps between measurements.
-        steps_per_epoch: The number of steps in an epoch; `None` if unknown (an epoch then counts
-            as whole executions of `steps_per_execution`).
-
-    Attributes:
-        taken: The number of steps taken in the training.
-    """
-
-    def __init__(
-        self, model: keras.Model, freq: Frequency, steps_per_epoch: int | None = None
-    ) -> None:
-        self.taken = count_steps_taken(model)
-        self._freq = freq
-        self._steps_per_epoch = steps_per_epoch or math.inf
-        self._epoch_began_at = self.taken
-        self._executed = 0
-
-    def begin_epoch(self) -> None:
-        """Starts counting the batches of an epoch."""
-        self._epoch_began_at = self.taken
-        self._executed = 0
-
-    def begin_batch(self, batch: int) -> bool:
-        """Counts the epoch's batches before `batch`; returns whether to measure."""
-        return self._advance(batch)
-
-    def end_batch(self, batch: int) -> None:
-        """Records that the epoch has reached the end of `batch`."""
-        # With steps_per_execution, Keras may pass a number beyond the last batch.
-        self._executed = int(min(batch + 1, self._steps_per_epoch))
-
-    def end_epoch(self) -> bool:
-        """Counts the epoch's remaining batches; returns whether to measure."""
-        return self._advance(self._executed) or self._freq == "epoch"
-
-    def _advance(self, in_epoch: int) -> bool:
-        before, self.taken = self.taken, self._epoch_began_at + in_epoch
-        return self._freq != "epoch" and self.taken // self._freq > before // self._freq
-
-
 class _ModelReference:
     """A weak reference to a model; a pickled one refers to none."""
 
@@ -408,12 +275,6 @@ class _ModelReference:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _ModelReference, (None,)
-
-
-def count_steps_taken(model: keras.Model) -> int:
-    """Returns the number of steps that the model's optimizer has taken, 0 if it does not count."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    return int(ops.convert_to_numpy(get_step_variable(optimizer)))
 
 
 def number_to_json(number: float) -> float | str:
@@ -430,15 +291,3 @@ def from_json(numbers: Sequence[float | str]) -> tuple[int, Estimate]:
     """Returns the step and the estimate from the result of `to_json`."""
     step, value, stderr, count = map(float, numbers)
     return int(step), Estimate(value, stderr, int(count))
-
-
-def check_freq(freq: Any) -> Frequency:
-    """Returns `freq`; raises unless it is "epoch" or a number of steps."""
-    message = f"`freq` must be 'epoch' or an integer >= 1 (of steps). Received: freq={freq!r}"
-    if isinstance(freq, bool) or not isinstance(freq, str | int | np.integer):
-        raise TypeError(message)
-    if freq == "epoch":
-        return "epoch"
-    if isinstance(freq, str) or freq < 1:
-        raise ValueError(message)
-    return int(freq)
