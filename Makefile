@@ -29,7 +29,7 @@ help:  ## Say what each target does
 demo: $(STAMP)  ## Run the noisy-labels recipe on a small data set (two to five minutes)
 	$(BIN)/python recipes/noisy_cifar100.py --preset demo
 
-recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to two minutes each)
+recipes-demo: $(STAMP)  ## Run every recipe on a small data set (one to five minutes each)
 	for recipe in recipes/*.py; do $(BIN)/python $$recipe --preset demo || exit; done
 
 results: $(STAMP)  ## Rebuild the tables and pictures of docs/results.md from docs/results/data

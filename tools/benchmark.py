@@ -6,7 +6,7 @@
     KERAS_BACKEND=jax python tools/benchmark.py training --networks SimpleCNN
 
 Sections:
-    training   every way to compute the penalty, in epochs of plain `fit`, for five networks
+    training   every way to compute the penalty, in epochs of plain `fit`
     fisher     the exact per-example Fisher trace over a plain forward and backward pass
     hessian    a probe of the Hessian trace over a plain forward and backward pass
     steps      plain and penalised steps over the same steps written by hand in PyTorch
