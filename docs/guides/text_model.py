@@ -75,8 +75,9 @@ for text, label in zip(texts[:3], labels[:3], strict=True):
 ## Turn words into tokens
 
 A sentence becomes 24 numbers: longer sentences are cut, and shorter ones are padded with zeros.
-The mask tells the model which positions are padding, so that attention leaves them out. (A pretrained
-model brings its own tokenizer, which makes such a dictionary of inputs.)
+The mask tells the model which positions are padding, so that attention leaves them out.
+`TextVectorization` needs TensorFlow to be installed, with every backend. (A pretrained model brings
+its own tokenizer, which makes such a dictionary of inputs.)
 """
 
 length = 24
