@@ -85,6 +85,7 @@ def test_devices_with_parts_of_the_weights_train_what_one_trains(case):
     assert found["error"] < 1e-6
 
 
+@needs_jax
 @pytest.mark.slow
 def test_steps_in_one_dispatch_are_those_taken_one_by_one():
     one_by_one, *together = on_devices()["dispatches"]

@@ -84,7 +84,14 @@ def steps_taken(model):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
-@pytest.mark.parametrize("arguments", [{}, {"jit_compile": True}, {"steps_per_execution": 4}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        pytest.param({"jit_compile": True}, marks=reference.traced_only),
+        pytest.param({"steps_per_execution": 4}, marks=reference.several_steps_only),
+    ],
+)
 def test_a_loss_that_becomes_nan_is_told_with_its_step(caplog, alpha, arguments):
     model = model_of(alpha=alpha, **arguments)
     fit(model, poisoned(batch=5))

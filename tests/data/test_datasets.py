@@ -138,6 +138,7 @@ np.testing.assert_allclose(together, alone, rtol=1e-4)
 
 @pytest.mark.slow
 def test_two_replicas_share_the_batches_of_one_device():
+    pytest.importorskip("tensorflow")
     printed(start("-c", DISTRIBUTED))
 
 

@@ -26,6 +26,8 @@ from tests.recipes.test_plans import NAMES
 from tests.recipes.tiny import OPTIONS
 from tools import report
 
+BACKEND = keras.backend.backend()
+
 
 def run(out, *arguments):
     command.main(noisy_cifar100.RECIPE, [*OPTIONS, "--seeds", "0", *arguments, "--out", str(out)])
@@ -114,8 +116,12 @@ def take_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+# A module that is imported while the backend is.
+OF_BACKEND = {"tensorflow": "tensorflow.python.platform"}.get(BACKEND, f"{BACKEND}.version")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["experiment", "tensorflow.python.platform"])
+@pytest.mark.parametrize("module", ["experiment", OF_BACKEND])
 def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
     recipe = Path(noisy_cifar100.__file__)
     command = [sys.executable, "-X", "importtime", str(recipe), "--dry-run"]
