@@ -273,6 +273,7 @@ def test_a_fixed_loss_scale_trains_as_none_does_and_its_steps_are_skipped_too(al
     np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fit_without_the_guard_skips_nothing():
     model = model_of()
     fit(model, examples(), NonFiniteGuard("skip"))

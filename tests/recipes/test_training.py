@@ -60,6 +60,7 @@ def finished(tmp_path_factory):
     return get
 
 
+@pytest.mark.slow
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
@@ -96,6 +97,7 @@ def test_clean_and_wrong_labels_are_followed(finished):
     assert len(history["clean_accuracy"]) == len(history["noisy_accuracy"]) == 4
 
 
+@pytest.mark.slow
 def test_accuracies_of_one_prediction_are_those_of_each_kind_of_labels(finished):
     figures, folder = finished("elr")
     run, history = RUNS["elr"], figures["history"]

@@ -184,6 +184,7 @@ def warnings(caplog):
         yield caplog
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("by_layer", [False, True])
 def test_rtol_stops_at_the_first_check_that_is_precise_enough(by_layer, warnings):
     net, x, y = problem("dense")

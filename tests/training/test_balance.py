@@ -111,6 +111,7 @@ def line_ratio(scaled):
     return model.penalty_ratio
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["recurrent", "subclassed"])
 def test_any_kind_of_gradient_has_a_norm(name):
     model = nets.compiled(name, seed=0)

@@ -40,6 +40,7 @@ def trained(strategy):
     return nets.flat(model.backbone.weights).tolist(), history
 
 
+@pytest.mark.slow
 def test_one_device_strategy_trains_as_without_one():
     strategies = tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("CPU:0")
     expected, found = (trained(strategy) for strategy in strategies)

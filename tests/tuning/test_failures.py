@@ -24,6 +24,7 @@ def test_a_callback_must_not_stop_a_candidate_early(tmp_path):
         find(tmp_path, callbacks=[Stop()], **SHORT)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*NaN")
 def test_candidates_that_are_all_nan_have_no_best(tmp_path):
     def diverge(alpha):
@@ -37,6 +38,7 @@ def test_candidates_that_are_all_nan_have_no_best(tmp_path):
         find(tmp_path, build=diverge, **SHORT)
 
 
+@pytest.mark.slow
 def test_sample_weights_are_passed_as_such(tmp_path):
     weights = np.linspace(0, 2, 64, dtype="float32")
     found = find(tmp_path, data=(*DATA, weights), **SHORT)

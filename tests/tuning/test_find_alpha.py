@@ -133,6 +133,7 @@ def test_a_killed_search_repeats_only_the_part_it_was_in(tmp_path, searched, kil
     assert 0 <= repeated <= longest
 
 
+@pytest.mark.slow
 def test_further_alphas_are_added_to_a_finished_search(tmp_path, caplog, monkeypatch):
     first = find(tmp_path, [30.0, 1e-6], epochs=4)
     assert "The best alpha, 1e-06, is the smallest of the search" in caplog.text
@@ -266,6 +267,7 @@ def record_fits(monkeypatch, record):
     return seen
 
 
+@pytest.mark.slow
 def test_a_candidate_continues_in_the_middle_of_an_endless_dataset(tmp_path, monkeypatch):
     batches = kf.data.training_batches(*DATA, batch_size=16, seed=0)
     seen = record_fits(monkeypatch, lambda x: np.array(next(iter(x))[1]).tolist())
@@ -274,6 +276,7 @@ def test_a_candidate_continues_in_the_middle_of_an_endless_dataset(tmp_path, mon
     assert seen == {0: [expected[0]] * 2, 2: [expected[6]] * 2}
 
 
+@pytest.mark.slow
 def test_a_candidate_continues_with_other_random_numbers(tmp_path, monkeypatch):
     seen = record_fits(monkeypatch, lambda _: np.random.random())  # noqa: NPY002
     find(tmp_path, [0.03, 0.3], epochs=2)

@@ -59,6 +59,7 @@ class Untrained(FisherPenaltyHyperModel):
         return {"val_accuracy": hp.get("learning_rate")}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("changed", "named"),
     [

@@ -96,6 +96,7 @@ def test_a_stage_multiplies_the_squared_norm_by_between_1_and_e(norms_of_many):
         assert 1 < mean < (1 + 1 / BLOCKS) ** BLOCKS + 4 * stderr < np.e + 0.5
 
 
+@pytest.mark.slow
 def test_110_layers_under_weight_norm_neither_explode_nor_vanish():
     model = resnet((16, 16, 3), depth=110, batch_norm=False, seed=0)
     x = images(4, 16, 16, 3)

@@ -40,6 +40,7 @@ def test_skip_init_starts_from_the_shortcuts_alone():
     assert not np.allclose(logits, model(x), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_104_layers_under_skip_init_neither_explode_nor_vanish():
     model = wide_resnet((8, 8, 3), depth=104, width=1, batch_norm=False, seed=0)
     x = images(4, 8, 8, 3)

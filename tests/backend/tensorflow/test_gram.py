@@ -62,6 +62,7 @@ def found(monkeypatch):
     return shapes
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("rows", [ROWS, None])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_norms_and_their_gradients_are_those_of_the_computed_gradients(layer, rows, found):
