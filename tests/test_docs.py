@@ -23,6 +23,7 @@ from tests import processes
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 # Pages whose examples run from top to bottom.
+FIRST_PAGES = ("README", "getting_started")  # the others take longer
 PAGES = [
     ROOT / "README.md",
     *(
@@ -42,7 +43,7 @@ def read_examples(page):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.slow] * (page.stem == "choosing_alpha"))
+        pytest.param(page, marks=[] if page.stem in FIRST_PAGES else pytest.mark.slow)
         for page in PAGES
     ],
     ids=lambda page: page.stem,

@@ -110,6 +110,7 @@ def test_three_alphas_cost_two_and_a_half_trainings():
     assert AlphaPlan(48, (0.03, 0.1, 0.3)).count_epochs() == 2.5 * 48
 
 
+@pytest.mark.slow
 def test_every_epoch_is_counted_and_a_finished_search_trains_nothing(searched):
     found, folder, epochs = searched
     assert epochs == EPOCHS_OF_SEARCH
@@ -165,6 +166,7 @@ def wider(alpha):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
