@@ -38,7 +38,8 @@ def saves_time(rows: int | Tensor, inputs: int, outputs: int) -> bool | Tensor:
     2 rows^2 (inputs + outputs) without.
     """
     entries = inputs * outputs
-    return entries >= LARGE and rows * (inputs + outputs) < entries
+    limit = -(-entries // (inputs + outputs))  # small, as `rows` may be a 32-bit integer
+    return entries >= LARGE and rows < limit
 
 
 def _square(g: Tensor) -> Tensor:

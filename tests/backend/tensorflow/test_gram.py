@@ -105,6 +105,11 @@ def test_the_choice_counts_multiplications(inputs, outputs):
     assert not gram.saves_time(1, 100, 100)  # stays in the cache
 
 
+def test_the_choice_does_not_overflow():
+    for rows, is_quicker in ((10**6, False), (100, True)):
+        assert bool(gram.saves_time(tf.constant(rows), 2**18, 2**14)) == is_quicker
+
+
 def test_eager_gradients_are_computed(monkeypatch):
     monkeypatch.setattr(gram, "LARGE", 0)
     assert float(gram.squared_norm([None, tf.constant([[3.0, 4.0]])])) == 25.0
