@@ -117,7 +117,7 @@ def take_interrupts():
 
 
 # A module that is imported while the backend is.
-OF_BACKEND = {"tensorflow": "tensorflow.python.platform"}.get(BACKEND, f"{BACKEND}.version")
+OF_BACKEND = {"tensorflow": "google.protobuf"}.get(BACKEND, f"{BACKEND}.version")
 
 
 @pytest.mark.slow

@@ -61,7 +61,6 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.matrix
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_ends_like_one_that_was_not(finished, tmp_path, monkeypatch, name):
     # A checkpoint after each epoch but the one that it is killed in: that one is done twice.
