@@ -24,15 +24,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
-from experiment.choice import get_curve
 from experiment.command import main
-from experiment.cost import count_passes
-from experiment.paper import (
+from experiment.plan.cost import count_passes
+from experiment.plan.paper import (
     DIGITS,
     EVERY_STEP,
     QUARTER,
@@ -41,9 +40,8 @@ from experiment.paper import (
     SMALL_C10,
     SPLIT_DIGITS,
 )
-from experiment.recipe import Finished, Recipe, tune
-from experiment.results import get_run
-from experiment.setting import (
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import (
     UNIFORM,
     Amount,
     Amounts,
@@ -56,6 +54,8 @@ from experiment.setting import (
     Range,
     Run,
 )
+from experiment.results.choice import get_curve
+from experiment.results.finished_runs import get_run
 from matplotlib.axes import Axes
 
 from keras_fisher.tuning.alpha_plan import score as average_end

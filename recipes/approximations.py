@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import SECTION_4, SMALL_C10, WIDE_DIGITS
-from experiment.recipe import Finished, Recipe, tune
-from experiment.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
+from experiment.plan.paper import SECTION_4, SMALL_C10, WIDE_DIGITS
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning

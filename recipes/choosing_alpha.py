@@ -14,16 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
-from experiment.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from experiment.command import main
-from experiment.paper import EVERY_STEP, QUARTER, SECTION_4, SECTION_4_1, SMALL_C10, SPLIT_DIGITS
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Amount, Amounts, Fraction, PenaltySetting, Run
+from experiment.plan.paper import (
+    EVERY_STEP,
+    QUARTER,
+    SECTION_4,
+    SECTION_4_1,
+    SMALL_C10,
+    SPLIT_DIGITS,
+)
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amount, Amounts, Fraction, PenaltySetting, Run
+from experiment.results.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from matplotlib.axes import Axes
 
 from keras_fisher.training.health import DOMINANT, UNTRAINED

@@ -15,16 +15,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.curvature import HESSIAN, add_traces_at_loss, get_measured
-from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Amounts, Count, Range, Run, VariedSetting
+from experiment.plan.paper import DIGITS, SECTION_5, SMALL_WATCHED
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amounts, Count, Range, Run, VariedSetting
+from experiment.results.curvature import HESSIAN, add_traces_at_loss, get_measured
 from matplotlib.axes import Axes
 
 COLOURS = {"A and B": "#333333", "A": "#1b6fb5", "B": "#c51b1b"}

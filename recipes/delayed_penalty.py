@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import suboptimal_lr
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import SECTION_4, WIDE_DIGITS
-from experiment.recipe import Finished, Recipe, find_best
-from experiment.setting import Choices, Range, Run
+from experiment.plan.paper import SECTION_4, WIDE_DIGITS
+from experiment.plan.recipe import Finished, Recipe, find_best
+from experiment.plan.setting import Choices, Range, Run
 from suboptimal_lr import RateSetting
 
 Method = Literal["eta_star", "baseline", "fp"]

@@ -12,15 +12,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_3, SMALL_WATCHED
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Amount, Run, Sweep
+from experiment.plan.paper import DIGITS, SECTION_3, SMALL_WATCHED
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amount, Run, Sweep
 from matplotlib.axes import Axes
 
 

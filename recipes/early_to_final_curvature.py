@@ -19,16 +19,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.curvature import HESSIAN, add_traces_at_loss
-from experiment.paper import DIGITS, SECTION_5, SMALL_WATCHED
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Amount, Count, Listing, Range, Run, VariedSetting
+from experiment.plan.paper import DIGITS, SECTION_5, SMALL_WATCHED
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amount, Count, Listing, Range, Run, VariedSetting
+from experiment.results.curvature import HESSIAN, add_traces_at_loss
 from matplotlib.axes import Axes
 
 COLOURS = {"high": "#c51b1b", "low": "#1b6fb5"}  # levels of regularisation

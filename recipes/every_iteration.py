@@ -15,15 +15,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Run, Sweep
+from experiment.plan.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Run, Sweep
 
 SMOOTHING = 1 / 50  # the window, as a share of a run's iterations
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}

@@ -17,16 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.curvature import HESSIAN
-from experiment.paper import SECTION_3, SECTION_4, SMALL_C10, WIDE_DIGITS
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Count, Run, Setting
+from experiment.plan.paper import SECTION_3, SECTION_4, SMALL_C10, WIDE_DIGITS
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Count, Run, Setting
+from experiment.results.curvature import HESSIAN
 
 COLOURS = {
     HESSIAN: "#333333",

@@ -17,14 +17,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import DIGITS, SECTION_4, SMALL_C10
-from experiment.recipe import Finished, Recipe, tune
-from experiment.setting import (
+from experiment.plan.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import (
     Amount,
     Amounts,
     Choices,

@@ -26,16 +26,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
-from experiment.recipe import Finished, Recipe, tune
-from experiment.setting import (
+from experiment.plan.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import (
     UNIFORM,
     Amount,
     Amounts,

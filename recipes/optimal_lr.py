@@ -12,14 +12,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
-from experiment.recipe import Recipe
-from experiment.setting import Augmentation, Choices, Range
+from experiment.plan.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
+from experiment.plan.recipe import Recipe
+from experiment.plan.setting import Augmentation, Choices, Range
 from suboptimal_lr import RateSetting, plan
 
 Method = Literal["eta_star", "fp"]

@@ -15,14 +15,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import SECTION_4, SMALL_C10, WHOLE_DIGITS
-from experiment.recipe import Finished, Recipe, tune
-from experiment.setting import Amount, Amounts, Choices, Fraction, Run, Setting
+from experiment.plan.paper import SECTION_4, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Run, Setting
 
 from keras_fisher import tuning
 

@@ -22,15 +22,22 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import SECTION_4, SECTION_4_1, SMALL_C10, TINY_IMAGENET_GRID, WHOLE_DIGITS
-from experiment.recipe import Finished, Recipe
-from experiment.search import BOTH, NOISY, choose_combination, search
-from experiment.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
+from experiment.plan.paper import (
+    SECTION_4,
+    SECTION_4_1,
+    SMALL_C10,
+    TINY_IMAGENET_GRID,
+    WHOLE_DIGITS,
+)
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
+from experiment.results.findings import BOTH, NOISY, choose_combination
+from experiment.search import search
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning

@@ -17,14 +17,14 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
-from experiment.recipe import Finished, Recipe, tune
-from experiment.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
+from experiment.plan.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
+from experiment.plan.recipe import Finished, Recipe, tune
+from experiment.plan.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
 
 from keras_fisher import tuning
 

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import picture, tables  # first: handles Ctrl-C during imports
+from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.cost import EVALUATION, FISHER, cost_penalty
-from experiment.label_figures import FIGURES
-from experiment.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
-from experiment.recipe import Finished, Recipe
-from experiment.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
+from experiment.plan.cost import EVALUATION, FISHER, cost_penalty
+from experiment.plan.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
+from experiment.run.label_figures import FIGURES
 
 FOLD = "fold_"  # begins the names of the methods that are the parts of the cross-validation
 SCORES_COST = 6 * EVALUATION  # of six measurements, in epochs

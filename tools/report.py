@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
-from experiment import archive, report, results
 from experiment.errors import SettingsError
+from experiment.results import archive, finished_runs, folders, report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     out = given.out or given.folders[0]
     try:
-        if not given.out and out.suffix == results.ARCHIVE:
+        if not given.out and out.suffix == finished_runs.ARCHIVE:
             raise SettingsError(f"`--out` must be given with an archive. Received: only {out}")
-        names = {results.find_recipe(folder) for folder in given.folders}
+        names = {folders.find_recipe(folder) for folder in given.folders}
         if len(names) > 1:
             raise SettingsError(
                 f"`folders` must hold runs of one recipe. Received: {sorted(names)}"
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.archive:
             given.archive.mkdir(parents=True, exist_ok=True)
             archive.write_archive(
-                results.read(given.folders), given.archive / f"{name}{results.ARCHIVE}"
+                finished_runs.read(given.folders), given.archive / f"{name}{finished_runs.ARCHIVE}"
             )
         print(report.write(importlib.import_module(name).RECIPE, given.folders, out))
     except (SettingsError, OSError) as error:

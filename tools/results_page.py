@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment.files import write_text
-from experiment.recipe import Recipe
-from experiment.results import ARCHIVE, Result, make_frame, read
+from experiment.plan.recipe import Recipe
+from experiment.results.finished_runs import ARCHIVE, Result, make_frame, read
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")

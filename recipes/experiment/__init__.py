@@ -1,34 +1,49 @@
-"""The code shared by all recipes: the parts of an experiment, its runs, records and pictures.
+"""The code shared by all recipes.
 
 | file | content |
+|---|---|
+| `command.py` | the command line |
+| `queue.py` | the training of unfinished runs by one process or several |
+| `search.py` | searches with keras-tuner |
+| `devices.py` | the devices of a recipe, one or more |
+| `files.py` | files that are replaced in one step; locks |
+| `errors.py` | errors that the user of a recipe can fix |
+
+| `plan/` | the plan of an experiment |
 |---|---|
 | `setting.py` | `Setting`, a part of an experiment as plain data, and `Run`, one training |
 | `paper.py` | the settings of the paper, and the basis of the smaller presets |
 | `recipe.py` | a recipe: presets, and the plan of its runs |
-| `command.py` | the command line |
 | `cost.py` | the estimated cost of a command |
-| `queue.py` | the training of unfinished runs by one process or several |
-| `search.py` | searches with keras-tuner, and their use in other recipes |
-| `devices.py` | the devices of a recipe, one or more |
-| `data.py` | the training, validation and test data of a run |
+
+| `run/` | one training |
+|---|---|
+| `training.py` | the training of one run, which resumes after it was killed |
+| `data.py` | the training, validation and test data; `sentences.py` is one of the data sets |
 | `model.py` | the networks of the settings, and the model of a run |
-| `losses.py` | the loss of a run |
+| `measures.py` | the measurements of a run |
+| `label_figures.py` | how well wrong labels are found |
+| `record.py` | the record on disk, with its checkpoints |
+| `tensorboard.py` | the TensorBoard logs |
+
+| `methods/` | what recipes compare the penalties with |
+|---|---|
+| `losses.py` | the losses of the settings |
 | `sharpness.py` | SAM, ASAM and GNP |
 | `early_learning.py` | early-learning regularisation (ELR) |
-| `training.py` | the training of one run, which resumes after it was killed |
-| `record.py` | the record of a run on disk, with its checkpoints |
-| `tensorboard.py` | the TensorBoard logs of a run |
-| `files.py` | files that are replaced in one step; locks |
-| `errors.py` | errors that the user of a recipe can fix |
-| `results.py` | the folders of recipes and runs, and the results of finished runs |
+
+| `results/` | finished runs |
+|---|---|
+| `folders.py` | the folders of recipes and runs, which hold runs of the same settings only |
+| `finished_runs.py` | finished runs, read from folders and archives |
+| `comparison.py` | the settings that runs must share to be compared |
 | `archive.py` | the finished runs of a recipe in one small file |
+| `findings.py` | what searches have found, and its use in other recipes |
 | `choice.py` | ways to choose alpha, computed from finished runs; `hyperband.py` is one of them |
-| `sentences.py` | a data set of sentences |
-| `label_figures.py` | how well wrong labels are found |
 | `curvature.py` | Tr(H) during training, and at equal training loss |
 | `tables.py` | Markdown tables and correlations |
-| `report.py` | a recipe's table and figure, from its folders only |
 | `picture.py` | curves and scatter plots |
+| `report.py` | a recipe's table and figure |
 """
 
 import multiprocessing

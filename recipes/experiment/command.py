@@ -10,10 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiment import INTERRUPTED, report
-from experiment.archive import restore
-from experiment.cost import count_steps, estimate_cost
-from experiment.data import HUMAN_LABELS, has_human_labels
+from experiment import INTERRUPTED
 from experiment.devices import (
     CONNECTION_ERRORS,
     Devices,
@@ -23,11 +20,16 @@ from experiment.devices import (
     takes_single_steps,
 )
 from experiment.errors import SettingsError
+from experiment.plan.cost import count_steps, estimate_cost
+from experiment.plan.recipe import Recipe
+from experiment.plan.setting import UNIFORM, Count, Run, Setting
 from experiment.queue import start_helpers, train_all
-from experiment.recipe import Recipe
-from experiment.results import check_folder, claim_folder, read
-from experiment.search import apply_findings
-from experiment.setting import UNIFORM, Count, Run, Setting
+from experiment.results import report
+from experiment.results.archive import restore
+from experiment.results.findings import apply_findings
+from experiment.results.finished_runs import read
+from experiment.results.folders import check_folder, claim_folder
+from experiment.run.data import HUMAN_LABELS, has_human_labels
 from keras_fisher.data.human_labels import ANNOTATIONS
 
 HELP = """{description}

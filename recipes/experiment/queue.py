@@ -26,11 +26,12 @@ from tqdm import tqdm
 from experiment.devices import Devices, keep_compiled
 from experiment.errors import LockedError, SettingsError
 from experiment.files import lock_folder
-from experiment.recipe import Finished, Recipe
-from experiment.record import remove_checkpoints
-from experiment.results import claim_run, read_run
-from experiment.setting import Run, Setting
-from experiment.training import train
+from experiment.plan.recipe import Finished, Recipe
+from experiment.plan.setting import Run, Setting
+from experiment.results.finished_runs import read_run
+from experiment.results.folders import claim_run
+from experiment.run.record import remove_checkpoints
+from experiment.run.training import train
 
 SECONDS_BETWEEN_LOOKS = 1.0  # while waiting for runs of other processes
 SHOWN = {"accuracy": "train", "val_accuracy": "val", "penalty": "penalty", "fisher_trace": "Tr(F)"}

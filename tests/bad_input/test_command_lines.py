@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 from experiment import command
-from experiment.setting import write_flag
+from experiment.plan.setting import write_flag
 from hypothesis import given
 from hypothesis import strategies as st
 

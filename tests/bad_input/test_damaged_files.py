@@ -11,10 +11,11 @@ import keras
 import noisy_cifar100
 import numpy as np
 import pytest
-from experiment import command, queue, record
+from experiment import command, queue
 from experiment.errors import SettingsError
 from experiment.files import replace_file, write_text
-from experiment.report import write as write_report
+from experiment.results.report import write as write_report
+from experiment.run import record
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS, Killed, Killing

@@ -5,8 +5,9 @@ import dataclasses
 import alternatives
 import numpy as np
 import pytest
-from experiment import command, results
-from experiment.results import make_frame
+from experiment import command
+from experiment.results import comparison
+from experiment.results.finished_runs import make_frame
 
 from tests.data.human import write_data
 from tests.recipes.test_plans import found_of, table_of
@@ -86,7 +87,7 @@ def test_a_value_is_chosen_by_each_kind_of_labels():
         result(run, flat(0.1), flat(0.9 if run.alpha == 0.3 else 0.1), flat(run.alpha))
         for run in rest
     ]
-    results.check_comparable(found)
+    comparison.check_comparable(found)
     frame = alternatives.add_figures(make_frame(found))
     for labels, alpha in (("clean", 0.3), ("noisy", 0.1)):
         chosen = alternatives.choose(frame, labels)

@@ -4,8 +4,9 @@ import dataclasses
 import json
 
 import pytest
-from experiment import archive, command, queue, results
+from experiment import command, queue
 from experiment.errors import SettingsError
+from experiment.results import archive, finished_runs
 from suboptimal_lr import RECIPE
 
 from tests.recipes.tiny import OPTIONS
@@ -40,7 +41,7 @@ def test_no_run_of_an_archive_is_trained_again(archived, tmp_path, monkeypatch):
     run(tmp_path, "--finished", str(path))
     assert (tmp_path / "table.md").read_text() == (out / "table.md").read_text()
     assert {p.parent.name for p in tmp_path.glob("*/results.json")} == {
-        run["name"] for run in results.read([path])
+        run["name"] for run in finished_runs.read([path])
     }
 
 
@@ -51,8 +52,8 @@ def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
 
 
 def test_a_run_whose_weights_another_begins_with_is_trained_anew(archived, tmp_path):
-    runs = results.read([archived[1]])
-    first, second = map(results.get_run, runs)
+    runs = finished_runs.read([archived[1]])
+    first, second = map(finished_runs.get_run, runs)
     planned = [first, dataclasses.replace(second, value=9.0, initial=first.name)]
     assert archive.restore(planned, runs, tmp_path) == []
     assert archive.restore([first], runs, tmp_path) == [first.name]
@@ -64,14 +65,14 @@ def test_a_setting_that_an_archive_does_not_know_has_its_default(archived, tmp_p
         del line["penalty_batch_size"]
     path = tmp_path / "suboptimal_lr.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    assert [run["penalty_batch_size"] for run in results.read([path])] == [0, 0]
+    assert [run["penalty_batch_size"] for run in finished_runs.read([path])] == [0, 0]
 
 
 def test_a_damaged_archive_is_named(archived, tmp_path):
     path = tmp_path / "suboptimal_lr.jsonl"
     path.write_text(archived[1].read_text()[:-100])
     with pytest.raises(SettingsError, match=rf"{path} is damaged"):
-        results.read([path])
+        finished_runs.read([path])
 
 
 def test_numbers_are_shortened():

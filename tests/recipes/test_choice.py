@@ -6,10 +6,10 @@ import keras_tuner as kt
 import numpy as np
 import pandas as pd
 import pytest
-from experiment import choice, hyperband
-from experiment.data import load_data
-from experiment.sentences import LENGTH, PACKAGES, TEST, VOCABULARY, load_sentences
-from experiment.setting import Run
+from experiment.plan.setting import Run
+from experiment.results import choice, hyperband
+from experiment.run.data import load_data
+from experiment.run.sentences import LENGTH, PACKAGES, TEST, VOCABULARY, load_sentences
 
 ALPHAS = (0.001, 0.01, 0.1, 1.0, 10.0)
 EPOCHS = 12

@@ -19,7 +19,8 @@ import keras
 import noisy_cifar100
 import pytest
 import suboptimal_lr
-from experiment import command, errors, files, queue, results
+from experiment import command, errors, files, queue
+from experiment.results import finished_runs
 
 from tests.data.fakes import unreachable
 from tests.recipes.test_plans import NAMES
@@ -31,7 +32,7 @@ BACKEND = keras.backend.backend()
 
 def run(out, *arguments):
     command.main(noisy_cifar100.RECIPE, [*OPTIONS, "--seeds", "0", *arguments, "--out", str(out)])
-    return results.read([out])
+    return finished_runs.read([out])
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ import dataclasses
 import importlib
 
 import pytest
-from experiment import results
 from experiment.errors import SettingsError
+from experiment.results import comparison, finished_runs
 
 from tests.recipes.tiny import RECIPE_NAMES, tiny
 
 
 def check(runs):
-    results.check_comparable(map(results.describe, runs))
+    comparison.check_comparable(map(finished_runs.describe, runs))
 
 
 @pytest.mark.matrix

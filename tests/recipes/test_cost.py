@@ -3,7 +3,7 @@
 import importlib
 from pathlib import Path
 
-from experiment.cost import estimate_cost
+from experiment.plan.cost import estimate_cost
 
 ROOT = Path(__file__).parents[2]
 

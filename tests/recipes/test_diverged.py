@@ -1,7 +1,7 @@
 """What the recipes make of runs that all went to NaN."""
 
 import pytest
-from experiment.results import make_frame
+from experiment.results.finished_runs import make_frame
 
 from tests.recipes.test_plans import NAMES, found_of, planned, recipe, table_of
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from experiment.early_learning import EarlyLearningModel
+from experiment.methods.early_learning import EarlyLearningModel
 
 import keras_fisher as kf
 

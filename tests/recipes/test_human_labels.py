@@ -6,11 +6,12 @@ import json
 import noisy_cifar100
 import numpy as np
 import pytest
-from experiment import command, results
-from experiment.data import load_data
+from experiment import command
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.search import take_values
+from experiment.results import comparison, finished_runs, folders
+from experiment.results.findings import take_values
+from experiment.run.data import load_data
 
 from tests.data.human import write_data
 from tests.recipes.test_plans import found_of, table_of
@@ -87,26 +88,26 @@ def test_each_source_has_rows_of_its_own(tmp_path):
         *plan("--noise-source", "aggregate"),
     ]
     found = found_of(runs)
-    results.check_comparable(found)
+    comparison.check_comparable(found)
     table = table_of("noisy_cifar100", found)
     for noise in ("50%", "worse", "aggregate"):
         assert table.count(f"| {noise} | {PART} | test accuracy at the end |") == 1
         assert table.count(f"| {noise} | {PART} | FP | 0.1 |") == 1
-    RECIPE.figure(results.make_frame(found), tmp_path / "figure.png")
+    RECIPE.figure(finished_runs.make_frame(found), tmp_path / "figure.png")
 
 
 def test_a_folder_from_before_there_were_sources_is_of_uniform_noise(tmp_path):
     run = tiny(noise=0.5)
-    results.claim_run(tmp_path, run, Devices())
+    folders.claim_run(tmp_path, run, Devices())
     path = tmp_path / "settings.json"
     settings = json.loads(path.read_text())
     del settings["run"]["noise_source"]
     path.write_text(json.dumps(settings))
-    results.check_settings(tmp_path, run)
+    folders.check_settings(tmp_path, run)
     with pytest.raises(SettingsError, match=r"other settings \(noise_source is uniform there\)"):
-        results.check_settings(tmp_path, dataclasses.replace(run, noise_source="worse"))
+        folders.check_settings(tmp_path, dataclasses.replace(run, noise_source="worse"))
     with pytest.raises(SettingsError, match=r"other settings \(epochs is 4 there\)"):
-        results.check_settings(tmp_path, dataclasses.replace(run, epochs=5))
+        folders.check_settings(tmp_path, dataclasses.replace(run, epochs=5))
 
 
 def test_nothing_that_was_searched_with_drawn_labels_is_taken():

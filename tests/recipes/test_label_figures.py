@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from experiment.data import load_data
-from experiment.label_figures import FIGURES, HeldOutLabels, judge
+from experiment.run.data import load_data
+from experiment.run.label_figures import FIGURES, HeldOutLabels, judge
 
 from tests.recipes.tiny import tiny, trained
 

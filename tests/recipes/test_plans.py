@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import suboptimal_lr
-from experiment import command, model, training
+from experiment import command
 from experiment.errors import SettingsError
-from experiment.label_figures import FIGURES
-from experiment.recipe import tune
-from experiment.results import make_frame
-from experiment.setting import Run
-from experiment.tables import choose_value
+from experiment.plan.recipe import tune
+from experiment.plan.setting import Run
+from experiment.results.finished_runs import make_frame
+from experiment.results.tables import choose_value
+from experiment.run import measures, model
+from experiment.run.label_figures import FIGURES
 
 from tests import reference
 from tests.recipes.tiny import RECIPE_NAMES, tiny
@@ -44,12 +45,12 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
         assert not run.initial or run.initial in names[:index]
         assert run.network in model.NETWORKS
         assert run.measures.keys() <= {
-            *training.MEASURES,
-            *training.LOGGERS,
+            *measures.MEASURES,
+            *measures.LOGGERS,
             "batch_accuracy",
             "label_scores",
         }
-        assert {*run.at_start, *run.at_best} <= training.FUNCTIONS.keys()
+        assert {*run.at_start, *run.at_best} <= measures.FUNCTIONS.keys()
 
 
 @reference.several_steps_only

@@ -7,8 +7,9 @@ import early_to_final_curvature
 import noisy_cifar100
 import pytest
 import search
-from experiment import command, errors, queue, results
+from experiment import command, errors, queue
 from experiment.devices import Devices
+from experiment.results import finished_runs
 
 from tests.processes import killed, printed, start
 from tests.recipes.tiny import OPTIONS
@@ -18,7 +19,8 @@ ARGUMENTS = [*OPTIONS, "--epochs", "8", "--methods", "fp"]
 RECIPE = """
 import sys
 import noisy_cifar100
-from experiment import command, record
+from experiment import command
+from experiment.run import record
 
 record.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 if __name__ == "__main__":
@@ -28,7 +30,7 @@ if __name__ == "__main__":
 
 def run(out, *arguments):
     command.main(noisy_cifar100.RECIPE, [*ARGUMENTS, *arguments, "--out", str(out)])
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in results.read([out])]
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in finished_runs.read([out])]
 
 
 def kill_after_a_checkpoint(process, out):
@@ -75,7 +77,9 @@ def test_the_same_command_shares_the_runs_that_are_left(tmp_path):
     tables = [printed(process) for process in [start(script, *options) for _ in range(2)]]
     assert tables[0] == tables[1]
     expected = run(tmp_path / "alone", "--seeds", "0", "1", "2")
-    assert [{k: v for k, v in r.items() if k != "seconds"} for r in results.read([out])] == expected
+    assert [
+        {k: v for k, v in r.items() if k != "seconds"} for r in finished_runs.read([out])
+    ] == expected
     for folder in out.glob("*-seed*"):  # Each was trained once.
         assert len(list((folder / "tensorboard").glob("events.*"))) == 3
 

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import search
 import suboptimal_lr
-from experiment import command, queue, results
+from experiment import command, queue
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
+from experiment.results import findings, finished_runs
 
 import keras_fisher as kf
 from tests.recipes.tiny import OPTIONS
@@ -30,7 +31,7 @@ def run(out, *arguments):
         [*OPTIONS, *grid, *arguments, "--out", str(out)],
         train=with_tuner.search,
     )
-    return results.read([out])
+    return finished_runs.read([out])
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +207,7 @@ def searched(out, recipe_part=PART, preset="demo", **changes):
     )
     runs = search.plan(recipe_part, setting, {})
     out.mkdir(exist_ok=True)
-    with_tuner.write_findings({recipe_part: setting}, frame(runs, accuracy_of), out)
+    findings.write_findings({recipe_part: setting}, frame(runs, accuracy_of), out)
     return str(out)
 
 
@@ -277,9 +278,9 @@ def test_each_penalty_has_the_best_of_its_own_alphas(tmp_path):
     runs = [run for setting in settings for run in search.plan(PART, setting, {}) if run.alpha]
     found = frame(runs, lambda run: run.alpha if run.penalty == "fp" else 1 - run.alpha)
     for setting in settings:
-        with_tuner.write_findings({PART: setting}, found, tmp_path)
+        findings.write_findings({PART: setting}, found, tmp_path)
     alphas = settings[0].alphas[1:]
-    assert {f.penalty: f.alpha for f in with_tuner.read_findings(tmp_path)[PART]} == {
+    assert {f.penalty: f.alpha for f in findings.read_findings(tmp_path)[PART]} == {
         "fp": max(alphas),
         "gp": min(alphas),
     }
@@ -292,10 +293,10 @@ def test_a_search_over_alpha_counts_runs_at_its_own_learning_rate(tmp_path):
         for rate in (0.2, 0.3)
         for run in search.plan(PART, setting, {})
     ]
-    with_tuner.write_findings({PART: setting}, frame(runs, accuracy_of), tmp_path)
-    task = with_tuner.get_task(setting)
-    expected = with_tuner.Finding(task, 0.0, with_tuner.ALPHA, "fp", 0.2, 0.1)
-    assert with_tuner.read_findings(tmp_path)[PART] == [expected]
+    findings.write_findings({PART: setting}, frame(runs, accuracy_of), tmp_path)
+    task = findings.get_task(setting)
+    expected = findings.Finding(task, 0.0, findings.ALPHA, "fp", 0.2, 0.1)
+    assert findings.read_findings(tmp_path)[PART] == [expected]
 
 
 def test_noisy_labels_take_a_search_on_such_labels_and_clean_ones_another(tmp_path):
@@ -357,7 +358,7 @@ def test_two_learning_rates_for_one_are_refused(tmp_path):
 def test_a_search_keeps_what_it_has_found(finished):
     out, runs = finished
     best = max((r for r in runs if r["alpha"]), key=lambda run: run["best"]["validation_accuracy"])
-    task = {name: runs[0][name] for name in with_tuner.TASK}
+    task = {name: runs[0][name] for name in findings.TASK}
     assert json.loads((out / "chosen.json").read_text()) == {
         PART: [
             {

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from experiment.sharpness import SharpnessAwareModel
+from experiment.methods.sharpness import SharpnessAwareModel
 
 X = np.array([[1.0, 2.0, -1.0], [0.5, -1.0, 0.25], [2.0, 0.0, 1.0], [-1.0, 1.5, 0.5]])
 Y = np.array([0, 1, 1, 0])

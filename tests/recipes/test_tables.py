@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from experiment import curvature, tables
+from experiment.results import curvature, tables
 
 SCHEME = {"part": "digits", "noise": 0.0, "noise_source": "uniform", "method": "fp"}
 

@@ -1,7 +1,7 @@
 """What TensorBoard shows of a run, point by point."""
 
 import pytest
-from experiment import record, tensorboard
+from experiment.run import record, tensorboard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 

@@ -6,10 +6,10 @@ import json
 import keras
 import numpy as np
 import pytest
-from experiment import record
-from experiment.data import load_data
-from experiment.model import build_model
-from experiment.training import BatchAccuracy
+from experiment.run import record
+from experiment.run.data import load_data
+from experiment.run.measures import BatchAccuracy
+from experiment.run.model import build_model
 
 import keras_fisher as kf
 from tests.recipes.tiny import Killed, Killing, tiny, trained

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import keras
 from experiment.devices import Devices
-from experiment.setting import Setting
-from experiment.training import train
+from experiment.plan.setting import Setting
+from experiment.run.training import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.py"))

@@ -5,7 +5,7 @@ import importlib
 
 import numpy as np
 import pytest
-from experiment.results import make_frame
+from experiment.results.finished_runs import make_frame
 
 import keras_fisher as kf
 from tests.recipes.tiny import RECIPE_NAMES, trained

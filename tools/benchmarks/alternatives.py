@@ -25,7 +25,7 @@ def alternatives(settings: Settings) -> Iterator[Row]:
     if RECIPES not in sys.path:
         sys.path.insert(0, RECIPES)
     from alternatives import PRESETS, WAYS, plan
-    from experiment.cost import count_passes
+    from experiment.plan.cost import count_passes
 
     part = QUICK_PART if settings.is_quick else PART
     setting = dataclasses.replace(PRESETS["small"][part], seeds=(0,), steps_per_execution=1)
@@ -40,8 +40,8 @@ def alternatives(settings: Settings) -> Iterator[Row]:
 
 def measure_steps(run: Any, is_quick: bool) -> Measurement:
     """Returns what times the steps of a run on its first mini-batch."""
-    from experiment.data import load_data
-    from experiment.model import build_model
+    from experiment.run.data import load_data
+    from experiment.run.model import build_model
 
     data = load_data(run)
     model = build_model(run, data)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiment.setting import Run
+from experiment.plan.setting import Run
 
 Finished = Mapping[str, Any]  # the score of each finished run, by name
 

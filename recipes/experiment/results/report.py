@@ -8,8 +8,8 @@ from pathlib import Path
 
 from experiment.errors import SettingsError
 from experiment.files import write_json, write_text
-from experiment.recipe import Recipe
-from experiment.results import Result, make_frame, read
+from experiment.plan.recipe import Recipe
+from experiment.results.finished_runs import Result, make_frame, read
 
 
 def write(recipe: Recipe, folders: Sequence[Path], out: Path) -> str:

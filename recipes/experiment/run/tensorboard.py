@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary import Writer
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from experiment.setting import Run
+from experiment.plan.setting import Run
 
 STEPS_BETWEEN_POINTS = 10  # in the `batch_` curves
 # The HParams tab shows the settings that distinguish runs of a part, and their final figures; it

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiment.hyperband import search
+from experiment.results.hyperband import search
 from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
 from keras_fisher.tuning.alpha_search import ALPHAS
 

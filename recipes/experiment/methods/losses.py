@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from experiment.setting import Run
+from experiment.plan.setting import Run
 
 SMALLEST = 1e-7  # probability; the derivative of p^q at 0 is infinite
 

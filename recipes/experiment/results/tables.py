@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiment.setting import UNIFORM
+from experiment.plan.setting import UNIFORM
 
 NOTHING = "-"
 NOISE = ("noise", "noise_source")  # the columns that say which labels runs are trained on

@@ -26,10 +26,10 @@ from typing import Any
 
 import keras
 
-from experiment.data import Data
 from experiment.errors import SettingsError
 from experiment.files import name_damage, read_json, replace_file, write_json
-from experiment.setting import Run
+from experiment.plan.setting import Run
+from experiment.run.data import Data
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"

@@ -13,8 +13,9 @@ from typing import Any
 
 from experiment.errors import SettingsError
 from experiment.files import write_json, write_text
-from experiment.results import Result, describe_changes, get_run, to_json
-from experiment.setting import Run
+from experiment.plan.setting import Run
+from experiment.results.finished_runs import Result, get_run, to_json
+from experiment.results.folders import describe_changes
 
 # Significant digits: enough for accuracies on 10,000 images, and for the numbers in tables.
 DIGITS_OF_CURVES, DIGITS = 4, 6

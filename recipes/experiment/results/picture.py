@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiment.files import replace_file
-from experiment.tables import TITLES
+from experiment.results.tables import TITLES
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = {

@@ -178,7 +178,7 @@ class Run(Task):
 
     `measures`, `at_start` and `at_best` define the measurements during training, before training
     and with the weights of the best epoch: names of `MEASURES` or `FUNCTIONS` in
-    `experiment.training`, and their arguments.
+    `experiment.run.measures`, and their arguments.
     """
 
     part: str

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiment.recipe import Recipe
-from experiment.setting import Run, Setting
+from experiment.plan.recipe import Recipe
+from experiment.plan.setting import Run, Setting
 
 # The numbers of training and test examples.
 IMAGES = {

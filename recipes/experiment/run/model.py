@@ -10,13 +10,13 @@ import keras
 from keras import layers
 
 import keras_fisher as kf
-from experiment.data import Data
-from experiment.early_learning import EarlyLearningModel
 from experiment.errors import SettingsError
-from experiment.losses import make_loss
-from experiment.sentences import VOCABULARY
-from experiment.setting import Network, Run
-from experiment.sharpness import SharpnessAwareModel
+from experiment.methods.early_learning import EarlyLearningModel
+from experiment.methods.losses import make_loss
+from experiment.methods.sharpness import SharpnessAwareModel
+from experiment.plan.setting import Network, Run
+from experiment.run.data import Data
+from experiment.run.sentences import VOCABULARY
 from keras_fisher import zoo
 
 Shape = tuple[int, ...]

@@ -1,0 +1,1 @@
+"""Losses and models of other methods, which recipes compare the penalties with."""

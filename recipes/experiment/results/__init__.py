@@ -1,0 +1,1 @@
+"""Finished runs: their folders, the choice among them, tables and pictures."""

@@ -1,0 +1,1 @@
+"""One training: its data, its model, its measurements and its record on disk."""
