@@ -40,7 +40,7 @@ def test_no_method_has_more_values_to_choose_from_than_another(preset):
         runs = alternatives.plan(part, setting, {})
         tuned = [run for run in runs if run.method != "baseline"]
         counts = {m: sum(run.method == m for run in tuned) for m in {r.method for r in tuned}}
-        assert set(counts.values()) == {5}
+        assert set(counts.values()) == {3} if preset == "small" and "c10" in part else {5}
         assert {run.seed for run in tuned} == {setting.seeds[0]}
 
 
