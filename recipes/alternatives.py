@@ -30,7 +30,7 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.cost import count_passes
+from experiment.plan.cost import count_step_cost
 from experiment.plan.paper import (
     DIGITS,
     EVERY_STEP,
@@ -183,23 +183,23 @@ SETTING = ["part", *tables.NOISE]
 def add_figures(runs: pd.DataFrame) -> pd.DataFrame:
     """Adds what tables and figures show of each run."""
     rows = [row for _, row in runs.iterrows()]
-    passes = [count_passes(get_run(row)) for row in rows]
+    costs = [count_step_cost(get_run(row)) for row in rows]
     scores = [score(row) for row in rows]
     return runs.assign(
-        passes=passes,
+        cost=costs,
         clean=[found.clean for found in scores],
         noisy=[found.noisy for found in scores],
         memorised=[get_curve(row, "memorised_accuracy")[-1] for row in rows],
-        equal_passes=[read_at_cost(row, cost) for row, cost in zip(rows, passes, strict=True)],
+        equal_cost=[read_at_cost(row, cost) for row, cost in zip(rows, costs, strict=True)],
     )
 
 
-def read_at_cost(run: pd.Series, passes: float) -> float:
-    """Returns the test accuracy after as many passes as cross-entropy takes in all its epochs.
+def read_at_cost(run: pd.Series, cost: float) -> float:
+    """Returns the test accuracy after as many plain steps as cross-entropy takes in all its epochs.
 
     At a constant learning rate, a training of fewer epochs is the beginning of a longer one.
     """
-    epochs = int(run["epochs"] / passes)
+    epochs = int(run["epochs"] / cost)
     is_constant = not tuple(run["drops"])
     return get_curve(run, "test_accuracy")[epochs - 1] if is_constant and epochs else np.nan
 
@@ -228,7 +228,7 @@ def stop_early(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
         name: [get_curve(row, curve)[epoch] for row, epoch in zip(rows, epochs, strict=True)]
         for name, curve in (
             ("final_test_accuracy", "test_accuracy"),
-            ("equal_passes", "test_accuracy"),
+            ("equal_cost", "test_accuracy"),
             ("memorised", "memorised_accuracy"),
         )
     }
@@ -267,9 +267,9 @@ def write_methods(runs: pd.DataFrame) -> str:
             tables.PercentCell("final_test_accuracy"),
             tables.DifferenceCell("final_test_accuracy", fisher),
             tables.PercentCell("memorised"),
-            lambda own: f"{own['passes'].iloc[0]:.2f}",
-            tables.PercentCell("equal_passes"),
-            tables.DifferenceCell("equal_passes", fisher),
+            lambda own: f"{own['cost'].iloc[0]:.2f}",
+            tables.PercentCell("equal_cost"),
+            tables.DifferenceCell("equal_cost", fisher),
         )
         rows += [
             [part, tables.write_noise(*noise), title, write_value(own), *(c(own) for c in cells)]
@@ -278,14 +278,14 @@ def write_methods(runs: pd.DataFrame) -> str:
         ]
     header = [
         *("setting", "noise", "method", "chosen", "test accuracy at the end, %"),
-        *("minus FP, points", "wrong labels memorised, %", "passes"),
-        *("test accuracy at equal passes, %", "minus FP there, points"),
+        *("minus FP, points", "wrong labels memorised, %", "plain steps"),
+        *("test accuracy at equal cost, %", "minus FP there, points"),
     ]
     note = (
         f"{tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE} Values are chosen by clean "
-        "validation labels. Passes are counted, for an average step, relative to a forward and a "
-        "backward pass. At equal passes, each method stops after as many passes as cross-entropy "
-        "takes in all its epochs; the rate must be constant.\n"
+        "validation labels. Plain steps: the cost of an average step, by counting forward and "
+        "backward passes. At equal cost, each method stops after as many plain steps as "
+        "cross-entropy takes in all its epochs; the rate must be constant.\n"
     )
     edges = [
         tables.write_edges(name_methods(take_tuned(group, "clean")))
@@ -377,7 +377,7 @@ MARKERS = {"clean": ("o", "#000000"), "noisy": ("D", "none")}
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
-    """Draws a row for each setting: accuracy, memorised labels, and accuracy over passes."""
+    """Draws a row for each setting: accuracy, memorised labels, and accuracy over cost."""
     groups = add_figures(runs).groupby(SETTING)
     fig, axes = picture.make_panels(len(groups), 3, width=5, height=4.2)
     for row, ((part, *noise), group) in zip(axes, groups, strict=True):
@@ -390,12 +390,13 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
         draw_curves(row[2], choose(group, "clean"))
         for axis, title, x in zip(
             row,
-            (str(part), "wrong labels memorised", "test accuracy over passes"),
-            ("test accuracy at the end, %", "% of wrong labels", "passes, in epochs"),
+            (str(part), "wrong labels memorised", "test accuracy over cost"),
+            ("test accuracy at the end, %", "% of wrong labels", "cost, in plain epochs"),
             strict=True,
         ):
             picture.label_axes(axis, title, x)
         row[2].set_ylabel("test accuracy")
+        row[1].set_visible(is_noisy(*noise))
     picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
 
@@ -429,14 +430,14 @@ def draw_dots(
 
 
 def draw_curves(axis: Axes, chosen: pd.DataFrame) -> None:
-    """Draws the test accuracy of some methods over the passes that they have taken."""
+    """Draws the test accuracy of some methods over the cost so far."""
     for method, (colour, style) in CURVES.items():
         own = chosen[chosen["method"] == method]
         if own.empty:
             continue
         values = np.array([get_curve(row, "test_accuracy") for _, row in own.iterrows()])
-        passes = own["passes"].iloc[0] * np.arange(1, values.shape[1] + 1)
-        picture.draw_band(axis, passes, values, colour, WAYS[method].title, style)
+        cost = own["cost"].iloc[0] * np.arange(1, values.shape[1] + 1)
+        picture.draw_band(axis, cost, values, colour, WAYS[method].title, style)
 
 
 # ---- Presets ---------------------------------------------------------------------------------

@@ -134,16 +134,16 @@ def test_regret_is_what_the_noisy_choice_loses():
     assert "| the epoch of cross-entropy | 0 | - | - |" in text
 
 
-def test_at_equal_passes_a_method_of_twice_the_cost_has_half_the_epochs():
+def test_at_equal_cost_a_method_of_twice_the_cost_has_half_the_epochs():
     few = {"methods": ("baseline", "sam", "fp"), "seeds": (0,), "sam": (0.1,), "fp": (0.1,)}
     test = [0.1, 0.2, 0.3, 0.4]
     found = [result(run, test, test, test) for run in plan({}, **few)]
     frame = alternatives.add_figures(make_frame(found)).set_index("method")
     # FP on the whole batch at every tenth step: 1 + (8 / 3) / 10 passes, and 4 / 1.27 = 3.2.
-    assert frame["passes"].to_dict() == pytest.approx({"baseline": 1, "sam": 2, "fp": 1 + 0.8 / 3})
-    assert frame["equal_passes"].to_dict() == {"baseline": 0.4, "sam": 0.2, "fp": 0.3}
+    assert frame["cost"].to_dict() == pytest.approx({"baseline": 1, "sam": 2, "fp": 1 + 0.8 / 3})
+    assert frame["equal_cost"].to_dict() == {"baseline": 0.4, "sam": 0.2, "fp": 0.3}
     dropping = make_frame([one | {"drops": (2,)} for one in found])
-    assert alternatives.add_figures(dropping)["equal_passes"].isna().all()
+    assert alternatives.add_figures(dropping)["equal_cost"].isna().all()
 
 
 # ---- Human labels --------------------------------------------------------------------------------

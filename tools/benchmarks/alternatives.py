@@ -25,7 +25,7 @@ def alternatives(settings: Settings) -> Iterator[Row]:
     if RECIPES not in sys.path:
         sys.path.insert(0, RECIPES)
     from alternatives import PRESETS, WAYS, plan
-    from experiment.plan.cost import count_passes
+    from experiment.plan.cost import count_step_cost
 
     part = QUICK_PART if settings.is_quick else PART
     setting = dataclasses.replace(PRESETS["small"][part], seeds=(0,), steps_per_execution=1)
@@ -35,7 +35,7 @@ def alternatives(settings: Settings) -> Iterator[Row]:
     plain = seconds[list(runs).index("baseline")]
     for (method, run), own in zip(runs.items(), seconds, strict=True):
         quantity = f"{WAYS[method].title}: step / cross-entropy"
-        yield ratio_row(part, quantity, own, plain, count_passes(run))
+        yield ratio_row(part, quantity, own, plain, count_step_cost(run))
 
 
 def measure_steps(run: Any, is_quick: bool) -> Measurement:

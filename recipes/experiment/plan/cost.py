@@ -66,11 +66,11 @@ def count_plain_steps(run: Run) -> float:
         for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
-    return steps * count_passes(run) + EVALUATION * evaluated + measured + labels
+    return steps * count_step_cost(run) + EVALUATION * evaluated + measured + labels
 
 
-def count_passes(run: Run) -> float:
-    """Returns the cost of an average step, in plain steps: forward and backward passes."""
+def count_step_cost(run: Run) -> float:
+    """Returns the cost of an average step, in plain steps, by counting passes."""
     if run.radius:
         return 2.0
     share = 1 - run.penalty_from / run.epochs
