@@ -5,7 +5,7 @@ compares the test accuracy with the baseline and with the best learning rate eta
 are chosen as in `suboptimal_lr.py`, with the penalty from the beginning.
 
 The paper does not name the networks of the figure, one on CIFAR-10 and one on CIFAR-100; here they
-are SimpleCNN and VGG-11.
+are SimpleCNN and VGG-11. Runs with a limit on the penalty, `max_penalty_ratio`, are an addition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4, WIDE_DIGITS
 from experiment.plan.recipe import Finished, Recipe, find_best
-from experiment.plan.setting import Choices, Range, Run
+from experiment.plan.setting import Amount, Choices, Range, Run
 from suboptimal_lr import RateSetting
 
 Method = Literal["eta_star", "baseline", "fp"]
@@ -43,10 +43,13 @@ class DelaySetting(RateSetting):
     methods: Choices[Method] = METHODS  # methods to compare
     starts: Annotated[tuple[int, ...], Range(1)] = (1, 2, 4, 8, 16, 32, 64, 128)
     """epochs after which the penalty starts"""
+    limited: Annotated[tuple[int, ...], Range(1)] = ()  # starts to train with a limit, too
+    max_penalty_ratio: Amount = 0.7  # the limit: the largest ratio of gradients
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Range(1, below=self.epochs).check("starts", self.starts)
+        for name in ("starts", "limited"):
+            Range(1, below=self.epochs).check(name, getattr(self, name))
 
 
 def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
@@ -57,13 +60,23 @@ def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
     best = find_best(first, finished) if first else None
     if best is None:
         return runs
+    chosen = [dataclasses.replace(run, value=0.0) for run in penalised if run.alpha == best.alpha]
     late = [
-        dataclasses.replace(run, method=f"fp_from_{start}", value=0.0, penalty_from=start)
+        dataclasses.replace(run, method=f"fp_from_{start}", penalty_from=start)
         for start in setting.starts
-        for run in penalised
-        if run.alpha == best.alpha
+        for run in chosen
     ]
-    return [*runs, *late]
+    limited = [
+        dataclasses.replace(
+            run,
+            method=f"limited_from_{start}",
+            penalty_from=start,
+            max_penalty_ratio=setting.max_penalty_ratio,
+        )
+        for start in setting.limited
+        for run in chosen
+    ]
+    return [*runs, *late, *limited]
 
 
 # ---- Table and figure ------------------------------------------------------------------------
@@ -93,23 +106,24 @@ def table(runs: pd.DataFrame) -> str:
 
 
 def name_groups(runs: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
-    """Returns the runs at eta*, the baseline, and the penalised runs by first penalised epoch."""
+    """Returns the runs at eta*, the baseline, and the penalised runs by start and limit."""
     plain = {
         tables.TITLES[method]: runs[runs["method"] == method]
         for method in ("eta_star", "baseline")
         if (runs["method"] == method).any()
     }
-    return plain | {name_start(start): group for start, group in group_penalised(runs)}
+    return plain | {name_penalty(*key): group for key, group in group_penalised(runs)}
 
 
-def group_penalised(runs: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
-    """Returns the penalised runs by first penalised epoch, counted from 0."""
-    return list(runs[runs["alpha"] > 0].groupby("penalty_from"))
+def group_penalised(runs: pd.DataFrame) -> list[tuple[tuple[int, float], pd.DataFrame]]:
+    """Returns the penalised runs by first penalised epoch, counted from 0, and by limit."""
+    return list(runs[runs["alpha"] > 0].groupby(["penalty_from", "max_penalty_ratio"]))
 
 
-def name_start(start: int) -> str:
-    """Returns the name of a penalty's start in tables and legends."""
-    return f"FP after {start} epoch{'s' * (start > 1)}" if start else FROM_BEGINNING
+def name_penalty(start: int, limit: float) -> str:
+    """Returns the name of a penalty's start and limit in tables and legends."""
+    limited = f", max_penalty_ratio={limit:g}" if limit else ""
+    return f"FP after {start} epoch{'s' * (start > 1)}{limited}" if start else FROM_BEGINNING
 
 
 def figure(runs: pd.DataFrame, path: Path) -> None:
@@ -118,18 +132,20 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     fig, axes = picture.make_panels(len(parts), 2, width=5.5)
     for (left, right), (part, group) in zip(axes, parts, strict=True):
         late = group_penalised(group)
-        for _, some in late:
+        for (_, limit), some in late:
             accuracy, colour = 100 * some["final_test_accuracy"], picture.COLOURS["fp"]
-            first_epoch = some["penalty_from"] + 1
-            picture.draw_point(left, first_epoch, accuracy, colour, "FP from there on")
+            name = f"FP from there on{f', max_penalty_ratio={limit:g}' * (limit > 0)}"
+            if limit:
+                colour = picture.COLOURS["gp_r"]
+            picture.draw_point(left, some["penalty_from"] + 1, accuracy, colour, name)
         for method in ("eta_star", "baseline"):
             plain, colour = group[group["method"] == method], picture.COLOURS[method]
             if not plain.empty:
                 accuracy = 100 * plain["final_test_accuracy"].mean()
                 left.axhline(accuracy, color=colour, ls="--", label=tables.TITLES[method])
             picture.draw_curve(right, plain, "fisher_trace", colour)
-        for colour, (start, some) in zip(picture.pick_shades(len(late))[::-1], late, strict=True):
-            picture.draw_curve(right, some, "fisher_trace", colour, name_start(start))
+        for colour, (key, some) in zip(picture.pick_shades(len(late))[::-1], late, strict=True):
+            picture.draw_curve(right, some, "fisher_trace", colour, name_penalty(*key))
         left.set_xscale("log", base=2)
         right.set_yscale("log")
         picture.label_axes(
@@ -153,7 +169,9 @@ PRESETS = {
         )
     },
     "small": {
-        "simple_cnn_c10": DelaySetting(**suboptimal_lr.SMALL, starts=(1, 4, 16, 32, 64)),
+        "simple_cnn_c10": DelaySetting(
+            **suboptimal_lr.SMALL, starts=(1, 4, 16, 32, 64), limited=(64,)
+        ),
     },
     "paper": {part: DelaySetting(**SECTION_4[part]) for part in ("simple_cnn_c10", "vgg11_c100")},
 }

@@ -234,7 +234,11 @@ def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
     finished = {r.name: r.alpha for r in first}
     late = [r for r in module.plan("part", setting, finished) if r.penalty_from]
     assert {r.alpha for r in late} == {0.02}
-    assert [r.penalty_from for r in late] == list(setting.starts)
+    assert [(r.penalty_from, r.max_penalty_ratio) for r in late] == [
+        *((start, 0.0) for start in setting.starts),
+        *((start, setting.max_penalty_ratio) for start in setting.limited),
+    ]
+    assert setting.limited
 
 
 # ---- Networks ------------------------------------------------------------------------------------
