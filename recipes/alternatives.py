@@ -53,9 +53,9 @@ from experiment.plan.setting import (
     PenaltySetting,
     Range,
     Run,
+    get_run,
 )
 from experiment.results.choice import get_curve
-from experiment.results.finished_runs import get_run
 from matplotlib.axes import Axes
 
 from keras_fisher.tuning.alpha_plan import score as average_end

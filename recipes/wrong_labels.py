@@ -62,6 +62,7 @@ def plan(part: str, setting: LabelSetting, finished: Finished) -> list[Run]:
                 method=f"{FOLD}{fold}",
                 folds=setting.folds,
                 fold=fold,
+                steps_per_execution=1,  # an epoch has fewer steps than one of the whole data
                 measures={"held_out_labels": {}},
             )
             for fold in range(1, setting.folds + 1)

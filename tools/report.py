@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
+from experiment import folders
 from experiment.errors import SettingsError
-from experiment.results import archive, finished_runs, folders, report
+from experiment.results import archive, finished_runs, report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,15 +21,15 @@ from experiment.devices import (
     takes_single_steps,
 )
 from experiment.errors import SettingsError
+from experiment.folders import check_folder, claim_folder
 from experiment.plan.cost import count_steps, estimate_cost
 from experiment.plan.recipe import Recipe
-from experiment.plan.setting import UNIFORM, Count, Run, Setting
+from experiment.plan.setting import UNIFORM, Run, Setting
 from experiment.queue import start_helpers, train_all
 from experiment.results import report
 from experiment.results.archive import restore
 from experiment.results.findings import apply_findings
 from experiment.results.finished_runs import read
-from experiment.results.folders import check_folder, claim_folder
 from experiment.run.data import HUMAN_LABELS, has_human_labels
 from keras_fisher.data.human_labels import ANNOTATIONS
 
@@ -57,7 +58,7 @@ class Command:
     """archives of finished runs (docs/results/data) to reuse instead of training them again"""
     distribute: Distribution = "one"
     """train each run on one device, on all of this machine, or on all machines"""
-    jobs: Count = 1
+    jobs: int = 1
     """processes that share the runs and the device; 1 with --distribute, and in a search"""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost
 
@@ -77,7 +78,6 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
         devices = choose_devices(command.distribute)
         if devices.is_chief:
             claim_folder(out, recipe.name)
-        if devices.is_chief:
             restore_all(recipe, settings, command.finished, out)
         check_folder(recipe.plan_runs(settings, list_finished(recipe, out)), out)
         keep_compiled(out)
@@ -201,10 +201,11 @@ def check_jobs(command: Command, train: Train) -> None:
 def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
     """Raises if an execution would extend beyond an epoch or a step that must be measured."""
     for run in runs:
-        one_by_one = "batch_accuracy" in run.measures or takes_single_steps(distribute)
-        steps = 1 if one_by_one else count_steps(run)
+        is_single = "batch_accuracy" in run.measures or takes_single_steps(distribute)
+        frequencies = [options["freq"] for options in run.measures.values() if "freq" in options]
+        steps = 1 if is_single else math.gcd(count_steps(run), *map(int, frequencies))
         if steps % run.steps_per_execution:
-            accepted = "be 1" if one_by_one else f"divide the {steps} steps of an epoch"
+            accepted = "be 1" if steps == 1 else f"divide the {steps} steps of an epoch"
             raise SettingsError(
                 f"`--steps-per-execution` must {accepted} in {run.name}. "
                 f"Received: {run.steps_per_execution}"

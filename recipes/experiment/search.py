@@ -13,7 +13,8 @@ from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.plan.recipe import Recipe, get_best_accuracy
 from experiment.plan.setting import Run, Setting
-from experiment.queue import Progress, train_one
+from experiment.progress import Progress
+from experiment.queue import train_one
 from experiment.results.findings import FINDINGS, read_findings, write_findings
 from experiment.results.finished_runs import make_frame, read
 from keras_fisher.tuning import GridOracle

@@ -6,6 +6,7 @@ import json
 import pytest
 from experiment import command, queue
 from experiment.errors import SettingsError
+from experiment.plan import setting
 from experiment.results import archive, finished_runs
 from suboptimal_lr import RECIPE
 
@@ -53,7 +54,7 @@ def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
 
 def test_a_run_whose_weights_another_begins_with_is_trained_anew(archived, tmp_path):
     runs = finished_runs.read([archived[1]])
-    first, second = map(finished_runs.get_run, runs)
+    first, second = map(setting.get_run, runs)
     planned = [first, dataclasses.replace(second, value=9.0, initial=first.name)]
     assert archive.restore(planned, runs, tmp_path) == []
     assert archive.restore([first], runs, tmp_path) == [first.name]
@@ -73,6 +74,16 @@ def test_a_damaged_archive_is_named(archived, tmp_path):
     path.write_text(archived[1].read_text()[:-100])
     with pytest.raises(SettingsError, match=rf"{path} is damaged"):
         finished_runs.read([path])
+
+
+@pytest.mark.parametrize("key", ["versions", "seconds", "curves"])
+def test_a_run_that_lacks_something_is_named(archived, tmp_path, key):
+    lines = [json.loads(line) for line in archived[1].read_text().splitlines()]
+    del lines[-1][key]
+    path = tmp_path / "suboptimal_lr.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(SystemExit, match=rf"error: {path} is damaged.*lacks {key}"):
+        run(tmp_path / "out", "--finished", str(path))
 
 
 def test_numbers_are_shortened():

@@ -5,13 +5,14 @@ import importlib
 
 import pytest
 from experiment.errors import SettingsError
-from experiment.results import comparison, finished_runs
+from experiment.plan import setting
+from experiment.results import comparison
 
 from tests.recipes.tiny import RECIPE_NAMES, tiny
 
 
 def check(runs):
-    comparison.check_comparable(map(finished_runs.describe, runs))
+    comparison.check_comparable(map(setting.describe, runs))
 
 
 @pytest.mark.matrix

@@ -3,7 +3,11 @@
 import importlib
 from pathlib import Path
 
-from experiment.plan.cost import estimate_cost
+import pytest
+import wrong_labels
+from experiment.plan.cost import cost_measure, count_steps, estimate_cost
+from experiment.run import measures
+from experiment.run.data import load_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,3 +30,26 @@ def test_the_page_of_results_says_what_every_paper_preset_costs_today():
             million = f"{int(plain.replace(',', '')) / 1e6:.2f}"
             expected.append((f"`{path.name}`", network, data_set, runs, epochs, million))
     assert sorted(written) == sorted(expected)
+
+
+@pytest.mark.parametrize("fold", [1, 5])
+def test_the_steps_of_a_fold_are_counted(fold):
+    setting = wrong_labels.PRESETS["small"]["mlp_digits_noise50"]
+    plain, part = (
+        setting.make_run(part="part", method="method", **folds)
+        for folds in ({}, {"folds": 5, "fold": fold})
+    )
+    assert [count_steps(run) for run in (plain, part)] == [
+        load_data(run).steps_per_epoch for run in (plain, part)
+    ]
+    assert count_steps(part) < count_steps(plain)
+
+
+def test_every_measure_has_a_cost():
+    run = wrong_labels.PRESETS["small"]["mlp_digits_noise50"].make_run(part="part", method="method")
+    costs = {key: cost_measure(key, {}, run) for key in (*measures.CURVES, *measures.LOGGERS)}
+    assert {key for key, cost in costs.items() if not cost} == {
+        *("batch_accuracy", "penalty_ratio", "held_out_labels")  # the last one without folds
+    }
+    with pytest.raises(KeyError, match="unknown"):
+        cost_measure("unknown", {}, run)

@@ -6,10 +6,10 @@ import json
 import noisy_cifar100
 import numpy as np
 import pytest
-from experiment import command
+from experiment import command, folders
 from experiment.devices import Devices
 from experiment.errors import SettingsError
-from experiment.results import comparison, finished_runs, folders
+from experiment.results import comparison, finished_runs
 from experiment.results.findings import take_values
 from experiment.run.data import load_data
 

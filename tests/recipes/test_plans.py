@@ -44,12 +44,7 @@ def test_every_run_has_a_folder_of_its_own_and_comes_after_those_it_needs(name, 
     for index, run in enumerate(runs):
         assert not run.initial or run.initial in names[:index]
         assert run.network in model.NETWORKS
-        assert run.measures.keys() <= {
-            *measures.MEASURES,
-            *measures.LOGGERS,
-            "batch_accuracy",
-            "label_scores",
-        }
+        assert run.measures.keys() <= {*measures.CURVES, *measures.LOGGERS}
         assert {*run.at_start, *run.at_best} <= measures.FUNCTIONS.keys()
 
 

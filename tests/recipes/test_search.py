@@ -340,6 +340,12 @@ def test_what_was_searched_with_another_augmentation_or_length_is_refused(tmp_pa
     assert taken(suboptimal_lr.RECIPE, "--tuned", both, *task).learning_rates == (0.2,)
 
 
+def test_what_was_searched_with_another_optimizer_is_refused(tmp_path):
+    other = searched(tmp_path, **RATES | {"optimizer": "adam"})
+    with pytest.raises(SettingsError, match=r"searched with --optimizer adam \(.*sgd\)"):
+        taken(suboptimal_lr.RECIPE, "--tuned", other)
+
+
 def test_another_task_of_one_part_is_refused_beside_the_own_one_of_another(tmp_path):
     searched(tmp_path, "vgg11_c100", "paper", **RATES)
     folder = searched(tmp_path, "simple_cnn_c10", "paper", **RATES | {"epochs": 10})

@@ -21,6 +21,15 @@ IMAGES = {
 }
 # Costs in plain steps on the same number of examples, from docs/performance.md.
 PENALTY, PENALTY_OF_A_PART, FISHER, PROBE, EVALUATION = 8 / 3, 3.0, 1.2, 1.0, 1 / 3
+# The costs of the measures of `fisher_examples` training examples.
+TRACES = {
+    "fisher_trace": FISHER,
+    "early_fisher_trace": FISHER,
+    "minibatch_fisher_trace": 1.0,
+    "gradient_norm": 1.0,
+    "hessian_trace": 30 * PROBE,
+}
+ALPHA_RANGE = 8 * (1 + PENALTY)  # on eight mini-batches
 
 
 def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
@@ -51,8 +60,14 @@ def write_row(network: str, dataset: str, runs: Sequence[Run]) -> str:
 
 def count_steps(run: Run) -> int:
     """Returns the number of mini-batches in an epoch."""
-    images = run.num_train or IMAGES[run.dataset][0] - run.validation_size
-    return run.steps_per_epoch or math.ceil(images / run.batch_size)
+    examples = run.num_train or IMAGES[run.dataset][0] - run.validation_size
+    trained = examples - count_held_out(run, examples)
+    return run.steps_per_epoch or math.ceil(trained / run.batch_size)
+
+
+def count_held_out(run: Run, examples: int) -> int:
+    """Returns how many training examples the part of a cross-validation has."""
+    return len(range(run.fold - 1, examples, run.folds)) if run.folds else 0
 
 
 def count_plain_steps(run: Run) -> float:
@@ -61,9 +76,8 @@ def count_plain_steps(run: Run) -> float:
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
     once = [*run.at_start.items(), *run.at_best.items()]
-    measured = sum(cost_measurement(key, arguments, run) for key, arguments in once) + sum(
-        cost_measurement(key, arguments, run) * count_measurements(arguments, run, steps)
-        for key, arguments in run.measures.items()
+    measured = sum(cost_trace(key, arguments, run) for key, arguments in once) + sum(
+        cost_measure(key, arguments, run) for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
     return steps * count_step_cost(run) + EVALUATION * evaluated + measured + labels
@@ -84,22 +98,39 @@ def cost_penalty(run: Any) -> float:
     return (PENALTY_OF_A_PART * share if share else PENALTY) / run.update_freq
 
 
-def count_measurements(arguments: Mapping[str, Any], run: Run, steps: int) -> float:
-    """Returns the number of measurements in a training."""
+def cost_measure(key: str, arguments: Mapping[str, Any], run: Run) -> float:
+    """Returns the cost of a measure in a whole training, in plain steps."""
+    if key in TRACES:
+        return cost_trace(key, arguments, run) * count_measurements(arguments, run)
+    examples = run.num_train or IMAGES[run.dataset][0] - run.validation_size
+    predicted = {  # examples in each epoch
+        "batch_accuracy": 0,
+        "penalty_ratio": 0,
+        "noisy_val_accuracy": run.validation_size,
+        "label_accuracies": run.validation_size + (run.test_size or IMAGES[run.dataset][1]),
+        "held_out_labels": count_held_out(run, examples),
+    }
+    if key in predicted:
+        return run.epochs * EVALUATION * predicted[key] / run.batch_size
+    once = {
+        "proposed_alpha": ALPHA_RANGE,
+        # With the loss and the gradient norm, at six epochs.
+        "label_scores": 6 * (2 * EVALUATION + FISHER) * examples / run.batch_size,
+    }
+    return once[key]
+
+
+def cost_trace(key: str, arguments: Mapping[str, Any], run: Run) -> float:
+    """Returns the cost of one measurement of a trace or a norm, in plain steps."""
+    examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
+    cost = PROBE * arguments["num_probes"] if "num_probes" in arguments else TRACES[key]
+    return cost * examples / run.batch_size
+
+
+def count_measurements(arguments: Mapping[str, Any], run: Run) -> float:
+    """Returns how often a trace or a norm is measured in a training."""
     if "loss_threshold" in arguments:
         return 1
     if "freq" in arguments:
-        return steps / arguments["freq"]
+        return run.epochs * count_steps(run) / arguments["freq"]
     return run.epochs / arguments.get("every_epochs", 1)
-
-
-def cost_measurement(key: str, arguments: Mapping[str, Any], run: Run) -> float:
-    """Returns the cost of one measurement, in plain steps."""
-    if key == "label_accuracies":
-        predicted = (run.test_size or IMAGES[run.dataset][1]) + run.validation_size
-        return EVALUATION * predicted / run.batch_size
-    examples = arguments.get("num_examples", run.fisher_examples or run.batch_size)
-    if key == "label_scores":  # with the loss and the gradient norm, at six epochs
-        return (2 * EVALUATION + FISHER) * count_steps(run) * 6 / run.epochs
-    each = {"hessian_trace": PROBE * arguments.get("num_probes", 30), "batch_accuracy": 0.0}
-    return each.get(key, FISHER) * examples / run.batch_size

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -177,8 +178,8 @@ class Run(Task):
     alpha, distinguishes it from other runs of its part and method.
 
     `measures`, `at_start` and `at_best` define the measurements during training, before training
-    and with the weights of the best epoch: names of `MEASURES` or `FUNCTIONS` in
-    `experiment.run.measures`, and their arguments.
+    and with the weights of the best epoch: names in `CURVES`, `LOGGERS` or
+    `FUNCTIONS` of `experiment.run.measures`, and their arguments.
     """
 
     part: str
@@ -217,3 +218,25 @@ class Run(Task):
             noise = f"-{self.noise_source}"
         value = f"-{self.value:g}" if self.value else ""
         return f"{self.part}{noise}-{self.method}{value}-seed{self.seed}"
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """Returns the fields of a run, as they are stored in its folder."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def from_json(fields: Mapping[str, Any]) -> Run:
+    """Creates a run from the result of `to_json`."""
+    values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Run(**values)
+
+
+def get_run(result: Mapping[str, Any]) -> Run:
+    """Returns the run of a result, with defaults for missing fields."""
+    names = {field.name for field in dataclasses.fields(Run)}
+    return from_json({key: value for key, value in result.items() if key in names})
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Returns the name and the settings of a run."""
+    return {"name": run.name, **to_json(run)}

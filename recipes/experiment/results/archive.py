@@ -13,9 +13,9 @@ from typing import Any
 
 from experiment.errors import SettingsError
 from experiment.files import write_json, write_text
-from experiment.plan.setting import Run
-from experiment.results.finished_runs import Result, get_run, to_json
-from experiment.results.folders import describe_changes
+from experiment.folders import describe_changes
+from experiment.plan.setting import Run, get_run, to_json
+from experiment.results.finished_runs import Result
 
 # Significant digits: enough for accuracies on 10,000 images, and for the numbers in tables.
 DIGITS_OF_CURVES, DIGITS = 4, 6

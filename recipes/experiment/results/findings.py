@@ -29,7 +29,7 @@ FINDINGS = "chosen.json"
 # The fields that a finding depends on, besides the noise.
 TASK = (
     *("network", "width", "dataset", "num_train", "augment", "batch_size", "weight_decay"),
-    *("epochs", "drops"),
+    *("optimizer", "epochs", "drops", "drop_factor"),
 )
 Over = tuple[Literal["lr", "alpha"], ...]  # the searched hyperparameters
 RATE: Over = ("lr",)

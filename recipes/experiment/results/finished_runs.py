@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from experiment.files import name_damage, read_json
-from experiment.plan.setting import Run
+from experiment.plan.setting import Run, describe, from_json, get_run
 from experiment.results.comparison import check_comparable
 
 ARCHIVE = ".jsonl"  # written by `archive.py`
+ARCHIVED = {"name", "versions", "seconds", "history", "best", "start", "curves", "final"}
 Result = dict[str, Any]  # a finished run: its name, settings, versions, figures and seconds
 
 
@@ -63,6 +63,8 @@ def read_archive(path: Path) -> list[Result]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for line in lines:
             check_figures(get_run(line), line)
+            if missing := sorted(ARCHIVED - {*line}):
+                raise ValueError(f"a run lacks {', '.join(missing)}")
         return [{**describe(get_run(line)), **line} for line in lines]
 
 
@@ -87,25 +89,3 @@ def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
         # Since the end of the first epoch (appendix A.2).
         max_fisher_trace=final.get("fisher_trace_peak", pd.Series(dtype=float)),
     )
-
-
-def to_json(run: Run) -> dict[str, Any]:
-    """Returns the fields of a run, as they are stored in its folder."""
-    return json.loads(json.dumps(dataclasses.asdict(run)))
-
-
-def from_json(fields: Mapping[str, Any]) -> Run:
-    """Creates a run from the result of `to_json`."""
-    values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Run(**values)
-
-
-def get_run(result: Mapping[str, Any]) -> Run:
-    """Returns the run of a result, with defaults for missing fields."""
-    names = {field.name for field in dataclasses.fields(Run)}
-    return from_json({key: value for key, value in result.items() if key in names})
-
-
-def describe(run: Run) -> Result:
-    """Returns the name, settings and versions of an unfinished run."""
-    return {"name": run.name, **to_json(run)}

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from experiment.errors import SettingsError
-from experiment.methods.losses import takes_one_hot_labels
 from experiment.plan.setting import UNIFORM, Run, write_flag
+from experiment.run.losses import takes_one_hot_labels
 from experiment.run.sentences import load_sentences
 from keras_fisher import data as kf_data
 from keras_fisher.data.partition import partition

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import keras_fisher as kf
 
+PREDICTED = 512  # examples at a time
 # The names of what `judge` measures, in the logs: the area under the ROC curve, the precision of as
 # many of the lowest scores as there are wrong labels, and the precision and recall of the cut.
 FIGURES = ("label_auroc", "precision_at_rate", "suspect_precision", "suspect_recall")
@@ -77,5 +78,9 @@ class HeldOutLabels(keras.callbacks.Callback):
 
 def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Returns the predicted probabilities of a model with logits."""
-    logits = model.predict(x, batch_size=512, verbose=0)
-    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    return keras.ops.convert_to_numpy(keras.ops.softmax(predict_logits(model, x)))
+
+
+def predict_logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Returns the outputs of a model."""
+    return model.predict(x, batch_size=PREDICTED, verbose=0)

@@ -12,18 +12,18 @@ import numpy as np
 import keras_fisher as kf
 from experiment.plan.setting import Run
 from experiment.run.data import ArrayData, Data
-from experiment.run.label_figures import FoundLabels, HeldOutLabels
+from experiment.run.label_figures import FoundLabels, HeldOutLabels, predict_logits
 from keras_fisher.traces import accuracy
 
-# The names allowed in `Run.measures`, with the callbacks that measure on training examples ...
-MEASURES: dict[str, Callable[..., Any]] = {
+# The callbacks that measure traces and norms of training examples ...
+TRACES: dict[str, Callable[..., Any]] = {
     "fisher_trace": kf.callbacks.FisherTrace,
     "minibatch_fisher_trace": kf.callbacks.MinibatchFisherTrace,
     "hessian_trace": kf.callbacks.HessianTrace,
     "gradient_norm": kf.callbacks.GradientNorm,
     "early_fisher_trace": kf.callbacks.EarlyPhase,
 }
-# ... and the names allowed in `Run.at_start` and `Run.at_best`.
+# ... and functions that do so once: the names allowed in `Run.at_start` and `Run.at_best`.
 FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
     "fisher_trace": kf.fisher_trace,
     "minibatch_fisher_trace": kf.minibatch_fisher_trace,
@@ -32,24 +32,19 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
 }
 TAKE_BATCH_SIZE = ("minibatch_fisher_trace", "gradient_norm")
 MEMORISED = 2000  # wrong labels to measure memorisation on
-PREDICTED = 512  # examples at a time
 
 
 def make_curves(run: Run, data: Data) -> dict[str, Any]:
     """Creates the measuring callbacks with a state, by the key of their logs."""
-    curves: dict[str, Any] = {}
-    for key, options in run.measures.items():
-        if key in LOGGERS:
-            continue
-        if key == "label_scores":
-            curves[key] = kf.callbacks.LabelScores(data.training)
-        elif key == "batch_accuracy":
-            curves[key] = BatchAccuracy(len(data.training[1]), run.batch_size)
-        else:
-            epochs = options.get("every_epochs")
-            frequency = {"freq": epochs * data.steps_per_epoch} if epochs else {}
-            curves[key] = MEASURES[key](data.training, **frequency, **complete(key, options, run))
-    return curves
+    others = {key: options for key, options in run.measures.items() if key not in LOGGERS}
+    return {key: CURVES[key](key, options, run, data) for key, options in others.items()}
+
+
+def make_trace(key: str, options: Mapping[str, Any], run: Run, data: Data) -> Any:
+    """Creates the callback that measures a trace or a norm."""
+    epochs = options.get("every_epochs")
+    frequency = {"freq": epochs * data.steps_per_epoch} if epochs else {}
+    return TRACES[key](data.training, **frequency, **complete(key, options, run))
 
 
 def make_loggers(run: Run, data: Data, curves: Mapping[str, Any]) -> list[keras.callbacks.Callback]:
@@ -89,11 +84,12 @@ class LabelAccuracies(keras.callbacks.Callback):
         self.labels = {key: y for key, (_, y) in parts.items()}
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        outputs = self.model.predict(self.x, batch_size=PREDICTED, verbose=0)
+        logits = predict_logits(self.model, self.x)
         ends = np.cumsum([len(y) for y in self.labels.values()])[:-1]
-        predicted = np.split(np.argmax(outputs, axis=-1), ends)
+        predicted = np.split(np.argmax(logits, axis=-1), ends)
+        is_finite = np.isfinite(logits).all()
         for (key, y), own in zip(self.labels.items(), predicted, strict=True):
-            (logs or {})[key] = float(np.mean(own == y))
+            (logs or {})[key] = float(np.mean(own == y)) if is_finite else math.nan
 
 
 class ProposedAlpha(keras.callbacks.Callback):
@@ -118,7 +114,12 @@ class ProposedAlpha(keras.callbacks.Callback):
         logs["proposed_alpha"] = self.value
 
 
-# The names allowed in `Run.measures` besides those of `MEASURES`.
+# The names allowed in `Run.measures`: with a state that checkpoints keep, and without.
+CURVES: dict[str, Callable[[str, Mapping[str, Any], Run, Any], Any]] = {
+    **dict.fromkeys(TRACES, make_trace),
+    "label_scores": lambda _, __, run, data: kf.callbacks.LabelScores(data.training),
+    "batch_accuracy": lambda _, __, run, data: BatchAccuracy(len(data.training[1]), run.batch_size),
+}
 LOGGERS: dict[str, Callable[[Run, Any], keras.callbacks.Callback]] = {
     "penalty_ratio": lambda run, data: kf.callbacks.PenaltyRatio(),
     "noisy_val_accuracy": NoisyValidation,

@@ -12,10 +12,10 @@ from keras import layers
 import keras_fisher as kf
 from experiment.errors import SettingsError
 from experiment.methods.early_learning import EarlyLearningModel
-from experiment.methods.losses import make_loss
 from experiment.methods.sharpness import SharpnessAwareModel
 from experiment.plan.setting import Network, Run
 from experiment.run.data import Data
+from experiment.run.losses import make_loss
 from experiment.run.sentences import VOCABULARY
 from keras_fisher import zoo
 

@@ -10,8 +10,9 @@
     time.json           the duration of the run in seconds
     results.json        history and final figures, once the run is finished
 
-Every file is replaced in one step. If a run is killed at any moment, rerunning the same command
-resumes it from its last checkpoint, and ends with the same figures.
+All files except the lock and the logs are replaced in one step. If a run is killed at any moment,
+rerunning the same command resumes it from its last checkpoint, and ends with the same figures.
+`experiment.folders` writes settings.json.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from experiment.run.data import Data
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 BEST, LAST = "best.weights.h5", "last.weights.h5"
 CHECKPOINT = ".weights.h5"
-# In single precision: the weight, its momentum and its penalty's gradient; and everything else.
-BYTES_PER_WEIGHT, SLACK = 12, 2**20
+# In single precision: the weight, two moments and the penalty's gradient; and everything else.
+BYTES_PER_WEIGHT, SLACK = 16, 2**20
 
 
 class Record(keras.callbacks.Callback):
     """Saves the history of a run to disk with its checkpoint.
 
     It evaluates the test set whenever the validation accuracy reaches a new best, and at the end.
-    `curves` are callbacks with a `key`, `get_state` and `set_state`; list this one after them.
+    `curves` are callbacks with `get_state` and `set_state`; list this one after them.
     Without `is_kept` it writes nothing, as on all workers except the chief.
     """
 

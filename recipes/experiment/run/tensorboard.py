@@ -3,7 +3,7 @@
 A run writes into one folder, so it is one entry in TensorBoard's list. TensorBoard shows curves by
 default if the list has at most 40 entries.
 
-This module does not use TensorFlow, so both Keras backends write the same points. (With TensorFlow,
+This module does not use TensorFlow, so all Keras backends write the same points. (With TensorFlow,
 Keras's own callback loses the scalars of each epoch whose last step is not one that it writes.)
 """
 

@@ -1,4 +1,4 @@
-"""The folders of recipes and runs, and the checks that runs may share one."""
+"""The folders of recipes and runs: who may use one, and why it is refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import keras
 from experiment.devices import Devices
 from experiment.errors import SettingsError
 from experiment.files import name_damage, read_json, write_json
-from experiment.plan.setting import Run
+from experiment.plan.setting import Run, describe, get_run, to_json
 from experiment.results.comparison import check_comparable
-from experiment.results.finished_runs import ARCHIVE, describe, get_run, read, to_json
+from experiment.results.finished_runs import ARCHIVE, read
 
 RECIPE = "recipe.json"
 # Only these modules are imported, whatever a folder contains.
-NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[2].glob("*.py")))
+NAMES = tuple(sorted(path.stem for path in Path(__file__).parents[1].glob("*.py")))
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
