@@ -54,13 +54,13 @@ class Bernoulli(Likelihood):
         """Returns 2: a bit is 0 or 1."""
         return 2
 
-    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns bit `index` for every component, and its probability."""
         p = self._probabilities(outputs)
         bits = ops.zeros_like(p) + ops.cast(index, p.dtype)
         return bits, bits * p + (1.0 - bits) * (1.0 - p)
 
-    def _probabilities(self, outputs: Tensor) -> Any:
+    def _probabilities(self, outputs: Tensor) -> Tensor:
         outputs, from_logits = read_logits(outputs, self.from_logits)
         return ops.sigmoid(outputs) if from_logits else clip(outputs)
 
@@ -69,6 +69,6 @@ class Bernoulli(Likelihood):
         return {"from_logits": self.from_logits}
 
 
-def _draw_bits(p: Tensor, seed: keras.random.SeedGenerator) -> Any:
+def _draw_bits(p: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
     uniform = keras.random.uniform(ops.shape(p), dtype=p.dtype, seed=seed)
     return ops.cast(uniform < p, p.dtype)

@@ -76,7 +76,7 @@ class Categorical(Likelihood):
         """Returns the number of classes."""
         return outputs.shape[-1]
 
-    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns class `index` for every position, and its probability."""
         p = ops.exp(self._log_probabilities(outputs, bool(self.takes_one_hot)))
         p = ops.take(p, index, axis=-1)
@@ -86,7 +86,7 @@ class Categorical(Likelihood):
         """Returns the number of classes if `labels` are integer classes."""
         return None if _is_dense(labels, outputs) else outputs.shape[-1]
 
-    def counted(self, labels: Tensor) -> Any:
+    def counted(self, labels: Tensor) -> Tensor | None:
         """Returns a mask of `labels` other than `ignore_class`; `None` if that is `None`."""
         if self.ignore_class is None:
             return None
@@ -99,7 +99,7 @@ class Categorical(Likelihood):
             config["ignore_class"] = self.ignore_class
         return config
 
-    def _log_probabilities(self, outputs: Tensor, is_one_hot: bool) -> Any:
+    def _log_probabilities(self, outputs: Tensor, is_one_hot: bool) -> Tensor:
         if outputs.shape[-1] == 1:
             raise ValueError(
                 "Categorical needs an output for each of at least 2 classes. Received: outputs of "
@@ -114,7 +114,7 @@ class Categorical(Likelihood):
         return ops.log(clip(_normalise(outputs)))
 
 
-def _normalise(p: Tensor) -> Any:
+def _normalise(p: Tensor) -> Tensor:
     return p / ops.sum(p, axis=-1, keepdims=True)
 
 
@@ -123,7 +123,7 @@ def _is_dense(labels: Tensor, outputs: Tensor) -> bool:
     return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]
 
 
-def _get_classes(labels: Tensor, outputs: Tensor) -> Any:
+def _get_classes(labels: Tensor, outputs: Tensor) -> Tensor:
     classes = labels
     if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == 1:
         classes = ops.squeeze(labels, axis=-1)

@@ -52,7 +52,7 @@ class Gaussian(Likelihood):
         """Returns 1: the gradient is linear in the label, so one outcome gives its mean square."""
         return 1
 
-    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns labels one standard deviation away, which give the mean squared gradient."""
         outputs = promote(outputs)
         return outputs + self.variance**0.5, ops.ones_like(outputs)

@@ -63,7 +63,7 @@ class Likelihood(abc.ABC):
             f"{type(self).__name__}. Use 'fp', 'gp' or 'gp_x'."
         )
 
-    def nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
+    def nll(self, labels: Tensor, outputs: Tensor, present: Tensor | None = None) -> Tensor:
         """Returns the negative log-likelihood of each example: the mean over its observations.
 
         Padded observations do not count. As in Keras's losses with a mask, the others are weighted
@@ -83,7 +83,9 @@ class Likelihood(abc.ABC):
             return values
         return values * ops.divide_no_nan(1.0, ops.mean(fractions))
 
-    def counted_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> tuple[Any, Any]:
+    def counted_nll(
+        self, labels: Tensor, outputs: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Returns the numerator and denominator of `nll`, for averaging over parts of a batch.
 
         The mean over the observations that count is the mean of the first over all examples,
@@ -106,7 +108,7 @@ class Likelihood(abc.ABC):
         values, weights = _weigh(values, counted)
         return ops.mean(values, axis=-1), ops.mean(weights, axis=-1)
 
-    def nll_terms(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Any:
+    def nll_terms(self, labels: Tensor, outputs: Tensor, present: Tensor | None = None) -> Tensor:
         """Returns the contribution of each observation to its example's negative log-likelihood.
 
         The observations of an example that count have equal weights, independently of the rest of
@@ -129,11 +131,11 @@ class Likelihood(abc.ABC):
         values, weights = _weigh(values, counted)
         return values * ops.divide_no_nan(1.0, ops.sum(weights, axis=-1, keepdims=True))
 
-    def mean_nll(self, labels: Tensor, outputs: Tensor, present: Any = None) -> Tensor:
+    def mean_nll(self, labels: Tensor, outputs: Tensor, present: Tensor | None = None) -> Tensor:
         """Returns the mean of `nll` over the batch, a scalar."""
         return ops.mean(self.nll(labels, outputs, present))
 
-    def counted(self, labels: Tensor) -> Any:
+    def counted(self, labels: Tensor) -> Tensor | None:
         """Returns a mask of the observations that `labels` do not mark as padding, or `None`.
 
         Args:
@@ -155,7 +157,7 @@ class Likelihood(abc.ABC):
             f"`outcome`. Received: {type(self).__name__}. Use labels='sampled' or 'given'."
         )
 
-    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Any, Any]:
+    def outcome(self, index: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns an outcome and its probability, which determine the Fisher information.
 
         Over all outcomes, sum_k p_k s_k s_k^T is the expectation of s s^T over labels, where s is
@@ -196,7 +198,7 @@ def check_likelihood(likelihood: Any) -> Likelihood | None:
     )
 
 
-def _weigh(values: Tensor, counted: Any) -> tuple[Any, Any]:
+def _weigh(values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the values, 0 where they do not count, and their 0 or 1 weights.
 
     Both have shape `(batch, observations)`.
@@ -206,6 +208,6 @@ def _weigh(values: Tensor, counted: Any) -> tuple[Any, Any]:
     return _flatten(ops.where(counted, values, ops.zeros_like(values))), _flatten(weights)
 
 
-def _flatten(values: Tensor) -> Any:
+def _flatten(values: Tensor) -> Tensor:
     """Reshapes to `(batch, observations)`."""
     return ops.reshape(values, (ops.shape(values)[0], -1))

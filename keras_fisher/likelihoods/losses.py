@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from keras_fisher.likelihoods.loss_advice import advise_likelihood
 _CHOSEN_BY_LABELS = ("crossentropy", "ce")
 
 
-def from_loss(loss: Tensor) -> Likelihood:
+def from_loss(loss: Any) -> Likelihood:
     """Returns the likelihood whose negative logarithm is the compiled `loss`.
 
     It excludes label smoothing, class and sample weights, and regularisers.
@@ -70,7 +71,7 @@ def from_loss(loss: Tensor) -> Likelihood:
     )
 
 
-def _find_function(loss: Tensor) -> tuple[Any, dict[str, Any]]:
+def _find_function(loss: Any) -> tuple[Callable[..., Tensor] | None, dict[str, Any]]:
     """Returns the function of a loss, and its arguments; `None` for a loss with its own `call`."""
     if isinstance(loss, str) and loss.lower() not in _CHOSEN_BY_LABELS:
         loss = keras.losses.get(loss)
@@ -86,7 +87,7 @@ def _find_function(loss: Tensor) -> tuple[Any, dict[str, Any]]:
     return loss.fn, loss._fn_kwargs
 
 
-def _refuse_unlike(loss: Tensor, config: dict[str, Any]) -> None:
+def _refuse_unlike(loss: Any, config: dict[str, Any]) -> None:
     """Rejects the options of a cross-entropy that change the set of observations."""
     if config.get("axis", -1) != -1:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import keras
 from keras import ops
@@ -12,14 +11,14 @@ from keras_fisher import backend
 from keras_fisher.backend.types import Tensor
 
 
-def promote(outputs: Tensor) -> Any:
+def promote(outputs: Tensor) -> Tensor:
     """Casts outputs in half precision to float32."""
     outputs = ops.convert_to_tensor(outputs)
     half = keras.backend.standardize_dtype(outputs.dtype) in ("float16", "bfloat16")
     return ops.cast(outputs, "float32") if half else outputs
 
 
-def read_logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
+def read_logits(outputs: Tensor, from_logits: bool) -> tuple[Tensor, bool]:
     """Returns the outputs as Keras's losses see them, and whether they are logits.
 
     A softmax or sigmoid activation stores its logits on the tensor, where TensorFlow's losses read
@@ -35,13 +34,13 @@ def read_logits(outputs: Tensor, from_logits: bool) -> tuple[Any, bool]:
     return promote(outputs), from_logits
 
 
-def clip(p: Tensor) -> Any:
+def clip(p: Tensor) -> Tensor:
     """Clips probabilities as Keras's losses do."""
     epsilon = keras.config.epsilon()
     return ops.clip(p, epsilon, 1.0 - epsilon)
 
 
-def align_labels(labels: Tensor, outputs: Tensor) -> Any:
+def align_labels(labels: Tensor, outputs: Tensor) -> Tensor:
     """Returns labels in the shape of the outputs; raises instead of broadcasting them."""
     given, labels = tuple(labels.shape), ops.cast(labels, outputs.dtype)
     if len(labels.shape) == len(outputs.shape) - 1:

@@ -8,6 +8,7 @@ import keras
 from keras import activations, layers, ops
 
 from keras_fisher import backend
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods.likelihood import Likelihood
 from keras_fisher.utils.messages import warn_once
 
@@ -51,7 +52,7 @@ def warn_of_activation(likelihood: Likelihood | None, model: keras.Model) -> Non
         )
 
 
-def find_outside(outputs: Any) -> Any:
+def find_outside(outputs: Tensor) -> Tensor:
     """Returns whether any number of a tensor is outside [0, 1]; ignores NaN."""
     low, high = ops.min(outputs, initial=0.0), ops.max(outputs, initial=1.0)
     return ops.logical_or(low < -_TOLERANCE, high > 1.0 + _TOLERANCE)
@@ -62,7 +63,7 @@ def warn_of_values(model_name: str) -> None:
     warn_once(_MESSAGE.format(name=model_name, why="they are not all from 0 to 1"))
 
 
-def _last_layer(model: Any) -> Any:
+def _last_layer(model: keras.Operation) -> Any:
     """Returns the layer or operation that computes a model's output; `None` if unknown."""
     if isinstance(model, keras.Sequential):
         last = model.layers[-1] if model.layers else None

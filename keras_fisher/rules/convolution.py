@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
-from keras_fisher.rules.gradients import Outer
+from keras_fisher.rules.gradients import Outer, WeightGradients
 from keras_fisher.rules.registry import register
 
 
@@ -32,7 +32,9 @@ class _Window(NamedTuple):
     before: tuple[int, ...]  # padding before the input
 
     @classmethod
-    def create(cls, layer: Any, size: Sequence[int], steps: Sequence[int]) -> _Window:
+    def create(
+        cls, layer: keras.layers.Layer, size: Sequence[int], steps: Sequence[int]
+    ) -> _Window:
         """Returns the window of a layer that reads `size` positions and writes `steps`."""
         reach = [(k - 1) * d for k, d in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
         if layer.padding == "causal":
@@ -48,7 +50,7 @@ class _Window(NamedTuple):
 
 
 @register(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-def convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def convolution(layer: keras.layers.Layer, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     """At offset k of the kernel, d l / d kernel[k] = sum_t x[stride t + dilation k] g[t]^T."""
     x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     window = _Window.create(layer, x.shape[1:-1], g.shape[1:-1])
@@ -56,7 +58,9 @@ def convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, An
 
 
 @register(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
-def transposed_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def transposed_convolution(
+    layer: keras.layers.Layer, inputs: Tensor, gradient: Tensor
+) -> WeightGradients:
     """A convolution from output gradient to input: the two are swapped."""
     x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     window = _Window.create(layer, g.shape[1:-1], x.shape[1:-1])
@@ -64,14 +68,18 @@ def transposed_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tu
 
 
 @register(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-def depthwise_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def depthwise_convolution(
+    layer: keras.layers.Layer, inputs: Tensor, gradient: Tensor
+) -> WeightGradients:
     """A convolution with as many groups as input channels."""
     x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     return [(layer.kernel, _depthwise_gradient(layer, x, g)), *_bias(layer, g)]
 
 
 @register(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def separable_convolution(
+    layer: keras.layers.Layer, inputs: Tensor, gradient: Tensor
+) -> WeightGradients:
     """A depthwise convolution, followed by a dense layer over channels."""
     x, g = _move_channels_last(layer, inputs), _move_channels_last(layer, gradient)
     pointwise = ops.cast(ops.squeeze(layer.pointwise_kernel, tuple(range(layer.rank))), g.dtype)
@@ -93,7 +101,9 @@ def separable_convolution(layer: Any, inputs: Any, gradient: Tensor) -> list[tup
     ]
 
 
-def _kernel_gradient(x: Any, g: Tensor, window: _Window, groups: int) -> Outer | _PositionProducts:
+def _kernel_gradient(
+    x: Tensor, g: Tensor, window: _Window, groups: int
+) -> Outer | _PositionProducts:
     """Returns a kernel's gradient, shape (*window.kernel, x channels / groups, g channels)."""
     if groups > 1:
         shape = (*window.kernel, x.shape[-1] // groups, g.shape[-1])
@@ -118,7 +128,7 @@ class _PositionProducts:
         window: The geometry of the kernel.
     """
 
-    def __init__(self, x: Any, g: Tensor, window: _Window) -> None:
+    def __init__(self, x: Tensor, g: Tensor, window: _Window) -> None:
         self._x, self._g, self._window = x, g, window
         self._size, self._steps = x.shape[1:-1], g.shape[1:-1]
         self._paddings = _paddings(window, self._size, self._steps)
@@ -133,15 +143,15 @@ class _PositionProducts:
             total += (n**2 + self._window.kernel[axis] * steps**2) * others**2
         return total
 
-    def squared_norms(self) -> Any:
+    def squared_norms(self) -> Tensor:
         """Returns the squared norm of each example's gradient, shape `(batch,)`."""
         return ops.sum(self._multiply_patches() * _multiply_positions(self._g), axis=(1, 2))
 
-    def gradient(self) -> Any:
+    def gradient(self) -> Tensor:
         """Returns each example's gradient in the layout of the weight."""
         return _shifted_gradient(self._x, self._g, self._window).gradient()
 
-    def _multiply_patches(self) -> Any:
+    def _multiply_patches(self) -> Tensor:
         """Returns inner products of input patches, shape (batch, T, T), axis by axis."""
         products = _multiply_positions(self._x)
         for axis, (k, s, d, _) in enumerate(zip(*self._window, strict=True)):
@@ -156,38 +166,38 @@ class _PositionProducts:
         return ops.reshape(products, (-1, positions, positions))
 
 
-def _multiply_positions(x: Any) -> Any:
+def _multiply_positions(x: Tensor) -> Tensor:
     """Returns inner products of the positions of x, shape (batch, T, T)."""
     flat = _flatten(x, len(x.shape) - 2)
     return ops.matmul(flat, ops.swapaxes(flat, -1, -2))
 
 
 def _grouped_gradient(
-    x: Any, g: Tensor, window: _Window, groups: int, shape: tuple[int, ...]
+    x: Tensor, g: Tensor, window: _Window, groups: int, shape: tuple[int, ...]
 ) -> Outer:
     """Returns the gradient of a kernel of the given `shape`, from the shifted input."""
     patches = _patches(x, window, g.shape[1:-1])
     left, right = _split_groups(patches, groups), _split_groups(ops.expand_dims(g, -2), groups)
     features, filters = x.shape[-1] // groups, g.shape[-1] // groups
 
-    def assemble(product: Any) -> Any:
+    def assemble(product: Tensor) -> Tensor:
         product = ops.reshape(product, (-1, groups, math.prod(window.kernel), features, filters))
         return ops.reshape(ops.transpose(product, (0, 2, 3, 1, 4)), (-1, *shape))
 
     return Outer(left, right, assemble)
 
 
-def _positions(x: Any, g: Tensor, is_of_g: Sequence[bool]) -> list[int]:
+def _positions(x: Tensor, g: Tensor, is_of_g: Sequence[bool]) -> list[int]:
     """Returns the positions along each axis; `is_of_g` says where the output gradient shifts."""
     return [x.shape[1 + i] if yes else g.shape[1 + i] for i, yes in enumerate(is_of_g)]
 
 
-def _count_copied(x: Any, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> int:
+def _count_copied(x: Tensor, g: Tensor, window: _Window, is_of_g: Sequence[bool]) -> int:
     of_x, of_g = (math.prod(_restrict(window, is_of_g, which).kernel) for which in (False, True))
     return math.prod(_positions(x, g, is_of_g)) * (of_x * x.shape[-1] + of_g * g.shape[-1])
 
 
-def _choose_shifts(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
+def _choose_shifts(x: Tensor, g: Tensor, window: _Window) -> tuple[bool, ...]:
     """Returns, for each axis, whether to shift the output gradient; with strides, never."""
     choices = (False,) if max(window.strides) > 1 else (False, True)
     return min(
@@ -196,7 +206,7 @@ def _choose_shifts(x: Any, g: Tensor, window: _Window) -> tuple[bool, ...]:
     )
 
 
-def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
+def _shifted_gradient(x: Tensor, g: Tensor, window: _Window) -> Outer:
     """Shifts, along each axis, the input, or the output gradient in the opposite direction."""
     rank = len(window.kernel)
     is_of_g = _choose_shifts(x, g, window)
@@ -206,7 +216,7 @@ def _shifted_gradient(x: Any, g: Tensor, window: _Window) -> Outer:
     left = _patches(x, _restrict(window, is_of_g, False), steps)
     right = _patches(g, _restrict(back, is_of_g, True), steps)
 
-    def assemble(product: Any) -> Any:
+    def assemble(product: Tensor) -> Tensor:
         of_x, of_g = (_restrict(window, is_of_g, which).kernel for which in (False, True))
         product = ops.reshape(product, (-1, *of_x, x.shape[-1], *of_g, g.shape[-1]))
         product = ops.flip(product, axis=tuple(range(rank + 2, 2 * rank + 2)))
@@ -224,14 +234,14 @@ def _restrict(window: _Window, chosen: Sequence[bool], which: bool) -> _Window:
     return _Window(*zip(*(own if yes == which else still for own, yes in axes), strict=True))
 
 
-def _depthwise_gradient(layer: Any, x: Any, g: Tensor) -> Outer:
+def _depthwise_gradient(layer: keras.layers.Layer, x: Tensor, g: Tensor) -> Outer:
     """Returns the gradient of a kernel of shape (*kernel, channels, depth_multiplier)."""
     window = _Window.create(layer, x.shape[1:-1], g.shape[1:-1])
     shape = (*window.kernel, x.shape[-1], layer.depth_multiplier)
     return _grouped_gradient(x, g, window, x.shape[-1], shape)
 
 
-def _patches(x: Any, window: _Window, steps: Sequence[int]) -> Any:
+def _patches(x: Tensor, window: _Window, steps: Sequence[int]) -> Tensor:
     """Returns the input at every offset, shape (batch, *steps, offsets, channels)."""
     offsets, channels = math.prod(window.kernel), x.shape[-1]
     if offsets == max(window.strides) == 1:
@@ -269,7 +279,7 @@ def _make_slice(offset: int, stride: int, dilation: int, steps: int) -> slice:
     return slice(start, start + (steps - 1) * stride + 1, stride)
 
 
-def _split_groups(patches: Tensor, groups: int) -> Any:
+def _split_groups(patches: Tensor, groups: int) -> Tensor:
     """Reshapes to (batch, groups, T, offsets * channels / groups)."""
     t, (offsets, channels) = math.prod(patches.shape[1:-2]), patches.shape[-2:]
     if groups == 1:
@@ -279,21 +289,21 @@ def _split_groups(patches: Tensor, groups: int) -> Any:
     return ops.reshape(split, (-1, groups, t, offsets * (channels // groups)))
 
 
-def _flatten(x: Any, rank: int) -> Any:
+def _flatten(x: Tensor, rank: int) -> Tensor:
     """Reshapes to (batch, T, features): flattens the `rank` spatial axes and those after them."""
     shape = x.shape[1:]
     return ops.reshape(x, (-1, math.prod(shape[:rank]), math.prod(shape[rank:])))
 
 
-def _make_reshape(shape: Sequence[int]) -> Callable[[Any], Any]:
+def _make_reshape(shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
     return lambda product: ops.reshape(product, (-1, *shape))
 
 
-def _move_channels_last(layer: Any, x: Any) -> Any:
+def _move_channels_last(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     return x if layer.data_format == "channels_last" else ops.moveaxis(x, 1, -1)
 
 
-def _bias(layer: Any, g: Tensor) -> list[tuple[Any, Any]]:
+def _bias(layer: keras.layers.Layer, g: Tensor) -> WeightGradients:
     if layer.bias is None:
         return []
     return [(layer.bias, ops.sum(g, axis=tuple(range(1, len(g.shape) - 1))))]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import lora
-from keras_fisher.rules.gradients import Outer, sum_to
+from keras_fisher.rules.gradients import Outer, WeightGradients, sum_to
 from keras_fisher.rules.registry import register
 
 
 @register(keras.layers.Dense)
-def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def dense(layer: keras.layers.Dense, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     """The kernel gets sum_t x_t g_t^T, over the axes t between the first and the last."""
     x, g = _flatten(ops.cast(inputs, gradient.dtype)), _flatten(gradient)
     if layer.lora_enabled:
@@ -30,7 +30,9 @@ def dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
 
 
 @register(keras.layers.EinsumDense)
-def einsum_dense(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def einsum_dense(
+    layer: keras.layers.EinsumDense, inputs: Tensor, gradient: Tensor
+) -> WeightGradients:
     """As for `dense`, with an equation: sums over the labels t that the kernel lacks."""
     x_labels, kernel_labels, g_labels = _labels(layer.equation, inputs, gradient)
     x = _Labelled(ops.cast(inputs, gradient.dtype), x_labels)
@@ -52,8 +54,8 @@ class _Labelled(NamedTuple):
 
 
 def _list_adapter_gradients(
-    layer: Any, x: _Labelled, kernel_labels: str, g: _Labelled
-) -> list[tuple[Any, Any]]:
+    layer: keras.layers.EinsumDense, x: _Labelled, kernel_labels: str, g: _Labelled
+) -> WeightGradients:
     """Low-rank adapters along the last axis of the kernel, which must be an output axis only."""
     a, b = layer.lora_kernel_a, layer.lora_kernel_b
     last = kernel_labels[-1]
@@ -89,7 +91,7 @@ def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequenc
     summed = [a for a in x_labels[1:] if a in g_labels and a not in groups]
     sizes = dict(zip(kernel_labels, shape, strict=True))
 
-    def assemble(product: Any) -> Any:
+    def assemble(product: Tensor) -> Tensor:
         labels = [*groups, *left, *right]
         product = ops.reshape(product, (-1, *(sizes[a] for a in labels)))
         return ops.transpose(product, (0, *(1 + labels.index(a) for a in kernel_labels)))
@@ -101,12 +103,12 @@ def _einsum_outer(x: _Labelled, kernel_labels: str, g: _Labelled, shape: Sequenc
     )
 
 
-def _flatten(x: Any) -> Any:
+def _flatten(x: Tensor) -> Tensor:
     """Reshapes to (batch, T, features)."""
     return ops.reshape(x, (-1, math.prod(x.shape[1:-1]), x.shape[-1]))
 
 
-def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str]:
+def _labels(equation: str, inputs: Tensor, gradient: Tensor) -> tuple[str, str, str]:
     """Returns the labels of input, kernel and output, with an ellipsis expanded."""
     left, g_labels = equation.replace(" ", "").split("->")
     x_labels, kernel_labels = left.split(",")
@@ -116,7 +118,9 @@ def _labels(equation: str, inputs: Any, gradient: Tensor) -> tuple[str, str, str
     return x_labels.replace("...", spelt), kernel_labels, g_labels.replace("...", spelt)
 
 
-def _arrange(x: Any, labels: str, groups: list[str], summed: list[str], own: list[str]) -> Any:
+def _arrange(
+    x: Tensor, labels: str, groups: list[str], summed: list[str], own: list[str]
+) -> Tensor:
     """Transposes and reshapes to (batch, groups, T, features)."""
     x = ops.transpose(x, (0, *(labels.index(a) for a in [*groups, *summed, *own])))
     ends = (len(groups), len(groups) + len(summed))

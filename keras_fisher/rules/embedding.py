@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
 from keras_fisher.rules import lora
-from keras_fisher.rules.gradients import Outer
+from keras_fisher.rules.gradients import ExampleGradients, Outer, WeightGradients
 from keras_fisher.rules.registry import register
 
 
 @register(keras.layers.Embedding)
-def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def embedding(layer: keras.layers.Embedding, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     """The table gets sum_t e_{id_t} g_t^T, where e is a unit vector."""
     t = math.prod(inputs.shape[1:])
     ids = wrap_ids(ops.cast(ops.reshape(inputs, (-1, t)), "int32"), layer.input_dim)
@@ -29,8 +28,11 @@ def embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]
 
 @register(keras.layers.ReversibleEmbedding)
 def reversible_embedding(
-    layer: Any, inputs: Any, gradient: Tensor, reverse: bool = False
-) -> list[tuple[Any, Any]]:
+    layer: keras.layers.ReversibleEmbedding,
+    inputs: Tensor,
+    gradient: Tensor,
+    reverse: bool = False,
+) -> WeightGradients:
     """In reverse, a tied table gets sum_t g_t x_t^T, and a separate one sum_t x_t g_t^T."""
     if not reverse:
         weights = embedding(layer, inputs, gradient)
@@ -50,14 +52,14 @@ def reversible_embedding(
     return [(layer.embeddings, Outer(g, x))]
 
 
-def _slope_of_cap(layer: Any, x: Any) -> Any:
+def _slope_of_cap(layer: keras.layers.ReversibleEmbedding, x: Tensor) -> Tensor:
     """The derivative of cap * tanh(logits / cap)."""
     table = ops.transpose(layer.embeddings) if layer.tie_weights else layer.reverse_embeddings
     logits = ops.matmul(x, ops.cast(table, x.dtype))
     return 1 - ops.square(ops.tanh(logits / layer.logit_soft_cap))
 
 
-def wrap_ids(ids: Any, rows: int) -> Any:
+def wrap_ids(ids: Tensor, rows: int) -> Tensor:
     """Returns the rows that Keras reads for ids: negative ones count from the end of the table.
 
     For other invalid ids, TensorFlow raises on a CPU, and JAX returns NaN.
@@ -74,20 +76,20 @@ class Rows:
         rows: The number of rows of the table.
     """
 
-    def __init__(self, ids: Any, g: Tensor, rows: int) -> None:
+    def __init__(self, ids: Tensor, g: Tensor, rows: int) -> None:
         self.ids, self.g, self._rows = ids, g, rows
         self.size = g.shape[1] * (g.shape[1] + g.shape[2])
 
-    def squared_norms(self) -> Any:
+    def squared_norms(self) -> Tensor:
         same = self.ids[:, :, None] == self.ids[:, None, :]
         products = ops.matmul(self.g, ops.swapaxes(self.g, 1, 2))
         return ops.sum(ops.where(same, products, ops.zeros_like(products)), axis=(1, 2))
 
-    def gradient(self) -> Any:
+    def gradient(self) -> Tensor:
         units = ops.one_hot(self.ids, self._rows, dtype=self.g.dtype)
         return Outer(units, self.g).gradient()
 
-    def join(self, other: Tensor) -> Any:
+    def join(self, other: ExampleGradients) -> _Tied | None:
         """Returns the sum with an outer product for the same table; otherwise `None`."""
         return _Tied(self, other) if isinstance(other, Outer) else None
 
@@ -102,11 +104,11 @@ class _Tied:
         self._read, self._outer = rows, outer
         self.size = rows.size + outer.size + 2 * rows.g.shape[1] * outer.left.shape[1]
 
-    def squared_norms(self) -> Any:
+    def squared_norms(self) -> Tensor:
         entries = ops.take_along_axis(self._outer.left, self._read.ids[:, None, :], axis=2)
         products = ops.matmul(self._outer.right, ops.swapaxes(self._read.g, 1, 2))
         crossed = ops.sum(entries * products, axis=(1, 2))
         return self._read.squared_norms() + self._outer.squared_norms() + 2 * crossed
 
-    def gradient(self) -> Any:
+    def gradient(self) -> Tensor:
         return self._read.gradient() + self._outer.gradient()

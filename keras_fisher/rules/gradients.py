@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import keras
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
+
+ExampleGradients: TypeAlias = Any
+"""A weight's gradients for each example: a tensor, or a closed form such as `Outer`."""
+
+WeightGradients: TypeAlias = list[tuple[keras.Variable, ExampleGradients | None]]
+"""The weights of a layer with their gradients; `None` for a weight that a call does not use."""
 
 
 class Outer:
@@ -33,7 +40,10 @@ class Outer:
     """
 
     def __init__(
-        self, left: Any, right: Any, assemble: Callable[[Any], Any] = lambda product: product
+        self,
+        left: Tensor,
+        right: Tensor,
+        assemble: Callable[[Tensor], Tensor] = lambda product: product,
     ) -> None:
         self.left, self.right, self._assemble = left, right, assemble
         t, m, n = left.shape[-2], left.shape[-1], right.shape[-1]
@@ -42,7 +52,7 @@ class Outer:
         self.size = math.prod(left.shape[1:-2]) * (t * (m + n) + largest)
         """The number of values per example, including the factors."""
 
-    def squared_norms(self) -> Any:
+    def squared_norms(self) -> Tensor:
         """Returns the squared norm of each example's gradient, shape `(batch,)`."""
         left, right = self.left, self.right
         if not self._by_gram:
@@ -54,19 +64,19 @@ class Outer:
         )
         return ops.sum(grams, axis=tuple(range(1, len(grams.shape))))
 
-    def gradient(self) -> Any:
+    def gradient(self) -> Tensor:
         """Returns each example's gradient in the layout of the weight."""
         return self._assemble(ops.matmul(ops.swapaxes(self.left, -1, -2), self.right))
 
 
-def squared_norms(gradient: Tensor) -> Any:
+def squared_norms(gradient: ExampleGradients) -> Tensor:
     """Returns the squared norm of each example's gradient, shape `(batch,)`."""
     if hasattr(gradient, "squared_norms"):
         return gradient.squared_norms()
     return ops.sum(ops.square(gradient), axis=tuple(range(1, len(gradient.shape))))
 
 
-def total(gradients: Sequence[Tensor]) -> Any:
+def total(gradients: Sequence[ExampleGradients]) -> ExampleGradients:
     """Returns the sum of a weight's gradients over all its uses."""
     closed = join(gradients)
     if closed is not None:
@@ -74,7 +84,7 @@ def total(gradients: Sequence[Tensor]) -> Any:
     return sum(g.gradient() if hasattr(g, "gradient") else g for g in gradients)
 
 
-def join(gradients: Sequence[Tensor]) -> Any:
+def join(gradients: Sequence[ExampleGradients]) -> ExampleGradients | None:
     """Returns a closed form of the sum of gradients, or `None` if there is none."""
     if len(gradients) == 1:
         return gradients[0]
@@ -85,12 +95,12 @@ def join(gradients: Sequence[Tensor]) -> Any:
     return None
 
 
-def size(gradient: Tensor) -> int:
+def size(gradient: ExampleGradients) -> int:
     """Returns the number of values that a gradient takes per example."""
     return gradient.size if hasattr(gradient, "squared_norms") else math.prod(gradient.shape[1:])
 
 
-def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
+def sum_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     """Sums `values` of each example to the shape of a weight that was broadcast against them.
 
     Applied to the output gradient, it gives the per-example gradient of a weight that is added to
@@ -117,7 +127,7 @@ def sum_to(values: Tensor, shape: Sequence[int]) -> Any:
     return ops.sum(summed, axis=ones, keepdims=True) if ones else summed
 
 
-def sum_over_others(values: Tensor, axes: Sequence[int]) -> Any:
+def sum_over_others(values: Tensor, axes: Sequence[int]) -> Tensor:
     """Sums `values` of each example over all axes except the first and `axes`."""
     rank = len(values.shape)
     kept = {0, *(axis % rank for axis in axes)}

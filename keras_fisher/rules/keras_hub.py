@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import keras
 from keras import ops
 
 from keras_fisher.backend.types import Tensor
 from keras_fisher.rules.convolution import convolution
 from keras_fisher.rules.embedding import Rows, embedding, wrap_ids
-from keras_fisher.rules.gradients import sum_to
+from keras_fisher.rules.gradients import WeightGradients, sum_to
 from keras_fisher.rules.registry import register_by_name
 
 
 @register_by_name("keras_hub", "PositionEmbedding")
 def position_embedding(
-    layer: Any, inputs: Any, gradient: Tensor, start_index: Any = 0, positions: Any = None
-) -> list[tuple[Any, Any]]:
+    layer: keras.layers.Layer,
+    inputs: Tensor,
+    gradient: Tensor,
+    start_index: int | Tensor = 0,
+    positions: Tensor | None = None,
+) -> WeightGradients:
     """Every example uses the same rows, starting at `start_index`, or those at given positions."""
     table = layer.position_embeddings
     g = sum_to(gradient, gradient.shape[-2:])
@@ -28,7 +32,9 @@ def position_embedding(
 
 
 @register_by_name("keras_hub", "ViTPatchingAndEmbedding")
-def vit_patching_and_embedding(layer: Any, inputs: Any, gradient: Tensor) -> list[tuple[Any, Any]]:
+def vit_patching_and_embedding(
+    layer: keras.layers.Layer, inputs: Tensor, gradient: Tensor
+) -> WeightGradients:
     """A convolution, a token before its patches, and an added table of positions."""
     g, weights = gradient, []
     if layer.use_class_token:
@@ -52,13 +58,13 @@ class _Slice:
         rows: The number of rows of the table.
     """
 
-    def __init__(self, g: Tensor, start: Any, rows: int) -> None:
+    def __init__(self, g: Tensor, start: int | Tensor, rows: int) -> None:
         self._g, self._start, self._rows = g, start, rows
         self.size = math.prod(g.shape[1:])
 
-    def squared_norms(self) -> Any:
+    def squared_norms(self) -> Tensor:
         return ops.sum(ops.square(self._g), axis=(1, 2))
 
-    def gradient(self) -> Any:
+    def gradient(self) -> Tensor:
         whole = ops.zeros((ops.shape(self._g)[0], self._rows, self._g.shape[-1]), self._g.dtype)
         return ops.slice_update(whole, (0, self._start, 0), self._g)

@@ -9,16 +9,16 @@ With d l / d W = sum_t l_t r_t^T, the adapter gets
 
 from __future__ import annotations
 
-from typing import Any
-
+import keras
 from keras import ops
 
-from keras_fisher.rules.gradients import Outer
+from keras_fisher.backend.types import Tensor
+from keras_fisher.rules.gradients import Outer, WeightGradients
 
 
 def list_adapter_gradients(
-    layer: Any, a: Any, b: Any, left: Any, right: Any
-) -> list[tuple[Any, Any]]:
+    layer: keras.layers.Layer, a: keras.Variable, b: keras.Variable, left: Tensor, right: Tensor
+) -> WeightGradients:
     """Returns the gradients of a matrix's adapter, given the factors of the matrix's gradient.
 
     Args:
@@ -34,11 +34,11 @@ def list_adapter_gradients(
     ]
 
 
-def multiply_b(layer: Any, b: Any, right: Any) -> Any:
+def multiply_b(layer: keras.layers.Layer, b: keras.Variable, right: Tensor) -> Tensor:
     """Returns scale * B r for each r in the last axis of `right`."""
     return scale(layer) * ops.matmul(right, ops.transpose(ops.cast(b, right.dtype)))
 
 
-def scale(layer: Any) -> float:
+def scale(layer: keras.layers.Layer) -> float:
     """Returns the factor of A B."""
     return layer.lora_alpha / layer.lora_rank

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import keras
 
-Rule = Callable[..., list[tuple[Any, Any]]]
+from keras_fisher.rules.gradients import WeightGradients
+
+Rule = Callable[..., WeightGradients]
 R = TypeVar("R", bound=Rule)
 
 _RULES: dict[type, Rule] = {}

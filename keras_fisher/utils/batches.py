@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
+if TYPE_CHECKING:
+    from keras_fisher.backend.types import Tensor
 
-def count_examples(x: Any) -> Any:
+
+def count_examples(x: Any) -> int | Tensor:
     """Returns the number of examples in a batch of inputs: an integer if shapes are static."""
     return ops.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
 

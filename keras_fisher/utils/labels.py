@@ -9,27 +9,28 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
+    from keras_fisher.backend.types import Tensor
     from keras_fisher.likelihoods import Likelihood
 
 
-def get_labels(y: Any) -> Any:
+def get_labels(y: Any) -> Tensor | None:
     """Returns the labels of the single output, which Keras also accepts in a list or dictionary."""
     return next(iter(keras.tree.flatten(y)), None)
 
 
-def fill_ignored_labels(likelihood: Likelihood, labels: Any) -> Any:
+def fill_ignored_labels(likelihood: Likelihood, labels: Tensor) -> Tensor:
     """Returns labels with class 0 in place of those that the likelihood ignores."""
     counted = likelihood.counted(labels)
     return labels if counted is None else ops.where(counted, labels, ops.zeros_like(labels))
 
 
-def get_symbolic_output(model: keras.Model) -> Any:
+def get_symbolic_output(model: keras.Model) -> keras.KerasTensor | None:
     """Returns the symbolic output of a functional model; `None` for other models."""
     outputs = getattr(model, "outputs", None)
     return outputs[0] if outputs else None
 
 
-def check_labels_of_fit(likelihood: Likelihood, name: str, y: Any, outputs: Any) -> None:
+def check_labels_of_fit(likelihood: Likelihood, name: str, y: Any, outputs: Tensor | None) -> None:
     """Raises for arrays of labels that the loss does not take, as classes or in their layout."""
     labels = get_labels(y)
     if not hasattr(labels, "__array__"):
@@ -38,7 +39,7 @@ def check_labels_of_fit(likelihood: Likelihood, name: str, y: Any, outputs: Any)
     check_classes(likelihood, name, y, outputs)
 
 
-def _check_layout(likelihood: Likelihood, name: str, labels: Any, outputs: Any) -> None:
+def _check_layout(likelihood: Likelihood, name: str, labels: Any, outputs: Tensor | None) -> None:
     """Raises for one-hot labels and a sparse loss, and the reverse."""
     takes_one_hot = getattr(likelihood, "takes_one_hot", None)
     if takes_one_hot is None or outputs is None or outputs.shape[-1] in (None, 1):
@@ -61,7 +62,7 @@ def _check_layout(likelihood: Likelihood, name: str, labels: Any, outputs: Any) 
         )
 
 
-def check_classes(likelihood: Likelihood, name: str, y: Any, outputs: Any) -> None:
+def check_classes(likelihood: Likelihood, name: str, y: Any, outputs: Tensor | None) -> None:
     """Raises unless labels are classes of the outputs, actual or symbolic."""
     labels = get_labels(y)
     check_numbers(labels, name)

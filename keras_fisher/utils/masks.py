@@ -6,13 +6,17 @@ that the loss ignores. The likelihood and its mean exclude padded observations.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
 
+if TYPE_CHECKING:
+    from keras_fisher.backend.types import Tensor
+    from keras_fisher.likelihoods import Likelihood
 
-def find_data(likelihood: Any, y: Any, sample_weight: Any) -> Any:
+
+def find_data(likelihood: Likelihood, y: Tensor | None, sample_weight: Any) -> Tensor | None:
     """Returns a mask of the data in a batch, from its labels and sample weights.
 
     Args:
@@ -28,7 +32,7 @@ def find_data(likelihood: Any, y: Any, sample_weight: Any) -> Any:
     return combine_masks(None if y is None else likelihood.counted(y), by_weight)
 
 
-def combine_masks(first: Any, second: Any) -> Any:
+def combine_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Returns where both masks of shape `(batch, ...)` are true; each may be `None`."""
     if first is None or second is None:
         return second if first is None else first
@@ -38,7 +42,7 @@ def combine_masks(first: Any, second: Any) -> Any:
     return ops.logical_and(first, align_mask(second, len(first.shape)))
 
 
-def align_mask(mask: Any, rank: int) -> Any:
+def align_mask(mask: Tensor, rank: int) -> Tensor:
     """Drops or appends axes of length 1 until a mask has `rank` axes."""
     while len(mask.shape) > rank and mask.shape[-1] == 1:
         mask = ops.squeeze(mask, axis=-1)
@@ -47,6 +51,6 @@ def align_mask(mask: Any, rank: int) -> Any:
     return mask
 
 
-def examples_with_data(mask: Any) -> Any:
+def examples_with_data(mask: Tensor) -> Tensor:
     """Returns a mask of the examples that have any data, shape `(batch,)`."""
     return ops.any(ops.reshape(mask, (ops.shape(mask)[0], -1)), axis=-1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
+
+if TYPE_CHECKING:
+    from keras_fisher.backend.types import Tensor
 
 
 class Stateless(keras.StatelessScope):
@@ -21,7 +24,7 @@ class Stateless(keras.StatelessScope):
 
     def __init__(
         self,
-        values: Iterable[tuple[keras.Variable, Any]] = (),
+        values: Iterable[tuple[keras.Variable, Tensor]] = (),
         collect_losses: bool = False,
         fixed: Iterable[keras.Variable] = (),
     ) -> None:
@@ -34,13 +37,13 @@ class Stateless(keras.StatelessScope):
         """The assigned variables, in the order of their first assignment."""
         return list(self._assigned.values())
 
-    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+    def add_update(self, update: tuple[keras.Variable, Tensor]) -> None:
         if id(update[0]) in self._fixed:
             return
         super().add_update(update)
         self._assigned.setdefault(id(update[0]), update[0])
 
-    def get_current_value(self, variable: keras.Variable) -> Any:
+    def get_current_value(self, variable: keras.Variable) -> Tensor | None:
         value = super().get_current_value(variable)
         if value is None and self.original_scope is not None:
             value = self.original_scope.get_current_value(variable)
