@@ -6,11 +6,16 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import keras
+
 Tensor: TypeAlias = Any
 """A tensor of the backend. Docstrings give its shape."""
 
 Objective: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor | None, Tensor]]
 """A function from weights and inputs to `(loss, nll)`, two scalars; the loss may be `None`."""
+
+Values: TypeAlias = Sequence[tuple[keras.Variable, Tensor]]
+"""Variables and other values for them."""
 
 Nll: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 """A function from the values to differentiate with respect to, to a scalar."""

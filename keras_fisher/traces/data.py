@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_fisher.backend.types import Tensor
 from keras_fisher.utils import arguments
 
 Batch = tuple[Any, Any, Any]
@@ -231,7 +230,7 @@ def _common_length(batch: Batch) -> int:
     return lengths[0]
 
 
-def _shapes(structure: Any) -> list[Tensor]:
+def _shapes(structure: Any) -> list[Any]:
     """Returns the shapes in a structure of arrays or specifications; `None` leaves have none."""
     leaves = keras.tree.flatten(structure)
     return [leaf.shape for leaf in leaves if hasattr(leaf, "shape")]

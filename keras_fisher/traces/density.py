@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate, estimate
@@ -49,7 +50,7 @@ class SpectralDensity:
     num_examples: int
     num_products: int
 
-    def evaluate(self, points: Any, width: float | None = None) -> np.ndarray:
+    def evaluate(self, points: npt.ArrayLike, width: float | None = None) -> np.ndarray:
         """Returns the density at some points, smoothed by a normal distribution.
 
             phi_sigma(t) = (1/M) sum over probes and nodes of weight N(t; node, sigma^2).

@@ -11,7 +11,15 @@ import numpy as np
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.data import batches
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Expected, Given, Labels, Passes, Sampled, choose_labels
+from keras_fisher.traces.labels import (
+    Expected,
+    Given,
+    LabelledBatch,
+    Labels,
+    Passes,
+    Sampled,
+    choose_labels,
+)
 from keras_fisher.traces.meter import Meter
 from keras_fisher.traces.per_example import SquaredGradientNorms
 
@@ -124,20 +132,18 @@ class FisherTraceMeter(Meter):
         self._labels = choose_labels(labels, self._kinds, self._likelihood, seed)
         self.needs_labels = self._labels.needs_labels
         self._generator = self._labels.generator
-        self._norms: dict[Any, tuple[SquaredGradientNorms, Passes]] = {}
+        self._norms: dict[tuple[tuple[int, ...], ...], tuple[SquaredGradientNorms, Passes]] = {}
 
     _read = staticmethod(batches)
 
     def _compile(self) -> None:
         self._norms = {}
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         squares, with_data = self._squared_norms(batches)
         return squares[with_data]
 
-    def _squared_norms(
-        self, batches: Iterator[tuple[Any, Labels]]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _squared_norms(self, batches: Iterator[LabelledBatch]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the squared norms, shape `(examples, weights)`, and which examples have data."""
         squares, with_data = zip(*(self._batch_norms(*batch) for batch in batches), strict=True)
         return np.concatenate(squares), np.concatenate(with_data)

@@ -104,7 +104,7 @@ def ggn_trace(
 class _ExpectedOfMean(Expected):
     """Expected labels, with the factor between the joint and the mean likelihood."""
 
-    def values(self, labels: Tensor, outputs: Tensor) -> Any:
+    def values(self, labels: Any, outputs: Tensor) -> Tensor:
         values = super().values(labels, outputs)
         return values * _root_observations(self._likelihood, labels[0], outputs)
 
@@ -112,7 +112,7 @@ class _ExpectedOfMean(Expected):
 class _SampledOfMean(Sampled):
     """Sampled labels, with the factor between the joint and the mean likelihood."""
 
-    def values(self, labels: Labels, outputs: Tensor) -> Any:
+    def values(self, labels: Labels, outputs: Tensor) -> Tensor:
         values = super().values(labels, outputs)
         return values * _root_observations(self._likelihood, labels, outputs)
 
@@ -156,7 +156,7 @@ def _check_canonical(likelihood: Likelihood) -> None:
     )
 
 
-def _root_observations(likelihood: Likelihood, labels: Labels, outputs: Tensor) -> Any:
+def _root_observations(likelihood: Likelihood, labels: Labels, outputs: Tensor) -> Tensor:
     """Returns the square root of the number of observations in each example, shape `(batch,)`.
 
     The loss is a mean over T observations, and so is G, but squared gradients have 1 / T^2.

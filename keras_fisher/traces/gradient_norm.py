@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
+from keras_fisher.traces.labels import LabelledBatch
 from keras_fisher.traces.minibatch import MinibatchFisherTraceMeter
 
 
@@ -73,7 +75,7 @@ class GradientNormMeter(MinibatchFisherTraceMeter):
     def __init__(self, model: keras.Model, *, likelihood: Likelihood | None = None) -> None:
         super().__init__(model, labels="given", likelihood=likelihood)
 
-    def _measure(self, batches: Any, by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         squares = super()._measure(batches, by_weight)
         norms = np.sqrt(squares.sum(axis=1, keepdims=True))
         return np.divide(squares, norms, out=np.zeros_like(squares), where=norms != 0)

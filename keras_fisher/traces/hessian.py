@@ -10,11 +10,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces import xtrace
 from keras_fisher.traces.estimate import Estimate, estimate
 from keras_fisher.traces.hessian_meter import HessianMeter, KeptBatches
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch
 from keras_fisher.traces.quadratic_forms import QuadraticForms
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
@@ -164,7 +165,7 @@ class HessianTraceMeter(HessianMeter):
         is_gaussian = self._distribution == "gaussian"
         self._forms = QuadraticForms(self._model, self._mean_nll, is_gaussian)
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         assert self._generator is not None
         drawn = self._generator.next()
         if self._estimator == "xtrace":
@@ -189,16 +190,16 @@ class HessianTraceMeter(HessianMeter):
 
     def _measure_probes(
         self,
-        batches: Iterable[tuple[Any, Labels]],
+        batches: Iterable[LabelledBatch],
         probes: np.ndarray,
-        seed: Any,
+        seed: Tensor,
         by_weight: bool,
     ) -> np.ndarray:
         """Returns z^T H z for the probes of these indices; empty if all data is padding."""
         found = self._mean(batches, lambda x, y: self._forms(x, y, probes, seed, by_weight))
         return np.empty((0, 1)) if found is None else found
 
-    def _measure_by_xtrace(self, batches: KeptBatches, seed: Any) -> np.ndarray:
+    def _measure_by_xtrace(self, batches: KeptBatches, seed: Tensor) -> np.ndarray:
         """Returns XTrace's estimates, one for each pair of products; empty for only padding."""
         operator = self._make_operator(batches)
         if operator is None:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_fisher.backend.types import Tensor, Values
 from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.hessian_products import HessianProducts
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch, Labels
 from keras_fisher.traces.meter import Meter
-from keras_fisher.traces.quadratic_forms import Values
 
 
 class KeptBatches:
     """Batches from an iterator that are kept in memory, to be read again and again."""
 
-    def __init__(self, batches: Iterator[tuple[Any, Labels]]) -> None:
-        self._unread, self._kept = batches, list[tuple[Any, Labels]]()
+    def __init__(self, batches: Iterator[LabelledBatch]) -> None:
+        self._unread, self._kept = batches, list[LabelledBatch]()
 
-    def __iter__(self) -> Iterator[tuple[Any, Labels]]:
+    def __iter__(self) -> Iterator[LabelledBatch]:
         yield from self._kept
         for batch in self._unread:
             self._kept.append(batch)
@@ -77,7 +77,7 @@ class HessianMeter(Meter):
 
     def _mean(
         self,
-        batches: Iterable[tuple[Any, Labels]],
+        batches: Iterable[LabelledBatch],
         compute: Callable[[Any, Labels], np.ndarray],
     ) -> np.ndarray | None:
         """Returns the mean over examples of what `compute` returns for a batch.
@@ -96,7 +96,7 @@ class HessianMeter(Meter):
         with_data = self._mask_data(x, labels)
         return length(x) if with_data is None else int(with_data.sum())
 
-    def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Any:
+    def _mean_nll(self, x: Any, labels: Labels, values: Values) -> Tensor:
         outputs = self._outputs(x, values)
         # Terms of single examples do not depend on padding elsewhere in the batch.
         terms = self._likelihood.nll_terms(labels.y, outputs, labels.present)

@@ -10,8 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.backend.types import Tensor
-from keras_fisher.traces.quadratic_forms import Values
+from keras_fisher.backend.types import Tensor, Values
 
 
 class HessianProducts:
@@ -26,7 +25,7 @@ class HessianProducts:
         sizes: The number of entries of each trainable weight.
     """
 
-    def __init__(self, model: keras.Model, loss: Callable[[Any, Any, Values], Any]) -> None:
+    def __init__(self, model: keras.Model, loss: Callable[[Any, Any, Values], Tensor]) -> None:
         self._loss, self._weights = loss, model.trainable_weights
         self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
         self.sizes = [int(np.prod(weight.shape)) for weight in self._weights]
@@ -45,7 +44,7 @@ class HessianProducts:
         products = [ops.convert_to_numpy(self._products(x, y, part)) for part in parts]
         return np.concatenate(products, dtype="float64")
 
-    def _compute(self, x: Any, y: Any, vectors: Tensor) -> Any:
+    def _compute(self, x: Any, y: Any, vectors: Tensor) -> Tensor:
         return backend.compute_hessian_products(
             lambda: self._loss(x, y, ()), self._weights, vectors
         )

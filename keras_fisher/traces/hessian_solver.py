@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.hessian_meter import HessianMeter, HessianOperator, KeptBatches
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch
 from keras_fisher.traces.progress import DelayedProgress
 from keras_fisher.utils import arguments
 
@@ -68,7 +68,7 @@ class HessianSolver(HessianMeter):
         self._measurements(data, num_examples, batch_size, by_layer=False, verbose=False)
         return self._solution
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         """Runs the algorithm; returns NaN if a product was not finite."""
         assert self._generator is not None
         seed = ops.convert_to_numpy(self._generator.next()).astype("uint32")

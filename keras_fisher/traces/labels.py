@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 from keras import ops
@@ -18,7 +18,7 @@ from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.utils import arguments
 
-Passes = list[tuple[Any, ...]]
+Passes = list[tuple[int, ...]]
 
 
 class Labels(NamedTuple):
@@ -29,13 +29,17 @@ class Labels(NamedTuple):
         where: A mask of the observations that are data; empty if all are.
     """
 
-    y: Any = ()
-    where: Any = ()
+    y: Tensor | tuple[()] = ()
+    where: Tensor | tuple[()] = ()
 
     @property
-    def present(self) -> Any:
+    def present(self) -> Tensor | None:
         """A mask of the observations that are data; `None` if all are."""
         return None if isinstance(self.where, tuple) else self.where
+
+
+LabelledBatch: TypeAlias = tuple[Any, Labels]
+"""The inputs of a batch, a structure of tensors of shape `(batch, ...)`, and its labels."""
 
 
 class Given:
@@ -53,7 +57,7 @@ class Given:
     def draw(self, outputs: Tensor, labels: Labels) -> Labels:
         return labels
 
-    def values(self, labels: Labels, outputs: Tensor) -> Any:
+    def values(self, labels: Labels, outputs: Tensor) -> Tensor:
         return ops.sum(self._likelihood.nll_terms(labels.y, outputs, labels.present), axis=-1)
 
 
@@ -101,14 +105,14 @@ class Expected(Given):
         observations = self._likelihood.nll_terms(labels, outputs).shape[-1]
         return [(t, k) for t in range(observations) for k in range(outcomes)]
 
-    def draw(self, outputs: Tensor, labels: Labels, *arguments: Any) -> Any:
+    def draw(self, outputs: Tensor, labels: Labels, *arguments: Tensor) -> Any:
         observation, outcome = arguments
         y, p = self._likelihood.outcome(outcome, outputs)
         p = ops.reshape(p, (-1, math.prod(p.shape[1:])))
         factors = ops.sqrt(p) * ops.one_hot(observation, p.shape[-1], dtype=p.dtype)
         return labels._replace(y=ops.stop_gradient(y)), ops.stop_gradient(factors)
 
-    def values(self, labels: Tensor, outputs: Tensor) -> Any:
+    def values(self, labels: Any, outputs: Tensor) -> Tensor:
         labels, factors = labels
         terms = self._likelihood.nll_terms(labels.y, outputs, labels.present)
         return ops.sum(terms * ops.cast(factors, terms.dtype), axis=-1)

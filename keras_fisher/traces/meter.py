@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,12 +13,12 @@ from keras import ops
 
 from keras_fisher import backend, likelihoods
 from keras_fisher.backend.private_api.keras import get_mask, preserve_losses
-from keras_fisher.backend.types import Tensor
+from keras_fisher.backend.types import Tensor, Values
 from keras_fisher.likelihoods import Likelihood, probability_checks
 from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch, Labels
 from keras_fisher.traces.per_example import call_unchanged
 from keras_fisher.traces.progress import show_progress
 from keras_fisher.utils import arguments
@@ -98,9 +98,9 @@ class Meter(abc.ABC):
         if verbose:
             total = length(data[0]) if isinstance(data, tuple | list) else None
             read = show_progress(read, num_examples or total)
-        are_finite: list[Any] = []
+        are_finite: list[Tensor] = []
 
-        def prepare_all() -> Iterator[tuple[Any, Labels]]:
+        def prepare_all() -> Iterator[LabelledBatch]:
             for batch in read:
                 x, y = self._prepare(batch)
                 are_finite.extend(_are_finite(x))
@@ -159,14 +159,14 @@ class Meter(abc.ABC):
         """Compiles the functions that depend on which weights are trainable."""
 
     @abc.abstractmethod
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         """Returns the measurements, shape `(measurements, parts)`.
 
         A measurement is the sum of its parts. With `by_weight` there is one part for each
         trainable weight; otherwise there may be fewer.
         """
 
-    def _outputs(self, x: Any, values: Sequence[tuple[keras.Variable, Any]] = ()) -> Any:
+    def _outputs(self, x: Any, values: Values = ()) -> Tensor:
         outputs = call_unchanged(self._model, x, training=False, values=values)
         if isinstance(outputs, list | tuple | dict):
             raise ValueError(
@@ -175,7 +175,7 @@ class Meter(abc.ABC):
             )
         return outputs
 
-    def _prepare(self, batch: Batch) -> tuple[Any, Labels]:
+    def _prepare(self, batch: Batch) -> LabelledBatch:
         """Returns the batch as checked tensors; builds and compiles the model as needed."""
         x, y = batch[0], get_labels(batch[1])
         if y is None and self.needs_labels:
@@ -242,12 +242,12 @@ class Meter(abc.ABC):
         with_data = self._mask_data(x, labels)
         return with_data is None or bool(with_data.any())
 
-    def _batch_any_data(self, x: Any, labels: Labels) -> Any:
+    def _batch_any_data(self, x: Any, labels: Labels) -> Tensor:
         mask = get_mask(self._outputs(x)) if self._is_masked else None
         return examples_with_data(combine_masks(mask, labels.present))
 
 
-def find_outputs(model: keras.Model) -> Any:
+def find_outputs(model: keras.Model) -> keras.KerasTensor | None:
     """Returns the symbolic output of a model, wrapped or not; `None` if it has none."""
     return get_symbolic_output(get_backbone(model))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from keras_fisher import backend
 from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.estimate import Estimate
-from keras_fisher.traces.labels import Given, Labels, Sampled, choose_labels
+from keras_fisher.traces.labels import Given, LabelledBatch, Labels, Sampled, choose_labels
 from keras_fisher.traces.meter import Meter
 
 _LABELS = {"sampled": Sampled, "given": Given}
@@ -103,7 +103,7 @@ class MinibatchFisherTraceMeter(Meter):
     def _compile(self) -> None:
         self._squares = backend.compile_function(self._batch_squares)
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         measured = [
             ops.convert_to_numpy(self._squares(x, labels))
             for x, labels in batches
@@ -111,8 +111,8 @@ class MinibatchFisherTraceMeter(Meter):
         ]
         return np.stack(measured) if measured else np.empty((0, 1))
 
-    def _batch_squares(self, x: Any, labels: Labels) -> Any:
-        def value() -> Any:
+    def _batch_squares(self, x: Any, labels: Labels) -> Tensor:
+        def value() -> Tensor:
             outputs = self._outputs(x)
             drawn = self._labels.draw(outputs, labels)
             return self._likelihood.mean_nll(drawn.y, outputs, drawn.present)
@@ -120,6 +120,6 @@ class MinibatchFisherTraceMeter(Meter):
         return squares(backend.differentiate(value, self._model.trainable_weights))
 
 
-def squares(gradients: list[Tensor]) -> Any:
+def squares(gradients: Sequence[Tensor | None]) -> Tensor:
     """Returns the squared norm of each gradient, 0 for `None`."""
     return ops.stack([ops.zeros(()) if g is None else backend.squared_norm([g]) for g in gradients])

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.traces.fisher import LABELS, FisherTraceMeter
-from keras_fisher.traces.labels import Given, Labels, Uniform
+from keras_fisher.traces.labels import Given, LabelledBatch, Uniform
 
 _LABELS: Mapping[str, type[Given]] = {**LABELS, "uniform": Uniform}
 
@@ -150,6 +150,6 @@ class _SquaredNormsMeter(FisherTraceMeter):
         squares[self._counted] = np.maximum(measured, 0.0)  # closed forms can round below 0
         return squares
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         squares, self._counted = self._squared_norms(batches)
         return squares[self._counted]

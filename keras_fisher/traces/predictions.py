@@ -13,7 +13,7 @@ from keras_fisher import backend
 from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Bernoulli, Categorical, Likelihood
 from keras_fisher.traces.data import batches
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch
 from keras_fisher.traces.meter import Meter
 
 
@@ -45,7 +45,7 @@ class PredictionMeter(Meter):
             lambda x: _class_probabilities(self._likelihood, self._outputs(x))
         )
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         predicted = []
         for x, labels in batches:
             predicted.append(ops.convert_to_numpy(self._predict(x)))
@@ -53,7 +53,7 @@ class PredictionMeter(Meter):
         return np.concatenate(predicted)
 
 
-def _class_probabilities(likelihood: Likelihood, outputs: Tensor) -> Any:
+def _class_probabilities(likelihood: Likelihood, outputs: Tensor) -> Tensor:
     """Returns the probability of each class, shape `(batch, classes)`."""
     is_binary = isinstance(likelihood, Bernoulli)
     if len(outputs.shape) != 2 or (is_binary and outputs.shape[-1] != 1):

@@ -14,12 +14,10 @@ from keras import activations, layers, ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import list_all_layers
-from keras_fisher.backend.types import Tensor
+from keras_fisher.backend.types import Tensor, Values
 from keras_fisher.traces.per_example.forward import replace_attribute
 from keras_fisher.utils.messages import warn_once
 from keras_fisher.utils.stateless import Stateless
-
-Values = Sequence[tuple[keras.Variable, Any]]
 
 # Layers that are linear in their input and in their kernel.
 _PRODUCTS = (
@@ -85,7 +83,7 @@ class QuadraticForms:
     """
 
     def __init__(
-        self, model: keras.Model, loss: Callable[[Any, Any, Values], Any], gaussian: bool
+        self, model: keras.Model, loss: Callable[[Any, Any, Values], Tensor], gaussian: bool
     ) -> None:
         self._model, self._loss, self._gaussian = model, loss, gaussian
         self._weights = model.trainable_weights
@@ -107,7 +105,7 @@ class QuadraticForms:
             )
 
     def __call__(
-        self, x: Any, y: Any, probes: np.ndarray, seed: Any, by_weight: bool
+        self, x: Any, y: Any, probes: np.ndarray, seed: Tensor, by_weight: bool
     ) -> np.ndarray:
         """Returns the forms in float64, shape `(num_probes, trainable weights or 1)`.
 
@@ -127,7 +125,7 @@ class QuadraticForms:
         # The two methods have different parts, but the next batch may take the other one.
         return forms if by_weight else forms.sum(axis=1, keepdims=True)
 
-    def _is_product(self, layer: Any) -> bool:
+    def _is_product(self, layer: keras.layers.Layer) -> bool:
         return (
             type(layer) in _PRODUCTS
             and layer.built
@@ -136,7 +134,9 @@ class QuadraticForms:
             and all(id(weight) in self._ids for weight in layer.weights)
         )
 
-    def _choose_method(self, x: Any, y: Any, probes: np.ndarray, seed: Any) -> Callable[..., Any]:
+    def _choose_method(
+        self, x: Any, y: Any, probes: np.ndarray, seed: Tensor
+    ) -> Callable[..., Tensor]:
         """Returns the function for sums over weights; tries or checks the second method if due."""
         if self._summed is self._by_weight:
             return self._by_weight
@@ -151,7 +151,7 @@ class QuadraticForms:
             self._check(x, y, seed)
         return self._summed if self._is_proven else self._by_weight
 
-    def _try(self, x: Any, y: Any, probe: np.ndarray, seed: Any) -> None:
+    def _try(self, x: Any, y: Any, probe: np.ndarray, seed: Tensor) -> None:
         """Falls back to the first method if an operation has no forward derivative."""
         try:
             self._summed(x, y, probe, seed)
@@ -159,7 +159,7 @@ class QuadraticForms:
         except NotImplementedError as error:
             self._fall_back_from(error)
 
-    def _check(self, x: Any, y: Any, seed: Any) -> None:
+    def _check(self, x: Any, y: Any, seed: Tensor) -> None:
         """Compares both methods on one probe, and falls back if they differ."""
         expected = ops.convert_to_numpy(self._by_weight(x, y, np.arange(1), seed))
         try:
@@ -189,21 +189,21 @@ class QuadraticForms:
         )
         self._summed = self._by_weight
 
-    def _differentiate_twice(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+    def _differentiate_twice(self, x: Any, y: Any, probes: Tensor, seed: Tensor) -> Tensor:
         return backend.compute_quadratic_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
-    def _differentiate_along(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+    def _differentiate_along(self, x: Any, y: Any, probes: Tensor, seed: Tensor) -> Tensor:
         return backend.compute_summed_forms(
             lambda: self._loss(x, y, ()), self._weights, probes, self._gaussian, seed
         )
 
-    def _differentiate_forward(self, x: Any, y: Any, probes: Tensor, seed: Any) -> Any:
+    def _differentiate_forward(self, x: Any, y: Any, probes: Tensor, seed: Tensor) -> Tensor:
         nodes = self._nodes(x, y)
         values = [ops.convert_to_tensor(weight) for weight in self._weights]
 
-        def form(z: Sequence[Any]) -> Any:
+        def form(z: Sequence[Tensor]) -> Tensor:
             with backend.Line() as line:
                 moving = [line.attach_velocity(w, part) for w, part in zip(values, z, strict=True)]
                 collector = _TermCollector(line, nodes, self._map_by_id(values, z))
@@ -219,16 +219,23 @@ class QuadraticForms:
 
         return backend.map_probes(form, self._weights, probes, self._gaussian, seed)
 
-    def _map_by_id(self, values: Sequence[Any], z: Sequence[Any]) -> dict[int, tuple[Any, Any]]:
+    def _map_by_id(
+        self, values: Sequence[Tensor], z: Sequence[Tensor]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
         return dict(zip(self._ids, zip(values, z, strict=True), strict=True))
 
     def _nodes(self, x: Any, y: Any) -> list[_Node]:
         """Runs the model forward and backward once."""
 
-        def objective(tap: backend.Tap) -> tuple[Any, list[Any]]:
-            outputs: list[Any] = []
+        def objective(tap: backend.Tap) -> tuple[Tensor, list[Tensor]]:
+            outputs: list[Tensor] = []
 
-            def call(layer: Any, original: Any, inputs: Any, **_: Any) -> Any:
+            def call(
+                layer: keras.layers.Layer,
+                original: Callable[[Tensor], Tensor],
+                inputs: Tensor,
+                **_: Any,
+            ) -> Tensor:
                 # The copy's gradient counts only this use of the tensor.
                 inputs = tap(ops.cast(ops.copy(inputs), layer.compute_dtype))
                 outputs.append(tap(_product(layer, original, inputs, *_weights(layer))))
@@ -251,8 +258,8 @@ class _Node(NamedTuple):
     """
 
     output: Tensor
-    by_input: Any
-    by_output: Any
+    by_input: Tensor | None
+    by_output: Tensor | None
 
 
 class _TermCollector:
@@ -265,17 +272,25 @@ class _TermCollector:
     """
 
     def __init__(
-        self, line: backend.Line, nodes: Sequence[_Node], weights: dict[int, tuple[Any, Any]]
+        self, line: backend.Line, nodes: Sequence[_Node], weights: dict[int, tuple[Tensor, Tensor]]
     ) -> None:
-        self.terms: list[Any] = []
+        self.terms: list[Tensor] = []
         self._line, self._nodes, self._weights = line, iter(nodes), weights
 
-    def add(self, gradient: Tensor, second_derivative: Any, times: int = 1) -> None:
+    def add(
+        self, gradient: Tensor | float | None, second_derivative: Tensor | None, times: int = 1
+    ) -> None:
         if gradient is not None and second_derivative is not None:
             # In TensorFlow, `ops.vdot` is a matrix product, which is slow for two long vectors.
             self.terms.append(times * ops.sum(gradient * second_derivative))
 
-    def call_product(self, layer: Any, call: Any, inputs: Any, **_: Any) -> Any:
+    def call_product(
+        self,
+        layer: keras.layers.Layer,
+        call: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        **_: Any,
+    ) -> Tensor:
         node = next(self._nodes)
         kernel, bias = _weights(layer)
         value, moves = self._weights[id(kernel)]
@@ -297,8 +312,12 @@ class _TermCollector:
         return _activate(layer, output)
 
     def call_piecewise_linear(
-        self, _: Any, function: Callable[[Any], Any], inputs: Any, **__: Any
-    ) -> Any:
+        self,
+        _: keras.layers.Layer,
+        function: Callable[[Tensor], Tensor],
+        inputs: Tensor,
+        **__: Any,
+    ) -> Tensor:
         """Skips the second derivatives of piecewise-linear functions, which are zero."""
         outputs = function(inputs)
         velocity = self._line.velocity(outputs)
@@ -307,13 +326,19 @@ class _TermCollector:
         return self._line.attach_velocity(outputs, velocity)
 
 
-def _weights(layer: Any) -> tuple[keras.Variable, keras.Variable | None]:
+def _weights(layer: keras.layers.Layer) -> tuple[keras.Variable, keras.Variable | None]:
     """Returns the kernel and the bias of a layer of class `_PRODUCTS`."""
     kernel = next(weight for weight in layer.weights if weight is not layer.bias)
     return kernel, layer.bias
 
 
-def _product(layer: Any, call: Any, inputs: Any, kernel: Tensor, bias: Tensor | None = None) -> Any:
+def _product(
+    layer: keras.layers.Layer,
+    call: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
     """Returns a layer's output before its activation, with another kernel and bias."""
     values = [(w, v) for w, v in zip(_weights(layer), (kernel, bias), strict=True) if v is not None]
     with contextlib.ExitStack() as stack:
@@ -325,12 +350,14 @@ def _product(layer: Any, call: Any, inputs: Any, kernel: Tensor, bias: Tensor | 
         return call(inputs)
 
 
-def _activate(layer: Any, product: Any) -> Any:
+def _activate(layer: keras.layers.Layer, product: Tensor) -> Tensor:
     return product if layer.activation is None else layer.activation(product)
 
 
 @contextlib.contextmanager
-def _replace_calls(caller: Callable[..., Any], those: Sequence[Any]) -> Iterator[None]:
+def _replace_calls(
+    caller: Callable[..., Tensor], those: Sequence[keras.layers.Layer]
+) -> Iterator[None]:
     """Replaces each layer's `call` by `caller(layer, call, *arguments)`."""
     with contextlib.ExitStack() as stack:
         for layer in those:

@@ -11,12 +11,12 @@ from keras import ops
 from keras_fisher import backend
 from keras_fisher.backend.finite_difference import find_precision
 from keras_fisher.backend.private_api.keras import list_all_layers
-from keras_fisher.backend.types import Replica, StepKind, Tensor
+from keras_fisher.backend.types import Replica, StepKind, Tensor, Values
 from keras_fisher.training import model_checks
 from keras_fisher.training.health import StepHealth
 from keras_fisher.training.labels import LabelSeedGenerator, check_labels_in_graph
 from keras_fisher.training.state import PenaltyState
-from keras_fisher.training.step import PenalisedStep, Values
+from keras_fisher.training.step import PenalisedStep
 from keras_fisher.training.wrapper import BackboneWrapper
 from keras_fisher.utils.batches import count_examples
 from keras_fisher.utils.labels import fill_ignored_labels, get_labels

@@ -14,7 +14,14 @@ import keras
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.backend.types import MicroBatch, PenaltyGradients, Replica, StepKind, Tensor
+from keras_fisher.backend.types import (
+    MicroBatch,
+    PenaltyGradients,
+    Replica,
+    StepKind,
+    Tensor,
+    Values,
+)
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.penalties import Penalty
 from keras_fisher.training.batch import (
@@ -37,8 +44,6 @@ from keras_fisher.training.state import PenaltyState
 from keras_fisher.utils.batches import count_examples
 from keras_fisher.utils.labels import get_labels
 from keras_fisher.utils.masks import find_data
-
-Values = Sequence[tuple[keras.Variable, Tensor]]
 
 
 class Trainee(Protocol):

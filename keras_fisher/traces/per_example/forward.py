@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_fisher.backend.private_api.keras import disable_rematerialisation, list_all_layers
-from keras_fisher.backend.types import Tensor
+from keras_fisher.backend.types import Values
 from keras_fisher.utils.stateless import Stateless
 
 
 def call_unchanged(
     model: keras.layers.Layer,
     *arguments: Any,
-    values: Sequence[tuple[keras.Variable, Any]] = (),
+    values: Values = (),
     **options: Any,
 ) -> Any:
     """Returns the model's outputs without changing its variables, losses or random states.
@@ -37,7 +37,7 @@ def call_unchanged(
 
 
 @contextlib.contextmanager
-def replace_attribute(layer: Any, name: str, value: Tensor) -> Iterator[None]:
+def replace_attribute(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
     """Replaces an attribute of a layer within a `with` block, bypassing Keras's tracking."""
     attributes = vars(layer)
     had, before = name in attributes, attributes.get(name)

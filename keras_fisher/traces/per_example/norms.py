@@ -33,7 +33,7 @@ _MOST_KEPT = 2**28
 _MOST_TEMPORARY = 2**23
 
 DrawLabels = Callable[..., Any]
-Values = Callable[[Any, Any], Any]
+Values = Callable[[Any, Tensor], Tensor]
 
 
 class SquaredGradientNorms:
@@ -61,7 +61,7 @@ class SquaredGradientNorms:
         self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
         self._units: list[Unit] = []
         self._slow: dict[str, None] = {}  # layer classes differentiated one by one, in order
-        self._measure: Callable[..., Any] | None = None
+        self._measure: Callable[..., tuple[Tensor, Any]] | None = None
         self._draw = backend.compile_function(self._draw_labels)
         self._plain = backend.compile_per_example(self._differentiate_example, self._dtype)
         self._batch_limit = 0
@@ -135,7 +135,7 @@ class SquaredGradientNorms:
                         f"layer {call.unit.layer.name!r} has outputs whose first axis is not the "
                         "batch axis"
                     )
-        uses: dict[int, list[Any]] = {}
+        uses: dict[int, list[gradients.ExampleGradients]] = {}
         sizes = []
         for call in calls:
             zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
@@ -153,14 +153,16 @@ class SquaredGradientNorms:
         largest = max(sizes, default=1)
         self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // largest))
 
-    def _size_of_all(self, index: int, uses: Sequence[Any]) -> int:
+    def _size_of_all(self, index: int, uses: Sequence[gradients.ExampleGradients]) -> int:
         """Returns the numbers per example needed to add up the gradients of a weight."""
         closed = gradients.join(uses)
         if closed is None:
             return 2 * math.prod(self._weights[index].shape)
         return gradients.size(closed)
 
-    def _size(self, call: Call, weight: Any, gradient: Tensor) -> int:
+    def _size(
+        self, call: Call, weight: keras.Variable, gradient: gradients.ExampleGradients
+    ) -> int:
         """Returns the numbers per example that a gradient takes; checks the shape from a rule."""
         shape = getattr(gradient, "shape", (2, *weight.shape))
         if tuple(shape) != (2, *weight.shape):
@@ -173,7 +175,7 @@ class SquaredGradientNorms:
     def _calls(self, x: Any) -> list[Call]:
         """Records one run of the model; raises for calls inside a loop or a branch."""
 
-        def run(tap: backend.Tap) -> tuple[Any, list[Call]]:
+        def run(tap: backend.Tap) -> tuple[Tensor, list[Call]]:
             with record_calls(self._units, tap) as calls:
                 call_unchanged(self._model, x, training=False)
             return ops.zeros(()), calls  # only the calls are needed
@@ -216,8 +218,8 @@ class SquaredGradientNorms:
                 "recorded calls of layers only, or a rule is wrong"
             )
 
-    def _measure_by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
-        def objective(tap: backend.Tap) -> tuple[Any, tuple[list[Call], Any]]:
+    def _measure_by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Tensor, Any]:
+        def objective(tap: backend.Tap) -> tuple[Tensor, tuple[list[Call], Any]]:
             with record_calls(self._units, tap) as calls:
                 outputs = call_unchanged(self._model, x, training=False)
             labels = self._labels(outputs, y, *arguments)
@@ -225,31 +227,33 @@ class SquaredGradientNorms:
 
         found, (calls, labels) = backend.differentiate_by_taps(objective)
         by_output = iter(found)
-        by_weight: list[list[Any]] = [[] for _ in self._weights]
+        by_weight: list[list[gradients.ExampleGradients]] = [[] for _ in self._weights]
         for call in calls:
             for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
                 if id(weight) in self._index and gradient is not None:
                     by_weight[self._index[id(weight)]].append(gradient)
         return self._squares(by_weight, x), labels
 
-    def _measure_by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Any, Any]:
+    def _measure_by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Tensor, Any]:
         labels = self._draw(x, y, *arguments)
         return self._plain(x, labels), labels
 
     def _draw_labels(self, x: Any, y: Any, *arguments: Any) -> Any:
         return self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
 
-    def _differentiate_example(self, x: Any, labels: Any) -> Any:
+    def _differentiate_example(self, x: Any, labels: Any) -> Tensor:
         """Returns the squared norms for a batch of one example, shape `(trainable weights,)`."""
 
-        def value() -> Any:
+        def value() -> Tensor:
             outputs = call_unchanged(self._model, x, training=False)
             return ops.sum(self._values(labels, outputs))
 
         found = backend.differentiate(value, self._weights)
         return ops.stack([self._square(gradient) for gradient in found])
 
-    def _gradients(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+    def _gradients(
+        self, call: Call, by_output: Sequence[Tensor | None]
+    ) -> gradients.WeightGradients:
         """Returns the per-example gradients of one call with respect to its layer's weights."""
         if all(gradient is None for gradient in by_output):
             return []
@@ -264,11 +268,13 @@ class SquaredGradientNorms:
         inputs = keras.tree.map_structure(self._promote, call.inputs)
         return call.unit.rule(call.unit.layer, inputs, by_output[0], **call.select_arguments())
 
-    def _promote(self, tensor: Tensor) -> Any:
+    def _promote(self, tensor: Tensor) -> Tensor:
         is_float = keras.backend.is_float_dtype(tensor.dtype)
         return ops.cast(tensor, self._dtype) if is_float else tensor
 
-    def _gradients_one_by_one(self, call: Call, by_output: Sequence[Any]) -> list[tuple[Any, Any]]:
+    def _gradients_one_by_one(
+        self, call: Call, by_output: Sequence[Tensor]
+    ) -> gradients.WeightGradients:
         layer, weights = call.unit.layer, call.unit.weights
         self._slow[type(layer).__name__] = None
         arguments = keras.tree.flatten((call.args, call.kwargs))
@@ -276,7 +282,7 @@ class SquaredGradientNorms:
 
         masks = {i: call.masks[i] for i in batched if call.masks[i] is not None}
 
-        def flat_gradient(example: Any) -> Any:
+        def flat_gradient(example: Any) -> Tensor:
             inputs, cotangents, masks_of_example = example
             for i, mask in zip(masks, masks_of_example, strict=True):
                 set_mask(inputs[batched.index(i)], mask)
@@ -285,7 +291,7 @@ class SquaredGradientNorms:
                 (call.args, call.kwargs), [those.get(i, a) for i, a in enumerate(arguments)]
             )
 
-            def value() -> Any:
+            def value() -> Tensor:
                 outputs = keras.tree.flatten(call_unchanged(layer, *args, **kwargs))
                 pairs = zip(filter(is_differentiable, outputs), cotangents, strict=True)
                 return sum(ops.sum(ops.cast(o, self._dtype) * c) for o, c in pairs)
@@ -300,7 +306,7 @@ class SquaredGradientNorms:
         parts = zip(weights, [0, *ends[:-1]], ends, strict=True)
         return [(w, ops.reshape(flat[:, i:j], (-1, *w.shape))) for w, i, j in parts]
 
-    def _squares(self, by_weight: Sequence[Sequence[Any]], x: Any) -> Any:
+    def _squares(self, by_weight: Sequence[Sequence[gradients.ExampleGradients]], x: Any) -> Tensor:
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
         none = ops.zeros((batch,), dtype=self._dtype)
         return ops.stack(
@@ -313,7 +319,7 @@ class SquaredGradientNorms:
             axis=1,
         )
 
-    def _square(self, gradient: Tensor) -> Any:
+    def _square(self, gradient: Tensor | None) -> Tensor:
         if gradient is None:
             return ops.zeros((), dtype=self._dtype)
         return ops.sum(ops.square(ops.cast(gradient, self._dtype)))
@@ -323,16 +329,16 @@ class _WholeError(Exception):
     """Raised when layer rules cannot be applied; the message says why."""
 
 
-def _state(generator: keras.random.SeedGenerator | None) -> Any:
+def _state(generator: keras.random.SeedGenerator | None) -> np.ndarray | None:
     return None if generator is None else ops.convert_to_numpy(generator.state)
 
 
-def _set_state(generator: keras.random.SeedGenerator | None, state: Any) -> None:
+def _set_state(generator: keras.random.SeedGenerator | None, state: np.ndarray | None) -> None:
     if generator is not None:
         generator.state.assign(state)
 
 
-def _rows(structure: Any, rows: Tensor) -> Any:
+def _rows(structure: Any, rows: slice | Sequence[int]) -> Any:
     if isinstance(rows, slice):
         return keras.tree.map_structure(lambda tensor: tensor[rows], structure)
     return keras.tree.map_structure(lambda tensor: ops.take(tensor, rows, axis=0), structure)
@@ -343,5 +349,5 @@ def _tensors(call: Call) -> list[Tensor]:
     return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
 
 
-def _is_batched(argument: Any, like: Any) -> bool:
+def _is_batched(argument: Any, like: Tensor) -> bool:
     return bool(getattr(argument, "shape", None)) and argument.shape[0] == like.shape[0]

@@ -43,8 +43,8 @@ class Call(NamedTuple):
     unit: Unit
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    masks: list[Any]
-    tapped: list[Any]
+    masks: list[Tensor | None]
+    tapped: list[Tensor]
 
     @property
     def inputs(self) -> Any:
@@ -110,9 +110,9 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
     original = unit.layer.call
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        tapped: list[Any] = []
+        tapped: list[Tensor] = []
 
-        def record(output: Tensor) -> Any:
+        def record(output: Tensor) -> Tensor:
             if not is_differentiable(output):
                 return output
             tapped.append(tap(output))
@@ -133,7 +133,7 @@ def _recorder(unit: Unit, tap: Tap, calls: list[Call]) -> Callable[..., Any]:
 def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> Any:
     layer = call.unit.layer
 
-    def record_shaped(tensor: Tensor) -> Any:
+    def record_shaped(tensor: Tensor) -> Tensor:
         return record(_restore_shape(tensor, layer, call.inputs))
 
     activation = getattr(layer, "activation", None)
@@ -143,7 +143,7 @@ def _call_with_rule(call: Call, original: Callable[..., Any], record: Tap) -> An
         return original(*call.args, **call.kwargs)
 
 
-def _restore_shape(output: Tensor, layer: Any, inputs: Any) -> Any:
+def _restore_shape(output: Tensor, layer: keras.layers.Layer, inputs: Any) -> Tensor:
     """Restores the static shape of an output that TensorFlow loses in a graph, if Keras knows it.
 
     This happens in depthwise convolutions with strides and dilation.

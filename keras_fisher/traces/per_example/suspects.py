@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher.backend.types import Tensor
+
 # A fixed number, because JAX compiles once for each number of examples.
 _SIZE = 8
 
@@ -31,7 +33,7 @@ def find_suspects(x: Any, squared_norms: np.ndarray, seed: int) -> list[int]:
     return [*map(int, rows), *generator.integers(0, len(total), _SIZE - len(rows)).tolist()]
 
 
-def _find_extremes(leaf: Any) -> list[int]:
+def _find_extremes(leaf: Tensor) -> list[int]:
     """Returns the examples with the smallest and the largest number."""
     array = ops.convert_to_numpy(leaf)
     array = array.reshape(len(array), -1)
