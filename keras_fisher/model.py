@@ -270,7 +270,7 @@ class FisherPenaltyModel(PenalisedModel):
             self.compiled = False  # the likelihood is still that of the previous loss
             raise
 
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, after checking labels that are arrays.
 
         Warns, at the end of the epoch, of the first step whose loss, penalty or outputs are wrong.
@@ -362,7 +362,9 @@ class FisherPenaltyModel(PenalisedModel):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FisherPenaltyModel:
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> FisherPenaltyModel:
         """Creates the model from the result of `get_config`."""
         return cls(
             **{

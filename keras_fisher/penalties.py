@@ -56,8 +56,12 @@ class Penalty:
         arguments.check_choice("wrt", self.wrt, _WRT)
 
     def draw_labels(
-        self, likelihood: Likelihood, y: Any, outputs: Tensor, seed: keras.random.SeedGenerator
-    ) -> Any:
+        self,
+        likelihood: Likelihood,
+        y: Tensor | None,
+        outputs: Tensor,
+        seed: keras.random.SeedGenerator,
+    ) -> Tensor:
         """Returns the labels of the gradient, as constants of the differentiation.
 
         Args:

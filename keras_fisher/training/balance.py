@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
@@ -68,13 +66,13 @@ class PenaltyBalance:
             return alpha
         return ops.minimum(alpha, ops.convert_to_tensor(self.alpha_limit))
 
-    def ratio(self, alpha: Tensor) -> Any:
+    def ratio(self, alpha: Tensor) -> Tensor:
         """Returns the ratio at this alpha, a scalar; 0 before the first measurement."""
         norms = ops.convert_to_tensor(self.penalty_norm), ops.convert_to_tensor(self.loss_norm)
         ratio = alpha * ops.divide_no_nan(*norms)
         return ratio if self.max_ratio is None else ops.minimum(ratio, self.max_ratio)
 
-    def is_reliable(self) -> Any:
+    def is_reliable(self) -> Tensor:
         """Returns whether the means cover several measurements, a boolean scalar."""
         return ops.convert_to_tensor(self.count) >= _SEVERAL
 

@@ -14,7 +14,7 @@ from keras_fisher.utils.arguments import is_sparse
 from keras_fisher.utils.batches import map_tensors
 
 
-def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
+def map_dense(function: Callable[[Tensor], Tensor], tensors: Any) -> Any:
     """Applies a function to each tensor of a structure, and rejects sparse tensors.
 
     Raises:
@@ -31,12 +31,12 @@ def map_dense(function: Callable[[Any], Any], tensors: Any) -> Any:
     return map_tensors(function, tensors)
 
 
-def take_at_least_one(number: Tensor) -> Any:
+def take_at_least_one(number: int | Tensor) -> int | Tensor:
     """Returns max(number, 1): a Python integer for one, as JAX needs for shapes."""
     return max(number, 1) if isinstance(number, int) else ops.maximum(number, 1)
 
 
-def count_share(examples: Tensor, share: float) -> Any:
+def count_share(examples: int | Tensor, share: float) -> int | Tensor:
     """Returns the number of examples in a share of them: rounded, at least 1."""
     if isinstance(examples, int):
         return max(int(np.round(np.float32(share) * np.float32(examples))), 1)
@@ -44,14 +44,14 @@ def count_share(examples: Tensor, share: float) -> Any:
     return ops.cast(size, "int32")
 
 
-def take_smaller(number: Tensor, other: Tensor) -> Any:
+def take_smaller(number: int | Tensor, other: int | Tensor) -> int | Tensor:
     """Returns min(number, other): a Python integer for two, as JAX needs for shapes."""
     if isinstance(number, int) and isinstance(other, int):
         return min(number, other)
     return ops.minimum(ops.cast(number, "int32"), ops.cast(other, "int32"))
 
 
-def sqrt_ratio(part: Tensor, whole: Tensor, dtype: Any) -> Tensor:
+def sqrt_ratio(part: int | Tensor, whole: int | Tensor, dtype: Any) -> Tensor:
     """Returns the square root of part / whole."""
     return ops.sqrt(ops.cast(part, dtype) / ops.cast(whole, dtype))
 
@@ -67,11 +67,11 @@ class MeanNll:
         replica: This replica.
     """
 
-    def __init__(self, full: Any, replica: Replica) -> None:
+    def __init__(self, full: int | Tensor, replica: Replica) -> None:
         self._full, self._replica = full, replica
-        self._factor: Any = None
+        self._factor: Tensor | None = None
 
-    def __call__(self, values: Tensor, fractions: Tensor) -> Any:
+    def __call__(self, values: Tensor, fractions: Tensor | None) -> Tensor:
         """Returns the mean over the examples of this replica, a scalar.
 
         Args:
@@ -82,13 +82,13 @@ class MeanNll:
             self._factor = self._compute_factor(fractions, values.dtype)
         return ops.mean(values) * self._factor
 
-    def _compute_factor(self, fractions: Tensor, dtype: Any) -> Any:
+    def _compute_factor(self, fractions: Tensor | None, dtype: Any) -> Tensor:
         if fractions is None:
             return sqrt_ratio(self._replica.total, self._full, dtype)
         sums = [ops.sum(fractions), ops.sum(ops.cast(fractions > 0, dtype))]
         return self.scale(*self._replica.sum(sums))
 
-    def scale(self, fractions: Tensor, with_data: Tensor) -> Any:
+    def scale(self, fractions: Tensor, with_data: Tensor) -> Tensor:
         """Returns the factor for a mean over examples in which padding counts as 0.
 
         Args:
@@ -120,7 +120,7 @@ class FloatingInputs:
             )
         return map_dense(lambda leaf: leaf, [self.leaves[index] for index in self.indices])
 
-    def replace(self, floating: Sequence[Any]) -> Any:
+    def replace(self, floating: Sequence[Tensor]) -> Any:
         leaves = list(self.leaves)
         for index, leaf in zip(self.indices, floating, strict=False):
             leaves[index] = leaf
@@ -134,13 +134,13 @@ class ConnectedWeights:
         self.indices: list[int] = []
         self.length = 0
 
-    def select(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def select(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
         self.length = len(gradients)
         self.indices = [i for i, gradient in enumerate(gradients) if gradient is not None]
         return [gradients[i] for i in self.indices]
 
-    def restore(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        restored: list[Any] = [None] * self.length
+    def restore(self, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+        restored: list[Tensor | None] = [None] * self.length
         for index, gradient in zip(self.indices, gradients, strict=True):
             restored[index] = gradient
         return restored
@@ -154,7 +154,7 @@ class MicroBatches:
         size: The maximum number of examples in a part.
     """
 
-    def __init__(self, examples: Tensor, size: int) -> None:
+    def __init__(self, examples: int | Tensor, size: int) -> None:
         self.count = -(-examples // size)
         each = -(-examples // take_at_least_one(self.count))
         places = ops.arange(self.count * each)
@@ -167,10 +167,10 @@ class MicroBatches:
         rows = self._rows[index]
         return map_dense(lambda tensor: ops.take(tensor, rows, axis=0), tensors)
 
-    def mean(self, index: Tensor, values: Tensor) -> Any:
+    def mean(self, index: Tensor, values: Tensor) -> Tensor:
         """Returns the contribution of a part to the mean over the batch."""
         return self.sum(index, values) / ops.cast(self._examples, values.dtype)
 
-    def sum(self, index: Tensor, values: Tensor) -> Any:
+    def sum(self, index: Tensor, values: Tensor) -> Tensor:
         """Returns the contribution of a part to the sum over the batch."""
         return ops.sum(ops.where(self._counts[index], values, 0.0))

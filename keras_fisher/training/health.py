@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -126,14 +127,14 @@ class StepHealth:
         self._differ.assign(differ)
         self._same.assign(same)
 
-    def check_gradients(self, gradients: Any, state: PenaltyState) -> Any:
+    def check_gradients(self, gradients: Sequence[Tensor | None], state: PenaltyState) -> Tensor:
         """Returns whether loss, penalty and gradients are finite; records it for gradients."""
         is_finite = ops.isfinite(backend.squared_norm(gradients))
         self._is_gradient_finite.assign(is_finite)
         is_finite = ops.logical_and(is_finite, _is_penalty_finite(state))
         return ops.logical_and(is_finite, ops.isfinite(ops.convert_to_tensor(self._loss)))
 
-    def record_step(self, state: PenaltyState, has_dynamic_scale: bool) -> Any:
+    def record_step(self, state: PenaltyState, has_dynamic_scale: bool) -> Tensor:
         """Records the step if it is the first that failed; returns whether it is finite.
 
         Args:
@@ -166,14 +167,14 @@ class StepHealth:
             self._skipped.assign_add(ops.where(is_finite, 0, 1))
         return is_finite
 
-    def _has_not_learnt(self) -> Any:
+    def _has_not_learnt(self) -> Tensor:
         """Returns whether the loss is still at least half of the first loss."""
         loss, first = map(ops.convert_to_tensor, (self._loss, self._first_loss))
         first = ops.where(first < 0.0, loss, first)
         self._first_loss.assign(first)
         return loss >= UNTRAINED * first
 
-    def _has_been_constant(self, is_suspect: Tensor) -> Any:
+    def _has_been_constant(self, is_suspect: Tensor) -> Tensor:
         """Counts suspect steps whose outputs no longer differ; returns whether they are many."""
         differ, has_differed, same = map(
             ops.convert_to_tensor, (self._differ, self._has_differed, self._same)
@@ -247,12 +248,12 @@ class HealthWarning(keras.callbacks.Callback):
         self._health.warn()
 
 
-def _is_penalty_finite(state: PenaltyState) -> Any:
+def _is_penalty_finite(state: PenaltyState) -> Tensor:
     """Whether the penalty's gradient is finite, or there is no penalty."""
     return ops.logical_or(state.alpha <= 0.0, state.is_finite())
 
 
-def _variable(name: str, value: Tensor, dtype: str = "float32") -> keras.Variable:
+def _variable(name: str, value: float | Sequence[float], dtype: str = "float32") -> keras.Variable:
     # All replicas have the same value.
     return keras.Variable(
         value, dtype=dtype, trainable=False, aggregation="only_first_replica", name=f"watch_{name}"

@@ -45,19 +45,24 @@ class BatchLabels:
     """
 
     def __init__(
-        self, likelihood: Any, penalty: Penalty, y: Any, seed: Any, present: Any = None
+        self,
+        likelihood: Likelihood,
+        penalty: Penalty,
+        y: Any,
+        seed: keras.random.SeedGenerator,
+        present: Tensor | None = None,
     ) -> None:
         self.likelihood, self.penalty, self.seed, self.present = likelihood, penalty, seed, present
         self.y = get_labels(y)
-        self.labels: Any = None
+        self.labels: Tensor | None = None
 
-    def draw(self, outputs: Tensor) -> Any:
+    def draw(self, outputs: Tensor) -> Tensor:
         """Returns the labels, drawn on the first call."""
         if self.labels is None:
             self.labels = self.penalty.draw_labels(self.likelihood, self.y, outputs, self.seed)
         return self.labels
 
-    def nll(self, outputs: Tensor) -> tuple[Any, Any]:
+    def nll(self, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns each example's contribution to the mean, as `Likelihood.counted_nll` does."""
         return self.likelihood.counted_nll(self.draw(outputs), outputs, self.present)
 
@@ -65,13 +70,13 @@ class BatchLabels:
 class LabelSeedGenerator(keras.random.SeedGenerator):
     """Generates seeds of drawn labels, different on each replica."""
 
-    def next(self, ordered: bool = True) -> Any:
+    def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)
         index = backend.get_replica_index()
         return seed if index is None else offset_seed(seed, index)
 
 
-def offset_seed(seed: Any, index: Tensor) -> Any:
+def offset_seed(seed: Tensor, index: Tensor) -> Tensor:
     """Returns a seed for each index, far from a generator's next seeds, which count up."""
     return seed + ops.cast(ops.stack([_SEED_OFFSET * index, 0]), seed.dtype)
 
@@ -82,10 +87,10 @@ class MicroBatchSeedGenerator(keras.random.SeedGenerator):
     Seeds of micro-batches differ in their second number, and seeds of replicas in their first.
     """
 
-    def __init__(self, seed: Any, index: Tensor) -> None:
+    def __init__(self, seed: Tensor, index: Tensor) -> None:
         self._seed, self._index, self._drawn = seed, index, 0
 
-    def next(self, ordered: bool = True) -> Any:
+    def next(self, ordered: bool = True) -> Tensor:
         self._drawn += 1
         offset = ops.stack([0, _SEED_OFFSET * (self._index + 1) + self._drawn])
         return self._seed + ops.cast(offset, self._seed.dtype)

@@ -61,7 +61,7 @@ def check_backbone(backbone: Any, wrapper: type[keras.Model]) -> None:
         )
 
 
-def check_compiled(model: Any) -> None:
+def check_compiled(model: keras.Model) -> None:
     """Raises if only the backbone is compiled, but not the model itself."""
     if not model.compiled and getattr(model.backbone, "compiled", False):
         raise ValueError(
@@ -85,7 +85,7 @@ def check_trainable(backbone: keras.Model) -> None:
     arguments.check_gradients("backbone", backbone)
 
 
-def check_output(outputs: Tensor, backbone: keras.Model) -> Tensor:
+def check_output(outputs: Any, backbone: keras.Model) -> Tensor:
     """Returns the output of a model; raises if it has several."""
     if isinstance(outputs, list | tuple | dict):
         raise ValueError(

@@ -85,7 +85,7 @@ class PenalisedModel(BackboneWrapper):
         y_pred: Any = None,
         sample_weight: Any = None,
         training: bool = True,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the plain loss; a label outside the classes fails the step.
 
         Under XLA, which has no assertions, the loss of such a label is NaN instead.
@@ -134,5 +134,5 @@ class PenalisedModel(BackboneWrapper):
         return [v for v in self._moved_variables if id(v) not in weights]
 
     @property
-    def _draw_seeds(self) -> list[Any]:
+    def _draw_seeds(self) -> list[Tensor | keras.Variable]:
         return [*ops.convert_to_numpy(self._label_seed.state), self._state.step]

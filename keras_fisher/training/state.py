@@ -185,7 +185,7 @@ class LatestValue(keras.metrics.Metric):
         """Stores `value`."""
         self.latest.assign(value)
 
-    def result(self) -> Any:
+    def result(self) -> Tensor:
         """Returns the latest value."""
         return keras.ops.convert_to_tensor(self.latest)
 

@@ -49,7 +49,7 @@ from keras_fisher.utils.masks import find_data
 class Trainee(Protocol):
     """The interface of a model to a step; its private members are internal to this package."""
 
-    optimizer: Any
+    optimizer: keras.optimizers.Optimizer
     likelihood: Likelihood
     weights: list[keras.Variable]
     trainable_weights: list[keras.Variable]
@@ -206,7 +206,7 @@ class PenalisedStep:
         )
         return connected.select(gradients)
 
-    def _differentiate_loss(self, batch: Batch) -> Any:
+    def _differentiate_loss(self, batch: Batch) -> list[Tensor | None]:
         """Returns the gradient of the plain loss."""
         return backend.differentiate(
             lambda: self._model._compute_training_loss(*batch)[0], self._model.trainable_weights
@@ -230,7 +230,7 @@ class PenalisedStep:
         """Copies the variables that a forward pass changes: seeds (of dropout), statistics."""
         return [(v, ops.copy(v)) for v in self._model._replayed_variables]
 
-    def _find_data(self, batch: Batch) -> Any:
+    def _find_data(self, batch: Batch) -> Tensor | None:
         """Returns a mask of the data in the batch, as opposed to padding; `None` for all."""
         return find_data(self._model.likelihood, get_labels(batch.y), batch.sample_weight)
 
@@ -252,7 +252,7 @@ class PenalisedStep:
             replica,
         )
 
-    def _take_first(self, replica: Replica, examples: Tensor) -> tuple[Any, Replica]:
+    def _take_first(self, replica: Replica, examples: int | Tensor) -> tuple[int | Tensor, Replica]:
         """Returns the number of examples to penalise here, and a replica of these."""
         size = self._settings.penalty_batch_size
         if size is None:
@@ -280,7 +280,9 @@ class PenalisedStep:
             self._find_loss_scale(),
         )
 
-        def objective(at: Sequence[Tensor], at_inputs: Sequence[Tensor]) -> tuple[Any, Tensor]:
+        def objective(
+            at: Sequence[Tensor], at_inputs: Sequence[Tensor]
+        ) -> tuple[Tensor | None, Tensor]:
             loss, outputs = evaluate(at, inputs.replace(at_inputs))
             return loss, mean(*labels.nll(outputs))
 
@@ -296,7 +298,7 @@ class PenalisedStep:
 
     def _differentiate_in_parts(
         self,
-        examples: tuple[Any, Any, Any],
+        examples: tuple[Any, Tensor | None, Tensor | None],
         replayed: Values,
         weights: Sequence[Tensor],
         replica: Replica,
@@ -344,7 +346,9 @@ class PenalisedStep:
             replica=replica,
         )
 
-    def _make_labels(self, y: Any, where: Any, seed: keras.random.SeedGenerator) -> BatchLabels:
+    def _make_labels(
+        self, y: Tensor | None, where: Tensor | None, seed: keras.random.SeedGenerator
+    ) -> BatchLabels:
         return BatchLabels(self._model.likelihood, self._settings.penalty, y, seed, where)
 
     def _make_mean(self, replica: Replica) -> MeanNll:

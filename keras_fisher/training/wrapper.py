@@ -19,7 +19,7 @@ class BackboneWrapper(backend.Trainer):
     _is_taking_step = False  # whether its own, penalised step is running
 
     @property
-    def inputs(self) -> Any:
+    def inputs(self) -> list[keras.KerasTensor]:
         """The backbone's symbolic inputs, if it is functional or a built `keras.Sequential`."""
         return self.backbone.inputs
 
@@ -29,12 +29,12 @@ class BackboneWrapper(backend.Trainer):
         return self.backbone.input_shape
 
     @property
-    def outputs(self) -> Any:
+    def outputs(self) -> list[keras.KerasTensor]:
         """The backbone's symbolic outputs: a list of one."""
         return self.backbone.outputs
 
     @property
-    def output_shape(self) -> Any:
+    def output_shape(self) -> tuple[int | None, ...]:
         """The shape of the backbone's output."""
         return self.backbone.output_shape
 
