@@ -50,7 +50,7 @@ def may_be_on_kink(point: Sequence[Tensor], g: Sequence[Tensor]) -> Tensor:
 
 def compute_slope(
     here: Sequence[Tensor],
-    gradient_at: Callable[[Any], list[Any]],
+    gradient_at: Callable[[Tensor], list[Tensor]],
     step: Tensor,
     is_on_kink: Tensor,
     cond: Callable[..., Any],

@@ -10,10 +10,18 @@ import keras
 from keras import ops
 
 from keras_fisher.backend import finite_difference
-from keras_fisher.backend.types import MicroBatch, Nll, PenaltyGradients, Replica, Tensor
+from keras_fisher.backend.types import (
+    MicroBatch,
+    Nll,
+    NllAt,
+    Objective,
+    PenaltyGradients,
+    Replica,
+    Tensor,
+)
 
-Terms = Callable[[Any, list[Any]], list[Any]]
-PartTerms = Callable[[MicroBatch, list[Any]], list[Any]]
+Terms = Callable[[Tensor, list[Tensor]], list[Tensor]]
+PartTerms = Callable[[MicroBatch, list[Tensor]], list[Tensor]]
 
 
 class Backend(Protocol):
@@ -22,15 +30,17 @@ class Backend(Protocol):
     def squared_norm(self, tensors: Sequence[Tensor]) -> Tensor:
         """Returns the sum of squares, at least float32."""
 
-    def differentiate(self, nll: Nll, at: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+    def differentiate(self, nll: Nll, at: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
         """Returns d nll / d at, at least float32."""
 
     def differentiate_along(
-        self, nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor
+        self, nll: Nll, at: Sequence[Tensor], direction: Sequence[Tensor], scale: Tensor | None
     ) -> list[Tensor]:
         """Returns d <2 d nll / d at, direction> / d at, at least float32."""
 
-    def cond(self, condition: Tensor, if_true: Any, if_false: Any) -> Any:
+    def cond(
+        self, condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], Any]
+    ) -> Any:
         """Runs one of two functions."""
 
     def sum_over_parts(
@@ -39,17 +49,21 @@ class Backend(Protocol):
         """Returns the sum of `terms(index, at)`, in a loop that frees the memory of each term."""
 
     def differentiate_penalty(
-        self, objective: Any, weights: Any, inputs: Any, scale: Tensor
+        self,
+        objective: Objective,
+        weights: Sequence[Tensor],
+        inputs: Sequence[Tensor] | None,
+        scale: Tensor | None,
     ) -> PenaltyGradients:
         """Differentiates the squared norm of all examples at once."""
 
     def differentiate_penalty_by_difference(
         self,
-        objective: Any,
-        shifted_nll: Any,
-        weights: Any,
-        inputs: Any,
-        scale: Tensor,
+        objective: Objective,
+        shifted_nll: NllAt,
+        weights: Sequence[Tensor],
+        inputs: Sequence[Tensor] | None,
+        scale: Tensor | None,
         precision: str,
     ) -> PenaltyGradients:
         """Differentiates it from two first-order gradients."""
@@ -57,10 +71,10 @@ class Backend(Protocol):
 
 def differentiate_penalty_in_parts(
     backend: Backend,
-    part: Callable[[Any], MicroBatch],
+    part: Callable[[Tensor], MicroBatch],
     count: Tensor,
     weights: Sequence[Tensor],
-    factor: Callable[[Any, Any], Any],
+    factor: Callable[[Tensor, Tensor], Tensor],
     *,
     wrt_inputs: bool,
     exact: bool,
@@ -99,10 +113,10 @@ class _Parts:
     """The parts of this replica, with the arguments of `differentiate_penalty_in_parts`."""
 
     backend: Backend
-    part: Callable[[Any], MicroBatch]
+    part: Callable[[Tensor], MicroBatch]
     count: Tensor
     weights: list[Tensor]
-    factor: Callable[[Any, Any], Any]
+    factor: Callable[[Tensor, Tensor], Tensor]
     exact: bool
     scale: Tensor | None
     precision: str
@@ -162,7 +176,7 @@ class _Parts:
         assert one.inputs is not None
         inputs = [ops.copy(tensor) for tensor in one.inputs]
 
-        def objective(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[None, Any]:
+        def objective(weights: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[None, Tensor]:
             return None, one.nll(weights, inputs)
 
         if self.exact:
@@ -197,5 +211,5 @@ def _multiply(tensors: Sequence[Tensor], number: Tensor) -> list[Tensor]:
     return [tensor * ops.cast(number, tensor.dtype) for tensor in tensors]
 
 
-def _make_zeros(like: Any) -> Any:
+def _make_zeros(like: Tensor) -> Tensor:
     return ops.zeros_like(like, dtype=keras.backend.result_type(like.dtype, "float32"))

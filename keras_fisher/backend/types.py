@@ -20,6 +20,9 @@ Values: TypeAlias = Sequence[tuple[keras.Variable, Tensor]]
 Nll: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 """A function from the values to differentiate with respect to, to a scalar."""
 
+NllAt: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""A function from weights and inputs to a scalar."""
+
 Tap: TypeAlias = Callable[[Tensor], Tensor]
 """A function that returns a tensor with the same value, whose gradient is wanted."""
 
@@ -70,7 +73,7 @@ class MicroBatch(NamedTuple):
         inputs: The tensors that g is taken with respect to, or `None` for the weights.
     """
 
-    nll: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+    nll: NllAt
     count_data: Callable[[], list[Tensor]]
     inputs: list[Tensor] | None
 

@@ -17,6 +17,8 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 # Marks a `build` that Keras calls only after tracing `call`, because shapes do not give dtypes.
 from keras.src.utils.python_utils import default as build_after_call
 
+from keras_fisher.backend.types import Tensor
+
 __all__ = [
     "build_after_call",
     "disable_rematerialisation",
@@ -42,12 +44,12 @@ def get_layout(variable: keras.Variable) -> Any:
     return getattr(variable, "_layout", None)
 
 
-def get_mask(tensor: Any) -> Any:
+def get_mask(tensor: Tensor) -> Tensor | None:
     """Returns the mask of a tensor, or `None`; JAX's tensors cannot hold it as an attribute."""
     return get_keras_mask(tensor)
 
 
-def set_mask(tensor: Any, mask: Any) -> None:
+def set_mask(tensor: Tensor, mask: Tensor | None) -> None:
     """Sets the mask of a tensor."""
     set_keras_mask(tensor, mask)
 
@@ -93,7 +95,7 @@ def find_unseeded_generator(create: bool) -> keras.random.SeedGenerator | None:
     return global_seed_generator() if found is None and create else found
 
 
-def get_step_variable(optimizer: Any) -> Any:
+def get_step_variable(optimizer: keras.optimizers.Optimizer) -> keras.Variable | int:
     """Returns the number of steps that an optimizer has taken, 0 if it does not count.
 
     With gradient accumulation, `iterations` counts the updates, of several steps each.
@@ -135,7 +137,7 @@ def disable_rematerialisation(layers: Sequence[keras.Layer]) -> Iterator[None]:
             vars(layer)["_remat_mode"] = mode
 
 
-def read_own_value(variable: keras.Variable) -> Any:
+def read_own_value(variable: keras.Variable) -> Tensor:
     """Returns the value of a variable outside every scope, such as a parameter of PyTorch."""
     return variable._value
 

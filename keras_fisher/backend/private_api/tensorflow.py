@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def list_gradients() -> dict[str, Any]:
+def list_gradients() -> dict[str, dict[str, Any]]:
     """Returns the registry of gradients; no public API replaces or removes its entries.
 
     Tapes, loops and forward accumulators all use it.

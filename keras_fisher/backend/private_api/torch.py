@@ -1,13 +1,16 @@
 """Private APIs of Keras's PyTorch backend."""
 
+import contextlib
 from typing import Any
 from unittest import mock
 
 import torch
 from keras.src.backend.torch.core import CustomGradientFunction
 
+from keras_fisher.backend.types import Tensor
 
-def use_differentiable_custom_gradients() -> Any:
+
+def use_differentiable_custom_gradients() -> contextlib.AbstractContextManager[Any]:
     """Makes gradients of `keras.ops.custom_gradient` differentiable in the context.
 
     Keras computes what the gradient function refers to without recording it, so that it looks
@@ -16,7 +19,7 @@ def use_differentiable_custom_gradients() -> Any:
     return mock.patch.object(CustomGradientFunction, "backward", staticmethod(_differentiate))
 
 
-def _differentiate(ctx: Any, grad_output: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         _, find_gradients = ctx.forward_fn(*ctx.saved_tensors)
     found = find_gradients(*ctx.saved_tensors, upstream=grad_output)

@@ -33,14 +33,18 @@ compute_summed_forms: Any = None
 LOSSES_READ_LOGITS = True
 
 
-def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
+def differentiate(
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> list[Tensor | None]:
     """Returns d objective() / d weights; dense, `None` for unconnected weights."""
     with tf.GradientTape() as tape:
         value = objective()
     return tapes.densify(tape.gradient(value, list(weights)))
 
 
-def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+def differentiate_by_taps(
+    objective: Callable[[Tap], tuple[Tensor, Any]],
+) -> tuple[list[Tensor | None], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
     Args:
@@ -53,10 +57,10 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     Raises:
         InnerGraphError: if a tensor is tapped where its gradient cannot be computed.
     """
-    tapped: list[Any] = []
+    tapped: list[Tensor] = []
     context = _context()
 
-    def tap(tensor: Tensor) -> Any:
+    def tap(tensor: Tensor) -> Tensor:
         if _context() is not context:
             raise InnerGraphError
         tape.watch(tensor)
@@ -69,7 +73,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
         return tapes.densify(tape.gradient(value, tapped)), others
 
 
-def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+def map_examples(function: Callable[[Any], Tensor], examples: Any, dtype: str) -> Tensor:
     """Applies a function to one example at a time, each with a batch axis of length 1.
 
     Args:
@@ -82,19 +86,19 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
     """
 
     @tf.autograph.experimental.do_not_convert
-    def apply(example: Any) -> Any:
+    def apply(example: Any) -> Tensor:
         return function(tf.nest.map_structure(lambda tensor: tensor[tf.newaxis], example))
 
     return tf.map_fn(apply, examples, fn_output_signature=dtype)
 
 
 def compute_quadratic_forms(
-    objective: Callable[[], Any],
-    weights: Sequence[Tensor],
+    objective: Callable[[], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
     It computes the first-order gradient once; each probe then takes one backpropagation through it.
@@ -115,7 +119,7 @@ def compute_quadratic_forms(
     """
     product = _linearise_gradient(objective, weights)
 
-    def form(z: Sequence[Any]) -> Any:
+    def form(z: Sequence[Tensor]) -> Tensor:
         pairs = zip(z, product(z), strict=True)
         sums = [tf.reduce_sum(tapes.promote(a) * tapes.promote(b)) for a, b in pairs]
         return tf.stack([tf.cast(part, _form_dtype(weights)) for part in sums])
@@ -124,8 +128,8 @@ def compute_quadratic_forms(
 
 
 def compute_hessian_products(
-    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
-) -> Any:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable], vectors: Tensor
+) -> Tensor:
     """Returns H z for given vectors z, with H the Hessian of the objective.
 
     It computes the first-order gradient once; each vector then takes one backpropagation through
@@ -145,7 +149,7 @@ def compute_hessian_products(
     product, dtype = _linearise_gradient(objective, weights), _form_dtype(weights)
     sizes = [math.prod(w.shape) for w in weights]
 
-    def multiply(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Tensor:
         pairs = zip(tf.split(vector, sizes), weights, strict=True)
         z = [tf.cast(tf.reshape(part, w.shape), w.dtype) for part, w in pairs]
         return tf.concat([tf.reshape(tf.cast(part, dtype), [-1]) for part in product(z)], axis=0)
@@ -154,12 +158,12 @@ def compute_hessian_products(
 
 
 def map_probes(
-    function: Callable[[list[Any]], Any],
-    weights: Sequence[Tensor],
+    function: Callable[[list[Tensor]], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Applies a function to one random probe at a time; a probe has a tensor for each weight.
 
     Args:
@@ -174,7 +178,7 @@ def map_probes(
     """
     fold_in = tf.random.experimental.stateless_fold_in
 
-    def apply(index: Tensor) -> Any:
+    def apply(index: Tensor) -> Tensor:
         own = fold_in(seed, index)
         return function([_draw_probe(w, gaussian, fold_in(own, i)) for i, w in enumerate(weights)])
 
@@ -201,7 +205,7 @@ class Line:
     def __exit__(self, *raised: Any) -> None:
         self._stack.__exit__(*raised)
 
-    def attach_velocity(self, value: Tensor, velocity: Any) -> Any:
+    def attach_velocity(self, value: Tensor, velocity: Tensor) -> Tensor:
         """Returns `value` with the given velocity; ignores the motion of both arguments."""
         tensor = tf.identity(tf.stop_gradient(value))
         # Computing value + t * velocity instead makes z^T H z a third slower.
@@ -209,11 +213,11 @@ class Line:
             accumulator._watch(tensor, tf.stop_gradient(velocity))
         return tensor
 
-    def velocity(self, tensor: Tensor) -> Any:
+    def velocity(self, tensor: Tensor) -> Tensor | None:
         """Returns d tensor / dt; `None` if the tensor does not depend on t."""
         return self._first.jvp(tensor)
 
-    def acceleration(self, tensor: Tensor) -> Any:
+    def acceleration(self, tensor: Tensor) -> Tensor | None:
         """Returns d^2 tensor / dt^2; `None` if the velocity does not depend on t."""
         velocity = self._first.jvp(tensor)
         return None if velocity is None else self._second.jvp(velocity)
@@ -238,7 +242,7 @@ def compile_function(
     arguments at the indices `any_length` (`None` for all).
     """
     graph = tf.function(function, autograph=False)
-    traced: dict[str, Any] = {}
+    traced: dict[str, Callable[..., Any]] = {}
 
     def call(*arguments: Any) -> Any:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, arguments)
@@ -265,7 +269,7 @@ def _relax_length(tensor: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None, *shape[1:]] if shape else [], tensor.dtype)
 
 
-def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+def compile_per_example(function: Callable[..., Tensor], dtype: str) -> Callable[..., Tensor]:
     """Compiles a function of one example, and applies it to each example of a batch.
 
     Args:
@@ -318,8 +322,8 @@ def synchronise(model: keras.Model) -> None:
 
 
 def _linearise_gradient(
-    objective: Callable[[], Any], weights: Sequence[Tensor]
-) -> Callable[[Sequence[Any]], list[Tensor]]:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
     sources = tapes.list_sources(weights)
     with (
@@ -333,18 +337,18 @@ def _linearise_gradient(
             value = objective()
         g = tapes.fill_unconnected(tapes.densify(inner.gradient(value, sources)), sources)
 
-    def product(z: Sequence[Any]) -> list[Tensor]:
+    def product(z: Sequence[Tensor]) -> list[Tensor]:
         with replace_convolutions():
             return tapes.differentiate_again(outer, g, sources, z)
 
     return product
 
 
-def _form_dtype(weights: Sequence[Tensor]) -> str:
+def _form_dtype(weights: Sequence[keras.Variable]) -> str:
     return keras.backend.result_type(*(w.dtype for w in weights), "float32")
 
 
-def _draw_probe(weight: Any, gaussian: bool, seed: Any) -> Any:
+def _draw_probe(weight: keras.Variable, gaussian: bool, seed: Tensor) -> Tensor:
     if gaussian:
         return tf.random.stateless_normal(weight.shape, seed, dtype=weight.dtype)
     # One random bit per entry, eight per table lookup; drawing one integer per entry is slower.
@@ -355,6 +359,6 @@ def _draw_probe(weight: Any, gaussian: bool, seed: Any) -> Any:
     return tf.reshape(tf.reshape(signs, [-1])[:size], weight.shape)
 
 
-def _context() -> Any:
+def _context() -> tf.Graph | None:
     """Returns the current graph, or `None` in eager execution."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

@@ -8,8 +8,8 @@ own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
@@ -77,8 +77,8 @@ def make_derivative_error(reason: object) -> NotImplementedError:
 
 
 def _moments(
-    x: Any, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
-) -> tuple[Any, Any]:
+    x: Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Returns mean and variance of `x` over `axes`, differentiable any number of times."""
     del shift
     with tf.name_scope(name or "moments"):
@@ -90,7 +90,7 @@ def _moments(
         return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
 
 
-def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
+def _resize_bilinear_gradient(op: tf.Operation, g: Tensor) -> list[Tensor]:
     """Returns the gradient of a bilinear resize; its own gradient is a resize to the size of g.
 
     It records the operation: TensorFlow's tapes keep no inputs of non-differentiable operations,
@@ -103,14 +103,14 @@ def _resize_bilinear_gradient(op: Any, g: Tensor) -> list[Tensor]:
     return [by_image, None]
 
 
-def _resize_bilinear_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
+def _resize_bilinear_grad_gradient(op: tf.Operation, z: Tensor) -> list[Tensor]:
     """Returns the gradient of the operation `ResizeBilinearGrad` in a loop or a function."""
     if op.inputs is None:
         _refuse(op)
     return [_resize(op, z, tf.shape(op.inputs[0])[1:3]), None]
 
 
-def _resize(op: Any, image: Tensor, size: Any) -> Any:
+def _resize(op: tf.Operation, image: Tensor, size: Tensor) -> Tensor:
     return tf.raw_ops.ResizeBilinear(
         images=image,
         size=size,
@@ -119,15 +119,15 @@ def _resize(op: Any, image: Tensor, size: Any) -> Any:
     )
 
 
-def _max_pool_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
+def _max_pool_grad_gradient(op: tf.Operation, z: Tensor) -> list[Tensor]:
     return _pool_gradients(op, z, tf.raw_ops.MaxPoolGradGrad)
 
 
-def _max_pool_3d_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
+def _max_pool_3d_grad_gradient(op: tf.Operation, z: Tensor) -> list[Tensor]:
     return _pool_gradients(op, z, tf.raw_ops.MaxPool3DGradGrad)
 
 
-def _pool_gradients(op: Any, z: Tensor, pool: Any) -> list[Tensor]:
+def _pool_gradients(op: tf.Operation, z: Tensor, pool: Callable[..., Tensor]) -> list[Tensor]:
     """Returns the gradients of a max pooling's gradient: z at the largest inputs.
 
     It pads first, so that input and output shapes differ.
@@ -146,7 +146,9 @@ def _pool_gradients(op: Any, z: Tensor, pool: Any) -> list[Tensor]:
     return [tf.zeros_like(x), tf.zeros_like(y), tf.ensure_shape(result, y.shape)]
 
 
-def _list_paddings(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list[tuple[Any, Any]]:
+def _list_paddings(
+    x: Tensor, ksize: Sequence[int], strides: Sequence[int]
+) -> list[tuple[int | Tensor, int | Tensor]]:
     """Returns the padding that "SAME" adds before and after each axis."""
     paddings = []
     for axis, (window, stride) in enumerate(zip(ksize, strides, strict=True)):
@@ -162,11 +164,11 @@ def _list_paddings(x: Any, ksize: Sequence[int], strides: Sequence[int]) -> list
     return paddings
 
 
-def _refuse(op: Any, *_: Any) -> Any:
+def _refuse(op: tf.Operation, *_: Tensor) -> NoReturn:
     raise make_derivative_error(f"operation {op.type!r} is registered as not differentiable")
 
 
-def _refuse_wrong(op: Any, *_: Any) -> Any:
+def _refuse_wrong(op: tf.Operation, *_: Tensor) -> NoReturn:
     raise NotImplementedError(
         f"TensorFlow's gradient of operation {op.type!r} is wrong, so a penalty through it "
         "would be wrong too. Put layers that project images (rotate, shear, shift or zoom them) "
@@ -175,7 +177,7 @@ def _refuse_wrong(op: Any, *_: Any) -> Any:
     )
 
 
-def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
+def _convolution_gradient(op: tf.Operation, g: Tensor) -> list[Tensor]:
     x, kernel = op.inputs
     around = _find_padding(op, kernel.shape)
     if around is None:
@@ -191,7 +193,7 @@ def _convolution_gradient(op: Any, g: Tensor) -> list[Tensor]:
     return [_convolve_back(g, kernel, around), by_kernel]
 
 
-def _kernel_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
+def _kernel_grad_gradient(op: tf.Operation, z: Tensor) -> list[Tensor]:
     """Returns the gradients of a convolution's kernel gradient, with respect to input and g."""
     x, _, g = op.inputs
     around = _find_padding(op, z.shape)
@@ -200,7 +202,7 @@ def _kernel_grad_gradient(op: Any, z: Tensor) -> list[Tensor]:
     return [_convolve_back(g, z, around), None, _convolve(x, z, around)]
 
 
-def _find_padding(op: Any, kernel_shape: tf.TensorShape) -> list[int] | None:
+def _find_padding(op: tf.Operation, kernel_shape: tf.TensorShape) -> list[int] | None:
     """Returns the padding above, below, left and right of images; `None` if not replaced."""
     high, wide, channels, _ = kernel_shape
     covered = (
@@ -226,7 +228,7 @@ def _same_padding(high: int, wide: int) -> list[int]:
     return [(high - 1) // 2, high // 2, (wide - 1) // 2, wide // 2]
 
 
-def _convolve_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
+def _convolve_back(g: Tensor, kernel: Tensor, around: list[int]) -> Tensor:
     """Returns the transpose of a convolution: the convolution of g with the flipped kernel."""
     high, wide = kernel.shape[:2]
     turned = tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2])
@@ -234,7 +236,7 @@ def _convolve_back(g: Tensor, kernel: Tensor, around: list[int]) -> Any:
     return _convolve(g, turned, [k - 1 - p for k, p in zip(sizes, around, strict=True)])
 
 
-def _convolve(x: Any, kernel: Tensor, around: list[int]) -> Any:
+def _convolve(x: Tensor, kernel: Tensor, around: list[int]) -> Tensor:
     padding, explicit = "EXPLICIT", [0, 0, *around, 0, 0]
     # Named paddings are faster.
     if not any(around):

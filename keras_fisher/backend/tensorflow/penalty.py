@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -13,7 +12,7 @@ from keras_fisher.backend.tensorflow import gram, tapes
 from keras_fisher.backend.tensorflow.autodiff import cond
 from keras_fisher.backend.tensorflow.ops import refuse_wrong_gradients
 from keras_fisher.backend.tensorflow.tapes import squared_norm
-from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica, Tensor
+from keras_fisher.backend.types import Nll, NllAt, Objective, PenaltyGradients, Replica, Tensor
 
 _ALONE = Replica(0)
 
@@ -71,7 +70,7 @@ def differentiate_penalty(
 
 def differentiate_penalty_by_difference(
     objective: Objective,
-    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    shifted_nll: NllAt,
     weights: Sequence[Tensor],
     inputs: Sequence[Tensor] | None = None,
     scale: Tensor | None = None,
@@ -116,7 +115,7 @@ def differentiate_penalty_by_difference(
         shifted = finite_difference.shift(values, g, distance)
         at = [tapes.value(w) for w in weights] if shift_inputs else shifted
 
-        def nll_there(at: Sequence[Tensor]) -> Any:
+        def nll_there(at: Sequence[Tensor]) -> Tensor:
             return replica.add_up(shifted_nll(at, shifted if shift_inputs else []))
 
         return replica.zero_without_examples(differentiate(nll_there, at, scale))
@@ -156,7 +155,7 @@ def sum_over_parts(
 ) -> list[Tensor]:
     """Adds up lists of tensors over indices, in a loop that frees the memory of each term."""
 
-    def add(index: Tensor, sums: list[Tensor]) -> tuple[Any, list[Any]]:
+    def add(index: Tensor, sums: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         new = terms(index, [tf.identity(tensor) for tensor in at])
         return index + 1, [a + tf.cast(b, a.dtype) for a, b in zip(sums, new, strict=True)]
 
@@ -173,7 +172,9 @@ def _gradient(
     return tapes.unscale(gradient, scale)
 
 
-def _combine_gradients(g: list[Tensor], replica: Replica, has_parts: bool) -> tuple[list[Any], Any]:
+def _combine_gradients(
+    g: list[Tensor | None], replica: Replica, has_parts: bool
+) -> tuple[list[Tensor | None], Tensor]:
     """Returns this replica's part of g for the mean over all examples, and its squared norm."""
     if has_parts:
         held = [None if t is None else tf.stop_gradient(t) for t in g]
@@ -182,7 +183,9 @@ def _combine_gradients(g: list[Tensor], replica: Replica, has_parts: bool) -> tu
     return held, squared_norm(held)
 
 
-def _pair_present(first: Sequence[Tensor], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _pair_present(
+    first: Sequence[Tensor | None], second: Sequence[Tensor | None]
+) -> list[tuple[Tensor, Tensor]]:
     return [(a, b) for a, b in zip(first, second, strict=True) if a is not None]
 
 

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_fisher.backend.private_api.tensorflow import (
@@ -18,6 +19,7 @@ from keras_fisher.backend.private_api.tensorflow import (
     clear_kernel_cache,
     list_gradients,
 )
+from keras_fisher.backend.types import Tensor
 
 Gradient = Callable[..., Any]
 
@@ -80,7 +82,7 @@ class KernelCache:
     def __init__(self) -> None:
         self._has_ended = False
 
-    def free_with(self, model: Any) -> None:
+    def free_with(self, model: keras.Model) -> None:
         """Frees the kernels of deleted models, and registers this model for later."""
         if self._has_ended:
             self._has_ended = False
@@ -99,7 +101,7 @@ def _register(registration: tf.RegisterGradient, gradient: Gradient) -> Gradient
         return _register_for_ever(registration, gradient)
     held = weakref.ref(gradient, lambda _: list_gradients().pop(name, None))
 
-    def apply_gradient(operation: Any, *gradients: Any) -> Any:
+    def apply_gradient(operation: tf.Operation, *gradients: Tensor) -> Any:
         function = held()
         if function is None:
             raise LookupError(f"The graph of gradient {name} has ended")

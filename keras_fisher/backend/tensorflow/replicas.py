@@ -30,7 +30,7 @@ class SyncReplica(Replica):
         self.total = tf.cast(total, tf.int32)
         self._share = tf.math.divide_no_nan(self._examples, total)
 
-    def take_first(self, examples: Tensor) -> tuple[Any, Replica]:
+    def take_first(self, examples: Tensor) -> tuple[Tensor, Replica]:
         """Returns how many of the first `examples` are on this replica, and a replica of these.
 
         The first parts of a batch go to the first replica of each worker, the next to the second.
@@ -44,11 +44,11 @@ class SyncReplica(Replica):
         here = tf.cast(here, tf.int32)
         return here, SyncReplica(here)
 
-    def add_up(self, mean: Tensor) -> Any:
+    def add_up(self, mean: Tensor) -> Tensor:
         """Returns the contribution of this replica's mean to the mean over all; 0 if empty."""
         return tf.math.multiply_no_nan(mean, tf.cast(self._share, mean.dtype))
 
-    def restore_mean(self, loss: Tensor) -> Any:
+    def restore_mean(self, loss: Tensor) -> Tensor:
         """Returns the loss without Keras's factor, 1/count in single precision."""
         return loss / tf.cast(1.0 / self.count, loss.dtype)
 
@@ -83,7 +83,7 @@ def is_distributed(strategy: tf.distribute.Strategy) -> bool:
     return strategy.num_replicas_in_sync > 1 or isinstance(strategy, mirrored)
 
 
-def get_replica_index() -> Tensor:
+def get_replica_index() -> Tensor | None:
     """Returns the index of this replica; `None` for a single replica or outside a step."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -93,11 +93,11 @@ def get_replica_index() -> Tensor:
 
 def run_on_replicas(
     strategy: tf.distribute.Strategy,
-    choose: Callable[[], Any],
+    choose: Callable[[], int | Tensor],
     steps: Sequence[Callable[[Any], Any]],
-    results: Callable[[], Any],
+    results: Callable[[], dict[str, Any]],
     run_eagerly: bool,
-) -> Callable[[Any], Any]:
+) -> Callable[[Any], dict[str, Any]]:
     """Returns a function that takes a batch from an iterator, and runs a step on all replicas.
 
     A step sums over replicas, which TensorFlow cannot do inside a branch, so the branch is around
@@ -111,7 +111,7 @@ def run_on_replicas(
         run_eagerly: Whether to run without compiling.
     """
 
-    def run_next(iterator: Any) -> Any:
+    def run_next(iterator: Any) -> dict[str, Any]:
         data = next(iterator)
         branches = [lambda step=step: _run(strategy, step, data) for step in steps]
         with free_with_graphs():
@@ -121,7 +121,7 @@ def run_on_replicas(
     if not run_eagerly:
         run_next = tf.function(run_next, reduce_retracing=True, autograph=False)
 
-    def run(iterator: Any) -> Any:
+    def run(iterator: Any) -> dict[str, Any]:
         if not isinstance(iterator, tf.distribute.DistributedIterator):
             iterator = iter(_distribute(strategy, next(iter(iterator))))
         return run_next(iterator)
@@ -129,7 +129,9 @@ def run_on_replicas(
     return run
 
 
-def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
+def take_first_part(
+    strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | tf.distribute.DistributedDataset
+) -> Any:
     """Returns the first replica's part of a batch, as a specification or an example."""
     if not isinstance(dataset, tf.distribute.DistributedDataset):
         return dataset.element_spec
@@ -137,7 +139,7 @@ def take_first_part(strategy: tf.distribute.Strategy, dataset: Any) -> Any:
     return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], batch)
 
 
-def _distribute(strategy: tf.distribute.Strategy, batch: Any) -> Any:
+def _distribute(strategy: tf.distribute.Strategy, batch: Any) -> tf.distribute.DistributedDataset:
     """Returns a dataset of one batch, split among replicas."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -146,6 +148,6 @@ def _distribute(strategy: tf.distribute.Strategy, batch: Any) -> Any:
     return strategy.experimental_distribute_dataset(dataset)
 
 
-def _run(strategy: tf.distribute.Strategy, step: Callable[[Any], Any], data: Any) -> Any:
+def _run(strategy: tf.distribute.Strategy, step: Callable[[Any], Any], data: Any) -> Tensor:
     strategy.run(step, args=(data,))
     return tf.constant(0)  # All branches must return a value of the same type.

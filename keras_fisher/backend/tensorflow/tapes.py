@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -92,11 +91,11 @@ def cast_like(scale: Tensor, tensor: Tensor) -> Tensor:
     return tf.cast(scale, tensor.dtype)
 
 
-def value(variable: Any) -> Tensor:
+def value(variable: keras.Variable | Tensor) -> Tensor:
     """Returns a variable's value, or a tensor unchanged."""
     return tf.convert_to_tensor(variable)
 
 
-def list_sources(variables: Sequence[Any]) -> list[Tensor]:
+def list_sources(variables: Sequence[keras.Variable | Tensor]) -> list[Tensor]:
     """Returns tape sources: the `tf.Variable` of each Keras variable, or tensors unchanged."""
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]

@@ -95,7 +95,7 @@ class Trainer(BaseTrainer):
         y_pred: Any = None,
         sample_weight: Any = None,
         training: bool = True,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the loss, a scalar even on a replica without examples."""
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not self._is_distributed:
@@ -125,7 +125,7 @@ class Trainer(BaseTrainer):
         )
         return self.train_function
 
-    def _choose_on_host(self) -> Callable[[Any], Any]:
+    def _choose_on_host(self) -> Callable[[Any], dict[str, Any]]:
         """Returns a function that trains on a batch from an iterator, plainly while alpha is 0.
 
         The plain and the penalised step are each traced on first use.
@@ -135,7 +135,7 @@ class Trainer(BaseTrainer):
             super().make_train_function(force=True)
             functions[kind] = self.train_function
 
-        def train(iterator: Any) -> Any:
+        def train(iterator: Any) -> dict[str, Any]:
             self._kind = StepKind.NO_PENALTY if self._is_penalty_off else None
             try:
                 return functions[self._kind](iterator)
