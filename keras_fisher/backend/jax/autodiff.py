@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,9 @@ SPARSE_LOSS_CLIPS_FIRST = False
 LOSSES_READ_LOGITS = False
 
 
-def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
+def differentiate(
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> list[Tensor]:
     """Returns d objective() / d weights; zeros for unconnected weights."""
     pure = Pure(objective, weights)
     found, assigned = jax.grad(pure, has_aux=True)([w.value for w in weights])
@@ -34,7 +36,9 @@ def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> li
     return found
 
 
-def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+def differentiate_by_taps(
+    objective: Callable[[Tap], tuple[Tensor, Any]],
+) -> tuple[list[Tensor], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
     The gradient is zero for unconnected tensors.
@@ -43,7 +47,7 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     tapped = jax.eval_shape(lambda: pure([], None)[0][1])
     static: list[Any] = []
 
-    def evaluate(zeros: Sequence[Tensor]) -> tuple[Any, Any]:
+    def evaluate(zeros: Sequence[Tensor]) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]]]:
         (value, _, others), assigned = pure([], iter(zeros))
         leaves = keras.tree.flatten(others)
         static[:] = [others, leaves]
@@ -58,11 +62,11 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     return found, keras.tree.pack_sequence_as(others, leaves)
 
 
-def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+def map_examples(function: Callable[[Any], Tensor], examples: Any, dtype: str) -> Tensor:
     """Applies a function to one example at a time, each with a batch axis of length 1."""
     del dtype
 
-    def apply(leaves: Sequence[Any]) -> Any:
+    def apply(leaves: Sequence[Tensor]) -> Tensor:
         batch = [leaf[None] for leaf in leaves]
         return function(keras.tree.pack_sequence_as(examples, batch))
 
@@ -70,19 +74,19 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def compute_quadratic_forms(
-    objective: Callable[[], Any],
-    weights: Sequence[Tensor],
+    objective: Callable[[], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective.
 
     It linearises the first-order gradient once; each probe then takes one product with H.
     """
     product = _linearise_gradient(objective, weights)
 
-    def form(z: list[Any]) -> Any:
+    def form(z: list[Tensor]) -> Tensor:
         pairs = zip(z, product(z), strict=True)
         return jnp.stack([jnp.vdot(promote(a), promote(b)) for a, b in pairs])
 
@@ -90,12 +94,12 @@ def compute_quadratic_forms(
 
 
 def compute_summed_forms(
-    objective: Callable[[], Any],
-    weights: Sequence[Tensor],
+    objective: Callable[[], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Returns z^T H z for random probes z, shape `(num_probes, 1)`, by forward mode alone.
 
     z^T H z is the second derivative of the objective along z. With y = W x in a layer, and x', x''
@@ -106,8 +110,8 @@ def compute_summed_forms(
     """
     values, pure = [w.value for w in weights], Pure(objective, weights)
 
-    def form(z: list[Any]) -> Any:
-        def slope(at: Sequence[Any]) -> Any:
+    def form(z: list[Tensor]) -> Tensor:
+        def slope(at: Sequence[Tensor]) -> Tensor:
             return jax.jvp(lambda inner: pure(inner)[0], (at,), (z,))[1]
 
         return promote(jax.jvp(slope, (values,), (z,))[1])[None]
@@ -116,8 +120,8 @@ def compute_summed_forms(
 
 
 def compute_hessian_products(
-    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
-) -> Any:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable], vectors: Tensor
+) -> Tensor:
     """Returns H z for given vectors z, with H the Hessian of the objective.
 
     It linearises the first-order gradient once; each vector then takes one product with H.
@@ -125,7 +129,7 @@ def compute_hessian_products(
     product = _linearise_gradient(objective, weights)
     ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
 
-    def multiply(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Tensor:
         pairs = zip(jnp.split(vector, ends[:-1]), weights, strict=True)
         z = [part.reshape(w.shape).astype(w.dtype) for part, w in pairs]
         return jnp.concatenate([promote(part).ravel() for part in product(z)])
@@ -134,16 +138,16 @@ def compute_hessian_products(
 
 
 def map_probes(
-    function: Callable[[list[Any]], Any],
-    weights: Sequence[Tensor],
+    function: Callable[[list[Tensor]], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
     key = jax.random.wrap_key_data(seed.astype("uint32"), impl="threefry2x32")
 
-    def apply(index: Tensor) -> Any:
+    def apply(index: Tensor) -> Tensor:
         return function(_draw_probe(weights, gaussian, jax.random.fold_in(key, index)))
 
     return apply(probes[0])[None] if len(probes) == 1 else jax.lax.map(apply, probes)
@@ -178,7 +182,7 @@ def compile_function(
     return call
 
 
-def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+def compile_per_example(function: Callable[..., Tensor], dtype: str) -> Callable[..., Tensor]:
     """Compiles a function of one example, and applies it to each example of a batch.
 
     On a CPU, XLA runs a loop on a single core, so the host runs it there.
@@ -188,7 +192,7 @@ def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..
         lambda *examples: map_examples(lambda one: function(*one), examples, dtype)
     )
 
-    def call(*examples: Any) -> Any:
+    def call(*examples: Any) -> Tensor:
         if jax.default_backend() != "cpu":
             return looped(*examples)
         arrays = jax.tree.map(np.asarray, examples)
@@ -230,24 +234,24 @@ def synchronise(model: keras.Model) -> None:
     model.jax_state_sync()
 
 
-def get_replica_index() -> Tensor:
+def get_replica_index() -> Tensor | None:
     """Returns `None`: a step is written for the whole batch, on any number of devices."""
     return None
 
 
 def _linearise_gradient(
-    objective: Callable[[], Any], weights: Sequence[Tensor]
-) -> Callable[[list[Any]], list[Tensor]]:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> Callable[[list[Tensor]], list[Tensor]]:
     """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
     pure = Pure(objective, weights)
 
-    def gradient(values: Sequence[Any]) -> list[Tensor]:
+    def gradient(values: Sequence[Tensor]) -> list[Tensor]:
         return jax.grad(lambda at: pure(at)[0])(values)
 
     return jax.linearize(gradient, [w.value for w in weights])[1]
 
 
-def _draw_probe(weights: Sequence[Tensor], gaussian: bool, key: Any) -> list[Tensor]:
+def _draw_probe(weights: Sequence[keras.Variable], gaussian: bool, key: jax.Array) -> list[Tensor]:
     """Draws the entries for all weights at once: XLA takes long to compile many draws."""
     draw = jax.random.normal if gaussian else jax.random.rademacher
     ends = list(itertools.accumulate(math.prod(w.shape) for w in weights))
@@ -257,12 +261,14 @@ def _draw_probe(weights: Sequence[Tensor], gaussian: bool, key: Any) -> list[Ten
     return jax.lax.optimization_barrier([p.reshape(w.shape).astype(w.dtype) for p, w in parts])
 
 
-def _record(objective: Callable[[Tap], tuple[Any, Any]], zeros: Any) -> tuple[Any, list[Any], Any]:
+def _record(
+    objective: Callable[[Tap], tuple[Tensor, Any]], zeros: Iterator[Tensor] | None
+) -> tuple[Tensor, list[Tensor], Any]:
     """Returns the value, the tapped tensors and the structure; adds `zeros` to the tensors."""
     context = _context()
-    tapped: list[Any] = []
+    tapped: list[Tensor] = []
 
-    def tap(tensor: Tensor) -> Any:
+    def tap(tensor: Tensor) -> Tensor:
         if _context() != context:
             raise InnerGraphError
         tapped.append(tensor)

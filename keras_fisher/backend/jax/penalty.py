@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from keras_fisher.backend import finite_difference
 from keras_fisher.backend.jax.autodiff import promote, squared_norm
 from keras_fisher.backend.jax.stateless import Pure, cond
 from keras_fisher.backend.microbatches import Terms
-from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica, Tensor
+from keras_fisher.backend.types import Nll, NllAt, Objective, PenaltyGradients, Replica, Tensor
 
 
 def differentiate_penalty(
@@ -30,7 +29,9 @@ def differentiate_penalty(
     """
     evaluation = _Evaluation(objective, weights, inputs)
 
-    def scaled_norm(at: Sequence[Tensor]) -> tuple[Any, Any]:
+    def scaled_norm(
+        at: Sequence[Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, list[Tensor] | None, list[Tensor]]]:
         first = evaluation.differentiate(at, scale)
         norm = squared_norm(first.by_inputs if inputs else first.by_weights)
         return _scale_by(norm, scale), (norm, first.differentiate_loss(), first.assigned)
@@ -42,7 +43,7 @@ def differentiate_penalty(
 
 def differentiate_penalty_by_difference(
     objective: Objective,
-    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    shifted_nll: NllAt,
     weights: Sequence[Tensor],
     inputs: Sequence[Tensor] | None = None,
     scale: Tensor | None = None,
@@ -81,7 +82,7 @@ def differentiate_along(
 ) -> list[Tensor]:
     """Returns d <2 d nll / d at, direction> / d at, by backpropagating twice."""
 
-    def slope(values: Sequence[Any]) -> Any:
+    def slope(values: Sequence[Tensor]) -> Tensor:
         pairs = zip(differentiate(nll, values, scale), direction, strict=True)
         return _scale_by(2.0 * sum(jnp.vdot(a, b) for a, b in pairs), scale)
 
@@ -111,7 +112,13 @@ class _First:
         assigned: The values assigned to variables.
     """
 
-    def __init__(self, outcome: Any, pull: Any, assigned: list[Any], scale: Tensor) -> None:
+    def __init__(
+        self,
+        outcome: tuple[Tensor | None, Tensor],
+        pull: Callable[..., tuple[list[Tensor], list[Tensor]]],
+        assigned: list[Tensor],
+        scale: Tensor | None,
+    ) -> None:
         self.assigned = assigned
         self._loss, self._pull = outcome[0], pull
         nll = outcome[1]
@@ -144,22 +151,24 @@ class _Evaluation:
         self.values = [w.value for w in weights] if self.are_variables else list(weights)
         self.pure = Pure(objective, weights if self.are_variables else [])
 
-    def differentiate(self, at: Sequence[Tensor], scale: Tensor) -> _First:
+    def differentiate(self, at: Sequence[Tensor], scale: Tensor | None) -> _First:
         """Returns the derivatives at other values of the weights."""
 
-        def evaluate(values: Sequence[Any], inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        def evaluate(
+            values: Sequence[Tensor], inputs: Sequence[Tensor]
+        ) -> tuple[tuple[Tensor | None, Tensor], list[Tensor]]:
             return self.pure(values if self.are_variables else [], values, inputs)
 
         outcome, pull, assigned = jax.vjp(evaluate, list(at), self.inputs, has_aux=True)
         return _First(outcome, pull, assigned, scale)
 
 
-def _scale_by(scalar: Tensor, scale: Tensor) -> Tensor:
+def _scale_by(scalar: Tensor, scale: Tensor | None) -> Tensor:
     """Multiplies a scalar by a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * scale.astype(scalar.dtype)
 
 
-def _unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+def _unscale(tensors: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
     """Divides tensors by a loss scale; the results are at least float32."""
     wide = [promote(tensor) for tensor in tensors]
     return wide if scale is None else [t / scale.astype(t.dtype) for t in wide]

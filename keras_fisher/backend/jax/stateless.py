@@ -28,19 +28,19 @@ class Pure:
         self.assigned: list[keras.Variable] = []
         self._function, self._variables = function, variables
 
-    def __call__(self, values: Sequence[Any], *arguments: Any) -> tuple[Any, list[Any]]:
+    def __call__(self, values: Sequence[Tensor], *arguments: Any) -> tuple[Any, list[Tensor]]:
         pairs = zip(self._variables, values, strict=True)
         with Stateless(pairs, collect_losses=True) as scope:
             result = self._function(*arguments)
         self.assigned = scope.assigned
         return result, [scope.get_current_value(variable) for variable in self.assigned]
 
-    def assign(self, values: Sequence[Any]) -> None:
+    def assign(self, values: Sequence[Tensor]) -> None:
         """Assigns the values that a call has returned to their variables."""
         for variable, value in zip(self.assigned, values, strict=True):
             variable.assign(value)
 
-    def assign_state(self, values: Sequence[Any]) -> None:
+    def assign_state(self, values: Sequence[Tensor]) -> None:
         """Assigns the values that a call has returned, except those of `variables`.
 
         With JAX, Keras drops assignments to trainable weights in a forward pass: the optimizer
@@ -81,7 +81,7 @@ class _ReadVariables(Stateless):
         super().__init__(collect_losses=True)
         self.read: dict[int, keras.Variable] = {}
 
-    def get_current_value(self, variable: keras.Variable) -> Any:
+    def get_current_value(self, variable: keras.Variable) -> Tensor | None:
         self.read[id(variable)] = variable
         return super().get_current_value(variable)
 
@@ -93,7 +93,7 @@ def cond(condition: Tensor, if_true: Callable[[], Any], if_false: Callable[[], A
     branches = [_Branch(function) for function in (if_true, if_false)]
     assigned = {id(v): v for branch in branches for v in branch.pure.assigned}
 
-    def run(branch: _Branch) -> tuple[Any, list[Any]]:
+    def run(branch: _Branch) -> tuple[Any, list[Tensor]]:
         result, values = branch()
         own = {id(v): value for v, value in zip(branch.pure.assigned, values, strict=True)}
         return result, [own.get(key, v.value) for key, v in assigned.items()]
@@ -112,7 +112,7 @@ class _Branch:
         self._jaxpr, shape = jax.make_jaxpr(lambda: self.pure([]), return_shape=True)()
         self._tree = jax.tree.structure(shape)
 
-    def __call__(self) -> Any:
+    def __call__(self) -> tuple[Any, list[Tensor]]:
         flat = jax.core.eval_jaxpr(self._jaxpr.jaxpr, self._jaxpr.consts)
         return jax.tree.unflatten(self._tree, flat)
 

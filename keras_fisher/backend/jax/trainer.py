@@ -21,7 +21,7 @@ from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.stateless import Stateless
 
 Groups = tuple[list[keras.Variable], ...]
-State = Sequence[Any]
+State = Sequence[list[Tensor]]
 TrainFunction = Callable[[State, Iterator[Any]], tuple[dict[str, Any], State]]
 
 
@@ -248,6 +248,6 @@ def _unset_distribution() -> Iterator[None]:
         keras.distribution.set_distribution(distribution)
 
 
-def _stack(*arrays: Any) -> Any:
+def _stack(*arrays: Tensor) -> Tensor:
     on_host = all(isinstance(array, np.ndarray) for array in arrays)
     return np.stack(arrays) if on_host else jnp.stack(arrays)
