@@ -35,21 +35,25 @@ LOSSES_READ_LOGITS = False
 
 
 @torch.enable_grad()
-def differentiate(objective: Callable[[], Any], weights: Sequence[Tensor]) -> list[Tensor]:
+def differentiate(
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> list[Tensor | None]:
     """Returns d objective() / d weights; `None` for unconnected weights."""
     sources = list_sources(weights)
     return find_gradient(objective(), sources)
 
 
 @torch.enable_grad()
-def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[list[Any], Any]:
+def differentiate_by_taps(
+    objective: Callable[[Tap], tuple[Tensor, Any]],
+) -> tuple[list[Tensor | None], Any]:
     """Returns the gradient with respect to each tensor that passes through `tap`, and a structure.
 
     Tensors may be tapped anywhere.
     """
-    tapped: list[Any] = []
+    tapped: list[Tensor] = []
 
-    def tap(tensor: Tensor) -> Any:
+    def tap(tensor: Tensor) -> Tensor:
         # A tensor of its own: that of an identity layer is also its input.
         own = tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
         set_mask(own, get_mask(tensor))
@@ -60,10 +64,10 @@ def differentiate_by_taps(objective: Callable[[Tap], tuple[Any, Any]]) -> tuple[
     return find_gradient(value, tapped), detach(others)
 
 
-def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> Any:
+def map_examples(function: Callable[[Any], Tensor], examples: Any, dtype: str) -> Tensor:
     """Applies a function to one example at a time, each with a batch axis of length 1."""
 
-    def apply(index: int) -> Any:
+    def apply(index: int) -> Tensor:
         return function(keras.tree.map_structure(lambda t: t[index : index + 1], examples))
 
     count = len(keras.tree.flatten(examples)[0])
@@ -71,16 +75,16 @@ def map_examples(function: Callable[[Any], Any], examples: Any, dtype: str) -> A
 
 
 def compute_quadratic_forms(
-    objective: Callable[[], Any],
-    weights: Sequence[Tensor],
+    objective: Callable[[], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Returns z^T H z for random probes z, split by weight, with H the Hessian of the objective."""
     product = _linearise_gradient(objective, weights)
 
-    def form(z: list[Any]) -> Any:
+    def form(z: list[Tensor]) -> Tensor:
         sums = [torch.sum(promote(a) * promote(b)) for a, b in zip(z, product(z), strict=True)]
         return torch.stack(sums)
 
@@ -88,13 +92,13 @@ def compute_quadratic_forms(
 
 
 def compute_hessian_products(
-    objective: Callable[[], Any], weights: Sequence[Tensor], vectors: Tensor
-) -> Any:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable], vectors: Tensor
+) -> Tensor:
     """Returns H z for given vectors z, with H the Hessian of the objective."""
     product, sources = _linearise_gradient(objective, weights), list_sources(weights)
     sizes = [math.prod(w.shape) for w in sources]
 
-    def multiply(vector: Tensor) -> Any:
+    def multiply(vector: Tensor) -> Tensor:
         pairs = zip(torch.split(vector, sizes), sources, strict=True)
         z = [part.reshape(w.shape).to(w.dtype) for part, w in pairs]
         return torch.cat([promote(part).reshape(-1) for part in product(z)])
@@ -103,16 +107,16 @@ def compute_hessian_products(
 
 
 def map_probes(
-    function: Callable[[list[Any]], Any],
-    weights: Sequence[Tensor],
+    function: Callable[[list[Tensor]], Tensor],
+    weights: Sequence[keras.Variable],
     probes: Tensor,
     gaussian: bool,
-    seed: Any,
-) -> Any:
+    seed: Tensor,
+) -> Tensor:
     """Applies a function to one random probe at a time; a probe has a tensor for each weight."""
     sources = list_sources(weights)
 
-    def apply(index: int) -> Any:
+    def apply(index: int) -> Tensor:
         generator = make_generator([*seed, index], sources[0].device)
         return function([_draw_probe(w, gaussian, generator) for w in sources])
 
@@ -147,7 +151,7 @@ def compile_function(
     return call
 
 
-def compile_per_example(function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+def compile_per_example(function: Callable[..., Tensor], dtype: str) -> Callable[..., Tensor]:
     """Returns a function that applies a function of one example to each example of a batch."""
     return compile_function(
         lambda *examples: map_examples(lambda one: function(*one), examples, dtype)
@@ -180,14 +184,14 @@ def synchronise(model: keras.Model) -> None:
     """Does nothing: variables already hold the current training state."""
 
 
-def get_replica_index() -> Tensor:
+def get_replica_index() -> Tensor | None:
     """Returns `None`: training is on one device."""
     return None
 
 
 def _linearise_gradient(
-    objective: Callable[[], Any], weights: Sequence[Tensor]
-) -> Callable[[Sequence[Any]], list[Tensor]]:
+    objective: Callable[[], Tensor], weights: Sequence[keras.Variable]
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """Computes the gradient, and returns the function that multiplies a vector by the Hessian."""
     sources = list_sources(weights)
     with torch.enable_grad(), use_twice_differentiable_kernels():
@@ -195,7 +199,7 @@ def _linearise_gradient(
     found = fill_unconnected(gradient, sources)
     curved = [index for index, g in enumerate(found) if g.requires_grad]
 
-    def product(z: Sequence[Any]) -> list[Tensor]:
+    def product(z: Sequence[Tensor]) -> list[Tensor]:
         if not curved:
             return [torch.zeros_like(source, requires_grad=False) for source in sources]
         targets, directions = ([some[index] for index in curved] for some in (found, z))

@@ -34,7 +34,7 @@ def use_twice_differentiable_kernels() -> contextlib.AbstractContextManager[None
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def find_gradient(value: Tensor, sources: Sequence[Tensor], **options: Any) -> list[Tensor]:
+def find_gradient(value: Tensor, sources: Sequence[Tensor], **options: Any) -> list[Tensor | None]:
     """Returns d value / d sources; `None` for unconnected sources."""
     if not value.requires_grad:
         return [None for _ in sources]
@@ -64,7 +64,7 @@ def differentiate_again(
     return fill_unconnected(found, sources)
 
 
-def fill_unconnected(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+def fill_unconnected(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
     """Returns the tensors, with zeros of the source's shape in place of `None`."""
     return [
         torch.zeros_like(v, requires_grad=False) if t is None else t
@@ -90,7 +90,7 @@ def promote(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def list_sources(variables: Sequence[Any]) -> list[Tensor]:
+def list_sources(variables: Sequence[keras.Variable | Tensor]) -> list[Tensor]:
     """Returns the parameter of each Keras variable, or tensors unchanged."""
     return [v.value if isinstance(v, keras.Variable) else v for v in variables]
 

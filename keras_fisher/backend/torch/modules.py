@@ -30,7 +30,10 @@ def make_stateless(model: keras.Model) -> Iterator[None]:
 
 
 def _call_at_scope(
-    layer: Any, *arguments: Any, training: bool | None = None, **options: Any
+    layer: keras.layers.TorchModuleWrapper,
+    *arguments: Any,
+    training: bool | None = None,
+    **options: Any,
 ) -> Any:
     """Does what the `call` of the layer does, at the scope's values."""
     layer.train(training is not False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import torch
@@ -23,7 +22,7 @@ from keras_fisher.backend.torch.gradients import (
     unscale,
     use_twice_differentiable_kernels,
 )
-from keras_fisher.backend.types import Nll, Objective, PenaltyGradients, Replica, Tensor
+from keras_fisher.backend.types import Nll, NllAt, Objective, PenaltyGradients, Replica, Tensor
 
 __all__ = ["cond", "squared_norm"]
 
@@ -56,7 +55,7 @@ def differentiate_penalty(
 @torch.enable_grad()
 def differentiate_penalty_by_difference(
     objective: Objective,
-    shifted_nll: Callable[[Sequence[Any], Sequence[Any]], Any],
+    shifted_nll: NllAt,
     weights: Sequence[Tensor],
     inputs: Sequence[Tensor] | None = None,
     scale: Tensor | None = None,

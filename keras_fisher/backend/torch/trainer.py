@@ -29,7 +29,7 @@ class Trainer(BaseTrainer):
 
     @property
     @abc.abstractmethod
-    def _draw_seeds(self) -> list[Any]:
+    def _draw_seeds(self) -> list[Tensor | keras.Variable]:
         """Integers that differ between steps and micro-batches, for PyTorch's own draws."""
 
     _is_penalised = False  # whether the current step has a penalty
@@ -87,7 +87,7 @@ class Trainer(BaseTrainer):
 
 
 @contextlib.contextmanager
-def _seed_draws(seeds: Sequence[Any]) -> Iterator[None]:
+def _seed_draws(seeds: Sequence[Tensor | keras.Variable]) -> Iterator[None]:
     """Seeds PyTorch's own generator inside the context, and restores it.
 
     Unseeded dropout draws from it rather than from a `keras.random.SeedGenerator`, and so do
