@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend import random
+from keras_fisher.backend.types import Tensor
 from keras_fisher.data.labels import check_labels
 
 
@@ -27,7 +28,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        batch: Callable[[int], tuple[Any, Any]],
+        batch: Callable[[int], tuple[Tensor, Tensor]],
         num_batches: int | None,
         source: keras.utils.PyDataset | None = None,
     ) -> None:
@@ -39,7 +40,7 @@ class Batches(keras.utils.PyDataset):
         """The number of batches; `None` if they are endless."""
         return self._num_batches
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self._batch(index)
 
     def on_epoch_begin(self) -> None:
@@ -50,7 +51,7 @@ class Batches(keras.utils.PyDataset):
         if self._source is not None:
             self._source.on_epoch_end()
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         index = 0
         while self._num_batches is None or index < self._num_batches:
             yield self[index]
@@ -68,7 +69,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def make_epochs(
-    make_batch: Callable[..., tuple[Any, Any]],
+    make_batch: Callable[..., tuple[Tensor, Tensor]],
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
     seed: int,
@@ -88,14 +89,16 @@ def make_epochs(
     steps = math.ceil(num_examples / batch_size)
 
     @functools.lru_cache(maxsize=1)
-    def draw_order(epoch: int) -> Any:
+    def draw_order(epoch: int) -> Tensor:
         return random.draw_order(random.make_stream_seeds(seed, epoch)[0], num_examples)
 
     @backend.compile_function
-    def take(arrays: Any, rows: Any, epoch: Any, position: Any) -> tuple[Any, Any]:
+    def take(
+        arrays: tuple[Tensor, Tensor], rows: Tensor, epoch: int | Tensor, position: int | Tensor
+    ) -> tuple[Tensor, Tensor]:
         return make_batch(arrays, rows, position, random.make_stream_seeds(seed, epoch))
 
-    def batch(index: int) -> tuple[Any, Any]:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(index, steps)
         epoch += first_epoch
         size = min(batch_size, num_examples - position * batch_size)
@@ -106,14 +109,14 @@ def make_epochs(
 
 
 def make_evaluation(
-    function: Callable[[Any, Any], tuple[Any, Any]],
+    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
 ) -> Batches:
     """Returns one pass over the arrays, in order, with `function` applied to each batch."""
     images, labels = map(ops.convert_to_tensor, arrays)
 
-    def batch(index: int) -> tuple[Any, Any]:
+    def batch(index: int) -> tuple[Tensor, Tensor]:
         rows = slice(index * batch_size, (index + 1) * batch_size)
         return function(images[rows], labels[rows])
 
@@ -121,7 +124,8 @@ def make_evaluation(
 
 
 def map_batches(
-    function: Callable[[Any, Any], tuple[Any, Any]], batches: keras.utils.PyDataset
+    function: Callable[[int, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]],
+    batches: keras.utils.PyDataset,
 ) -> Batches:
     """Applies a function of position and batch to each batch."""
     return Batches(lambda index: function(index, batches[index]), batches.num_batches, batches)
@@ -138,12 +142,12 @@ def check_batches(dataset: Any) -> None:
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
 
 
-def check_classes(y: Any, num_classes: int) -> Any:
+def check_classes(y: Tensor, num_classes: int) -> Tensor:
     """Returns a batch of labels; raises unless they are classes."""
     check_labels("`dataset`", ops.convert_to_numpy(y), num_classes)
     return y
 
 
-def get_label_spec(dataset: keras.utils.PyDataset) -> Any:
+def get_label_spec(dataset: keras.utils.PyDataset) -> Tensor:
     """Returns labels of the shape and the dtype of the batches' labels."""
     return dataset[0][1]

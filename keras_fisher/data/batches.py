@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from keras import ops
 
@@ -95,7 +93,9 @@ def training_batches(
     if has_classes:
         num_classes = check_classes_to_mix(num_classes)
 
-    def make_batch(arrays: Any, rows: Tensor, position: Tensor, seeds: list[Tensor]) -> Any:
+    def make_batch(
+        arrays: tuple[Tensor, Tensor], rows: Tensor, position: Tensor, seeds: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         images, labels = (ops.take(array, rows, axis=0) for array in arrays)
         _, augmentation_seed, mixup_seed = seeds
         if normalisation is not None:

@@ -1,7 +1,9 @@
 """The result of loading a data set, and checks shared by the pipelines of all backends."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +19,9 @@ from keras_fisher.utils.arguments import (
     check_positive,
 )
 
+if TYPE_CHECKING:
+    from keras_fisher.data.containers import Batches
+
 AUGMENTATIONS = ("flip", "flip_and_crop")
 
 
@@ -29,9 +34,9 @@ class Pipelines(NamedTuple):
     `keras.utils.PyDataset` whose arrays stay on the device.
     """
 
-    train: Any
-    validation: Any
-    test: Any
+    train: Batches
+    validation: Batches | None
+    test: Batches
     num_classes: int
     input_shape: tuple[int, int, int]
     steps_per_epoch: int

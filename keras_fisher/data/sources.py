@@ -1,12 +1,15 @@
 """Sources of data sets: files on this machine, and TensorFlow Datasets (TFDS)."""
 
+from __future__ import annotations
+
 import importlib
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +17,9 @@ from keras_fisher import backend
 from keras_fisher.data import saved
 from keras_fisher.data.examples import DatasetDamagedError, DatasetNotFoundError, Examples
 from keras_fisher.data.labels import check_labels
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 IMAGENET = "imagenet2012"
 
@@ -52,7 +58,7 @@ def read_ids(name: str) -> tuple[np.ndarray, np.ndarray]:
     return saved.load_ids(name) or ids_from_tfds(name)
 
 
-def find(name: str, data_dir: str | None = None) -> Any:
+def find(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
     """Returns the TFDS builder of a data set, which may not be prepared.
 
     `data_dir` defaults to the environment variable `TFDS_DATA_DIR`, then to TFDS's own default.
@@ -64,7 +70,7 @@ def find(name: str, data_dir: str | None = None) -> Any:
     return tfds.builder(name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))
 
 
-def prepare(name: str, data_dir: str | None = None) -> Any:
+def prepare(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
     """Returns the TFDS builder of a data set, after preparing it if necessary."""
     builder = find(name, data_dir)
     if not builder.is_prepared():
@@ -77,7 +83,7 @@ def prepare(name: str, data_dir: str | None = None) -> Any:
     return builder
 
 
-def damaged_files(builder: Any, split: str) -> Iterator[Path]:
+def damaged_files(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Path]:
     """Yields the record files of a split that are missing, truncated or changed; reads them all."""
     tf = import_package("tensorflow")
     info = builder.info.splits[split]
@@ -91,7 +97,9 @@ def damaged_files(builder: Any, split: str) -> Iterator[Path]:
             yield Path(path)
 
 
-def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedError:
+def make_damaged_error(
+    name: str, builder: tfds.core.DatasetBuilder, what: str
+) -> DatasetDamagedError:
     """Returns the error for a damaged data set, which says what is damaged and how to repair it."""
     return DatasetDamagedError(
         f"The data set {name!r} is damaged: {what}. Delete {builder.data_dir} and prepare it "
@@ -99,7 +107,7 @@ def make_damaged_error(name: str, builder: Any, what: str) -> DatasetDamagedErro
     )
 
 
-def import_package(module: str, extra: str = "datasets") -> Any:
+def import_package(module: str, extra: str = "datasets") -> ModuleType:
     """Imports a module; if it is missing, the error says how to install it."""
     try:
         return importlib.import_module(module)
@@ -146,12 +154,12 @@ def _check_backend(name: str) -> None:
         )
 
 
-def _read(name: str, builder: Any, split: str) -> Examples:
+def _read(name: str, builder: tfds.core.DatasetBuilder, split: str) -> Examples:
     x, y = _read_tensors(name, builder, split, as_supervised=True)
     return Examples(x.numpy(), y.numpy())
 
 
-def _read_tensors(name: str, builder: Any, split: str, **options: Any) -> Any:
+def _read_tensors(name: str, builder: tfds.core.DatasetBuilder, split: str, **options: Any) -> Any:
     tf = import_package("tensorflow")
     try:
         return builder.as_dataset(split=split, batch_size=-1, **options)

@@ -11,13 +11,14 @@ import tensorflow as tf
 
 from keras_fisher import backend
 from keras_fisher.backend import random
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.labels import describe_classes
 
 Batches: TypeAlias = tf.data.Dataset
 
 
 def make_epochs(
-    make_batch: Callable[..., tuple[Any, Any]],
+    make_batch: Callable[..., tuple[Tensor, Tensor]],
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
     seed: int,
@@ -52,7 +53,7 @@ def make_epochs(
 
 
 def make_evaluation(
-    function: Callable[[Any, Any], tuple[Any, Any]],
+    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     arrays: tuple[np.ndarray, np.ndarray],
     batch_size: int,
 ) -> Batches:
@@ -62,7 +63,9 @@ def make_evaluation(
     return fix_order(map_batches(lambda _, batch: function(*batch), batches))
 
 
-def map_batches(function: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> Batches:
+def map_batches(
+    function: Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]], batches: Batches
+) -> Batches:
     """Applies a function of position and batch to each batch."""
     function = tf.autograph.experimental.do_not_convert(function)
     return batches.enumerate().map(function, num_parallel_calls=tf.data.AUTOTUNE)
@@ -81,12 +84,12 @@ def check_batches(dataset: Any) -> None:
         )
 
 
-def check_classes(y: tf.Tensor, num_classes: int) -> Any:
+def check_classes(y: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Returns a batch of labels; raises, when it is read, unless they are classes."""
     return backend.assert_below(y, y, num_classes, describe_classes(num_classes, "dataset"))
 
 
-def get_label_spec(dataset: Batches) -> Any:
+def get_label_spec(dataset: Batches) -> tf.TensorSpec:
     """Returns the shape and the dtype of the batches' labels."""
     return dataset.element_spec[1]
 

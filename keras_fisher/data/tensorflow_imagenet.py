@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +36,9 @@ from keras_fisher.data.sources import IMAGENET as NAME
 from keras_fisher.data.sources import SOURCES, import_package, make_damaged_error, prepare
 from keras_fisher.data.tensorflow_containers import batch_examples, chain_epochs, fix_order
 from keras_fisher.utils.arguments import check_integer
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 FILES_AT_A_TIME = 16
 WINDOW = 4096
@@ -150,7 +153,7 @@ def _cut(jpeg: tf.Tensor, window: list[tf.Tensor], size: int) -> tf.Tensor:
 class _Records:
     """The records of a split, as TFDS wrote them."""
 
-    def __init__(self, builder: Any, split: str) -> None:
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
         self._builder = builder
         self._decoders = {"image": import_package("tensorflow_datasets").decode.SkipDecoding()}
         files = builder.info.splits[split].file_instructions
@@ -194,7 +197,7 @@ class _Records:
         )
 
 
-def _check_files(builder: Any) -> None:
+def _check_files(builder: tfds.core.DatasetBuilder) -> None:
     for split in ("train", SOURCES[NAME].test_split):
         if split not in builder.info.splits:
             raise make_damaged_error(NAME, builder, f"it has no split {split!r}")

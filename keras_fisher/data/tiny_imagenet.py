@@ -44,7 +44,9 @@ class TinyImagenet32(tfds.core.GeneratorBasedBuilder):
             license="The terms of ImageNet: non-commercial research and educational use only.",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         archive = zipfile.ZipFile(dl_manager.download(URL))
         self.info.features["label"].names = sorted(_lines(archive, "wnids.txt"))
         return {
