@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import keras
 from keras import layers
 
 
 def conv(
-    x: Any,
+    x: keras.KerasTensor,
     filters: int,
     size: int = 3,
     strides: int = 1,
@@ -14,7 +15,7 @@ def conv(
     name: str,
     layer: type[layers.Layer] = layers.Conv2D,
     **options: Any,
-) -> Any:
+) -> keras.KerasTensor:
     """Adds a padded convolution whose windows are centred on every `strides`-th pixel.
 
     With strides of 2 and an even number of pixels, Keras pads only the far side, so the windows of
@@ -27,6 +28,6 @@ def conv(
     return layer(filters, size, strides, padding=padding, name=name, **options)(x)
 
 
-def batch_norm(x: Any, *, name: str) -> Any:
+def batch_norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """Adds batch normalisation with the constants of the authors of residual networks."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)

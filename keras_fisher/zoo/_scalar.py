@@ -1,10 +1,10 @@
 """Multiplication by one learned scalar."""
 
-from typing import Any
-
 import keras
 
 from keras_fisher import rules
+from keras_fisher.backend.types import Tensor
+from keras_fisher.rules.gradients import WeightGradients
 
 
 class ScalarScale(keras.layers.Layer):
@@ -12,13 +12,13 @@ class ScalarScale(keras.layers.Layer):
 
     initializer: str
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.scale = self.add_weight(shape=(), initializer=self.initializer, name="scale")
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return self.scale * inputs
 
 
 @rules.register(ScalarScale)
-def _scalar_scale(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def _scalar_scale(layer: ScalarScale, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     return [(layer.scale, rules.sum_to(gradient * inputs, ()))]

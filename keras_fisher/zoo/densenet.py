@@ -1,7 +1,6 @@
 """DenseNet for small images."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 from keras import layers
@@ -77,10 +76,12 @@ def densenet(
     return keras.Model(inputs, outputs, name="densenet")
 
 
-def _conv(x: Any, filters: int, size: int, seeds: Iterator[int], *, name: str) -> Any:
+def _conv(
+    x: keras.KerasTensor, filters: int, size: int, seeds: Iterator[int], *, name: str
+) -> keras.KerasTensor:
     kernel = keras.initializers.HeNormal(next(seeds))
     return _layers.conv(x, filters, size, name=name, use_bias=False, kernel_initializer=kernel)
 
 
-def _activation(x: Any, *, name: str) -> Any:
+def _activation(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     return layers.ReLU(name=f"{name}_relu")(_layers.batch_norm(x, name=f"{name}_norm"))

@@ -4,11 +4,11 @@ Reference: Zhang, Dauphin & Ma, "Fixup Initialization: Residual Learning Without
 ICLR 2019, and its authors' code, github.com/hongyi-zhang/Fixup.
 """
 
-from typing import Any
-
 import keras
 
 from keras_fisher import rules
+from keras_fisher.backend.types import Tensor
+from keras_fisher.rules.gradients import WeightGradients
 from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo._scalar import ScalarScale
 
@@ -90,13 +90,13 @@ class FixupBias(keras.layers.Layer):
             [[1.0, 1.0]]
     """
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs + self.bias
 
 
 @rules.register(FixupBias)
-def _fixup_bias(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def _fixup_bias(layer: FixupBias, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     return [(layer.bias, rules.sum_to(gradient, ()))]

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.utils.arguments import check_integer
 from keras_fisher.zoo import _layers
 from keras_fisher.zoo._arguments import check_depth, check_network
@@ -95,13 +96,15 @@ class _BatchNormed:
     def __init__(self, seeds: Iterator[int]) -> None:
         self.seeds = seeds
 
-    def conv(self, x: Any, filters: int, strides: int = 1, *, factor: float, name: str) -> Any:
+    def conv(
+        self, x: keras.KerasTensor, filters: int, strides: int = 1, *, factor: float, name: str
+    ) -> keras.KerasTensor:
         kernel = keras.initializers.HeNormal(next(self.seeds))
         options = {"use_bias": False, "kernel_initializer": kernel}
         x = _layers.conv(x, filters, 3, strides, name=name, **options)
         return _layers.batch_norm(x, name=f"{name}_norm")
 
-    def logits(self, x: Any, num_classes: int) -> Any:
+    def logits(self, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
         kernel = keras.initializers.HeNormal(next(self.seeds))
         return layers.Dense(num_classes, kernel_initializer=kernel, name="logits")(x)
 
@@ -112,17 +115,21 @@ class _WeightNormed:
     def __init__(self, seeds: Iterator[int]) -> None:
         self.seeds = seeds
 
-    def conv(self, x: Any, filters: int, strides: int = 1, *, factor: float, name: str) -> Any:
+    def conv(
+        self, x: keras.KerasTensor, filters: int, strides: int = 1, *, factor: float, name: str
+    ) -> keras.KerasTensor:
         initializers = self._initializers(x.shape[-1], filters, factor)
         return _layers.conv(
             x, filters, 3, strides, name=name, layer=WeightNormConv2D, **initializers
         )
 
-    def logits(self, x: Any, num_classes: int) -> Any:
+    def logits(self, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
         initializers = self._initializers(x.shape[-1], num_classes, factor=1)
         return WeightNormDense(num_classes, **initializers, name="logits")(x)
 
-    def _initializers(self, fan_in: int, fan_out: int, factor: float) -> dict[str, Any]:
+    def _initializers(
+        self, fan_in: int, fan_out: int, factor: float
+    ) -> dict[str, keras.initializers.Initializer]:
         return {
             "kernel_initializer": keras.initializers.Orthogonal(seed=next(self.seeds)),
             "gain_initializer": norm_preserving_gain(fan_in, fan_out, factor),
@@ -130,14 +137,14 @@ class _WeightNormed:
 
 
 def _block(
-    x: Any,
+    x: keras.KerasTensor,
     normed: _BatchNormed | _WeightNormed,
     *,
     filters: int,
     strides: int,
     factor: float,
     name: str,
-) -> Any:
+) -> keras.KerasTensor:
     branch = normed.conv(x, filters, strides, factor=2, name=f"{name}_conv1")
     branch = layers.ReLU(name=f"{name}_relu1")(branch)
     branch = normed.conv(branch, filters, factor=factor, name=f"{name}_conv2")
@@ -170,7 +177,7 @@ class PaddedShortcut(layers.Layer):
         super().__init__(**kwargs)
         self.filters, self.strides = filters, strides
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         taken = inputs[:, :: self.strides, :: self.strides]
         return ops.pad(taken, [(0, 0), (0, 0), (0, 0), (0, self.filters - inputs.shape[-1])])
 

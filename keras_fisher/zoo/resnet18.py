@@ -1,7 +1,6 @@
 """ResNet-18 for ImageNet, without normalisation."""
 
 from functools import partial
-from typing import Any
 
 import keras
 from keras import layers
@@ -88,14 +87,14 @@ def resnet18(
 
 
 def _block(
-    x: Any,
+    x: keras.KerasTensor,
     *,
     filters: int,
     strides: int,
     kernel: keras.initializers.Initializer,
     shortcut_kernel: keras.initializers.Initializer,
     name: str,
-) -> Any:
+) -> keras.KerasTensor:
     plain = partial(conv, filters=filters, use_bias=False)
     biased = FixupBias(name=f"{name}_bias1a")(x)
     branch = plain(biased, strides=strides, kernel_initializer=kernel, name=f"{name}_conv1")

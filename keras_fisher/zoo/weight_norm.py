@@ -7,6 +7,8 @@ import keras
 from keras import layers, ops
 
 from keras_fisher import rules
+from keras_fisher.backend.types import Tensor
+from keras_fisher.rules.gradients import ExampleGradients, WeightGradients
 from keras_fisher.utils.arguments import check_integer, check_positive
 
 
@@ -68,19 +70,19 @@ class _WeightNorm(layers.Layer):
         super().__init__(*args, kernel_initializer=kernel_initializer, **kwargs)
         self.gain_initializer = keras.initializers.get(gain_initializer)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
         self.gain = self.add_weight(
             shape=self._kernel.shape[-1:], initializer=self.gain_initializer, name="gain"
         )
 
     @property
-    def direction(self) -> Any:
+    def direction(self) -> keras.Variable:
         """The weights v, of the shape of the kernel."""
         return self._kernel
 
     @property
-    def kernel(self) -> Any:
+    def kernel(self) -> Tensor:
         """The kernel g v / ||v||, with one norm for each output channel."""
         # In mixed precision, the norm is computed in the precision of the weights.
         direction, gain = (ops.cast(w, self.variable_dtype) for w in (self.direction, self.gain))
@@ -151,16 +153,20 @@ class WeightNormDense(_WeightNorm, layers.Dense):
 
 
 @rules.register(WeightNormConv2D)
-def _convolution(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def _convolution(layer: WeightNormConv2D, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     return _split(layer, *rules.convolution.convolution(layer, inputs, gradient))
 
 
 @rules.register(WeightNormDense)
-def _dense(layer: Any, inputs: Any, gradient: Any) -> list[tuple[Any, Any]]:
+def _dense(layer: WeightNormDense, inputs: Tensor, gradient: Tensor) -> WeightGradients:
     return _split(layer, *rules.dense.dense(layer, inputs, gradient))
 
 
-def _split(layer: Any, kernel: tuple[Any, Any], *bias: tuple[Any, Any]) -> list[tuple[Any, Any]]:
+def _split(
+    layer: WeightNormConv2D | WeightNormDense,
+    kernel: tuple[keras.Variable, ExampleGradients],
+    *bias: tuple[keras.Variable, Tensor],
+) -> WeightGradients:
     """For a filter's gradient G: dg = <G, v / ||v||> and dv = g / ||v|| (G - dg v / ||v||)."""
     by_kernel = kernel[1].gradient()
     direction, gain = (ops.cast(w, by_kernel.dtype) for w in (layer.direction, layer.gain))
@@ -172,7 +178,7 @@ def _split(layer: Any, kernel: tuple[Any, Any], *bias: tuple[Any, Any]) -> list[
     return [(layer.direction, by_direction), (layer.gain, by_gain), *bias]
 
 
-def _norms(direction: Any) -> Any:
+def _norms(direction: Tensor) -> Tensor:
     """Returns the norm of each output channel (the last axis)."""
     others = tuple(range(len(direction.shape) - 1))
     return ops.sqrt(ops.sum(ops.square(direction), axis=others, keepdims=True))

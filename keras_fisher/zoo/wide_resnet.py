@@ -1,7 +1,6 @@
 """Wide residual networks for small images."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 from keras import layers
@@ -93,16 +92,20 @@ class _Builder:
     def kernel(self) -> keras.initializers.Initializer:
         return keras.initializers.HeNormal(next(self.seeds))
 
-    def conv(self, x: Any, filters: int, size: int = 3, strides: int = 1, *, name: str) -> Any:
+    def conv(
+        self, x: keras.KerasTensor, filters: int, size: int = 3, strides: int = 1, *, name: str
+    ) -> keras.KerasTensor:
         options = {"use_bias": not self.batch_norm, "kernel_initializer": self.kernel()}
         return _layers.conv(x, filters, size, strides, name=name, **options)
 
-    def activation(self, x: Any, *, name: str) -> Any:
+    def activation(self, x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
         if self.batch_norm:
             x = _layers.batch_norm(x, name=f"{name}_norm")
         return layers.ReLU(name=f"{name}_relu")(x)
 
-    def block(self, x: Any, *, filters: int, strides: int, name: str) -> Any:
+    def block(
+        self, x: keras.KerasTensor, *, filters: int, strides: int, name: str
+    ) -> keras.KerasTensor:
         activated = self.activation(x, name=f"{name}_1")
         shortcut = x
         if x.shape[-1] != filters or strides > 1:
