@@ -7,7 +7,7 @@ import copy
 import math
 import warnings
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Self
 
 from keras.callbacks import Callback, TensorBoard
 
@@ -21,7 +21,7 @@ class CopyableCallback(Callback):
         """Returns the attributes of a copy."""
         return {**self.__dict__, "_model": None}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A tf.data.Dataset has no deep copy, and arrays need none.
         return copy.copy(self)
 

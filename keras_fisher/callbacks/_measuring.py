@@ -15,8 +15,9 @@ from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.callbacks._step_counter import Frequency, StepCounter, check_freq
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.likelihoods.likelihood import check_likelihood
-from keras_fisher.traces import Estimate, check_data
+from keras_fisher.traces import Estimate, HessianEigenvaluesMeter, check_data
 from keras_fisher.traces.data import check_rereadable
+from keras_fisher.traces.meter import Meter
 from keras_fisher.utils.host_generators import preserve_host_generators
 
 
@@ -88,7 +89,7 @@ class MeasuringCallback(LogWriter):
         return {"class_name": type(self).__name__, **settings}
 
     @abc.abstractmethod
-    def _make_meter(self, model: keras.Model) -> Any:
+    def _make_meter(self, model: keras.Model) -> Meter | HessianEigenvaluesMeter:
         """Returns the meter of the model."""
 
     @abc.abstractmethod

@@ -43,7 +43,7 @@ class AlphaScheduler(LogWriter):
 
     def __init__(self, schedule: Callable[[int], float] | Callable[[int, float], float]) -> None:
         super().__init__()
-        self.schedule: Callable[..., Any] = schedule
+        self.schedule: Callable[..., float] = schedule
         self._takes_alpha = _takes_alpha(schedule)
 
     def _list_keys(self) -> Collection[str]:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.types import Tensor
 from keras_fisher.callbacks._log_writer import CopyableCallback
 from keras_fisher.traces import check_data
 from keras_fisher.traces.data import length, minibatches
@@ -94,7 +95,7 @@ class BatchNormRecalibration(CopyableCallback):
                 stacklevel=2,
             )
 
-    def _recalibrate(self, layers: Sequence[Any]) -> None:
+    def _recalibrate(self, layers: Sequence[keras.layers.BatchNormalization]) -> None:
         if self._pass is None:
             self._pass = _TrainingPass(get_backbone(self.model))
         statistics = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
@@ -106,7 +107,7 @@ class BatchNormRecalibration(CopyableCallback):
             variable.assign(np.mean(values, axis=0, dtype="float64"))
 
 
-def _batch_norms(model: keras.Model) -> list[Any]:
+def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     # `model.layers` does not list the layers inside layers and backbones.
     return [
         layer
@@ -120,7 +121,7 @@ def _draw_examples(arrays: Sequence[Any], number: int) -> tuple[Any]:
     x = arrays[0]
     rows = np.random.default_rng(0).permutation(length(x))[:number]
 
-    def take(array: Any) -> Any:
+    def take(array: Any) -> np.ndarray | None:
         return None if array is None else ops.convert_to_numpy(array)[rows]
 
     return (keras.tree.map_structure(take, x),)
@@ -135,14 +136,14 @@ class _TrainingPass:
         self._compiled = backend.compile_function(self._step)
         self.calls: collections.Counter[int] = collections.Counter()  # of layers by id, in a pass
 
-    def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Any]]:
+    def __call__(self, inputs: Iterable[Any]) -> Iterator[dict[int, Tensor]]:
         """Yields the variables' values by id after each pass, from which the next pass starts."""
         state = [ops.copy(v) for v in self._variables]
         for x in inputs:
             state = self._compiled(state, x)
             yield dict(zip(map(id, self._variables), state, strict=True))
 
-    def _step(self, state: Sequence[Any], x: Any) -> list[Any]:
+    def _step(self, state: Sequence[Tensor], x: Any) -> list[Tensor]:
         self.calls.clear()
         # A compiled function treats the first axis of every argument as the batch axis.
         state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
@@ -152,11 +153,18 @@ class _TrainingPass:
 
 
 @contextlib.contextmanager
-def _average_calls(layers: Sequence[Any], calls: collections.Counter[int]) -> Iterator[None]:
+def _average_calls(
+    layers: Sequence[keras.layers.BatchNormalization], calls: collections.Counter[int]
+) -> Iterator[None]:
     """Replaces moving averages by means over a layer's calls on the latest mini-batch."""
     momenta = [layer.momentum for layer in layers]
 
-    def count_call(layer: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+    def count_call(
+        layer: keras.layers.BatchNormalization,
+        call: Callable[..., Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
         layer.momentum = calls[id(layer)] / (calls[id(layer)] + 1)  # 0, 1/2, 2/3, ...
         calls[id(layer)] += 1
         return call(*args, **kwargs)

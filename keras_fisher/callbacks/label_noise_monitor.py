@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_fisher.backend.types import Tensor
 from keras_fisher.callbacks._log_writer import LogWriter
 from keras_fisher.likelihoods import Bernoulli, Gaussian
 from keras_fisher.traces import GradientNormMeter, accuracy
@@ -118,7 +119,7 @@ class LabelNoiseMonitor(LogWriter):
         super().on_train_end(logs)
         self._meter = None
 
-    def _make_targets(self, outputs: Any) -> dict[str, np.ndarray]:
+    def _make_targets(self, outputs: Tensor) -> dict[str, np.ndarray]:
         """Returns the labels of each group in the layout that the model's loss accepts."""
         check_outputs(self.model, outputs)
         width = outputs.shape[1]
