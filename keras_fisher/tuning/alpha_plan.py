@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _KEPT = 2  # candidates that are trained to the end
 _AVERAGED = 5  # scores are means over the last fifth of the epochs, as single epochs vary
 
 
-def score(values: Any, epochs: int) -> float:
+def score(values: Sequence[float] | np.ndarray, epochs: int) -> float:
     """Returns the mean of a metric over the last fifth of the epochs so far, to compare alphas."""
     return float(np.mean(values[-math.ceil(epochs / _AVERAGED) :]))
 

@@ -101,7 +101,7 @@ class AlphaTuner(keras_tuner.Tuner):
         self,
         build_model: Callable[[float], FisherPenaltyModel],
         plan: AlphaPlan,
-        objective: Any,
+        objective: str | keras_tuner.Objective,
         *,
         is_shown: bool,
         **kwargs: Any,
@@ -122,7 +122,7 @@ class AlphaTuner(keras_tuner.Tuner):
         except keras_tuner.errors.FatalError as error:
             raise error.__cause__ or error from None
 
-    def run_trial(self, trial: Any, **kwargs: Any) -> dict[str, float]:
+    def run_trial(self, trial: trials.Trial, **kwargs: Any) -> dict[str, float]:
         """Trains a candidate for one part of the search; returns its score."""
         try:
             return self._train(trial.trial_id, trial.hyperparameters.values, **kwargs)
@@ -130,7 +130,12 @@ class AlphaTuner(keras_tuner.Tuner):
             raise keras_tuner.errors.FatalError(str(error)) from error
 
     def _train(
-        self, trial_id: str, values: dict[str, Any], x: Any, callbacks: list[Any], **fit: Any
+        self,
+        trial_id: str,
+        values: dict[str, Any],
+        x: Any,
+        callbacks: list[keras.callbacks.Callback],
+        **fit: Any,
     ) -> dict[str, float]:
         alpha, objective = values["alpha"], self.oracle.objective
         parent, first_epoch = values.get(_PARENT), values[_FIRST_EPOCH]
@@ -211,7 +216,7 @@ class _Progress:
         done = count_epochs([trial for trial in self._oracle.list_planned() if trial in finished])
         epochs = itertools.count(done + 1)
 
-        def show(epoch: int, logs: Any) -> None:
+        def show(epoch: int, logs: dict[str, float]) -> None:
             if self._name not in logs:
                 raise ValueError(
                     f"`objective` must be one of {', '.join(logs)}. Received: {self._name!r}. "

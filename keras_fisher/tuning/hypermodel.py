@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import keras_tuner
@@ -11,6 +11,8 @@ import keras_tuner
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.tuning import grids
 from keras_fisher.utils import arguments
+
+T = TypeVar("T")
 
 
 class FisherPenaltyHyperModel(keras_tuner.HyperModel):
@@ -95,7 +97,7 @@ def _sgd(learning_rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(learning_rate, momentum=0.9)
 
 
-def _choices(name: str, values: Sequence[Any], check: Callable[[str, Any], Any]) -> list[Any]:
+def _choices(name: str, values: Sequence[Any], check: Callable[[str, Any], T]) -> list[T]:
     """Returns the checked values of a hyperparameter."""
     if not isinstance(values, Iterable):
         raise TypeError(f"`{name}` must list values. Received: {name}={values!r}")

@@ -11,12 +11,12 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend, penalties
-from keras_fisher.backend.types import Replica
+from keras_fisher.backend.types import Replica, Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
-from keras_fisher.traces.labels import Labels
+from keras_fisher.traces.labels import LabelledBatch, Labels
 from keras_fisher.traces.meter import Meter
 from keras_fisher.training.batch import FloatingInputs, MeanNll, take_smaller
 from keras_fisher.training.labels import BatchLabels
@@ -171,17 +171,17 @@ class BalanceMeter(Meter):
     def _compile(self) -> None:
         self._balance = backend.compile_function(self._batch_balance)
 
-    def _measure(self, batches: Iterator[tuple[Any, Labels]], by_weight: bool) -> np.ndarray:
+    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
         return np.stack([ops.convert_to_numpy(self._balance(*batch))[None] for batch in batches])
 
-    def _batch_balance(self, x: Any, labels: Labels) -> Any:
+    def _batch_balance(self, x: Any, labels: Labels) -> Tensor:
         inputs, size = FloatingInputs(x), count_examples(x)
         held = BatchLabels(
             self._likelihood, self._penalty, labels.y, self._generator, labels.present
         )
         mean = MeanNll(size, Replica(size))
 
-        def objective(_: Any, floating: Sequence[Any]) -> tuple[Any, Any]:
+        def objective(_: Sequence[Tensor], floating: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             outputs = self._outputs(inputs.replace(floating))
             loss = self._likelihood.mean_nll(labels.y, outputs, labels.present)
             return loss, mean(*held.nll(outputs))
