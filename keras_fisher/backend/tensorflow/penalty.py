@@ -164,7 +164,7 @@ def sum_over_parts(
 
 
 def _gradient(
-    tape: tf.GradientTape, value: Tensor, at: Sequence[Tensor], scale: Tensor
+    tape: tf.GradientTape, value: Tensor, at: Sequence[Tensor], scale: Tensor | None
 ) -> list[Tensor]:
     """Returns the gradient of a scalar with a loss scale; zeros for unconnected tensors."""
     with refuse_wrong_gradients():
@@ -190,6 +190,6 @@ def _pair_present(
 
 
 def _differentiate_loss(
-    tape: tf.GradientTape, loss: Tensor, weights: list[Tensor]
-) -> list[Tensor] | None:
+    tape: tf.GradientTape, loss: Tensor | None, weights: list[Tensor]
+) -> list[Tensor | None] | None:
     return None if loss is None else tapes.densify(tape.gradient(loss, weights))

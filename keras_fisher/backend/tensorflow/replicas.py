@@ -52,7 +52,7 @@ class SyncReplica(Replica):
         """Returns the loss without Keras's factor, 1/count in single precision."""
         return loss / tf.cast(1.0 / self.count, loss.dtype)
 
-    def zero_without_examples(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def zero_without_examples(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Returns the gradients, or zeros without examples, where normalisation gives NaN."""
         is_any = self._examples > 0
         return [
@@ -60,7 +60,7 @@ class SyncReplica(Replica):
             for g in gradients
         ]
 
-    def align_non_finite(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def align_non_finite(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Returns the gradients, or NaN on every replica if one has a non-finite gradient.
 
         A loss scale checks only one replica's gradients, but all replicas must skip the same steps.
@@ -70,7 +70,7 @@ class SyncReplica(Replica):
         is_finite = others == self.count
         return [None if g is None else tf.where(is_finite, g, float("nan")) for g in gradients]
 
-    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def sum(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Returns the sum over replicas of each tensor; `None` stays `None`."""
         present = [t for t in tensors if t is not None]
         reduced = iter(self._context.all_reduce(tf.distribute.ReduceOp.SUM, present))

@@ -17,7 +17,7 @@ from keras_fisher.backend.tensorflow.ops import (
 from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 
-def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+def squared_norm(tensors: Sequence[Tensor | None]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
     return sum_present([None if t is None else square(t) for t in tensors])
 
@@ -58,22 +58,22 @@ def differentiate_again(
         raise make_derivative_error(error) from error
 
 
-def densify(tensors: Sequence[Tensor]) -> list[Tensor]:
+def densify(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Sums the duplicate rows of sparse gradients (of embeddings) into dense tensors."""
     return [tf.convert_to_tensor(t) if isinstance(t, tf.IndexedSlices) else t for t in tensors]
 
 
-def fill_unconnected(tensors: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+def fill_unconnected(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
     """Returns the tensors, with zeros of the weight's shape in place of `None`."""
     return [tf.zeros_like(value(v)) if t is None else t for t, v in zip(tensors, like, strict=True)]
 
 
-def scale_by(scalar: Tensor, scale: Tensor) -> Tensor:
+def scale_by(scalar: Tensor, scale: Tensor | None) -> Tensor:
     """Multiplies a scalar by a loss scale, which may be `None` for 1."""
     return scalar if scale is None else scalar * cast_like(scale, scalar)
 
 
-def unscale(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+def unscale(tensors: Sequence[Tensor | None], scale: Tensor | None) -> list[Tensor | None]:
     """Divides tensors by a loss scale; the results are at least float32."""
     wide = [None if t is None else promote(t) for t in tensors]
     if scale is None:

@@ -18,7 +18,7 @@ from keras_fisher.backend.types import Tensor, make_unconnected_error
 _NO_SECOND_DERIVATIVE = ("is not implemented", "does not currently support double backward")
 
 
-def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+def squared_norm(tensors: Sequence[Tensor | None]) -> Tensor:
     """Returns the sum of squares over all `tensors`, at least float32; `None` counts as zero."""
     squares = [torch.sum(torch.square(promote(t))) for t in tensors if t is not None]
     if not squares:
@@ -77,7 +77,7 @@ def scale_by(scalar: Tensor, scale: Tensor | None) -> Tensor:
     return scalar if scale is None else scalar * scale.to(scalar.dtype)
 
 
-def unscale(tensors: Sequence[Tensor], scale: Tensor | None) -> list[Tensor]:
+def unscale(tensors: Sequence[Tensor | None], scale: Tensor | None) -> list[Tensor | None]:
     """Divides tensors by a loss scale; the results are at least float32."""
     wide = [None if t is None else promote(t) for t in tensors]
     if scale is None:

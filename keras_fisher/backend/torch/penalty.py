@@ -147,6 +147,6 @@ class _Evaluation:
         self.inputs = make_leaves(inputs or [])
         self.loss, self.nll = objective(weights if are_variables else self.sources, self.inputs)
 
-    def differentiate_loss(self) -> list[Tensor] | None:
+    def differentiate_loss(self) -> list[Tensor | None] | None:
         """Returns d loss / d weights, if there is a loss; frees the graph."""
         return None if self.loss is None else find_gradient(self.loss, self.sources)
