@@ -75,7 +75,8 @@ class Penalty:
         """
         if self.labels == "given":
             return y
-        draw = likelihood.sample if self.labels == "sampled" else likelihood.sample_uniform
+        draws = {"sampled": likelihood.sample, "uniform": likelihood.sample_uniform}
+        draw = draws[self.labels]
         outputs = ops.stop_gradient(ops.convert_to_tensor(outputs))
         return ops.stop_gradient(draw(outputs, seed))
 

@@ -31,15 +31,7 @@ import numpy as np
 import pandas as pd
 from experiment.command import main
 from experiment.plan.cost import count_step_cost
-from experiment.plan.paper import (
-    DIGITS,
-    EVERY_STEP,
-    QUARTER,
-    SECTION_4,
-    SECTION_4_1,
-    SMALL_C10,
-    SPLIT_DIGITS,
-)
+from experiment.plan.paper import SECTION_4, SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import (
     UNIFORM,
@@ -55,6 +47,7 @@ from experiment.plan.setting import (
     Run,
     get_run,
 )
+from experiment.plan.small import DIGITS, QUARTER, SMALL_C10, SPLIT_DIGITS, THIRTY_SECOND
 from experiment.results.choice import get_curve
 from matplotlib.axes import Axes
 
@@ -357,10 +350,8 @@ def write_regrets(runs: pd.DataFrame) -> str:
 def summarise(points: list[float]) -> tuple[str, str]:
     """Returns the mean with its standard error, and the largest value."""
     values = pd.Series(points, dtype=float).dropna()
-    if values.empty:
-        return tables.NOTHING, tables.NOTHING
-    error = f" ± {values.sem():.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{error}", f"{values.max():.1f}"
+    largest = f"{values.max():.1f}" if len(values) else tables.NOTHING
+    return tables.write_mean(values), largest
 
 
 # ---- Figure ----------------------------------------------------------------------------------
@@ -457,7 +448,7 @@ DIGITS_VALUES: dict[str, Any] = {
 }
 # Without a penalty, nine of ten wrong labels are memorised after 30 epochs.
 SMALL_C10_TASK: dict[str, Any] = (
-    SMALL_C10 | EVERY_STEP | {"validation_size": 2000, "test_size": 5000, "seeds": (0, 1, 2)}
+    SMALL_C10 | THIRTY_SECOND | {"validation_size": 2000, "test_size": 5000, "seeds": (0, 1, 2)}
 )
 C10_VALUES: dict[str, Any] = {
     "smoothing": (0.2, 0.5, 0.8),

@@ -22,9 +22,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import SECTION_4, SMALL_C10, WIDE_DIGITS
+from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
+from experiment.plan.small import SMALL_C10, WIDE_DIGITS
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning

@@ -20,16 +20,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import (
-    EVERY_STEP,
-    QUARTER,
-    SECTION_4,
-    SECTION_4_1,
-    SMALL_C10,
-    SPLIT_DIGITS,
-)
+from experiment.plan.paper import SECTION_4, SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Amounts, Fraction, PenaltySetting, Run
+from experiment.plan.small import QUARTER, SMALL_C10, SPLIT_DIGITS, THIRTY_SECOND
 from experiment.results.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from matplotlib.axes import Axes
 
@@ -130,7 +124,7 @@ def write_regrets(runs: pd.DataFrame) -> str:
             values = pd.Series(regrets, dtype=float).dropna()
             worst = values.idxmax() if len(values) else ""
             row += [
-                f"{values.mean():.1f} ± {values.sem():.1f}" if len(values) > 1 else tables.NOTHING,
+                tables.write_mean(values),
                 f"{values.max():.1f} ({worst})" if worst else tables.NOTHING,
             ]
             if name == "clean":
@@ -258,9 +252,8 @@ def write_guard(runs: pd.DataFrame) -> str:
     for name in LOSSES:
         values = np.array(found.get(name, np.empty((0, 2))), float)
         gained = pd.Series(values[:, 1]).dropna()
-        change = f"{gained.mean():+.1f} ± {gained.sem():.1f}" if len(gained) > 1 else tables.NOTHING
         warned = f"{100 * values[:, 0].mean():.0f}%" if len(values) else tables.NOTHING
-        rows.append([name, f"{len(values)}", warned, change])
+        rows.append([name, f"{len(values)}", warned, tables.write_mean(gained, sign="+")])
     gain = name_way("gain by `max_penalty_ratio={limit:g}`", runs)
     header = ["test accuracy", "runs", "the penalty is reported", gain]
     note = (
@@ -338,7 +331,7 @@ def draw_alphas(axis: Axes, runs: pd.DataFrame, style: str) -> None:
 SEEDS: dict[str, Any] = {"seeds": (0, 1, 2)}
 SMALL_DIGITS: dict[str, Any] = SPLIT_DIGITS | QUARTER | SEEDS | {"fisher_examples": 512}
 SMALL_CIFAR: dict[str, Any] = (
-    SMALL_C10 | EVERY_STEP | SEEDS | {"validation_size": 2000, "fisher_examples": 512}
+    SMALL_C10 | THIRTY_SECOND | SEEDS | {"validation_size": 2000, "fisher_examples": 512}
 )
 SMALL = {
     **{

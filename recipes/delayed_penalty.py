@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import suboptimal_lr
 from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
 # isort: split
 import pandas as pd
+import suboptimal_lr
 from experiment.command import main
-from experiment.plan.paper import SECTION_4, WIDE_DIGITS
+from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, find_best
 from experiment.plan.setting import Amount, Choices, Range, Run
+from experiment.plan.small import WIDE_DIGITS
 from suboptimal_lr import RateSetting
 
 Method = Literal["eta_star", "baseline", "fp"]

@@ -18,9 +18,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import DIGITS, SECTION_3, SMALL_WATCHED
+from experiment.plan.paper import SECTION_3
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Run, Sweep
+from experiment.plan.small import DIGITS, SMALL_WATCHED
 from matplotlib.axes import Axes
 
 

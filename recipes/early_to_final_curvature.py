@@ -25,9 +25,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import DIGITS, SECTION_5, SMALL_WATCHED
+from experiment.plan.paper import SECTION_5
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Count, Listing, Range, Run, VariedSetting
+from experiment.plan.small import DIGITS, SMALL_WATCHED
 from experiment.results.curvature import HESSIAN, add_traces_at_loss
 from matplotlib.axes import Axes
 

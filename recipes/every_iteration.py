@@ -21,9 +21,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Run, Sweep
+from experiment.plan.small import DIGITS, SMALL_C10
 
 SMOOTHING = 1 / 50  # the window, as a share of a run's iterations
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}
@@ -72,14 +73,14 @@ def table(runs: pd.DataFrame) -> str:
 
 def add_largest(runs: pd.DataFrame) -> pd.DataFrame:
     """Adds Tr(F) after each step, its largest value and the iteration of that value to runs."""
-    traces = [get_curve(curves, "fisher_trace") for curves in runs["curves"]]
+    traces = [get_step_values(curves, "fisher_trace") for curves in runs["curves"]]
     iterations = [np.nan if np.isnan(t).all() else np.nanargmax(t) + 1.0 for t in traces]
     return runs.assign(
         trace=traces, largest=[np.nanmax(trace) for trace in traces], iteration=iterations
     )
 
 
-def get_curve(curves: dict[str, Any], key: str) -> np.ndarray:
+def get_step_values(curves: dict[str, Any], key: str) -> np.ndarray:
     """Returns the values of a curve over steps."""
     return np.array([value for _, value, *_ in curves[key]["history"]], float)
 
@@ -115,7 +116,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 
 def smooth_accuracy(curves: dict[str, Any]) -> np.ndarray:
     """Returns a moving average of mini-batch accuracies, with shorter windows at the ends."""
-    accuracy = get_curve(curves, "batch_accuracy")
+    accuracy = get_step_values(curves, "batch_accuracy")
     ones = np.ones(max(1, int(SMOOTHING * len(accuracy))))
     weights = np.convolve(np.ones(len(accuracy)), ones, "same")
     return np.convolve(accuracy, ones, "same") / weights

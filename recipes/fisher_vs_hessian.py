@@ -23,9 +23,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import SECTION_3, SECTION_4, SMALL_C10, WIDE_DIGITS
+from experiment.plan.paper import SECTION_3, SECTION_4
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Count, Run, Setting
+from experiment.plan.small import SMALL_C10, WIDE_DIGITS
 from experiment.results.curvature import HESSIAN
 
 COLOURS = {

@@ -22,7 +22,7 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import DIGITS, SECTION_4, SMALL_C10
+from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import (
     Amount,
@@ -33,6 +33,7 @@ from experiment.plan.setting import (
     PenaltySetting,
     Run,
 )
+from experiment.plan.small import DIGITS, SMALL_C10
 
 from keras_fisher import tuning
 

@@ -33,7 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.paper import SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import (
     UNIFORM,
@@ -47,6 +47,7 @@ from experiment.plan.setting import (
     Range,
     Run,
 )
+from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WHOLE_DIGITS
 
 from keras_fisher import tuning
 
@@ -220,7 +221,7 @@ PRESETS = {
     },
     "small": {
         f"simple_cnn_{name}": NoiseSetting(
-            **SMALL_C10 | EVERY_STEP | {"dataset": dataset, "num_train": 9984, "drops": (40,)},
+            **SMALL_C10 | THIRTY_SECOND | {"dataset": dataset, "num_train": 9984, "drops": (40,)},
             epochs=50,
             seeds=(0, 1, 2),
             mixup=(0.4, 1.6, 6.4),

@@ -17,9 +17,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
+from experiment.plan.paper import SECTION_4, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Recipe
 from experiment.plan.setting import Augmentation, Choices, Range
+from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WIDE_DIGITS
 from suboptimal_lr import RateSetting, plan
 
 Method = Literal["eta_star", "fp"]
@@ -95,7 +96,7 @@ PRESETS = {
     },
     "small": {
         "simple_cnn_c10": AugmentationSetting(
-            **SMALL_C10 | EVERY_STEP | {"drops": (64,)},
+            **SMALL_C10 | THIRTY_SECOND | {"drops": (64,)},
             epochs=80,
             seeds=(0, 1, 2),
             learning_rates=(0.01, 0.03, 0.1),

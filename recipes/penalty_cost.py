@@ -20,9 +20,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import SECTION_4, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Run, Setting
+from experiment.plan.small import SMALL_C10, WHOLE_DIGITS
 
 from keras_fisher import tuning
 
@@ -126,10 +127,7 @@ def table(runs: pd.DataFrame) -> str:
         *("setting", "penalty", "examples a step", *CELLS),
         *("difference from the whole batch every 10 steps, %", "largest Tr(F)"),
     ]
-    note = (
-        "Differences over the same seeds, with their standard error. "
-        f"{tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
-    )
+    note = f"{tables.DIFFERENCES_NOTE} {tables.write_seeds(runs)} {tables.FIGURES_NOTE}\n"
     return f"{tables.write_markdown(header, rows)}\n{note}"
 
 

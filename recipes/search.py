@@ -27,15 +27,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import (
-    SECTION_4,
-    SECTION_4_1,
-    SMALL_C10,
-    TINY_IMAGENET_GRID,
-    WHOLE_DIGITS,
-)
+from experiment.plan.paper import SECTION_4, SECTION_4_1, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
+from experiment.plan.small import SMALL_C10, WHOLE_DIGITS
 from experiment.results.findings import BOTH, NOISY, choose_combination
 from experiment.search import search
 from matplotlib.axes import Axes

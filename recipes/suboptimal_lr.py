@@ -22,9 +22,10 @@ from experiment.results import picture, tables  # first: handles Ctrl-C during i
 # isort: split
 import pandas as pd
 from experiment.command import main
-from experiment.plan.paper import EVERY_STEP, SECTION_4, SMALL_C10, TINY_IMAGENET_GRID, WIDE_DIGITS
+from experiment.plan.paper import SECTION_4, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
+from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WIDE_DIGITS
 
 from keras_fisher import tuning
 
@@ -160,7 +161,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 # ---- Presets ---------------------------------------------------------------------------------
 
 SMALL: dict[str, Any] = SMALL_C10 | {
-    **EVERY_STEP,
+    **THIRTY_SECOND,
     "epochs": 100,
     "drops": (80,),
     "seeds": (0, 1, 2),

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 from experiment.command import main
 from experiment.plan.cost import EVALUATION, FISHER, cost_penalty
-from experiment.plan.paper import EVERY_STEP, SECTION_4_1, SMALL_C10, WHOLE_DIGITS
+from experiment.plan.paper import SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
+from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WHOLE_DIGITS
 from experiment.run.label_figures import FIGURES
 
 FOLD = "fold_"  # begins the names of the methods that are the parts of the cross-validation
@@ -181,7 +182,7 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
 SMALL_DIGITS: dict[str, Any] = WHOLE_DIGITS | {"steps_per_execution": 34, "seeds": (0, 1, 2)}
 SMALL_CIFAR: dict[str, Any] = (
     SMALL_C10
-    | EVERY_STEP
+    | THIRTY_SECOND
     | {"validation_size": 2000, "learning_rate": 0.01, "epochs": 50, "seeds": (0, 1, 2)}
 )
 PRESETS = {

@@ -185,7 +185,7 @@ class _Parts:
             result = self.backend.differentiate_penalty_by_difference(
                 objective, one.nll, at, inputs, self.scale, self.precision
             )
-        return [*result.penalty, result.squared_norm, *self._count(one)]
+        return [*result.of_penalty, result.squared_norm, *self._count(one)]
 
     def _differentiate(self, one: MicroBatch, at: list[Tensor]) -> list[Tensor]:
         return self.backend.differentiate(_fix_inputs(one), at, self.scale)

@@ -51,14 +51,14 @@ class PenaltyGradients(NamedTuple):
     """The derivatives of one penalised evaluation.
 
     Attributes:
-        loss: d loss / d weights, a list with `None` for unconnected weights; `None` if the
+        of_loss: d loss / d weights, a list with `None` for unconnected weights; `None` if the
             objective has no loss.
-        penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
+        of_penalty: d ||g||^2 / d weights, a list of dense tensors, at least float32.
         squared_norm: ||g||^2, a scalar, at least float32.
     """
 
-    loss: list[Tensor | None] | None
-    penalty: list[Tensor]
+    of_loss: list[Tensor | None] | None
+    of_penalty: list[Tensor]
     squared_norm: Tensor
 
 

@@ -26,7 +26,7 @@ ANNOTATIONS = {
 }
 
 _URL = "https://github.com/UCSC-REAL/cifar-10-100n"
-_FILES = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
+FILES = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
 _NUM_IMAGES = 50_000
 
 # Everything that the pickles of the official files contain, besides their arrays. Coarse labels are
@@ -107,10 +107,10 @@ def human_labels(name: str, annotation: str, path: str | os.PathLike[str]) -> np
 
 
 def _find_file(name: str, path: Path) -> Path:
-    file = path / _FILES[name] if path.is_dir() else path
+    file = path / FILES[name] if path.is_dir() else path
     if not file.exists():
         raise DatasetNotFoundError(
-            f"`path` must be {_FILES[name]} or the folder that holds it. Received: path={path}. "
+            f"`path` must be {FILES[name]} or the folder that holds it. Received: path={path}. "
             f"Download the file from {_URL}; its licence is CC BY-NC 4.0"
         )
     return file
@@ -126,7 +126,7 @@ def _read_file(name: str, file: Path) -> dict[str, np.ndarray]:
             check_labels(key, arrays[key], sources.SOURCES[name].num_classes)
     except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise DatasetDamagedError(
-            f"{file} cannot be read as the official {_FILES[name]}: {error}. Download it again "
+            f"{file} cannot be read as the official {FILES[name]}: {error}. Download it again "
             f"from {_URL}"
         ) from error
     return {annotation: arrays[key] for annotation, key in ANNOTATIONS[name].items()}

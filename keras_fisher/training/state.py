@@ -41,7 +41,9 @@ class PenaltyState:
         self.step = _counter("step", 0)
         self.computed_at = _counter("computed_at", _NEVER)
         self.full_size = _counter("full_size", 0)
-        self.gradient_norm = keras.Variable(0.0, dtype="float32", trainable=False, name="norm")
+        self.penalty_gradient_norm = keras.Variable(
+            0.0, dtype="float32", trainable=False, name="norm"
+        )
         self.gradients: list[keras.Variable] = []
         self._weights: list[keras.Variable] = []
 
@@ -76,7 +78,13 @@ class PenaltyState:
     @property
     def variables(self) -> list[keras.Variable]:
         """All variables except the metric's, which Keras tracks."""
-        numbers = [self.alpha, self.step, self.computed_at, self.full_size, self.gradient_norm]
+        numbers = [
+            self.alpha,
+            self.step,
+            self.computed_at,
+            self.full_size,
+            self.penalty_gradient_norm,
+        ]
         return [*numbers, *self.balance.variables.values(), *self.gradients]
 
     def allocate(self, weights: Sequence[keras.Variable]) -> None:
@@ -113,12 +121,12 @@ class PenaltyState:
 
     def keep(self, penalty: PenaltyGradients) -> None:
         """Keeps a new gradient and norm; counts the gradient as computed only if it is finite."""
-        gradients = penalty.penalty
+        gradients = penalty.of_penalty
         for kept, gradient in zip(self.gradients, gradients, strict=True):
             kept.assign(gradient)
         # A single pass over the gradients. It also rejects sums of squares that overflow.
         norm = ops.sqrt(backend.squared_norm(gradients))
-        self.gradient_norm.assign(norm)
+        self.penalty_gradient_norm.assign(norm)
         step = ops.convert_to_tensor(self.step)
         self.computed_at.assign(ops.where(ops.isfinite(norm), step, _NEVER))
         self.metric.update_state(penalty.squared_norm)

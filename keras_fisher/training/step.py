@@ -92,6 +92,11 @@ class PenaltySettings:
         """Whether the penalty uses the forward pass of the loss."""
         return self.penalty_batch_size is None and self.micro_batch_size is None
 
+    @property
+    def is_by_inputs(self) -> bool:
+        """Whether the gradient is taken with respect to the inputs."""
+        return self.penalty.wrt == "inputs"
+
 
 class Batch(NamedTuple):
     """A replica's part of a mini-batch."""
@@ -140,7 +145,7 @@ class PenalisedStep:
             kind: The kind of step; `None` to choose it on the device, from the variables.
             replica: The replica; the optimizer sums gradients over replicas. `None` for one device.
         """
-        if replica is None:  # with replicas, `choose_kind` does this
+        if replica is None:  # otherwise `choose_kind` has done this for all replicas
             self._state.follow_schedule()
         statistics = self._model._statistics if self._health.skips else []
         before = [(variable, ops.copy(variable)) for variable in statistics]
@@ -156,7 +161,7 @@ class PenalisedStep:
         self._state.count_step()
 
     def choose_kind(self) -> Tensor:
-        """Returns the `StepKind` of the next step, an integer scalar."""
+        """Sets alpha from its schedule, and returns the `StepKind` of the next step, a scalar."""
         self._state.follow_schedule()
         none, kept, new = (kind.value for kind in StepKind)
         penalised = ops.where(self._state.is_due(), new, kept)
@@ -173,7 +178,9 @@ class PenalisedStep:
             is_penalised, is_new = kind != StepKind.NO_PENALTY, kind == StepKind.NEW_PENALTY
         connected = ConnectedWeights()
         together = self._settings.shares_forward_pass
-        differentiate = self._differentiate_together if together else self._differentiate_apart
+        differentiate = (
+            self._differentiate_in_one_pass if together else self._differentiate_in_two_passes
+        )
         of_loss = batch.replica.zero_without_examples(differentiate(batch, is_new, connected))
         backend.cond(is_new, lambda: self._measure_balance(of_loss, batch.replica), lambda: None)
         gradients = backend.cond(
@@ -183,17 +190,17 @@ class PenalisedStep:
         )
         return connected.restore(gradients)
 
-    def _differentiate_together(
+    def _differentiate_in_one_pass(
         self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
     ) -> list[Tensor]:
         """Returns the gradient of the loss; a new penalty uses the same forward pass."""
         return backend.cond(
             is_new,
-            lambda: connected.select(self._differentiate_both(batch)),
+            lambda: connected.select(self._renew_penalty_with_loss(batch)),
             lambda: connected.select(self._differentiate_loss(batch)),
         )
 
-    def _differentiate_apart(
+    def _differentiate_in_two_passes(
         self, batch: Batch, is_new: Tensor | bool, connected: ConnectedWeights
     ) -> list[Tensor]:
         """Returns the gradient of the loss; a new penalty uses a separate forward pass."""
@@ -201,7 +208,7 @@ class PenalisedStep:
         gradients = self._differentiate_loss(batch)
         backend.cond(
             is_new,
-            lambda: self._state.keep(self._differentiate_part(batch, replayed)),
+            lambda: self._state.keep(self._penalise_first_examples(batch, replayed)),
             lambda: None,
         )
         return connected.select(gradients)
@@ -212,10 +219,10 @@ class PenalisedStep:
             lambda: self._model._compute_training_loss(*batch)[0], self._model.trainable_weights
         )
 
-    def _differentiate_both(self, batch: Batch) -> Any:
+    def _renew_penalty_with_loss(self, batch: Batch) -> list[Tensor | None]:
         """Returns the gradient of the plain loss, and keeps the gradient of the penalty."""
         replayed = self._copy_replayed()
-        found = self._differentiate_at_once(
+        found = self._penalise_at_once(
             batch.x,
             self._make_labels(batch.y, self._find_data(batch), self._label_seed),
             replayed,
@@ -224,7 +231,8 @@ class PenalisedStep:
             batch.replica,
         )
         self._state.keep(found)
-        return found.loss
+        assert found.of_loss is not None
+        return found.of_loss
 
     def _copy_replayed(self) -> Values:
         """Copies the variables that a forward pass changes: seeds (of dropout), statistics."""
@@ -234,7 +242,7 @@ class PenalisedStep:
         """Returns a mask of the data in the batch, as opposed to padding; `None` for all."""
         return find_data(self._model.likelihood, get_labels(batch.y), batch.sample_weight)
 
-    def _differentiate_part(self, batch: Batch, replayed: Values) -> PenaltyGradients:
+    def _penalise_first_examples(self, batch: Batch, replayed: Values) -> PenaltyGradients:
         """Differentiates the penalty on the first examples, in a separate forward pass."""
         size, replica = self._take_first(batch.replica, count_examples(batch.x))
         x, y, where = map_dense(
@@ -242,8 +250,8 @@ class PenalisedStep:
         )
         weights = [ops.copy(variable) for variable in self._model.trainable_weights]
         if self._settings.micro_batch_size is not None:
-            return self._differentiate_in_parts((x, y, where), replayed, weights, replica)
-        return self._differentiate_at_once(
+            return self._penalise_in_micro_batches((x, y, where), replayed, weights, replica)
+        return self._penalise_at_once(
             x,
             self._make_labels(y, where, self._label_seed),
             replayed,
@@ -262,7 +270,7 @@ class PenalisedStep:
             return replica.take_first(count_share(replica.total, size))
         return replica.take_first(take_smaller(size, replica.total))
 
-    def _differentiate_at_once(
+    def _penalise_at_once(
         self,
         x: Any,
         labels: BatchLabels,
@@ -273,10 +281,9 @@ class PenalisedStep:
     ) -> PenaltyGradients:
         """Differentiates the penalty on all of `x`; `evaluate` returns the loss and outputs."""
         inputs, mean = FloatingInputs(x), self._make_mean(replica)
-        is_by_inputs = self._settings.penalty.wrt == "inputs"
         arguments = (
             weights,
-            inputs.list_tensors() if is_by_inputs else None,
+            inputs.list_tensors() if self._settings.is_by_inputs else None,
             self._find_loss_scale(),
         )
 
@@ -296,7 +303,7 @@ class PenalisedStep:
             objective, shifted_nll, *arguments, self._model._precision, replica
         )
 
-    def _differentiate_in_parts(
+    def _penalise_in_micro_batches(
         self,
         examples: tuple[Any, Tensor | None, Tensor | None],
         replayed: Values,
@@ -308,7 +315,6 @@ class PenalisedStep:
         parts = MicroBatches(count_examples(examples[0]), self._settings.micro_batch_size)
         statistics = {id(weight) for weight in self._model.weights}
         seed = self._label_seed.next()
-        is_by_inputs = self._settings.penalty.wrt == "inputs"
 
         def make_part(index: Tensor) -> MicroBatch:
             own = [
@@ -332,14 +338,16 @@ class PenalisedStep:
                 with_data = ops.cast(fractions > 0, fractions.dtype)
                 return [parts.sum(index, fractions), parts.sum(index, with_data)]
 
-            return MicroBatch(nll, count_data, inputs.list_tensors() if is_by_inputs else None)
+            return MicroBatch(
+                nll, count_data, inputs.list_tensors() if self._settings.is_by_inputs else None
+            )
 
         return backend.differentiate_penalty_in_parts(
             make_part,
             parts.count,
             weights,
             self._make_mean(replica).scale,
-            wrt_inputs=is_by_inputs,
+            wrt_inputs=self._settings.is_by_inputs,
             exact=self._settings.gradient == "exact",
             scale=self._find_loss_scale(),
             precision=self._model._precision,
@@ -363,7 +371,7 @@ class PenalisedStep:
         scale = self._find_loss_scale()
         norm = ops.sqrt(backend.squared_norm(replica.sum(of_loss)))
         norm = norm if scale is None else norm / ops.cast(scale, norm.dtype)
-        self._state.balance.measure(norm, self._state.gradient_norm)
+        self._state.balance.measure(norm, self._state.penalty_gradient_norm)
 
     # ---- The optimizer -----------------------------------------------------------------------
 

@@ -189,8 +189,10 @@ class BalanceMeter(Meter):
         weights = self._model.trainable_weights
         wrt = inputs.list_tensors() if self._penalty.wrt == "inputs" else None
         found = backend.differentiate_penalty(objective, weights, wrt)
-        assert found.loss is not None
-        balance = ops.sqrt(backend.squared_norm(found.loss) / backend.squared_norm(found.penalty))
+        assert found.of_loss is not None
+        balance = ops.sqrt(
+            backend.squared_norm(found.of_loss) / backend.squared_norm(found.of_penalty)
+        )
         if self._penalty_batch_size is None:
             return balance
         part = take_smaller(self._penalty_batch_size, size)

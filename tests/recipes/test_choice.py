@@ -50,7 +50,7 @@ def test_halving_sees_only_the_epochs_it_has_paid_for():
     rungs = [(3, 2), (6, 1)]
     assert case(crossing=7).halve(ALPHAS, rungs)[-1] == (0.01, EPOCHS)
     assert case(crossing=4).halve(ALPHAS, rungs)[-1] == (0.1, EPOCHS)
-    way = choice.halve(choice.take_all, lambda epochs: rungs)
+    way = choice.plan_halving(choice.take_all, lambda epochs: rungs)
     assert way(case(crossing=4)) == (0.6, (4 * 3 + 6 + EPOCHS - 3) / EPOCHS)
 
 

@@ -13,12 +13,14 @@ import suboptimal_lr
 from experiment import command
 from experiment.errors import SettingsError
 from experiment.plan.recipe import tune
-from experiment.plan.setting import Run
+from experiment.plan.setting import Penalty, Run
+from experiment.results import picture, tables
 from experiment.results.finished_runs import make_frame
 from experiment.results.tables import choose_value
 from experiment.run import measures, model
 from experiment.run.label_figures import FIGURES
 
+from keras_fisher.penalties import PENALTIES
 from tests import reference
 from tests.recipes.tiny import RECIPE_NAMES, tiny
 
@@ -215,6 +217,11 @@ def test_table_3_spans_the_ranges_of_appendix_g3():
     assert [r.mixup_beta for r in of_vgg if r.method == "mixup"] == [0.4, 0.8, 1.6, 3.2, 6.4]
     assert all(r.weight_decay == 0 for r in runs)
     assert {r.drops for r in of_vgg} == {(80, 120, 160, 200, 240, 280)}
+
+
+def test_recipes_know_every_penalty():
+    assert get_args(Penalty) == tuple(PENALTIES)
+    assert PENALTIES.keys() <= tables.TITLES.keys() & picture.COLOURS.keys()
 
 
 def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():

@@ -1,4 +1,4 @@
-"""A recipe: an experiment of the paper, in presets of several sizes, and the plan of its runs."""
+"""A recipe: an experiment in presets of several sizes, and the plan of its runs."""
 
 from __future__ import annotations
 

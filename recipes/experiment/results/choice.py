@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from experiment.results.hyperband import search
+from experiment.results import hyperband
 from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
 from keras_fisher.tuning.alpha_search import ALPHAS
 
@@ -147,7 +147,7 @@ def find_moderate(alphas: Sequence[float]) -> float:
     return min(alphas, key=lambda alpha: abs(math.log(alpha / MODERATE)))
 
 
-def halve(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rungs]) -> Way:
+def plan_halving(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int], Rungs]) -> Way:
     """Returns the way that searches alphas by successive halving."""
 
     def choose(case: Case) -> Choice:
@@ -166,10 +166,12 @@ def find_alpha(case: Case) -> Choice:
 
 
 def run_hyperband(case: Case) -> Choice:
-    def score(alpha: float, epochs: int) -> float:
+    def find_highest(alpha: float, epochs: int) -> float:
         return float(np.max(get_curve(case.penalised[case.find_nearest(alpha)], case.key)[:epochs]))
 
-    alpha, epochs = search(min(case.penalised), max(case.penalised), case.epochs, score)
+    alpha, epochs = hyperband.run_hyperband(
+        min(case.penalised), max(case.penalised), case.epochs, find_highest
+    )
     return case.choose(alpha, epochs / case.epochs)
 
 
@@ -200,12 +202,16 @@ WAYS: dict[str, Way] = {
     "no penalty": train_plainly,
     "alpha 0.01, the default": take_default,
     "the middle of `alpha_range`": take_middle,
-    "three alphas of `alpha_range`": halve(take_three, train_to_end),
+    "three alphas of `alpha_range`": plan_halving(take_three, train_to_end),
     FIND_ALPHA: find_alpha,
-    "successive halving over {count}, two training runs": halve(take_all, plan_budget(16, 8, 4)),
-    "successive halving over {count}, three training runs": halve(take_all, plan_budget(10, 4, 2)),
+    "successive halving over {count}, two training runs": plan_halving(
+        take_all, plan_budget(16, 8, 4)
+    ),
+    "successive halving over {count}, three training runs": plan_halving(
+        take_all, plan_budget(10, 4, 2)
+    ),
     "keras-tuner's `Hyperband`": run_hyperband,
-    "all {count} (G.2)": halve(take_all, train_to_end),
+    "all {count} (G.2)": plan_halving(take_all, train_to_end),
     "alpha = rate / (1 - momentum) / 4": follow_implicit_rule,
     "alpha 0.3, `max_penalty_ratio={limit:g}`": limit(find_moderate),
     "alpha {largest:g}, `max_penalty_ratio={limit:g}`": limit(max),

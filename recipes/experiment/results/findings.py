@@ -91,17 +91,17 @@ def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -
 def list_findings(setting: Any, runs: pd.DataFrame) -> Iterable[Finding]:
     """Yields the findings of a setting's search, from all runs of its part and noise."""
     if "lr" in setting.over and ("alpha" not in setting.over or 0 in setting.alphas):
-        yield find_best(setting, RATE, "", runs[runs["alpha"] == 0])
+        yield make_finding(setting, RATE, "", runs[runs["alpha"] == 0])
     if "alpha" in setting.over and any(setting.alphas):
         penalised = runs[(runs["alpha"] > 0) & (runs["penalty"] == setting.penalty)]
         if "lr" in setting.over:
-            yield find_best(setting, BOTH, setting.penalty, penalised)
+            yield make_finding(setting, BOTH, setting.penalty, penalised)
         else:
             at_rate = penalised[penalised["learning_rate"] == setting.learning_rate]
-            yield find_best(setting, ALPHA, setting.penalty, at_rate)
+            yield make_finding(setting, ALPHA, setting.penalty, at_rate)
 
 
-def find_best(setting: Setting, over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
+def make_finding(setting: Setting, over: Over, penalty: str, runs: pd.DataFrame) -> Finding:
     best = choose_combination(runs).iloc[0]
     noise, rate, alpha = (float(best[name]) for name in ("noise", "learning_rate", "alpha"))
     return Finding(get_task(setting), noise, over, penalty, rate, alpha)

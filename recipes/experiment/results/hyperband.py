@@ -31,7 +31,7 @@ def list_brackets(epochs: int) -> list[list[Round]]:
     ]
 
 
-def search(
+def run_hyperband(
     lowest: float, highest: float, epochs: int, score: Callable[[float, int], float]
 ) -> tuple[float, int]:
     """Runs one iteration of Hyperband.

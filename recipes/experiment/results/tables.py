@@ -106,14 +106,17 @@ class DifferenceCell(Cell):
     """
 
     others: pd.DataFrame
-    scale: float = 100
 
     def __call__(self, runs: pd.DataFrame) -> str:
-        differences = self.scale * pair_seeds(runs, self.others, self.column)
-        if differences.empty:
-            return NOTHING
-        error = f" ± {differences.sem():.1f}" if len(differences) > 1 else ""
-        return f"{differences.mean():+.1f}{error}"
+        return write_mean(100 * pair_seeds(runs, self.others, self.column), sign="+")
+
+
+def write_mean(values: pd.Series, sign: str = "") -> str:
+    """Returns the mean, with its standard error if there are several values."""
+    if values.empty:
+        return NOTHING
+    error = f" ± {values.sem():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():{sign}.1f}{error}"
 
 
 def pair_seeds(runs: pd.DataFrame, others: pd.DataFrame, column: str) -> pd.Series:
@@ -124,7 +127,7 @@ def pair_seeds(runs: pd.DataFrame, others: pd.DataFrame, column: str) -> pd.Seri
 
 @dataclasses.dataclass(frozen=True)
 class SettingCell(Cell):
-    """A setting that runs have in common, such as alpha; empty if it is 0."""
+    """A setting that runs have in common, such as alpha; "-" if it is 0."""
 
     def __call__(self, runs: pd.DataFrame) -> str:
         return f"{runs[self.column].iloc[0]:.4g}" if runs[self.column].any() else NOTHING

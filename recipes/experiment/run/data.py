@@ -17,6 +17,7 @@ from experiment.plan.setting import UNIFORM, Run, write_flag
 from experiment.run.losses import takes_one_hot_labels
 from experiment.run.sentences import load_sentences
 from keras_fisher import data as kf_data
+from keras_fisher.data.human_labels import FILES
 from keras_fisher.data.partition import partition
 from keras_fisher.traces import accuracy
 
@@ -177,8 +178,8 @@ def _read(name: str, validation_size: int, num_train: int | None, seed: int) -> 
 
 def has_human_labels(name: str) -> bool:
     """Whether the file with the human labels of a data set is in the folder that the user named."""
-    folder, number = os.environ.get(HUMAN_LABELS, ""), name.removeprefix("cifar")
-    return bool(folder) and Path(folder, f"CIFAR-{number}_human.pt").exists()
+    folder = os.environ.get(HUMAN_LABELS, "")
+    return bool(folder) and name in FILES and Path(folder, FILES[name]).exists()
 
 
 @functools.lru_cache(maxsize=1)

@@ -38,7 +38,7 @@ def train(
     if not record.first_epoch:
         record.state["start"] = measure(run.at_start, model, run, data)
     callbacks = [
-        *make_schedules(run, model, data),
+        *make_controls(run, model, data),
         *make_loggers(run, data, curves),
         *curves.values(),
     ]
@@ -73,15 +73,13 @@ def train(
     return figures
 
 
-def make_schedules(
+def make_controls(
     run: Run, model: kf.FisherPenaltyModel, data: Data
 ) -> list[keras.callbacks.Callback]:
     """Creates the callbacks that control a training."""
-
-    def learning_rate(epoch: int) -> float:
-        return run.learning_rate * run.drop_factor ** sum(epoch >= drop for drop in run.drops)
-
-    callbacks = [keras.callbacks.LearningRateScheduler(learning_rate)]
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.LearningRateScheduler(lambda epoch: compute_learning_rate(run, epoch))
+    ]
     if run.penalty_from:
         callbacks.append(
             kf.callbacks.AlphaScheduler(lambda epoch: run.alpha * (epoch >= run.penalty_from))
@@ -94,3 +92,8 @@ def make_schedules(
             )
         )
     return callbacks
+
+
+def compute_learning_rate(run: Run, epoch: int) -> float:
+    """Returns the learning rate in an epoch, counted from 0."""
+    return run.learning_rate * run.drop_factor ** sum(epoch >= drop for drop in run.drops)

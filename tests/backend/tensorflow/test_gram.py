@@ -38,7 +38,7 @@ def differentiate(layer, rows=ROWS, **options):
             return None, tf.reduce_sum(tf.sin(hidden @ at[1]) ** 2)
 
         found = differentiate_penalty(objective, kernels)
-        return found.squared_norm, found.penalty
+        return found.squared_norm, found.of_penalty
 
     return compute(x)
 
