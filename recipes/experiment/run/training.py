@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,27 @@ def train(
     devices.check_same(record.first_epoch, f"the number of epochs of {run.name} so far")
     if not record.first_epoch:
         record.state["start"] = measure(run.at_start, model, run, data)
+    fit(model, record, devices, observers)
+    figures = record.finish()
+    if run.at_best:
+        devices.check_same(run.epochs, f"the length of {run.name}")  # the chief has written
+        model.backbone.load_weights(folder / BEST)
+        figures["best"] |= measure(run.at_best, model, run, data)
+    if devices.is_chief:
+        write_figures(folder / "tensorboard", run, figures)
+        write_json(folder / "results.json", figures)
+        remove_checkpoints(folder)
+    return figures
+
+
+def fit(
+    model: kf.FisherPenaltyModel,
+    record: Record,
+    devices: Devices,
+    observers: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Trains a model from the epoch that the record has reached to the end."""
+    run, data, curves = record.run, record.data, record.curves
     callbacks = [
         *make_controls(run, model, data),
         *make_loggers(run, data, curves),
@@ -49,7 +71,9 @@ def train(
         validation, batch_size = devices.take_part_of_arrays(validation, run.batch_size)
     with devices.training_scope(), contextlib.ExitStack() as stack:
         if devices.is_chief:
-            callbacks.append(stack.enter_context(write_scalars(folder / "tensorboard", curves)))
+            callbacks.append(
+                stack.enter_context(write_scalars(record.folder / "tensorboard", curves))
+            )
         model.fit(
             devices.take_part(data.make_batches(record.first_epoch)),
             validation_data=validation,
@@ -61,16 +85,6 @@ def train(
             verbose=0,
             callbacks=[*callbacks, record, *observers],
         )
-    figures = record.finish()
-    if run.at_best:
-        devices.check_same(run.epochs, f"the length of {run.name}")  # the chief has written
-        model.backbone.load_weights(folder / BEST)
-        figures["best"] |= measure(run.at_best, model, run, data)
-    if devices.is_chief:
-        write_figures(folder / "tensorboard", run, figures)
-        write_json(folder / "results.json", figures)
-        remove_checkpoints(folder)
-    return figures
 
 
 def make_controls(
