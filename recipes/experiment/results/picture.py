@@ -71,6 +71,7 @@ WORDS = {
     "large_batch": "large batch",
     "bert": "BERT",
     "sentences": "sentences",
+    "all_images": "all images",
     "rates": "learning rates",
     "batches": "batch sizes",
 }
