@@ -49,8 +49,7 @@ class Command:
     """The options of a command: the runs and their folder."""
 
     preset: Literal["demo", "small", "paper"] = "demo"  # size of the experiment
-    only: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--setting"])] = ()
-    """parts to run; none for all"""
+    only: tuple[str, ...] = ()  # parts to run; none for all
     out: Path | None = None  # folder of the runs; by default runs/RECIPE/PRESET
     tuned: tuple[Path, ...] = ()
     """folders of finished searches (search.py) to take learning rates and alphas from"""

@@ -169,7 +169,7 @@ def test_what_is_not_searched_keeps_its_one_value():
         runs = search.plan("simple_cnn_c10", setting, {})
         return {run.learning_rate for run in runs}, {run.alpha for run in runs}
 
-    chosen = ["--setting", "simple_cnn_c10"]
+    chosen = ["--only", "simple_cnn_c10"]
     rates, alphas = {0.01, 0.0316, 0.1, 0.316, 1.0}, {*kf.tuning.alphas()}
     assert searched(*chosen, "--over", "lr", "alpha") == (rates, alphas)
     assert searched(*chosen, "--over", "lr") == (rates, {0.0})
