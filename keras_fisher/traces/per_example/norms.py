@@ -33,7 +33,7 @@ _MOST_KEPT = 2**28
 _MOST_TEMPORARY = 2**23
 
 DrawLabels = Callable[..., Any]
-Values = Callable[[Any, Tensor], Tensor]
+LossValues = Callable[[Any, Tensor], Tensor]
 
 
 class SquaredGradientNorms:
@@ -51,7 +51,7 @@ class SquaredGradientNorms:
         self,
         model: keras.Model,
         labels: DrawLabels,
-        values: Values,
+        values: LossValues,
         generator: keras.random.SeedGenerator | None = None,
     ) -> None:
         self._model, self._labels, self._values = model, labels, values
