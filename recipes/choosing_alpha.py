@@ -22,7 +22,7 @@ import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4, SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
-from experiment.plan.setting import Amount, Amounts, Fraction, PenaltySetting, Run
+from experiment.plan.setting import Fraction, PenaltySetting, Positive, Positives, Run
 from experiment.plan.small import QUARTER, SMALL_C10, SPLIT_DIGITS, THIRTY_SECOND
 from experiment.results.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from matplotlib.axes import Axes
@@ -38,9 +38,9 @@ class AlphaSetting(PenaltySetting):
     """A setting to choose alpha for."""
 
     noise: Fraction = 0.0  # fraction of labels to replace by uniform draws
-    alphas: Amounts = ALPHAS  # alphas to choose from
-    limited: Amounts = (0.03, 0.3, 3.0, 10.0)  # alphas to train with max_penalty_ratio, too
-    max_penalty_ratio: Amount = 0.7  # the largest ratio of gradients in these runs
+    alphas: Positives = ALPHAS  # alphas to choose from
+    limited: Positives = (0.03, 0.3, 3.0, 10.0)  # alphas to train with max_penalty_ratio, too
+    max_penalty_ratio: Positive = 0.7  # the largest ratio of gradients in these runs
 
 
 def plan(part: str, setting: AlphaSetting, finished: Finished) -> list[Run]:
@@ -138,7 +138,8 @@ def write_regrets(runs: pd.DataFrame) -> str:
     note = (
         "Regret: test accuracy at the end, in points below the best of all alphas with the same "
         "seed; the mean over settings, with its standard error. The columns of noisy validation "
-        "labels cover only the settings with noise. Trainings are counted in epochs. "
+        "labels cover only the settings with noise. Trainings are counted in epochs. An alpha that "
+        "was not trained is replaced by the nearest one. "
         f"Settings: {len(cases['clean'])}. Seeds of a setting: {' to '.join(map(str, seeds))}.\n"
     )
     return f"{tables.write_markdown(header, rows)}\n{note}"
@@ -195,7 +196,7 @@ def write_settings(runs: pd.DataFrame) -> str:
 def choose_best(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs with the alpha of best mean test accuracy."""
     means = runs.groupby("value")["final_test_accuracy"].mean()
-    return runs[runs["value"] == means.idxmax()] if len(means) else runs
+    return runs[runs["value"] == means.idxmax()] if means.notna().any() else runs.iloc[:0]
 
 
 def write_predictors(runs: pd.DataFrame) -> str:
@@ -208,7 +209,7 @@ def write_predictors(runs: pd.DataFrame) -> str:
             found = [
                 tables.correlate(
                     [
-                        predict(run, round(fraction * case.epochs))
+                        predict(run, max(1, round(fraction * case.epochs)))
                         for run in case.penalised.values()
                     ],
                     [run["final_test_accuracy"] for run in case.penalised.values()],
@@ -221,7 +222,7 @@ def write_predictors(runs: pd.DataFrame) -> str:
         rows.append(row)
     header = ["ranked by", *(f"after {fraction:.0%}" for fraction in FRACTIONS)]
     note = (
-        "Spearman's rank correlation with the test accuracy at the end, over the ten alphas of a "
+        "Spearman's rank correlation with the test accuracy at the end, over the alphas of a "
         "setting and seed; the mean over these. Tr(F) and the gap count as better when smaller.\n"
     )
     return f"{tables.write_markdown(header, rows)}\n{note}"

@@ -23,7 +23,7 @@ import suboptimal_lr
 from experiment.command import main
 from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, find_best
-from experiment.plan.setting import Amount, Choices, Range, Run
+from experiment.plan.setting import Choices, Positive, Range, Run
 from experiment.plan.small import WIDE_DIGITS
 from suboptimal_lr import RateSetting
 
@@ -45,7 +45,7 @@ class DelaySetting(RateSetting):
     starts: Annotated[tuple[int, ...], Range(1)] = (1, 2, 4, 8, 16, 32, 64, 128)
     """epochs after which the penalty starts"""
     limited: Annotated[tuple[int, ...], Range(1)] = ()  # starts to train with a limit, too
-    max_penalty_ratio: Amount = 0.7  # the limit: the largest ratio of gradients
+    max_penalty_ratio: Positive = 0.7  # the limit: the largest ratio of gradients
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from experiment.results import picture, tables  # first: handles Ctrl-C during imports
 
@@ -24,7 +24,7 @@ from experiment.command import main
 from experiment.plan.cost import EVALUATION, FISHER, cost_penalty
 from experiment.plan.paper import SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
-from experiment.plan.setting import Amount, Count, Fraction, NoiseSource, PenaltySetting, Run
+from experiment.plan.setting import Amount, Fraction, NoiseSource, PenaltySetting, Range, Run
 from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WHOLE_DIGITS
 from experiment.run.label_figures import FIGURES
 
@@ -40,7 +40,7 @@ class LabelSetting(PenaltySetting):
     noise_source: NoiseSource = "uniform"  # uniform draws, or people's labels of CIFAR, all of them
     alpha: Amount = 0.3  # alpha of the penalty
     max_penalty_ratio: Amount = 0.7  # the largest ratio of the penalty's gradient to the loss's
-    folds: Count = 5  # parts of the training examples, for cross-validation
+    folds: Annotated[int, Range(2)] = 5  # parts of the training examples, for cross-validation
 
 
 def plan(part: str, setting: LabelSetting, finished: Finished) -> list[Run]:

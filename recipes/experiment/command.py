@@ -66,14 +66,14 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
     """Runs a recipe with the options of the command line; `train` trains its unfinished runs."""
     try:
         settings, command = parse(recipe, arguments)
-        if command.dry_run:
-            print(estimate_cost(recipe, settings))
-            return
-        out = command.out or Path("runs") / recipe.name / command.preset
         check_jobs(command, train)
         planned = recipe.plan_all_runs(settings)
         check_steps(planned, command.distribute)
         check_noise_sources(planned)
+        if command.dry_run:
+            print(estimate_cost(recipe, settings))
+            return
+        out = command.out or Path("runs") / recipe.name / command.preset
         devices = choose_devices(command.distribute)
         if devices.is_chief:
             claim_folder(out, recipe.name)

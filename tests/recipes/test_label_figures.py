@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from experiment.run.data import load_data
 from experiment.run.label_figures import FIGURES, HeldOutLabels, judge
+from experiment.run.measures import LabelAccuracies
 
 from tests.recipes.tiny import tiny, trained
 
@@ -38,6 +39,24 @@ def test_scores_of_a_training_are_judged_from_the_first_measurement_on(tmp_path)
     assert 0.5 < history["label_auroc"][-1] <= 1
     assert 0.5 < history["loss_auroc"][-1] <= 1
     assert 0 < history["norm_auroc"][-1] <= 1
+
+
+class Diverged:
+    """A model whose outputs are NaN."""
+
+    def predict(self, x, **options):
+        return np.full((len(x), 10), np.nan, "float32")
+
+
+@pytest.mark.parametrize("make", [lambda run, data: HeldOutLabels(data), LabelAccuracies])
+def test_a_diverged_model_is_judged_by_nan(make):
+    run = tiny(**TASK, folds=3, fold=2)
+    callback = make(run, load_data(run))
+    callback.set_model(Diverged())
+    logs = {"loss": 0.0}
+    callback.on_epoch_end(0, logs)
+    assert len(logs) > 3
+    assert all(np.isnan(value) for key, value in logs.items() if key != "loss")
 
 
 def test_cleanlab_judges_the_part_that_is_held_out():

@@ -241,6 +241,9 @@ def test_a_late_penalty_has_the_alpha_that_was_best_from_the_beginning():
         *((start, setting.max_penalty_ratio) for start in setting.limited),
     ]
     assert setting.limited
+    assert module.name_penalty(64, 0.7) == "FP after 64 epochs, max_penalty_ratio=0.7"
+    with pytest.raises(SettingsError, match=r"`--limited` must be at least 1 and below 100"):
+        dataclasses.replace(setting, limited=(100,))
 
 
 # ---- Networks ------------------------------------------------------------------------------------

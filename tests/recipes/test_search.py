@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import approximations
 import early_phase
@@ -16,6 +17,7 @@ from experiment import command, queue
 from experiment import search as with_tuner
 from experiment.devices import Devices
 from experiment.errors import SettingsError
+from experiment.plan.setting import write_flag
 from experiment.results import findings, finished_runs
 
 import keras_fisher as kf
@@ -340,10 +342,20 @@ def test_what_was_searched_with_another_augmentation_or_length_is_refused(tmp_pa
     assert taken(suboptimal_lr.RECIPE, "--tuned", both, *task).learning_rates == (0.2,)
 
 
-def test_what_was_searched_with_another_optimizer_is_refused(tmp_path):
-    other = searched(tmp_path, **RATES | {"optimizer": "adam"})
-    with pytest.raises(SettingsError, match=r"searched with --optimizer adam \(.*sgd\)"):
+@pytest.mark.parametrize(("field", "value"), [("optimizer", "adam"), ("drop_factor", 0.5)])
+def test_what_was_searched_with_another_optimisation_is_refused(tmp_path, field, value):
+    other = searched(tmp_path, **RATES | {field: value})
+    with pytest.raises(SettingsError, match=rf"searched with {write_flag(field)} {value} "):
         taken(suboptimal_lr.RECIPE, "--tuned", other)
+
+
+def test_a_search_of_an_earlier_version_is_taken(tmp_path):
+    folder = Path(searched(tmp_path, **RATES | {"learning_rates": (0.2,)}))
+    content = json.loads((folder / findings.FINDINGS).read_text())
+    for name in findings.UNWRITTEN:
+        del content[PART][0]["task"][name]
+    (folder / findings.FINDINGS).write_text(json.dumps(content))
+    assert taken(suboptimal_lr.RECIPE, "--tuned", str(folder)).learning_rates == (0.2,)
 
 
 def test_another_task_of_one_part_is_refused_beside_the_own_one_of_another(tmp_path):

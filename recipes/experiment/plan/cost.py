@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiment.plan.recipe import Recipe
-from experiment.plan.setting import Run, Setting
+from experiment.plan.setting import UNIFORM, Run, Setting
 
 # The numbers of training and test examples.
 IMAGES = {
@@ -103,11 +103,13 @@ def cost_measure(key: str, arguments: Mapping[str, Any], run: Run) -> float:
     if key in TRACES:
         return cost_trace(key, arguments, run) * count_measurements(arguments, run)
     examples = run.num_train or IMAGES[run.dataset][0] - run.validation_size
+    wrong = min(2000, 2000 if run.noise_source != UNIFORM else int(run.noise * examples))
     predicted = {  # examples in each epoch
         "batch_accuracy": 0,
         "penalty_ratio": 0,
         "noisy_val_accuracy": run.validation_size,
-        "label_accuracies": run.validation_size + (run.test_size or IMAGES[run.dataset][1]),
+        "label_accuracies": (run.test_size or IMAGES[run.dataset][1])
+        + (run.validation_size + wrong) * (wrong > 0),
         "held_out_labels": count_held_out(run, examples),
     }
     if key in predicted:

@@ -70,6 +70,8 @@ Fraction = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 2**32)]
 Choices = Annotated[tuple[T, ...], Listing()]
 Amounts = Annotated[tuple[float, ...], Listing(), Range(0)]
+Positive = Annotated[float, Range(1e-9)]
+Positives = Annotated[tuple[float, ...], Listing(), Range(1e-9)]
 CountOrShare = Annotated[int | float, Range(0)]
 
 

@@ -66,7 +66,7 @@ class Case:
     @property
     def start(self) -> int:
         """The number of plain epochs before `alpha_range` is measured."""
-        return int(np.isnan(get_curve(self.plain, "proposed_alpha")).sum()) + 1
+        return min(int(np.isnan(get_curve(self.plain, "proposed_alpha")).sum()) + 1, self.epochs)
 
     def get_middle(self) -> float:
         """Returns the middle of `alpha_range`.

@@ -31,6 +31,7 @@ TASK = (
     *("network", "width", "dataset", "num_train", "augment", "batch_size", "weight_decay"),
     *("optimizer", "epochs", "drops", "drop_factor"),
 )
+UNWRITTEN = {"optimizer": "sgd", "drop_factor": 0.1}  # of tasks that earlier versions have written
 Over = tuple[Literal["lr", "alpha"], ...]  # the searched hyperparameters
 RATE: Over = ("lr",)
 ALPHA: Over = ("alpha",)
@@ -127,7 +128,10 @@ def read_findings(folder: Path) -> dict[str, list[Finding]]:
         )
     with name_damage(path, " Remove it, and rerun the search: it keeps finished runs."):
         return {
-            part: [Finding(**one | {"over": tuple(one["over"])}) for one in found]
+            part: [
+                Finding(**one | {"over": tuple(one["over"]), "task": UNWRITTEN | one["task"]})
+                for one in found
+            ]
             for part, found in read_json(path).items()
         }
 

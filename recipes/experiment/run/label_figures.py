@@ -20,12 +20,17 @@ FIGURES = ("label_auroc", "precision_at_rate", "suspect_precision", "suspect_rec
 def judge(scores: np.ndarray, is_suspect: np.ndarray, is_wrong: np.ndarray) -> dict[str, float]:
     """Returns how well scores, low for wrong labels, rank them, and how well a cut finds them."""
     figures = (
-        roc_auc_score(is_wrong, -scores),
+        compute_auroc(is_wrong, -scores),
         is_wrong[np.argsort(scores)[: is_wrong.sum()]].mean(),
         is_wrong[is_suspect].mean() if is_suspect.any() else math.nan,
         is_suspect[is_wrong].mean(),
     )
     return dict(zip(FIGURES, figures, strict=True))
+
+
+def compute_auroc(is_wrong: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the area under the ROC curve of scores, high for wrong labels; NaN if one is NaN."""
+    return float(roc_auc_score(is_wrong, scores)) if np.isfinite(scores).all() else math.nan
 
 
 class FoundLabels(keras.callbacks.Callback):
@@ -50,15 +55,15 @@ class FoundLabels(keras.callbacks.Callback):
             if self._norms is None:
                 self._norms = kf.traces.PerExampleGradientNormsMeter(self.model)
             probabilities = predict(self.model, x)
-            logs["loss_auroc"] = roc_auc_score(is_wrong, -probabilities[np.arange(len(y)), y])
-            logs["norm_auroc"] = roc_auc_score(is_wrong, self._norms((x, y)))
+            logs["loss_auroc"] = compute_auroc(is_wrong, -probabilities[np.arange(len(y)), y])
+            logs["norm_auroc"] = compute_auroc(is_wrong, self._norms((x, y)))
 
 
 class HeldOutLabels(keras.callbacks.Callback):
     """Logs how well cleanlab finds the wrong labels of the part that is held out.
 
     It takes the defaults of cleanlab (Northcutt et al., 2021): confident learning for the cut, and
-    the probability of the label as the score.
+    the probability of the label as the score. All figures are NaN if a probability is.
     """
 
     def __init__(self, data: Any) -> None:
@@ -69,11 +74,15 @@ class HeldOutLabels(keras.callbacks.Callback):
         from cleanlab.filter import find_label_issues
         from cleanlab.rank import get_label_quality_scores
 
+        logs = {} if logs is None else logs
         x, y = self.data.judged
         probabilities = predict(self.model, x)
+        if not np.isfinite(probabilities).all():
+            logs |= dict.fromkeys(FIGURES, math.nan)
+            return
         scores = get_label_quality_scores(y, probabilities)
         is_suspect = find_label_issues(y, probabilities, n_jobs=1)
-        (logs if logs is not None else {}).update(judge(scores, is_suspect, self.data.is_wrong))
+        logs |= judge(scores, is_suspect, self.data.is_wrong)
 
 
 def predict(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -182,7 +182,7 @@ MODELS = {
     "time-folded-into-batch": (Folded, "layer 'dense' has outputs whose first axis is not"),
     "kernel-used-outside": (
         Tied,
-        "gradient by tied/dense/kernel does not come from recorded calls",
+        "gradient with respect to tied/dense/kernel does not come from recorded calls",
     ),
     "no-layer-called": (KernelAlone, "no layer with trainable weights is called"),
     "loop": (InLoop, "layers with weights are called inside a loop or a branch"),
