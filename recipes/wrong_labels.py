@@ -157,6 +157,7 @@ def table(runs: pd.DataFrame) -> str:
     return f"{tables.write_markdown(HEADER, rows)}\nPercent. {tables.write_seeds(runs)} {note}"
 
 
+AUROC = "label_auroc"
 CURVES = (
     ("fp", "FP, scores so far", picture.COLOURS["fp"], "-"),
     ("baseline", "no penalty, scores so far", picture.COLOURS["baseline"], ":"),
@@ -170,11 +171,18 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     fig, axes = picture.make_panels(1, len(groups))
     for axis, (part, group) in zip(axes.flat, groups, strict=True):
         for method, name, colour, style in CURVES:
-            trained = group[group["method"].str.startswith(method)]
-            picture.draw_curve(axis, trained, "label_auroc", colour, name, style)
+            trained = average_folds(group[group["method"].str.startswith(method)])
+            picture.draw_curve(axis, trained, AUROC, colour, name, style)
         picture.label_axes(axis, str(part), y="AUROC")
     picture.draw_legend(fig, axes.flat)
     picture.save(fig, path)
+
+
+def average_folds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the mean curve over the runs of each seed."""
+    seeds = [own for _, own in runs.groupby("seed")]
+    curves = [picture.get_histories(own, AUROC).mean(axis=0) for own in seeds]
+    return pd.DataFrame({"history": [{AUROC: curve} for curve in curves]})
 
 
 # ---- Presets ---------------------------------------------------------------------------------
