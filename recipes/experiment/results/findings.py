@@ -84,7 +84,9 @@ def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -
         own = runs[(runs["part"] == part) & (runs["noise"] == setting.noise)]
         name = part.removesuffix(NOISY)
         both = [*findings.get(name, []), *list_findings(setting, own)]
-        findings[name] = [*{(str(f.task), f.noise, f.over, f.penalty): f for f in both}.values()]
+        findings[name] = [
+            *{(str(sorted(f.task.items())), f.noise, f.over, f.penalty): f for f in both}.values()
+        ]
     content = {part: [dataclasses.asdict(f) for f in found] for part, found in findings.items()}
     write_json(out / FINDINGS, content)
 
