@@ -24,6 +24,7 @@ def fit(model, *callbacks, **arguments):
     return model.fit(X, Y, **options).history
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("options", "keys"),
     [

@@ -43,6 +43,7 @@ class Predictions(keras.callbacks.Callback):
         self.found.append(keras.ops.convert_to_numpy(keras.ops.softmax(outputs)))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("number", "epochs", "measured"),
     [(2, 5, [2, 4]), (1, 3, [2]), (6, 3, [0, 1, 2])],  # epochs from 0

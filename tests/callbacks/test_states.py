@@ -17,6 +17,7 @@ def fit(model, *used, epochs=1, **arguments):
     return used[0]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("make", "changed"),
     [

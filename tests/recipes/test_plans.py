@@ -83,6 +83,7 @@ def choices_of(hint):
     return get_args(inner) if get_origin(inner) is Literal else ()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_changes_what_is_run_in_some_preset(name):
     options, at_work = set(), set()

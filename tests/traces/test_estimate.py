@@ -97,6 +97,7 @@ def test_numbers_are_plain_python_ones():
     assert kinds == [float, float, int, float, float]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", MEASURES)
 def test_layers_are_the_paths_of_trained_layers_and_sum_to_the_value(measure):
     net, data = nets.plain("subclassed"), (nets.inputs("subclassed"), nets.labels())

@@ -15,6 +15,7 @@ def measured():
     return net, nets.inputs("subclassed", batch=22), nets.labels(batch=22)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("as_dataset", "num_examples", "batch_size", "count"),
     [(False, None, 4, 5), (True, None, 4, 5), (False, 2, 2, 1), (True, 9, 4, 2)],

@@ -234,6 +234,7 @@ DRAWN = {  # how a meter is made, and the numbers that it measures
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_seed_draws_the_same_again_and_the_next_measurement_draws_others(name):
     make_meter, measure = DRAWN[name]

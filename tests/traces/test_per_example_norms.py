@@ -33,6 +33,7 @@ def test_norms_are_those_of_a_loop_over_single_examples(name):
     np.testing.assert_allclose(sum(found**2 for found in by_layer.values()), norms**2, rtol=1e-12)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("labels", KINDS)
 def test_the_mean_of_the_squares_is_what_fisher_trace_measures(labels):
     net, data = nets.plain("dense"), (nets.inputs("dense", batch=20), nets.labels(batch=20))

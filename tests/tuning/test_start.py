@@ -34,6 +34,7 @@ def test_input_gradients_balance_as_worked_out_by_hand():
     assert balance("gp_x") == pytest.approx(abs(of_loss / of_penalty), rel=1e-5)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("size", "factor"), [(2, 1 / 2), (100, 1), (0.5, 1), (None, 1)])
 def test_a_number_of_penalised_examples_makes_alphas_smaller(size, factor):
     model = kf.FisherPenaltyModel(nets.line(), penalty="gp", penalty_batch_size=size)

@@ -44,6 +44,7 @@ def test_logits_start_at_the_stated_scale(name):
     assert low <= np.sqrt(np.mean(np.square(logits))) <= high
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", SMALL)
 def test_any_image_size_and_class_count_is_accepted(name):
     build, shape = SMALL[name], (33, 14, 1)

@@ -11,6 +11,7 @@ def small(seed=0):
 
 
 # Halved five times, rounding up; the last stage has 8 times the filters of the first.
+@pytest.mark.matrix
 @pytest.mark.parametrize(("size", "side"), [(1, 1), (32, 1), (33, 2), (64, 2), (224, 7)])
 def test_the_resolution_is_halved_five_times(size, side):
     model = resnet18((size, size, 3), 10, width=2)

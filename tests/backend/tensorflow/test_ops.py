@@ -54,6 +54,7 @@ def derivatives(kernel_size, padding):
     return all_of_them()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("kernel_size", "padding"), SIZES)
 def test_quick_convolutions_have_the_derivatives_of_tensorflows_own(kernel_size, padding):
     expected = derivatives(kernel_size, padding)
