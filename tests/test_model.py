@@ -622,6 +622,7 @@ def test_another_loss_or_other_weights_discard_the_kept_gradient(change):
     assert model.penalty_ratio > 0
 
 
+@pytest.mark.slow
 def test_steps_after_a_fit_have_a_batch_size_of_their_own():
     x, y = nets.inputs("dense", batch=12), nets.labels(batch=12)
     model = nets.compiled("dense", keras.optimizers.SGD(0.0), penalty="gp", update_freq=1)

@@ -128,6 +128,7 @@ def test_a_crossing_after_the_restored_step_is_forgotten(watched):
     assert resumed.crossing[1] != first.crossing[1]
 
 
+@pytest.mark.slow
 def test_a_new_training_has_a_crossing_of_its_own(watched):
     phase = early(watched["epoch_loss"][0])
     for epochs in (2, 1):

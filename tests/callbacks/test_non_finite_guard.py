@@ -137,6 +137,7 @@ def test_an_alpha_far_too_large_is_told_where_it_leaves_a_constant_predictor(cap
     assert "alpha 10000" in message
 
 
+@pytest.mark.slow
 def test_a_nan_after_constant_outputs_is_told_and_stopped_at(caplog):
     layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
     model = with_weights_of_numpy(model_of(*layers, alpha=1e4, penalty="fp", seed=3))
@@ -155,6 +156,7 @@ def test_nothing_is_told_of_a_training_that_goes_well(caplog):
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.slow
 def test_predictions_that_are_sure_and_right_are_no_trouble(caplog):
     softmax = keras.layers.Dense(3, activation="softmax")
     model = kf.FisherPenaltyModel(keras.Sequential([keras.Input((6,)), softmax]), alpha=1e-9)

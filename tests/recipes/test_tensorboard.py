@@ -40,6 +40,7 @@ def test_every_figure_has_a_point_at_every_epoch(finished):
         assert list(enumerate(whole)) == curve(folder, f"epoch_{key}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_a_time", [1, pytest.param(5, marks=reference.several_steps_only)])
 def test_steps_are_written_at_every_tenth(finished, tmp_path, at_a_time):
     run = tiny("together", measures={}, steps_per_execution=at_a_time)

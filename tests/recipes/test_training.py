@@ -116,6 +116,7 @@ def test_accuracies_of_one_prediction_are_those_of_each_kind_of_labels(finished)
         np.testing.assert_allclose(history[key][-1], np.mean(predicted == y), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_without_alpha_has_no_penalty(finished):
     assert finished("fp")[0]["final"]["penalty"] > 0
     assert finished("mixup")[0]["history"]["penalty"] == [0, 0, 0, 0]

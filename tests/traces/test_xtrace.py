@@ -136,6 +136,7 @@ def test_a_hessian_of_low_rank_is_measured_exactly():
     assert trace(num_probes=12).stderr > 1e-3 * exact.value
 
 
+@pytest.mark.slow
 def test_is_more_precise_than_as_many_probes_where_few_eigenvalues_are_large():
     net = keras.Sequential(
         [keras.Input((8,)), layers.Dense(16, "tanh"), layers.Dense(nets.CLASSES)]

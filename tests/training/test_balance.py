@@ -173,6 +173,7 @@ def test_a_limit_keeps_the_penalty_from_dominating(caplog):
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.slow
 def test_a_more_serious_failure_is_reported_after_it(caplog):
     model = model_of(alpha=50.0, penalty="fp", rate=1e-5)
     guard = kf.callbacks.NonFiniteGuard()

@@ -11,13 +11,17 @@ from keras_fisher import FisherPenaltyModel, hessian_trace
 from tests import nets, reference
 
 PENALTIES = ("fp", "gp", "gp_x", "gp_r")
-# "gp_r" differs from "fp" in how labels are drawn alone, whatever the net.
+# The penalties on weights differ in their labels alone, so a quick run takes one for most nets.
+QUICK = ("dense", "two_inputs")
 CASES = [
-    (name, penalty)
+    pytest.param(
+        *(name, penalty),
+        marks=[pytest.mark.slow] if penalty == "gp" and name not in QUICK else [],
+    )
     for name in nets.NETS
     for penalty in PENALTIES
     if (name, penalty) != ("attention", "gp_x")  # its inputs are integers
-    and (penalty != "gp_r" or name in ("dense", "two_inputs"))
+    and (penalty != "gp_r" or name in QUICK)
 ]
 NORMALISED = ("batch_norm_cnn", "group_norm_cnn", "attention", "recurrent", "subclassed")
 
@@ -81,7 +85,9 @@ def test_tensorflows_own_moments_would_be_silently_wrong(name, monkeypatch):
 
 # "gp" and "gp_r" differ from "fp" in their labels alone.
 @pytest.mark.matrix
-@pytest.mark.parametrize(("name", "penalty"), [case for case in CASES if case[1] in ("fp", "gp_x")])
+@pytest.mark.parametrize(
+    ("name", "penalty"), [case for case in CASES if case.values[1] in ("fp", "gp_x")]
+)
 def test_finite_difference_agrees_with_exact_in_float32(name, penalty):
     # The labels of "fp" are drawn: both gradients must be taken at the same ones.
     arguments = {"penalty": penalty, "seed": 4}
