@@ -446,7 +446,6 @@ DIGITS_VALUES: dict[str, Any] = {
     "fp": (0.03, 0.1, 0.2, 0.4, 0.8),
     "gp_r": (0.01, 0.03, 0.1, 0.2, 0.4),
 }
-# Without a penalty, nine of ten wrong labels are memorised after 30 epochs.
 SMALL_C10_TASK: dict[str, Any] = (
     SMALL_C10 | THIRTY_SECOND | {"validation_size": 2000, "test_size": 5000, "seeds": (0, 1, 2)}
 )
@@ -461,6 +460,7 @@ C10_VALUES: dict[str, Any] = {
     "fp": (0.03, 0.1, 0.3),
     "gp_r": (0.01, 0.03, 0.1),
 }
+# With 50% noise and without a penalty, nine of ten wrong labels are memorised by then.
 NOISY_C10 = SMALL_C10_TASK | C10_VALUES | {"num_train": 9984, "epochs": 30}
 # The methods that are trained at every noise.
 MAIN_METHODS: tuple[Method, ...] = ("baseline", "mixup", "gce", "elr", "sam", "fp", "fp_often")

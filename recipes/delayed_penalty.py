@@ -61,23 +61,21 @@ def plan(part: str, setting: DelaySetting, finished: Finished) -> list[Run]:
     best = find_best(first, finished) if first else None
     if best is None:
         return runs
-    chosen = [dataclasses.replace(run, value=0.0) for run in penalised if run.alpha == best.alpha]
+    ways = [("fp", start, 0.0) for start in setting.starts]
+    ways += [("limited", start, setting.max_penalty_ratio) for start in setting.limited]
     late = [
-        dataclasses.replace(run, method=f"fp_from_{start}", penalty_from=start)
-        for start in setting.starts
-        for run in chosen
-    ]
-    limited = [
         dataclasses.replace(
             run,
-            method=f"limited_from_{start}",
+            method=f"{name}_from_{start}",
+            value=0.0,
             penalty_from=start,
-            max_penalty_ratio=setting.max_penalty_ratio,
+            max_penalty_ratio=limit,
         )
-        for start in setting.limited
-        for run in chosen
+        for name, start, limit in ways
+        for run in penalised
+        if run.alpha == best.alpha
     ]
-    return [*runs, *late, *limited]
+    return [*runs, *late]
 
 
 # ---- Table and figure ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiment.plan.recipe import Recipe
-from experiment.plan.setting import UNIFORM, Run, Setting
+from experiment.plan.setting import MEMORISED, UNIFORM, Run, Setting
 
 # The numbers of training and test examples.
 IMAGES = {
@@ -60,14 +60,18 @@ def write_row(network: str, dataset: str, runs: Sequence[Run]) -> str:
 
 def count_steps(run: Run) -> int:
     """Returns the number of mini-batches in an epoch."""
-    examples = run.num_train or IMAGES[run.dataset][0] - run.validation_size
-    trained = examples - count_held_out(run, examples)
+    trained = count_examples(run) - count_held_out(run)
     return run.steps_per_epoch or math.ceil(trained / run.batch_size)
 
 
-def count_held_out(run: Run, examples: int) -> int:
+def count_examples(run: Run) -> int:
+    """Returns the number of training examples, with those of a cross-validation's part."""
+    return run.num_train or IMAGES[run.dataset][0] - run.validation_size
+
+
+def count_held_out(run: Run) -> int:
     """Returns how many training examples the part of a cross-validation has."""
-    return len(range(run.fold - 1, examples, run.folds)) if run.folds else 0
+    return len(range(run.fold - 1, count_examples(run), run.folds)) if run.folds else 0
 
 
 def count_plain_steps(run: Run) -> float:
@@ -102,15 +106,15 @@ def cost_measure(key: str, arguments: Mapping[str, Any], run: Run) -> float:
     """Returns the cost of a measure in a whole training, in plain steps."""
     if key in TRACES:
         return cost_trace(key, arguments, run) * count_measurements(arguments, run)
-    examples = run.num_train or IMAGES[run.dataset][0] - run.validation_size
-    wrong = min(2000, 2000 if run.noise_source != UNIFORM else int(run.noise * examples))
+    examples, is_drawn = count_examples(run), run.noise_source == UNIFORM
+    wrong = min(MEMORISED, int(run.noise * examples)) if is_drawn else MEMORISED
     predicted = {  # examples in each epoch
         "batch_accuracy": 0,
         "penalty_ratio": 0,
         "noisy_val_accuracy": run.validation_size,
         "label_accuracies": (run.test_size or IMAGES[run.dataset][1])
         + (run.validation_size + wrong) * (wrong > 0),
-        "held_out_labels": count_held_out(run, examples),
+        "held_out_labels": count_held_out(run),
     }
     if key in predicted:
         return run.epochs * EVALUATION * predicted[key] / run.batch_size

@@ -35,6 +35,7 @@ Augmentation = Literal["none", "flip", "flip_and_crop"]
 Penalty = Literal["fp", "gp", "gp_x", "gp_r"]
 Sharpness = Literal["sam", "asam", "gnp"]
 NoiseSource = Literal["uniform", "aggregate", "random1", "random2", "random3", "worse", "fine"]
+MEMORISED = 2000  # wrong labels to measure memorisation on
 UNIFORM = "uniform"  # the noise source that draws labels; the others are people
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import keras_fisher as kf
-from experiment.plan.setting import Run
+from experiment.plan.setting import MEMORISED, Run
 from experiment.run.data import ArrayData, Data
 from experiment.run.label_figures import FoundLabels, HeldOutLabels, predict_logits
 from keras_fisher.traces import accuracy
@@ -31,7 +31,6 @@ FUNCTIONS: dict[str, Callable[..., kf.Estimate]] = {
     "gradient_norm": kf.gradient_norm,
 }
 TAKE_BATCH_SIZE = ("minibatch_fisher_trace", "gradient_norm")
-MEMORISED = 2000  # wrong labels to measure memorisation on
 
 
 def make_curves(run: Run, data: Data) -> dict[str, Any]:
