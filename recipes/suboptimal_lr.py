@@ -187,7 +187,7 @@ PRESETS = {
         "simple_cnn_c10": AllPenaltiesSetting(
             **SMALL,
             gp_x=(30.0, 100.0, 300.0, 1000.0),
-            gp=(0.003, 0.01, 0.03, 0.1),
+            gp=(0.003, 0.01, 0.03, 0.1, 0.3),
             gp_r=(0.003, 0.01, 0.03, 0.1),
         ),
         # The paper's network, images and learning rates, in a fifth of its epochs.
