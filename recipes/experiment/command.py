@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,7 +60,7 @@ class Command:
     """train each run on one device, on all of this machine, or on all machines"""
     jobs: int = 1
     """processes that share the runs and the device; 1 with --distribute, and in a search"""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost of unfinished runs
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = train_all) -> None:
@@ -70,10 +71,10 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
         planned = recipe.plan_all_runs(settings)
         check_steps(planned, command.distribute)
         check_noise_sources(planned)
-        if command.dry_run:
-            print(estimate_cost(recipe, settings))
-            return
         out = command.out or Path("runs") / recipe.name / command.preset
+        if command.dry_run:
+            print(estimate_cost(recipe, settings, preview(recipe, settings, command.finished, out)))
+            return
         devices = choose_devices(command.distribute)
         if devices.is_chief:
             claim_folder(out, recipe.name)
@@ -106,6 +107,17 @@ def restore_all(
         recipe.plan_runs(settings, list_finished(recipe, out)), archived, out
     ):
         pass
+
+
+def preview(
+    recipe: Recipe, settings: Mapping[str, Setting], archives: Sequence[Path], out: Path
+) -> dict[str, Any]:
+    """Returns the scores of the runs that are finished in a folder or restorable, by name."""
+    finished = list_finished(recipe, out)
+    check_folder(recipe.plan_runs(settings, finished), out)
+    with tempfile.TemporaryDirectory() as folder:
+        restore_all(recipe, settings, archives, Path(folder))
+        return list_finished(recipe, Path(folder)) | finished
 
 
 def list_finished(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -46,6 +46,19 @@ def test_no_run_of_an_archive_is_trained_again(archived, tmp_path, monkeypatch):
     }
 
 
+def test_a_dry_run_counts_only_the_runs_that_are_to_be_trained(archived, tmp_path, capsys):
+    out, path = archived
+    run(tmp_path / "new", "--fp", "0.03", "0.5", "--finished", str(path), "--dry-run")
+    shown = capsys.readouterr().out
+    assert shown.startswith("2 of 3 runs are finished. The others:\n\n")
+    assert "| mlp | digits | 1 | 4 |" in shown
+    assert not (tmp_path / "new").exists()
+    run(out, "--dry-run")
+    assert capsys.readouterr().out == "2 of 2 runs are finished.\n"
+    with pytest.raises(SystemExit, match=r"`--finished`: .* has other settings"):
+        run(tmp_path / "new", "--epochs", "5", "--finished", str(path), "--dry-run")
+
+
 def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
     with pytest.raises(SystemExit, match=r"`--finished`: .* has other settings \(.*epochs is 4"):
         run(tmp_path, "--epochs", "5", "--finished", str(archived[1]))

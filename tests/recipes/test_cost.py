@@ -25,7 +25,7 @@ def test_the_page_of_results_says_what_every_paper_preset_costs_today():
     expected = []
     for path in (ROOT / "recipes").glob("*.py"):
         recipe = importlib.import_module(path.stem).RECIPE
-        for *first, plain in rows(estimate_cost(recipe, recipe.presets["paper"])):
+        for *first, plain in rows(estimate_cost(recipe, recipe.presets["paper"], {})):
             network, data_set, runs, epochs, _ = first
             million = f"{int(plain.replace(',', '')) / 1e6:.2f}"
             expected.append((f"`{path.name}`", network, data_set, runs, epochs, million))

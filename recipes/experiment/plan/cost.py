@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiment.plan.recipe import Recipe
+from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import MEMORISED, UNIFORM, Run, Setting
 
 # The numbers of training and test examples.
@@ -32,12 +32,19 @@ TRACES = {
 ALPHA_RANGE = 8 * (1 + PENALTY)  # on eight mini-batches
 
 
-def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting]) -> str:
-    """Returns a Markdown table of runs, epochs and steps for each network and data set."""
+def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting], finished: Finished) -> str:
+    """Returns a Markdown table of unfinished runs by network and data set."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in recipe.plan_all_runs(settings):
-        groups[run.network, run.dataset].append(run)
+    planned = recipe.plan_all_runs(settings, finished)
+    for run in planned:
+        if run.name not in finished:
+            groups[run.network, run.dataset].append(run)
+    done = len(planned) - sum(map(len, groups.values()))
+    heading = f"{done} of {len(planned)} runs are finished."
+    if not groups:
+        return heading
     lines = [
+        *([f"{heading} The others:", ""] if done else []),
         "| network | data set | runs | epochs | steps | in plain steps |",
         "|---|---|---|---|---|---|",
         *(write_row(network, dataset, runs) for (network, dataset), runs in groups.items()),

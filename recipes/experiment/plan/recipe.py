@@ -53,14 +53,17 @@ class Recipe:
         runs = [run for part, s in settings.items() for run in self.plan(part, s, finished)]
         return list({run.name: run for run in runs}.values())
 
-    def plan_all_runs(self, settings: Mapping[str, Any]) -> list[Run]:
-        """Returns all future runs, with a placeholder for values that are not chosen yet."""
-        finished: dict[str, Any] = {}
+    def plan_all_runs(
+        self, settings: Mapping[str, Any], finished: Finished | None = None
+    ) -> list[Run]:
+        """Returns all runs, with a placeholder for values that are not chosen yet."""
+        known = dict(finished or {})
+        scores = known
         while True:
-            runs = self.plan_runs(settings, finished)
-            if all(run.name in finished for run in runs):
+            runs = self.plan_runs(settings, scores)
+            if all(run.name in scores for run in runs):
                 return runs
-            finished = dict.fromkeys((run.name for run in runs), self.unfinished)
+            scores = dict.fromkeys((run.name for run in runs), self.unfinished) | known
 
 
 def find_best(candidates: Iterable[Run], finished: Finished) -> Run | None:
