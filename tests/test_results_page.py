@@ -18,7 +18,12 @@ def test_a_section_is_what_its_archive_gives(archive):
 
 def test_every_section_has_an_archive():
     named = {line.split()[2] for line in PAGE.splitlines() if line.startswith("<!-- begin")}
-    assert named == {path.stem for path in ARCHIVES}
+    assert named == {results_page.COSTS, *(path.stem for path in ARCHIVES)}
+
+
+def test_the_page_says_what_every_paper_preset_costs():
+    section = results_page.find_section(PAGE, results_page.COSTS)
+    assert section == results_page.write_costs().strip()
 
 
 def test_a_section_is_replaced_and_the_rest_left():

@@ -6,6 +6,8 @@ A section of the page has its table between two comments with the name of its re
 
     <!-- begin suboptimal_lr -->
     <!-- end suboptimal_lr -->
+
+The section `costs` has the cost of the paper presets.
 """
 
 from __future__ import annotations
@@ -19,11 +21,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment.files import write_text
+from experiment.plan.cost import COLUMNS, sum_costs, write_cells
 from experiment.plan.recipe import Recipe
 from experiment.results.finished_runs import ARCHIVE, Result, make_frame, read
+from experiment.results.tables import write_markdown
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")
+COSTS = "costs"
 
 
 def main() -> None:
@@ -33,6 +39,7 @@ def main() -> None:
         recipe, runs = load_recipe(path), read([path])
         recipe.figure(make_frame(runs), FOLDER / f"{recipe.name}.png")
         page = replace_section(page, recipe.name, write_section(recipe, runs))
+    page = replace_section(page, COSTS, write_costs())
     write_text(PAGE, page)
 
 
@@ -41,9 +48,9 @@ def list_archives() -> list[Path]:
     return sorted((FOLDER / "data").glob(f"*{ARCHIVE}"))
 
 
-def load_recipe(archive: Path) -> Recipe:
-    """The recipe of an archive."""
-    return importlib.import_module(archive.stem).RECIPE
+def load_recipe(path: Path) -> Recipe:
+    """The recipe of a script or an archive."""
+    return importlib.import_module(path.stem).RECIPE
 
 
 def write_section(recipe: Recipe, runs: Sequence[Result]) -> str:
@@ -55,6 +62,17 @@ def write_section(recipe: Recipe, runs: Sequence[Result]) -> str:
         f"{len(runs)} runs, {minutes:.0f} minutes in all, with {versions}.\n\n"
         f"{recipe.table(make_frame(runs))}\n![{title}](results/{recipe.name}.png)"
     )
+
+
+def write_costs() -> str:
+    """The cost of the paper preset of every script."""
+    rows = []
+    for path in sorted(RECIPES.glob("*.py")):
+        recipe = load_recipe(path)
+        for cost in sum_costs(recipe.plan_all_runs(recipe.presets["paper"])):
+            *cells, _, _ = write_cells(cost)
+            rows.append([f"`{path.name}`", *cells, f"{cost.plain_steps / 1e6:.2f}"])
+    return write_markdown(["script", *COLUMNS[:-2], "million plain steps"], rows)
 
 
 def find_section(page: str, name: str) -> str:

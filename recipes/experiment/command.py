@@ -60,7 +60,9 @@ class Command:
     """train each run on one device, on all of this machine, or on all machines"""
     jobs: int = 1
     """processes that share the runs and the device; 1 with --distribute, and in a search"""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # only estimate the cost of unfinished runs
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = (
+        False  # only estimate the cost of unfinished runs
+    )
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = train_all) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import MEMORISED, UNIFORM, Run, Setting
+from experiment.results.tables import write_markdown
 
 # The numbers of training and test examples.
 IMAGES = {
@@ -32,37 +33,59 @@ TRACES = {
 ALPHA_RANGE = 8 * (1 + PENALTY)  # on eight mini-batches
 
 
+PLAIN_STEP = 128  # examples
+COLUMNS = ("network", "data set", "runs", "epochs", "steps", "in plain steps")
+NOTE = f"""
+Time: the last column times the time of a plain step, a forward and a backward pass over
+{PLAIN_STEP} examples, on your machine. The column counts a computation of the penalty as 8/3
+plain steps (3 on part of a mini-batch), an evaluation as a third, Tr(F) as 1.2, and a
+probe of Tr(H) as one, all on the same examples. Mini-batches of another size count in
+proportion.
+Networks with batch normalisation take a third of 100 steps more in each epoch."""
+
+
+class Cost(NamedTuple):
+    """The cost of runs of one network on one data set."""
+
+    network: str
+    dataset: str
+    runs: int
+    epochs: int
+    steps: int
+    plain_steps: float
+
+
 def estimate_cost(recipe: Recipe, settings: Mapping[str, Setting], finished: Finished) -> str:
-    """Returns a Markdown table of unfinished runs by network and data set."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    """Returns a Markdown table of the cost of the unfinished runs."""
     planned = recipe.plan_all_runs(settings, finished)
-    for run in planned:
-        if run.name not in finished:
-            groups[run.network, run.dataset].append(run)
-    done = len(planned) - sum(map(len, groups.values()))
+    unfinished = [run for run in planned if run.name not in finished]
+    done = len(planned) - len(unfinished)
     heading = f"{done} of {len(planned)} runs are finished."
-    if not groups:
+    if not unfinished:
         return heading
-    lines = [
-        *([f"{heading} The others:", ""] if done else []),
-        "| network | data set | runs | epochs | steps | in plain steps |",
-        "|---|---|---|---|---|---|",
-        *(write_row(network, dataset, runs) for (network, dataset), runs in groups.items()),
-        "",
-        "Time: the last column times the time of a plain step, a forward and a backward pass over",
-        "a mini-batch, on your machine. The column counts a computation of the penalty as 8/3",
-        "plain steps (3 on part of a mini-batch), an evaluation as a third, Tr(F) as 1.2, and a",
-        "probe of Tr(H) as one, all on the same examples.",
-        "Networks with batch normalisation take a third of 100 steps more in each epoch.",
+    table = write_markdown(COLUMNS, map(write_cells, sum_costs(unfinished)))
+    return f"{heading} The others:\n\n{table}{NOTE}" if done else f"{table}{NOTE}"
+
+
+def sum_costs(runs: Iterable[Run]) -> list[Cost]:
+    """Returns the cost of runs for each network and data set."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.network, run.dataset].append(run)
+    return [
+        Cost(
+            *key,
+            runs=len(group),
+            epochs=sum(run.epochs for run in group),
+            steps=sum(run.epochs * count_steps(run) for run in group),
+            plain_steps=sum(map(count_plain_steps, group)),
+        )
+        for key, group in groups.items()
     ]
-    return "\n".join(lines)
 
 
-def write_row(network: str, dataset: str, runs: Sequence[Run]) -> str:
-    epochs = sum(run.epochs for run in runs)
-    steps = sum(run.epochs * count_steps(run) for run in runs)
-    plain = sum(map(count_plain_steps, runs))
-    return f"| {network} | {dataset} | {len(runs)} | {epochs:,} | {steps:,} | {plain:,.0f} |"
+def write_cells(cost: Cost) -> list[str]:
+    return [str(value) if isinstance(value, str) else f"{value:,.0f}" for value in cost]
 
 
 def count_steps(run: Run) -> int:
@@ -82,7 +105,7 @@ def count_held_out(run: Run) -> int:
 
 
 def count_plain_steps(run: Run) -> float:
-    """Returns the cost of a run, in plain steps on a mini-batch of its size."""
+    """Returns the cost of a run, in plain steps."""
     steps = run.epochs * count_steps(run)
     watched = run.validation_size or run.test_size or IMAGES[run.dataset][1]
     evaluated = run.epochs * watched / run.batch_size
@@ -91,7 +114,8 @@ def count_plain_steps(run: Run) -> float:
         cost_measure(key, arguments, run) for key, arguments in run.measures.items()
     )
     labels = run.epochs * (EVALUATION * run.monitored / run.batch_size + 2 * run.gradient_batches)
-    return steps * count_step_cost(run) + EVALUATION * evaluated + measured + labels
+    own = steps * count_step_cost(run) + EVALUATION * evaluated + measured + labels
+    return own * run.batch_size / PLAIN_STEP
 
 
 def count_step_cost(run: Run) -> float:
