@@ -17,7 +17,7 @@ The penalty is the squared norm of the mean gradient over the whole mini-batch. 
 squared the gradient of its own part, the penalty would be about R times too large, and the best
 alpha would depend on the number of devices. `FisherPenaltyModel` averages the gradient over the
 devices before it takes the norm. So R devices train as one device does on the same batches, up to
-rounding, except for drawn labels, batch normalisation and masks: [Many devices](../distributed.md).
+rounding, except for drawn labels, dropout, batch normalisation and masks: [Many devices](../distributed.md).
 
 This guide runs on two virtual devices of a CPU. On a machine with GPUs, leave out the lines that
 create the virtual devices, and call `MirroredStrategy()` without arguments: it uses all GPUs.
