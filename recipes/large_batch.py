@@ -111,12 +111,14 @@ CELLS = {
     "batch size": tables.SettingCell("batch_size"),
     "learning rate": tables.SettingCell("learning_rate"),
     "alpha": tables.SettingCell("alpha"),
+    "training accuracy at the end, %": tables.PercentCell("final_accuracy"),
     "test accuracy, %": tables.PercentCell("test_accuracy"),
 }
 
 
 def table(runs: pd.DataFrame) -> str:
     """Returns the test accuracies in the text of appendix E."""
+    runs = runs.assign(final_accuracy=[final["accuracy"] for final in runs["final"]])
     rows = []
     for part, methods in tables.split_methods(tables.choose_values(runs), TITLES).items():
         difference = tables.DifferenceCell("test_accuracy", methods["half_rate"])
