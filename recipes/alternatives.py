@@ -199,16 +199,7 @@ def read_at_cost(run: pd.Series, cost: float) -> float:
 
 def choose(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
     """Returns the runs of a setting with the values that were chosen by a kind of labels."""
-    tuned = take_tuned(runs, labels)
-    best = tables.choose_values(tuned)[["method", "value"]]
-    return runs.merge(best, on=["method", "value"])
-
-
-def take_tuned(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
-    """Returns the runs of the seed with the most values, with the scores to choose by."""
-    seed = runs.groupby("seed").size().idxmax()
-    tuned = runs[runs["seed"] == seed]
-    return tuned.assign(validation_accuracy=tuned[labels])
+    return tables.choose_values(runs.assign(validation_accuracy=runs[labels]))
 
 
 def stop_early(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
@@ -280,15 +271,9 @@ def write_methods(runs: pd.DataFrame) -> str:
         "backward passes. At equal cost, each method stops after as many plain steps as "
         "cross-entropy takes in all its epochs; the rate must be constant.\n"
     )
-    edges = [
-        tables.write_edges(name_methods(take_tuned(group, "clean")))
-        for _, group in runs.groupby(SETTING)
-    ]
-    return f"{tables.write_markdown(header, rows)}\n{note}{''.join(edges)}"
-
-
-def name_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs.assign(method=[WAYS[method].title for method in runs["method"]])
+    titles = [WAYS[method].title for method in runs["method"]]
+    named = runs.assign(method=titles, validation_accuracy=runs["clean"])
+    return f"{tables.write_markdown(header, rows)}\n{note}{tables.write_edges(named)}"
 
 
 def write_value(runs: pd.DataFrame) -> str:
@@ -323,35 +308,47 @@ def write_noisy_choice(runs: pd.DataFrame) -> str:
 
 def write_regrets(runs: pd.DataFrame) -> str:
     """Returns what noisy validation labels cost, on average over settings and methods."""
-    lost: dict[str, list[float]] = {"the epoch of cross-entropy": [], "alpha of FP": []}
-    every: list[float] = []
-    for (_, *noise), group in runs.groupby(SETTING):
-        if not is_noisy(*noise):
-            continue
-        clean, noisy = split_ways(group, "clean"), split_ways(group, "noisy")
-        for title, own in noisy.items():
-            pairs = tables.pair_seeds(clean[title], own, "final_test_accuracy")
-            if pairs.empty or title == WAYS["baseline"].title:
-                continue
-            points = 100 * float(pairs.mean())
-            if title == STOPPED:
-                lost["the epoch of cross-entropy"].append(points)
-            else:
-                every.append(points)
-            if title == WAYS["fp"].title:
-                lost["alpha of FP"].append(points)
-    lost["the hyperparameters of all methods"] = every
-    rows = [[what, f"{len(points)}", *summarise(points)] for what, points in lost.items()]
-    header = ["chosen by noisy instead of clean labels", "cases", "mean regret, points", "largest"]
-    note = "A case is a method in a setting, averaged over seeds.\n"
+    lost = [
+        measure_regrets(group) for (_, *noise), group in runs.groupby(SETTING) if is_noisy(*noise)
+    ]
+    every = [{k: v for k, v in points.items() if k != STOPPED} for points in lost]
+    rows = [
+        ["the epoch of cross-entropy", *summarise([select(points, STOPPED) for points in lost])],
+        ["alpha of FP", *summarise([select(points, WAYS["fp"].title) for points in lost])],
+        ["the hyperparameters of all methods", *summarise([[*p.values()] for p in every])],
+    ]
+    header = [
+        *("chosen by noisy instead of clean labels", "settings", "mean regret, points"),
+        "largest of a method",
+    ]
+    note = (
+        "The regret of a method is averaged over seeds, and the mean is that over settings of the "
+        "mean over methods, with the standard error over settings if there are several.\n"
+    )
     return f"{tables.write_markdown(header, rows)}\n{note}"
 
 
-def summarise(points: list[float]) -> tuple[str, str]:
-    """Returns the mean with its standard error, and the largest value."""
-    values = pd.Series(points, dtype=float).dropna()
-    largest = f"{values.max():.1f}" if len(values) else tables.NOTHING
-    return tables.write_mean(values), largest
+def measure_regrets(runs: pd.DataFrame) -> dict[str, float]:
+    """Returns the points that each way loses in a setting by noisy validation labels."""
+    clean, noisy = split_ways(runs, "clean"), split_ways(runs, "noisy")
+    pairs = {
+        title: tables.pair_seeds(clean[title], own, "final_test_accuracy")
+        for title, own in noisy.items()
+        if title != WAYS["baseline"].title and not own.empty
+    }
+    return {title: 100 * float(points.mean(skipna=False)) for title, points in pairs.items()}
+
+
+def select(points: Mapping[str, float], title: str) -> list[float]:
+    return [points[title]] if title in points else []
+
+
+def summarise(settings: list[list[float]]) -> list[str]:
+    """Returns the number of settings, their mean with its standard error, and the largest value."""
+    known = [points for points in settings if points]
+    means = pd.Series([np.mean(points) for points in known], dtype=float)
+    largest = f"{max(map(max, known)):.1f}" if known else tables.NOTHING
+    return [f"{len(known)}", tables.write_mean(means), largest]
 
 
 # ---- Figure ----------------------------------------------------------------------------------

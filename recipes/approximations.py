@@ -107,7 +107,8 @@ def write_traces(runs: pd.DataFrame) -> str:
     rows.append(["all runs", *(f"{coefficient:.2f}" for coefficient in pooled)])
     note = (
         "Pearson's correlation of log Tr(F) with log Tr(F^B). The paper prints no coefficient: it "
-        "sees a strong correlation except in the final phase.\n"
+        "sees a strong correlation except in the final phase. The row of all runs also reflects "
+        "that learning rates differ.\n"
     )
     return f"{tables.write_markdown(['figure 12', *cells], rows)}\n{note}"
 
@@ -163,7 +164,8 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
     if len(swept):
         draw_traces(axes[0], swept)
     for column, ((part, method), group) in zip(axes[-2:].T, columns, strict=False):
-        draw_alphas(column, f"{part}: {TITLES[method]}", group, baseline)
+        own = baseline[baseline["part"] == part]
+        draw_alphas(column, f"{part}: {TITLES[method]}", group, own)
     picture.save(fig, path)
 
 

@@ -88,26 +88,36 @@ def plan_continuations(setting: EarlyToFinal, first: Run) -> list[Run]:
 # ---- Table and figure ------------------------------------------------------------------------
 
 
+CELLS = {
+    "Tr(H_f)": tables.MeanCell("hessian_trace"),
+    "Tr(H) at equal loss": tables.MeanCell("trace_at_loss"),
+    "best test accuracy, %": tables.PercentCell("test_accuracy"),
+}
+
+
 def table(runs: pd.DataFrame) -> str:
     """Returns the means and standard deviations of figures 6 and 10."""
-    rows = [
-        [
-            part,
-            level,
-            tables.SettingCell("learning_rate")(methods[level]),
-            tables.SettingCell("batch_size")(methods[level]),
-            tables.MeanCell("fisher_trace")(methods[level]),
-            str(len(methods[f"after_{level}"])),
-            tables.MeanCell("hessian_trace")(methods[f"after_{level}"]),
-            tables.MeanCell("trace_at_loss")(methods[f"after_{level}"]),
-            tables.PercentCell("test_accuracy")(methods[f"after_{level}"]),
+    traced = add_traces(runs)
+    rows, differences = [], []
+    for part, methods in tables.split_methods(traced, METHODS).items():
+        high, low = (average_continuations(methods[f"after_{level}"]) for level in COLOURS)
+        for level in COLOURS:
+            first, continued = methods[level], methods[f"after_{level}"]
+            cells = [
+                tables.SettingCell("learning_rate")(first),
+                tables.SettingCell("batch_size")(first),
+                tables.MeanCell("fisher_trace")(first),
+                str(len(continued)),
+                *tables.fill_cells(continued, CELLS),
+            ]
+            rows.append([part, level, *cells])
+        cells = [
+            tables.DifferenceCell(cell.column, high, cell.scale)(low) for cell in CELLS.values()
         ]
-        for part, methods in tables.split_methods(add_traces(runs), METHODS).items()
-        for level in COLOURS
-    ]
+        differences.append([part, *cells])
     header = [
         *("setting", "early regularisation", "learning rate", "batch size", "Tr(F_i)"),
-        *("continuations", "Tr(H_f)", "Tr(H) at equal loss", "best test accuracy, %"),
+        *("continuations", *CELLS),
     ]
     note = (
         "A standard deviation is one over runs. At equal loss: at the least training loss that all "
@@ -115,7 +125,22 @@ def table(runs: pd.DataFrame) -> str:
         "of smaller Tr(F_i) more likely to end with a small Tr(H_f), and after the other one "
         "sharper minima and a test accuracy that varies a lot.\n"
     )
-    return f"{tables.write_markdown(header, rows)}\n{note}"
+    of_differences = (
+        "Low minus high early regularisation. The continuations of one first training are not "
+        "independent: the difference is the mean over first trainings, each averaged over its "
+        "continuations, with its standard error.\n"
+    )
+    return (
+        f"{tables.write_markdown(header, rows)}\n{note}\n"
+        f"{tables.write_markdown(['setting', *CELLS], differences)}\n{of_differences}"
+    )
+
+
+def average_continuations(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the mean figures of the continuations of each first training."""
+    figures = runs.groupby("data_seed")[[cell.column for cell in CELLS.values()]]
+    means = figures.agg(lambda values: values.mean(skipna=False))
+    return means.reset_index(names="seed")
 
 
 def add_traces(runs: pd.DataFrame) -> pd.DataFrame:

@@ -99,9 +99,9 @@ class Way:
         for history in runs["history"]:
             curves = pd.DataFrame({key: history[key] for key in self.keys}, dtype=float)
             best = np.argmax(history["val_accuracy"])
-            # Some figures are measured only at some epochs.
-            rows.append(curves.iloc[best] if self.is_at_best else curves.ffill().iloc[-1])
-        return pd.DataFrame(rows).groupby(runs["seed"].to_numpy()).mean()
+            rows.append(curves.iloc[best if self.is_at_best else -1])
+        seeds = pd.DataFrame(rows).groupby(runs["seed"].to_numpy())
+        return seeds.agg(lambda figures: figures.mean(skipna=False))
 
 
 def cost_training(run: Any) -> float:
@@ -143,14 +143,15 @@ def table(runs: pd.DataFrame) -> str:
             if trained.empty:
                 continue
             found = way.measure(group)
-            figures = [tables.PercentCell(key)(found.dropna(subset=[key])) for key in way.keys]
+            figures = [tables.PercentCell(key)(found) for key in way.keys]
             figures += [tables.NOTHING] * (len(FIGURES) - len(figures))
             cost = f"{way.cost(trained.iloc[0]):.1f}"
             rows.append([tables.write_noise(*noise), part, way.title, *figures, cost])
     note = (
         "AUROC: the probability that a wrong label is ranked before a correct one. The next column "
         "is the precision of the first labels of the ranking, as many as are wrong. The cut is the "
-        "set of labels that the way calls wrong. Further epochs are those on top of one training, "
+        "set of labels that the way calls wrong, without a precision where it is empty for a seed. "
+        "Further epochs are those on top of one training, "
         "in plain epochs. cleanlab is judged within each part that is held out, with its "
         "defaults.\n"
     )

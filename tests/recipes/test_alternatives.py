@@ -130,8 +130,13 @@ def test_regret_is_what_the_noisy_choice_loses():
     ]
     text = alternatives.write_regrets(alternatives.add_figures(make_frame(found)))
     assert "| alpha of FP | 1 | 10.0 | 10.0 |" in text
-    assert "| the hyperparameters of all methods | 2 | 5.0 ± 5.0 | 10.0 |" in text  # 10 and 0
+    assert "| the hyperparameters of all methods | 1 | 5.0 | 10.0 |" in text  # of 10 and 0
     assert "| the epoch of cross-entropy | 0 | - | - |" in text
+
+
+def test_methods_of_one_setting_are_averaged_before_the_settings():
+    # The means of two settings are 1 and 3; five methods are not five independent cases.
+    assert alternatives.summarise([[2.0, 0.0, 1.0], [3.0, 3.0], []]) == ["2", "2.0 ± 1.0", "3.0"]
 
 
 def test_at_equal_cost_a_method_of_twice_the_cost_has_half_the_epochs():

@@ -1,7 +1,12 @@
 """How well wrong labels are found, by recipes."""
 
+import math
+
+import keras
 import numpy as np
+import pandas as pd
 import pytest
+import wrong_labels
 from experiment.run.data import load_data
 from experiment.run.label_figures import FIGURES, HeldOutLabels, judge
 from experiment.run.measures import LabelAccuracies
@@ -48,15 +53,37 @@ class Diverged:
         return np.full((len(x), 10), np.nan, "float32")
 
 
-@pytest.mark.parametrize("make", [lambda run, data: HeldOutLabels(data), LabelAccuracies])
-def test_a_diverged_model_is_judged_by_nan(make):
+@pytest.mark.parametrize(
+    ("make", "judged"),
+    [(lambda run, data: HeldOutLabels(data), math.nan), (LabelAccuracies, 0.0)],
+)
+def test_a_diverged_model_ranks_nothing_and_predicts_no_label(make, judged):
     run = tiny(**TASK, folds=3, fold=2)
     callback = make(run, load_data(run))
     callback.set_model(Diverged())
-    logs = {"loss": 0.0}
+    logs = {"loss": judged}
     callback.on_epoch_end(0, logs)
     assert len(logs) > 3
-    assert all(np.isnan(value) for key, value in logs.items() if key != "loss")
+    np.testing.assert_array_equal([*logs.values()], judged)
+
+
+def test_the_accuracy_of_a_diverged_model_is_0():
+    data = load_data(tiny(**TASK))
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+    model(data.test.x[:1])
+    assert 0 < data.test_accuracy(model) < 1
+    model.layers[-1].bias.assign(np.full(10, np.nan))
+    assert data.test_accuracy(model) == 0.0
+
+
+def test_a_way_is_judged_at_the_end_even_if_its_cut_is_empty_there():
+    runs = pd.DataFrame({"method": ["fp", "fp"], "seed": [0, 1]})
+    precisions = ([0.5, math.nan], [0.6, 0.7])
+    runs["history"] = [
+        {"suspect_precision": precision, "val_accuracy": [0.1, 0.2]} for precision in precisions
+    ]
+    way = wrong_labels.Way("FP", "fp", ("suspect_precision",), lambda run: 0.0)
+    np.testing.assert_array_equal(way.measure(runs)["suspect_precision"], [math.nan, 0.7])
 
 
 def test_cleanlab_judges_the_part_that_is_held_out():

@@ -149,7 +149,8 @@ def test_of_values_that_are_as_good_plan_and_table_choose_the_smallest():
     runs, _ = plan_of({}, values=(0.3, 0.1, 0.2), seeds=(5,))
     found = {r.name: 0.9 if r.value < 0.3 else 0.5 for r in runs}
     assert plan_of(found, values=(0.3, 0.2, 0.1), seeds=(5,))[1].value == 0.1
-    frame = pd.DataFrame([{"value": r.value, "validation_accuracy": found[r.name]} for r in runs])
+    scores = [(r.seed, r.value, found[r.name]) for r in runs]
+    frame = pd.DataFrame(scores, columns=["seed", "value", "validation_accuracy"])
     assert choose_value(frame)["value"].tolist() == [0.1]
 
 

@@ -26,6 +26,29 @@ def test_seeds_that_only_one_side_has_are_left_out():
     assert cell(both) == "-5.0"
 
 
+def test_a_seed_that_is_nan_is_not_left_out():
+    ours = frame({"seed": 0, "accuracy": 0.5}, {"seed": 1, "accuracy": np.nan})
+    theirs = frame({"seed": 0, "accuracy": 0.4}, {"seed": 1, "accuracy": 0.4})
+    assert tables.DifferenceCell("accuracy", theirs)(ours) == tables.NOTHING
+
+
+def test_a_value_is_chosen_by_the_first_seed_if_the_others_have_the_chosen_one_alone():
+    # 0.1 was chosen from a smaller grid, and trained with a second seed.
+    grid = choices(**{"0.1": 0.5, "0.3": 0.7, "1": 0.6})
+    second = choices(**{"0.1": 0.9}).assign(seed=1)
+    assert set(tables.choose_value(pd.concat([grid, second]))["value"]) == {0.3}
+    third = choices(**{"0.3": 0.1}).assign(seed=2)
+    assert set(tables.choose_value(pd.concat([grid, second, third]))["value"]) == {0.3}
+
+
+def test_a_value_is_chosen_by_all_seeds_of_a_complete_grid():
+    grids = [
+        choices(**{"0.1": 0.5, "0.3": 0.6}),
+        choices(**{"0.1": 0.8, "0.3": 0.6}).assign(seed=1),
+    ]
+    assert set(tables.choose_value(pd.concat(grids))["value"]) == {0.1}
+
+
 def choices(**accuracies):
     return frame(
         *(

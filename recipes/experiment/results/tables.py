@@ -39,11 +39,12 @@ DIFFERENCES_NOTE = "Differences are means over seeds, with their standard error.
 def choose_value(runs: pd.DataFrame) -> pd.DataFrame:
     """Returns the runs of one method with the value of best mean validation accuracy (G.2).
 
-    Only the values with the largest number of seeds count.
+    Only the seeds with the most values count: the first one where the others were trained with the
+    chosen value alone, and all of them in a search.
     """
-    means = runs.groupby("value")["validation_accuracy"].agg(["size", "mean"])
-    most = means[means["size"] == means["size"].max()]
-    return runs[runs["value"] == most["mean"].idxmax()]
+    values = runs.groupby("seed")["value"].transform("nunique")
+    means = runs[values == values.max()].groupby("value")["validation_accuracy"].mean()
+    return runs[runs["value"] == means.idxmax()]
 
 
 def choose_values(runs: pd.DataFrame) -> pd.DataFrame:
@@ -99,21 +100,22 @@ class PercentCell(MeanCell):
 
 @dataclasses.dataclass(frozen=True)
 class DifferenceCell(Cell):
-    """The mean difference to other runs of the same seeds, with its standard error, in percent.
+    """The mean difference to other runs of the same seeds, with its standard error.
 
     Runs of one seed share initial weights, order and held-out examples, so their differences vary
     less than the figures themselves.
     """
 
     others: pd.DataFrame
+    scale: float = 100  # percent
 
     def __call__(self, runs: pd.DataFrame) -> str:
-        return write_mean(100 * pair_seeds(runs, self.others, self.column), sign="+")
+        return write_mean(self.scale * pair_seeds(runs, self.others, self.column), sign="+")
 
 
 def write_mean(values: pd.Series, sign: str = "") -> str:
-    """Returns the mean, with its standard error if there are several values."""
-    if values.empty:
+    """Returns the mean, with its standard error if there are several values; "-" if one is NaN."""
+    if values.empty or values.isna().any():
         return NOTHING
     error = f" ± {values.sem():.1f}" if len(values) > 1 else ""
     return f"{values.mean():{sign}.1f}{error}"
@@ -122,7 +124,8 @@ def write_mean(values: pd.Series, sign: str = "") -> str:
 def pair_seeds(runs: pd.DataFrame, others: pd.DataFrame, column: str) -> pd.Series:
     """Returns the differences of a column between runs of the same seed, by seed."""
     ours, theirs = (some.set_index("seed")[column].astype(float) for some in (runs, others))
-    return (ours - theirs).dropna()
+    seeds = ours.index.intersection(theirs.index)
+    return ours[seeds] - theirs[seeds]
 
 
 @dataclasses.dataclass(frozen=True)

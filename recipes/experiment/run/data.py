@@ -125,7 +125,7 @@ class ArrayData(Data):
         )
 
     def test_accuracy(self, model: keras.Model) -> float | None:
-        return accuracy(model, *self.test) if self._is_validated else None
+        return measure_accuracy(model, *self.test) if self._is_validated else None
 
 
 class StreamedData(Data):
@@ -155,6 +155,12 @@ class StreamedData(Data):
 
     def test_accuracy(self, model: keras.Model) -> float | None:
         return None
+
+
+def measure_accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the accuracy; 0 if an output is NaN or infinite, since it predicts no label."""
+    measured = accuracy(model, x, y)
+    return 0.0 if math.isnan(measured) else measured
 
 
 def load_data(run: Run) -> Data:

@@ -11,9 +11,8 @@ import numpy as np
 
 import keras_fisher as kf
 from experiment.plan.setting import MEMORISED, Run
-from experiment.run.data import ArrayData, Data
+from experiment.run.data import ArrayData, Data, measure_accuracy
 from experiment.run.label_figures import FoundLabels, HeldOutLabels, predict_logits
-from keras_fisher.traces import accuracy
 
 # The callbacks that measure traces and norms of training examples ...
 TRACES: dict[str, Callable[..., Any]] = {
@@ -62,14 +61,15 @@ class NoisyValidation(keras.callbacks.Callback):
         self.data = data.noisy_validation
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        (logs or {})["noisy_val_accuracy"] = accuracy(self.model, *self.data)
+        (logs or {})["noisy_val_accuracy"] = measure_accuracy(self.model, *self.data)
 
 
 class LabelAccuracies(keras.callbacks.Callback):
     """Logs accuracies of one prediction: on test labels, and on noisy labels if there are any.
 
     `noisy_val_accuracy` is that on validation labels as noisy as the training labels, and
-    `memorised_accuracy` is the fraction of wrong training labels that the model predicts.
+    `memorised_accuracy` is the fraction of wrong training labels that the model predicts. All are 0
+    if an output is NaN or infinite.
     """
 
     def __init__(self, run: Run, data: Any) -> None:
@@ -88,7 +88,7 @@ class LabelAccuracies(keras.callbacks.Callback):
         predicted = np.split(np.argmax(logits, axis=-1), ends)
         is_finite = np.isfinite(logits).all()
         for (key, y), own in zip(self.labels.items(), predicted, strict=True):
-            (logs or {})[key] = float(np.mean(own == y)) if is_finite else math.nan
+            (logs or {})[key] = float(np.mean(own == y)) if is_finite else 0.0
 
 
 class ProposedAlpha(keras.callbacks.Callback):
@@ -98,6 +98,12 @@ class ProposedAlpha(keras.callbacks.Callback):
         super().__init__()
         self.run, self.data = run, data
         self.value = math.nan
+
+    def get_state(self) -> dict[str, Any]:
+        return {"value": None if math.isnan(self.value) else self.value}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.value = math.nan if state["value"] is None else state["value"]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
@@ -117,13 +123,13 @@ class ProposedAlpha(keras.callbacks.Callback):
 CURVES: dict[str, Callable[[str, Mapping[str, Any], Run, Any], Any]] = {
     **dict.fromkeys(TRACES, make_trace),
     "label_scores": lambda _, __, run, data: kf.callbacks.LabelScores(data.training),
+    "proposed_alpha": lambda _, __, run, data: ProposedAlpha(run, data),
     "batch_accuracy": lambda _, __, run, data: BatchAccuracy(len(data.training[1]), run.batch_size),
 }
 LOGGERS: dict[str, Callable[[Run, Any], keras.callbacks.Callback]] = {
     "penalty_ratio": lambda run, data: kf.callbacks.PenaltyRatio(),
     "noisy_val_accuracy": NoisyValidation,
     "label_accuracies": LabelAccuracies,
-    "proposed_alpha": ProposedAlpha,
     "held_out_labels": lambda run, data: HeldOutLabels(data),
 }
 
