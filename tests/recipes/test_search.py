@@ -349,6 +349,18 @@ def test_what_was_searched_with_another_optimisation_is_refused(tmp_path, field,
         taken(suboptimal_lr.RECIPE, "--tuned", other)
 
 
+def test_an_alpha_of_another_schedule_is_refused_and_a_rate_is_taken(tmp_path):
+    schedule = {"update_freq": 1, "penalty_batch_size": 0.25}
+    rate = searched(tmp_path / "rate", **RATES | schedule | {"learning_rates": (0.2,)})
+    assert taken(suboptimal_lr.RECIPE, "--tuned", rate).learning_rates == (0.2,)
+    alpha = searched(tmp_path / "alpha", **ALPHAS | schedule)
+    message = "--update-freq 1 (this part has 10), --penalty-batch-size 0.25 (this part has 0)"
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        taken(suboptimal_lr.RECIPE, "--tuned", alpha)
+    options = ("--update-freq", "1", "--penalty-batch-size", "0.25")
+    assert taken(suboptimal_lr.RECIPE, "--tuned", alpha, *options).fp
+
+
 def test_a_search_of_an_earlier_version_is_taken(tmp_path):
     folder = Path(searched(tmp_path, **RATES | {"learning_rates": (0.2,)}))
     content = json.loads((folder / findings.FINDINGS).read_text())

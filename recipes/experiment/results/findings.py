@@ -26,10 +26,11 @@ from experiment.results.tables import choose_value
 from keras_fisher.penalties import PENALTIES
 
 FINDINGS = "chosen.json"
-# The fields that a finding depends on, besides the noise.
+# The fields that a finding depends on, besides the noise; the schedule only that of an alpha.
+SCHEDULE = ("update_freq", "penalty_batch_size")
 TASK = (
     *("network", "width", "dataset", "num_train", "augment", "batch_size", "weight_decay"),
-    *("optimizer", "epochs", "drops", "drop_factor"),
+    *("optimizer", "epochs", "drops", "drop_factor", *SCHEDULE),
 )
 UNWRITTEN = {"optimizer": "sgd", "drop_factor": 0.1}  # of tasks that earlier versions have written
 Over = tuple[Literal["lr", "alpha"], ...]  # the searched hyperparameters
@@ -70,8 +71,15 @@ class Finding:
 
 def get_task(setting: Setting | Run) -> dict[str, Any]:
     """Returns the fields of a setting that a finding depends on, in JSON types."""
-    task = {name: getattr(setting, name) for name in TASK}
-    return task | {"drops": list(task["drops"])}
+    task = {name: getattr(setting, name, None) for name in TASK}
+    return task | {"drops": list(setting.drops)}
+
+
+def list_differences(finding: Finding, setting: Setting) -> list[str]:
+    """Returns the fields that must match and do not."""
+    task = get_task(setting)
+    needed = [name for name in TASK if finding.over != RATE or name not in SCHEDULE]
+    return [name for name in needed if finding.task[name] != task[name]]
 
 
 def write_findings(settings: Mapping[str, Any], runs: pd.DataFrame, out: Path) -> None:
@@ -167,9 +175,9 @@ def describe_other_task(finding: Finding, setting: Setting) -> str:
     """Describes how the tasks of a finding and a setting differ, as options of the search."""
     task = get_task(setting)
     others = [
-        f"{write_flag(name)} {write_option(value)} (this part has {write_option(task[name])})"
-        for name, value in finding.task.items()
-        if value != task[name]
+        f"{write_flag(name)} {write_option(finding.task[name])} "
+        f"(this part has {write_option(task[name])})"
+        for name in list_differences(finding, setting)
     ]
     return f", searched with {', '.join(others)}"
 
@@ -191,7 +199,7 @@ def take_values(
     noise = getattr(setting, "noise", 0.0)
     noises = noise if isinstance(noise, tuple) else (noise,)
     there = [f for some in findings for f in some.get(part, []) if f.noise in noises]
-    found = [f for f in there if f.task == get_task(setting)]
+    found = [f for f in there if not list_differences(f, setting)]
     missing = [f for f in there if str(f) not in map(str, found)]
     if list_values(part, setting, missing):
         raise SettingsError(
