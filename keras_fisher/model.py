@@ -87,9 +87,9 @@ class FisherPenaltyModel(PenalisedModel):
             half precision.
         max_penalty_ratio: The largest norm of alpha times the penalty's gradient, relative to the
             norm of the loss's gradient; `None` for no limit. Where alpha exceeds it, the step uses
-            the alpha that reaches it, measured when the penalty is computed. With a limit below 1,
-            such as 0.7, the sum of both gradients then still points downhill on the loss, so that
-            an alpha that is far too large does not end the training. See `penalty_ratio`.
+            the alpha that reaches it, measured when the penalty is computed. At that step, with a
+            limit below 1, such as 0.7, the sum of both gradients points downhill on the loss of the
+            mini-batch, which makes an alpha that is too large less harmful. See `penalty_ratio`.
         likelihood: A `keras_fisher.likelihoods.Likelihood`; `None` infers it from the compiled
             loss.
         seed: The seed of the drawn labels; `None` for a random one.

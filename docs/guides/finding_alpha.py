@@ -94,8 +94,8 @@ The penalty ratio is the norm of alpha times the penalty's gradient, relative to
 of the loss. `PenaltyRatio` logs it. Far below 0.1 the penalty changes little. Far above 1 it
 keeps the model from learning.
 
-We train without a penalty, with the alpha that we found, and with a hundred times as much. In the last
-training, `max_penalty_ratio=0.7` limits the ratio: where alpha exceeds it, the step uses the alpha that
+We train without a penalty, with the alpha that we found, and twice with a hundred times as much: once as
+it is, and once with `max_penalty_ratio=0.7`. Where alpha exceeds this limit, the step uses the alpha that
 reaches it.
 """
 
@@ -141,7 +141,8 @@ for name, history in histories.items():
 - **Too small:** the training and validation accuracies do not differ from the plain model's, and the
   ratio stays far below 0.1.
 
-With a limit below 1, the sum of both gradients always points downhill on the loss. This makes an alpha
+With a limit below 1 and `update_freq=1`, the sum of both gradients points downhill on the loss of the
+mini-batch. This makes an alpha
 that is far too large harmless in this example, but the accuracy still depends on alpha:
 [Results](../results.md#ways-to-choose-alpha).
 
@@ -151,8 +152,9 @@ be a Keras learning-rate schedule.
 ## Search other hyperparameters, too
 
 `FisherPenaltyHyperModel` makes the seed, the learning rate and alpha hyperparameters of keras-tuner, and
-your own function may add more. Rank the trials by validation accuracy, and do not shorten them much: a
-penalised network learns more slowly, and a short training prefers alphas that are too small.
+your own function may add more. keras-tuner ranks trials by the validation accuracy of their best epoch, so
+with noisy labels it prefers alphas that are too small, and so does a short training, because a penalised
+network learns more slowly. For alpha alone, use `find_alpha`.
 [Choosing alpha](../choosing_alpha.md#a-search-of-other-hyperparameters) has an example. `RandomSearch`,
 `BayesianOptimization` and `Hyperband` of keras-tuner take the same hypermodel.
 """

@@ -132,8 +132,9 @@ plain model. `kf.tuning.find_alpha` compares 0.03, 0.1 and 0.3 for the cost of 2
 
 ## Large batches
 
-A large batch has the same symptoms in the paper (appendix E), and you use the penalty in the same way. The
-penalty needs no more examples than with a small batch:
+A large batch has the same symptoms in the paper (appendix E), and you use the penalty in the same way.
+Compute it on as many examples as a small batch has. With an integer `penalty_batch_size`, alpha has the
+meaning that it has for batches of that size:
 
     kf.FisherPenaltyModel(backbone, alpha=0.1, update_freq=1, penalty_batch_size=128)
 

@@ -18,7 +18,7 @@ The model is built from a configuration and starts from random weights, so the g
 download. To fine-tune a pretrained model, build it with `from_preset` instead. The other steps are
 the same.
 
-You need KerasHub: `pip install keras-hub`.
+You need KerasHub: `pip install '.[tensorflow,recipes,keras-hub]'`.
 """
 
 """
@@ -131,8 +131,8 @@ def build_model():
 """
 ## Train with and without the penalty
 
-`update_freq=1` computes the penalty at every step instead of every tenth. An epoch has only 38
-steps here, so a penalty that is reused for ten steps would be updated too rarely.
+`update_freq=1` computes the penalty at every step instead of every tenth. It costs more, and training
+on noisy labels gains from it: [Which method should I use?](../which_method.md).
 """
 
 
