@@ -16,8 +16,9 @@ from keras_fisher.likelihoods import Likelihood
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
-from keras_fisher.traces.labels import LabelledBatch, Labels
+from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter
+from keras_fisher.traces.per_example import call_unchanged
 from keras_fisher.training.batch import FloatingInputs, MeanNll, take_smaller
 from keras_fisher.training.labels import BatchLabels
 from keras_fisher.tuning import grids
@@ -63,8 +64,9 @@ def alpha_range(
 
         ||d/dw (1/B) sum_i l(x_i, y_i)|| / ||d/dw P||,
 
-    where P is the penalised squared norm (eq. 3). The proposed range is centred on a fifth of this
-    alpha.
+    where P is the penalised squared norm (eq. 3), and the loss is the compiled one, with sample
+    weights and regularisers. Both are taken in training mode, as in a step of training. The
+    proposed range is centred on a fifth of this alpha.
 
     Measure on the plain model, once its training loss has fallen by about a tenth. At the initial
     weights the penalty's gradient may be ten times smaller, and near the maximum of Tr(F) it is
@@ -88,7 +90,8 @@ def alpha_range(
         (10, True)
 
     Args:
-        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`.
+        model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`. The
+            loss of an uncompiled model is the mean negative log-likelihood.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
             `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`.
         penalty: The penalty, as in `FisherPenaltyModel`; `None` for that of `model`, or "fp" if it
@@ -171,10 +174,28 @@ class BalanceMeter(Meter):
     def _compile(self) -> None:
         self._balance = backend.compile_function(self._batch_balance)
 
-    def _measure(self, batches: Iterator[LabelledBatch], by_weight: bool) -> np.ndarray:
-        return np.stack([ops.convert_to_numpy(self._balance(*batch))[None] for batch in batches])
+    def _prepare(self, batch: Batch) -> tuple[Any, Any]:
+        """Returns the inputs, and the labels together with those of the compiled loss."""
+        x, labels = super()._prepare(batch)
+        y, weight = (
+            () if part is None else keras.tree.map_structure(ops.convert_to_tensor, part)
+            for part in batch[1:]
+        )
+        return x, (labels, y, weight)
 
-    def _batch_balance(self, x: Any, labels: Labels) -> Tensor:
+    def _measure(self, batches: Iterator[Any], by_weight: bool) -> np.ndarray:
+        found = [self._balance(x, *labels) for x, labels in batches]
+        return np.stack([ops.convert_to_numpy(balance)[None] for balance in found])
+
+    def _training_loss(
+        self, x: Any, y: Any, outputs: Tensor, weight: Any, labels: Labels
+    ) -> Tensor:
+        if not self._model.compiled:
+            return self._likelihood.mean_nll(labels.y, outputs, labels.present)
+        weight = None if isinstance(weight, tuple) else weight
+        return self._model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=weight)
+
+    def _batch_balance(self, x: Any, labels: Labels, y: Any, weight: Any) -> Tensor:
         inputs, size = FloatingInputs(x), count_examples(x)
         held = BatchLabels(
             self._likelihood, self._penalty, labels.y, self._generator, labels.present
@@ -182,8 +203,9 @@ class BalanceMeter(Meter):
         mean = MeanNll(size, Replica(size))
 
         def objective(_: Sequence[Tensor], floating: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-            outputs = self._outputs(inputs.replace(floating))
-            loss = self._likelihood.mean_nll(labels.y, outputs, labels.present)
+            given = inputs.replace(floating)
+            outputs = call_unchanged(self._model, given, training=True)
+            loss = self._training_loss(given, y, outputs, weight, labels)
             return loss, mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights

@@ -1,5 +1,6 @@
 """The proposed range of alphas."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -89,3 +90,50 @@ def test_impossible_arguments_are_refused(changes, error, message):
     arguments = {"num_batches": 1, "batch_size": 4} | changes
     with pytest.raises(error, match=message):
         kf.tuning.alpha_range(line(), (X, Y), **arguments)
+
+
+# ---- The loss and the mode of training -----------------------------------------------------------
+
+DATA = nets.inputs("dense", batch=32), nets.labels(batch=32)
+
+
+def busy():
+    """A model whose outputs differ in training mode, with a regulariser."""
+    return keras.Sequential(
+        [
+            keras.Input(DATA[0].shape[1:]),
+            keras.layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.1)),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Dense(nets.CLASSES),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "weight", [None, 5.0, np.arange(32) % 4 == 0], ids=["none", "5", "padding"]
+)
+def test_the_balance_is_the_one_of_a_training_step(weight):
+    keras.utils.set_random_seed(0)
+    model = kf.FisherPenaltyModel(busy(), alpha=1.0, penalty="gp", update_freq=1)
+    model.compile(keras.optimizers.SGD(0.0), nets.loss())
+    weights = () if weight is None else (np.ones(32, "float32") * weight,)
+    before = [value.copy() for value in model.get_weights()]
+    found = kf.tuning.alpha_range(model, (*DATA, *weights), num_batches=1, batch_size=32)
+    for value, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+    logged = kf.callbacks.PenaltyRatio()
+    history = model.fit(*DATA, 32, 1, 0, [logged], sample_weight=weights[0] if weights else None)
+    assert found.balance == pytest.approx(1 / history.history["penalty_ratio"][0], rel=1e-4)
+
+
+def test_a_model_that_is_not_compiled_has_the_loss_of_its_likelihood():
+    arguments = {"penalty": "gp", "num_batches": 1, "batch_size": 32}
+    keras.utils.set_random_seed(0)
+    plain, compiled = nets.build("dense"), nets.build("dense")
+    compiled.set_weights(plain.get_weights())
+    compiled.compile("sgd", nets.loss())
+    given = kf.likelihoods.Categorical()
+    expected = kf.tuning.alpha_range(compiled, DATA, **arguments).balance
+    found = kf.tuning.alpha_range(plain, DATA, likelihood=given, **arguments).balance
+    assert found == pytest.approx(expected, rel=1e-5)
