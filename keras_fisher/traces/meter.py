@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -133,12 +134,16 @@ class Meter(abc.ABC):
         Layers of different models may have the same path; these are numbered.
         """
         seen: collections.Counter[str] = collections.Counter()
-        layers = []
+        keys = []
         for path in (weight.path for weight in self._model.trainable_weights):
-            layer = path.rpartition("/")[0]
-            layers.append(f"{layer}_{seen[path]}" if seen[path] else layer)
+            keys.append((path.rpartition("/")[0], seen[path]))
             seen[path] += 1
-        return layers
+        names = {key: key[0] for key in keys if not key[1]}
+        for layer, number in keys:
+            if (layer, number) not in names:
+                numbered = (f"{layer}_{n}" for n in itertools.count(number))
+                names[layer, number] = next(n for n in numbered if n not in names.values())
+        return [names[key] for key in keys]
 
     @property
     def random_state(self) -> list[int]:

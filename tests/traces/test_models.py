@@ -403,3 +403,22 @@ def test_one_output_has_no_classes():
     model = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(1)]))
     with pytest.raises(ValueError, match="Categorical needs an output for each of at least 2"):
         kf.fisher_trace(model, (X, np.zeros(6, "int32")))
+
+
+def make_encoder(name):
+    """A model whose layers have the names that another program gives them."""
+    keras.utils.clear_session()
+    inputs = keras.Input(X.shape[1:])
+    outputs = layers.Dense(4, name="dense_1")(layers.Dense(5, name="dense")(inputs))
+    return keras.Model(inputs, outputs, name=name)
+
+
+def test_layers_of_two_encoders_with_the_same_names_stay_apart():
+    encoders, inputs = [make_encoder(name) for name in ("image", "text")], keras.Input(X.shape[1:])
+    merged = layers.Concatenate()([encoder(inputs) for encoder in encoders])
+    net = keras.Model(inputs, layers.Dense(nets.CLASSES, name="head")(merged))
+    model = compiled(net)
+    exact = oracles.squares(model, X, Y).mean(0)
+    fisher = kf.fisher_trace(model, (X, Y), labels="given", by_layer=True)
+    expected = exact.reshape(5, 2).sum(axis=1)  # kernel and bias
+    assert list(fisher.layers.values()) == pytest.approx(list(expected), rel=1e-4)
