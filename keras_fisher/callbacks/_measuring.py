@@ -12,7 +12,12 @@ import keras
 
 from keras_fisher.backend.private_api.keras import record_summaries
 from keras_fisher.callbacks._log_writer import LogWriter
-from keras_fisher.callbacks._step_counter import Frequency, StepCounter, check_freq
+from keras_fisher.callbacks._step_counter import (
+    Frequency,
+    StepCounter,
+    check_freq,
+    count_steps_taken,
+)
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces import Estimate, HessianEigenvaluesMeter, check_data
@@ -57,6 +62,7 @@ class MeasuringCallback(LogWriter):
         self._meter: Any = None
         self._measured_model: _ModelReference | None = None
         self._counter: Any = None
+        self._excess = 0
         self._epochs = 0
         self._is_restored = False
         self._random_state: list[int] | None = None
@@ -125,7 +131,9 @@ class MeasuringCallback(LogWriter):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epochs = epoch
         if self._counter is None:  # Not earlier: BackupAndRestore acts when training begins.
-            self._counter = StepCounter(self.model, self.freq, (self.params or {}).get("steps"))
+            steps = (self.params or {}).get("steps")
+            self._excess *= count_steps_taken(self.model) > 0
+            self._counter = StepCounter(self.model, self.freq, steps, self._excess)
             if not (self._counter.taken or self._is_restored):
                 self._start_anew()
             if self._counter.taken and self._is_restored:
@@ -158,6 +166,8 @@ class MeasuringCallback(LogWriter):
         super().on_train_end(logs)
         self._random_state = self._meter.random_state
         self._meter = None
+        if self._counter is not None:
+            self._excess = count_steps_taken(self.model) - self._counter.taken
 
     def _end_epoch(self) -> None:
         """Is called before the measurement after an epoch."""
@@ -165,6 +175,7 @@ class MeasuringCallback(LogWriter):
     def _start_anew(self) -> None:
         self._forget()
         self._random_state = None
+        self._excess = 0
 
     def _measure(self) -> tuple[int, Any]:
         """Returns the step and the measurement."""

@@ -18,22 +18,29 @@ class StepCounter:
     """Counts the steps of a training, and reports when `freq` more have passed.
 
     It starts from the optimizer's count, then counts by itself: the optimizer does not count the
-    steps that a loss scale skips.
+    steps that a loss scale skips, and TensorFlow's counts one too many after each epoch of a
+    dataset of unknown length. Steps that an earlier counter of the same model has counted are those
+    of that counter.
 
     Args:
         model: The model in training.
         freq: "epoch", or the number of steps between measurements.
         steps_per_epoch: The number of steps in an epoch; `None` if unknown (an epoch then counts
             as whole executions of `steps_per_execution`).
+        excess: How many steps too many the optimizer has counted before.
 
     Attributes:
         taken: The number of steps taken in the training.
     """
 
     def __init__(
-        self, model: keras.Model, freq: Frequency, steps_per_epoch: int | None = None
+        self,
+        model: keras.Model,
+        freq: Frequency,
+        steps_per_epoch: int | None = None,
+        excess: int = 0,
     ) -> None:
-        self.taken = count_steps_taken(model)
+        self.taken = count_steps_taken(model) - excess
         self._freq = freq
         self._steps_per_epoch = steps_per_epoch or math.inf
         self._epoch_began_at = self.taken

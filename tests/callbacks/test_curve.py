@@ -255,3 +255,20 @@ def test_refuses_a_model_of_unknown_likelihood_before_the_first_step():
         fit(model, gradient_norm())
     np.testing.assert_array_equal(nets.flat(model.get_weights()), before)
     fit(model, gradient_norm(likelihood=kf.likelihoods.Categorical()))
+
+
+def test_steps_of_data_of_unknown_length_are_counted_over_several_fits():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(BATCH)
+    model, callback = compiled(run_eagerly=False), gradient_norm()
+    for epochs in (2, 1, 2):
+        model.fit(data, epochs=epochs, verbose=0, callbacks=[callback])
+    assert steps(callback) == [4, 8, 12, 16, 20]
+
+
+def test_a_new_optimizer_begins_a_new_count():
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).filter(lambda x, y: True).batch(BATCH)
+    model, callback = compiled(run_eagerly=False), gradient_norm()
+    for _ in range(2):
+        model.fit(data, epochs=2, verbose=0, callbacks=[callback])
+        assert steps(callback)[:2] == [4, 8]
+        model.compile("sgd", model.loss)
