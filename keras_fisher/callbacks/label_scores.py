@@ -75,7 +75,7 @@ class LabelScores(MeasuringCallback):
         TypeError: if an argument has the wrong type.
         ValueError: if a number is out of range, or `data` holds too little; when training begins,
             if the model has no likelihood of classes; at the first measurement, if an example does
-            not have one label; at the second, if `data` is shuffled.
+            not have one label, or `data` is shuffled.
 
     Reference:
         [Pleiss et al., 2020](https://arxiv.org/abs/2001.10528), Identifying Mislabeled Data using
@@ -140,13 +140,15 @@ class LabelScores(MeasuringCallback):
         if not np.isfinite(predicted).all():
             self._warn_of_nan(math.nan, f"after {self._epochs} epochs, and skips this measurement")
             return
+        if self._labels is None and not isinstance(self._data, tuple | list):
+            self._labels = self._meter.read_labels(self._data, predicted.shape[1])
         self._check_order(labels)
         self._labels = labels
         self._total = predicted.astype("float64") + (0.0 if self._total is None else self._total)
         self.measured_epochs.append(self._epochs - 1)
 
     def _check_order(self, labels: np.ndarray) -> None:
-        """Raises unless the data gives the labels of the previous measurement again."""
+        """Raises unless the data gives the labels that were read before again."""
         if self._labels is None or np.array_equal(labels, self._labels):
             return
         differing = "another number of labels"
@@ -154,8 +156,8 @@ class LabelScores(MeasuringCallback):
             differing = f"{np.sum(labels != self._labels)} of {len(labels)} labels that differ"
         raise ValueError(
             "`data` must give the same examples in the same order each time, because the "
-            f"callback averages the predictions of several epochs. Received: {differing} from the "
-            "previous measurement. Remove `shuffle` from this dataset"
+            f"callback reports them by their place. Received: {differing} from those that were "
+            "read before. Remove `shuffle` from this dataset"
         )
 
     def _values(self) -> dict[str, float]:

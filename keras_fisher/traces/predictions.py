@@ -15,6 +15,7 @@ from keras_fisher.likelihoods import Bernoulli, Categorical, Likelihood
 from keras_fisher.traces.data import batches
 from keras_fisher.traces.labels import LabelledBatch
 from keras_fisher.traces.meter import Meter
+from keras_fisher.utils.labels import get_labels
 
 
 class PredictionMeter(Meter):
@@ -37,6 +38,14 @@ class PredictionMeter(Meter):
         self._y: list[np.ndarray] = []
         predicted = self._measurements(data, None, batch_size, by_layer=False, verbose=False)
         return predicted, np.concatenate(self._y)
+
+    def read_labels(self, data: Any, classes: int) -> np.ndarray:
+        """Returns the integer labels of a dataset for outputs of this number of classes."""
+        found = []
+        for batch in batches(data, None, 1):
+            y = ops.convert_to_numpy(get_labels(batch[1]))
+            found.append(_to_classes(y, np.empty((len(y), classes))))
+        return np.concatenate(found)
 
     _read = staticmethod(batches)
 

@@ -217,3 +217,10 @@ def test_labels_that_are_not_one_class_for_each_example_are_refused(
     }[labels]
     with pytest.raises(ValueError, match=message):
         fit(compiled(*layers, loss=loss), x, labels, kf.callbacks.LabelScores((x, labels)), 1)
+
+
+def test_shuffled_data_is_refused_at_the_only_measurement(task):
+    x, y = task
+    scores = kf.callbacks.LabelScores(Reversed(x, y), num_measurements=1)
+    with pytest.raises(ValueError, match=r"`data` must give .* same order .*Remove `shuffle`"):
+        fit(compiled(), x, y, scores, epochs=3)
