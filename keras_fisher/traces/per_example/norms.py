@@ -60,6 +60,7 @@ class SquaredGradientNorms:
         self._index = {id(weight): i for i, weight in enumerate(self._weights)}
         self._dtype = keras.backend.result_type(*(w.dtype for w in self._weights), "float32")
         self._units: list[Unit] = []
+        self._batched: list[list[bool | None]] = []  # the arguments of each call
         self._slow: dict[str, None] = {}  # layer classes differentiated one by one, in order
         self._measure: Callable[..., tuple[Tensor, Any]] | None = None
         self._draw = backend.compile_function(self._draw_labels)
@@ -125,8 +126,10 @@ class SquaredGradientNorms:
     def _survey(self, one: Any, two: Any) -> None:
         """Finds the units and the largest batch that fits in memory."""
         self._units = list_units(self._model)
+        recorded = []
         for x, batch in ((one, 1), (two, 2)):
             calls = self._calls(x)
+            recorded.append(calls)
             if not calls:
                 raise _WholeError("no layer with trainable weights is called")
             for call in calls:
@@ -135,9 +138,12 @@ class SquaredGradientNorms:
                         f"layer {call.unit.layer.name!r} has outputs whose first axis is not the "
                         "batch axis"
                     )
+        if len(recorded[0]) != len(recorded[1]):
+            raise _WholeError("the layers that are called depend on the number of examples")
+        self._batched = list(map(_find_batched, *recorded))
         uses: dict[int, list[gradients.ExampleGradients]] = {}
         sizes = []
-        for call in calls:
+        for call in self._add_batched(calls):
             zeros = [ops.zeros_like(tensor) for tensor in call.tapped]
             if not self._is_covered(call, zeros):
                 layer = call.unit.layer
@@ -152,6 +158,13 @@ class SquaredGradientNorms:
         kept = sum(math.prod(t.shape[1:]) for call in calls for t in _tensors(call))
         largest = max(sizes, default=1)
         self._batch_limit = max(1, min(_MOST_KEPT // (2 * kept), _MOST_TEMPORARY // largest))
+
+    def _add_batched(self, calls: Sequence[Call]) -> list[Call]:
+        """Returns the calls of a run of the model with what is known of their arguments."""
+        return [
+            call._replace(batched=batched)
+            for call, batched in zip(calls, self._batched, strict=True)
+        ]
 
     def _size_of_all(self, index: int, uses: Sequence[gradients.ExampleGradients]) -> int:
         """Returns the numbers per example needed to add up the gradients of a weight."""
@@ -228,7 +241,7 @@ class SquaredGradientNorms:
         found, (calls, labels) = backend.differentiate_by_taps(objective)
         by_output = iter(found)
         by_weight: list[list[gradients.ExampleGradients]] = [[] for _ in self._weights]
-        for call in calls:
+        for call in self._add_batched(calls):
             for weight, gradient in self._gradients(call, [next(by_output) for _ in call.tapped]):
                 if id(weight) in self._index and gradient is not None:
                     by_weight[self._index[id(weight)]].append(gradient)
@@ -278,8 +291,12 @@ class SquaredGradientNorms:
         layer, weights = call.unit.layer, call.unit.weights
         self._slow[type(layer).__name__] = None
         arguments = keras.tree.flatten((call.args, call.kwargs))
-        batched = [i for i, a in enumerate(arguments) if _is_batched(a, by_output[0])]
-
+        known = zip(arguments, call.batched, strict=True)
+        batched = [
+            i
+            for i, (a, is_batched) in enumerate(known)
+            if (_is_as_long(a, by_output[0]) if is_batched is None else is_batched)
+        ]
         masks = {i: call.masks[i] for i in batched if call.masks[i] is not None}
 
         def flat_gradient(example: Any) -> Tensor:
@@ -349,5 +366,15 @@ def _tensors(call: Call) -> list[Tensor]:
     return [*call.tapped, *(a for a in arguments if getattr(a, "shape", None))]
 
 
-def _is_batched(argument: Any, like: Tensor) -> bool:
+def _find_batched(one: Call, two: Call) -> list[bool | None]:
+    """Returns whether each argument has the batch axis, from calls with one and two examples.
+
+    A table may be as long as a batch by chance, but not as long as two different ones.
+    """
+    pairs = zip(*(keras.tree.flatten((c.args, c.kwargs)) for c in (one, two)), strict=True)
+    lengths = [[a.shape[0] if getattr(a, "shape", None) else 0 for a in pair] for pair in pairs]
+    return [None if None in pair else pair == [1, 2] for pair in lengths]
+
+
+def _is_as_long(argument: Any, like: Tensor) -> bool:
     return bool(getattr(argument, "shape", None)) and argument.shape[0] == like.shape[0]

@@ -38,6 +38,8 @@ class Call(NamedTuple):
         masks: Keras's mask of each argument, in flattened order; `None` without one.
         tapped: The tensors whose gradient is needed: for a unit with a rule and an activation, the
             value before the activation; otherwise all differentiable outputs.
+        batched: Whether the first axis of each argument is that of the batch, in flattened order;
+            `None` where it is unknown.
     """
 
     unit: Unit
@@ -45,6 +47,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     masks: list[Tensor | None]
     tapped: list[Tensor]
+    batched: Sequence[bool | None] = ()
 
     @property
     def inputs(self) -> Any:

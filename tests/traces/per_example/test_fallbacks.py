@@ -279,3 +279,36 @@ def test_what_is_trained_inside_a_frozen_layer_is_no_reason_for_a_fallback():
     assert not messages
     assert found.shape == (3, 6)
     assert loop.relative_error(found, loop.loop(model, x, y)) < 1e-10
+
+
+class Rotary(keras.layers.Layer):
+    """A layer without a rule that is given a table without a batch axis."""
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x, table):
+        return x * self.w * table
+
+
+class RotaryNet(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.rotary, self.head = Rotary(), keras.layers.Dense(3)
+
+    def call(self, x, training=None):
+        places = keras.ops.arange(1.0, x.shape[1] + 1)
+        table = keras.ops.cos(places[:, None] * keras.ops.arange(1.0, x.shape[2] + 1))
+        return self.head(keras.ops.sum(self.rotary(x, table=table), axis=1))
+
+
+def test_a_table_as_long_as_the_batch_has_no_batch_axis():
+    length = 6
+    model, x, y = RotaryNet(), loop.normal(20, length, 4), loop.normal(20, 3)
+    model(x[:1])
+    measure = loop.SquaredGradientNorms(
+        model, lambda outputs, y: y, lambda y, outputs: loop.half_squares(y, outputs)
+    )
+    parts = [slice(0, 7), slice(7, 14), slice(14, 14 + length)]  # the third is not compared
+    found = np.concatenate([measure(x[part], y[part]) for part in parts])
+    np.testing.assert_allclose(found, loop.loop(model, x, y), rtol=1e-4)
