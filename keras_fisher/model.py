@@ -109,11 +109,13 @@ class FisherPenaltyModel(PenalisedModel):
     With one label per example and sampled labels, the mean of the penalty over draws is Tr(F)/B
     for a batch of B examples. If `penalty_batch_size` is an integer n, the mean is Tr(F)/n:
     multiply alpha by n/B for the same effect. If it is a share of the batch, the model itself
-    multiplies the penalty by n/B, also in the logs, and alpha keeps its meaning. Under "gp_x" the
-    penalty is 1/B times the mean over examples of the squared norm.
+    multiplies the penalty by n/B, also in the logs, and alpha keeps its meaning. Under "gp" and
+    "gp_r" it does not: the gradients of the examples do not have mean zero, so the same alpha on
+    fewer examples is a weaker penalty. Under "gp_x" the penalty is 1/B times the mean over examples
+    of the squared norm, on fewer examples too if alpha is multiplied as for "fp".
 
     Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
-    expected value is the same as for a full batch. B is the size of the largest batch so far, in
+    expected value under "fp" is the same as for a full batch. B is the size of the largest batch so far, in
     this `fit` or, with `train_on_batch`, since the last `fit`; it is saved with the model.
 
     Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores

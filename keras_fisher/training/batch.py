@@ -59,8 +59,9 @@ def sqrt_ratio(part: int | Tensor, whole: int | Tensor, dtype: Any) -> Tensor:
 class MeanNll:
     """The mean negative log-likelihood of examples, scaled for the penalty.
 
-    The expected squared norm of a mean of n gradients is Tr(F)/n. The mean is multiplied by
-    sqrt(n / full), so that smaller batches have the same expected penalty as full ones.
+    The expected squared norm of a mean of n gradients is Tr(F)/n for labels drawn from the model.
+    The mean is multiplied by sqrt(n / full), so that smaller batches have the same expected penalty
+    as full ones.
 
     Args:
         full: The number of examples of a full batch.

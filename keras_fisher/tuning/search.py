@@ -119,7 +119,8 @@ class GridSearch(keras_tuner.Tuner):
 
         Raises:
             ValueError: if the folder has a search with another model, other arrays or arguments of
-                `fit`. The contents of datasets are not compared.
+                `fit`. The contents of datasets, callbacks, the code of functions and initial
+                weights are not compared.
         """
         folder, hp = Path(self.project_dir), keras_tuner.HyperParameters()
         # The grid may change, so the model is built with the values of the first fingerprint.
