@@ -115,8 +115,8 @@ class FisherPenaltyModel(PenalisedModel):
     of the squared norm, on fewer examples too if alpha is multiplied as for "fp".
 
     Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
-    expected value under "fp" is the same as for a full batch. B is the size of the largest batch so far, in
-    this `fit` or, with `train_on_batch`, since the last `fit`; it is saved with the model.
+    expected value under "fp" is the same as for a full batch. B is the size of the largest batch so
+    far, in this `fit` or, with `train_on_batch`, since the last `fit`; it is saved with the model.
 
     Padding: Positions that Keras masks, whose sample weight is 0, or whose label the loss ignores
     (`ignore_class`) are excluded from the likelihood and from its mean. Other sample weights, class

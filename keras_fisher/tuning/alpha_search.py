@@ -128,10 +128,9 @@ def find_alpha(
         TypeError: if an argument has the wrong type, or `build_model` returns another model.
         ValueError: if a number is out of range, `directory` has a search with another model, other
             arrays or arguments of `fit` (the contents of datasets, callbacks, the code of functions
-            and initial weights are not compared), `objective` is
-            not in the logs of the first epoch, or NaN for every alpha, a callback stops training
-            early, or `overwrite` is set on a worker. Errors of `fit` end the search. Fix them and
-            call it again to resume.
+            and initial weights are not compared), `objective` is not in the logs of the first
+            epoch, or NaN for every alpha, a callback stops training early, or `overwrite` is set on
+            a worker. Errors of `fit` end the search. Fix them and call it again to resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:
