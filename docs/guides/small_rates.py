@@ -139,6 +139,6 @@ meaning that it has for batches of that size:
     kf.FisherPenaltyModel(backbone, alpha=0.1, update_freq=1, penalty_batch_size=128)
 
 Check first that the large batch is the cause. The penalty does not help if the training takes too few steps
-to fit the data, or if a tuned learning rate makes up for the large batch. We have not shown the benefit for
-large batches in runs of our own yet: [Results](../results.md#not-measured-yet).
+to fit the data, or if a tuned learning rate makes up for the large batch. Our own runs do not decide whether it
+helps: [Results](../results.md#a-large-batch-figure-17).
 """
