@@ -17,7 +17,7 @@ from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.labels import Labels
-from keras_fisher.traces.meter import Meter
+from keras_fisher.traces.meter import Meter, get_backbone
 from keras_fisher.traces.per_example import call_unchanged
 from keras_fisher.training.batch import FloatingInputs, MeanNll, take_smaller
 from keras_fisher.training.labels import BatchLabels
@@ -204,7 +204,7 @@ class BalanceMeter(Meter):
 
         def objective(_: Sequence[Tensor], floating: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             given = inputs.replace(floating)
-            outputs = call_unchanged(self._model, given, training=True)
+            outputs = call_unchanged(get_backbone(self._model), given, training=True)
             loss = self._training_loss(given, y, outputs, weight, labels)
             return loss, mean(*held.nll(outputs))
 

@@ -137,3 +137,13 @@ def test_a_model_that_is_not_compiled_has_the_loss_of_its_likelihood():
     expected = kf.tuning.alpha_range(compiled, DATA, **arguments).balance
     found = kf.tuning.alpha_range(plain, DATA, likelihood=given, **arguments).balance
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_measurement_during_training_reports_no_ignored_penalty(caplog):
+    model = kf.FisherPenaltyModel(busy(), alpha=0.01, update_freq=1)
+    model.compile(keras.optimizers.SGD(0.01), nets.loss())
+    measure = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: kf.tuning.alpha_range(model, DATA, num_batches=1, batch_size=32)
+    )
+    model.fit(*DATA, 32, 2, 0, [measure])
+    assert not caplog.records
