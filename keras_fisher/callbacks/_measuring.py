@@ -132,7 +132,8 @@ class MeasuringCallback(LogWriter):
         self._epochs = epoch
         if self._counter is None:  # Not earlier: BackupAndRestore acts when training begins.
             steps = (self.params or {}).get("steps")
-            self._excess *= count_steps_taken(self.model) > 0
+            if not count_steps_taken(self.model):
+                self._excess = 0  # a new optimizer
             self._counter = StepCounter(self.model, self.freq, steps, self._excess)
             if not (self._counter.taken or self._is_restored):
                 self._start_anew()
