@@ -42,7 +42,7 @@ the command to resume an interrupted one. Start it several times, also on machin
 folder, to share the runs. `python tools/report.py` merges the folders of several machines. A
 command chooses learning rates and alphas by its first seed: to spread seeds over folders, give one
 value of each."""
-Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices], None]
+Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices, Sequence[Path]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
             restore_all(recipe, settings, command.finished, out)
         check_folder(recipe.plan_runs(settings, list_finished(recipe, out)), out)
         keep_compiled(out)
-        with start_helpers(command.jobs - 1, recipe, settings, out):
-            train(recipe, settings, out, devices)
+        with start_helpers(command.jobs - 1, recipe, settings, out, command.finished):
+            train(recipe, settings, out, devices, command.finished)
         if not devices.is_chief:
             return
         print(report.write(recipe, [out], out))

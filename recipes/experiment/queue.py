@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from experiment.folders import claim_run
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Run, Setting
 from experiment.progress import EpochBar, Progress
-from experiment.results.finished_runs import read_run
+from experiment.results.archive import restore
+from experiment.results.finished_runs import read, read_run
 from experiment.run.record import remove_checkpoints
 from experiment.run.training import train
 
@@ -38,13 +39,20 @@ def train_all(
     settings: Mapping[str, Setting],
     out: Path,
     devices: Devices,
+    archives: Sequence[Path] = (),
     is_shown: bool = True,
 ) -> None:
-    """Trains runs until all are finished; waits for runs that other processes train."""
+    """Trains runs until all are finished; waits for runs that other processes train.
+
+    Runs that archives hold are restored as soon as they are planned.
+    """
+    archived = read(archives)
     finished: dict[str, Any] = {}
     with Progress(recipe.plan_all_runs(settings), is_shown and devices.is_chief) as progress:
         while runs := list_ready(recipe, settings, finished):
             progress.finished = len(finished)
+            if devices.is_chief:
+                restore(runs, archived, out)
             for run in runs:
                 try:
                     finished[run.name] = recipe.score(train_one(run, out, progress, devices))
@@ -94,12 +102,16 @@ def train_one(run: Run, out: Path, progress: Progress, devices: Devices) -> dict
 
 @contextlib.contextmanager
 def start_helpers(
-    number: int, recipe: Recipe, settings: Mapping[str, Setting], out: Path
+    number: int,
+    recipe: Recipe,
+    settings: Mapping[str, Setting],
+    out: Path,
+    archives: Sequence[Path],
 ) -> Iterator[None]:
     """Starts more processes that train on the same device and end with this one."""
     context = multiprocessing.get_context("spawn")
     helpers = [
-        context.Process(target=help_train, args=(recipe, settings, out), daemon=True)
+        context.Process(target=help_train, args=(recipe, settings, out, archives), daemon=True)
         for _ in range(number)
     ]
     for helper in helpers:
@@ -119,13 +131,15 @@ def start_helpers(
         )
 
 
-def help_train(recipe: Recipe, settings: Mapping[str, Setting], out: Path) -> None:
+def help_train(
+    recipe: Recipe, settings: Mapping[str, Setting], out: Path, archives: Sequence[Path]
+) -> None:
     """Trains runs in a helper process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends helpers.
     threading.Thread(target=end_with_parent, daemon=True).start()
     keep_compiled(out)
     try:
-        train_all(recipe, settings, out, Devices(), is_shown=False)
+        train_all(recipe, settings, out, Devices(), archives, is_shown=False)
     except (SettingsError, OSError) as error:
         sys.exit(f"error: {error}")
 

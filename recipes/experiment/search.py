@@ -24,8 +24,17 @@ OBJECTIVE = "validation_accuracy"
 SEARCHED = ("seed", "learning_rate", "alpha", "penalty", "noise")  # these distinguish runs
 
 
-def search(recipe: Recipe, settings: Mapping[str, Setting], out: Path, devices: Devices) -> None:
-    """Trains all unfinished runs; as a chief, waits until the workers have trained them."""
+def search(
+    recipe: Recipe,
+    settings: Mapping[str, Setting],
+    out: Path,
+    devices: Devices,
+    archives: Sequence[Path] = (),
+) -> None:
+    """Trains all unfinished runs; as a chief, waits until the workers have trained them.
+
+    All runs are planned from the start, so those of `archives` have been restored before.
+    """
     if devices.workers > 1:
         raise SettingsError(
             "`--distribute` must be one or mirrored in a search, which spreads its runs over "

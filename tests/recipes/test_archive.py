@@ -59,6 +59,20 @@ def test_a_dry_run_counts_only_the_runs_that_are_to_be_trained(archived, tmp_pat
         run(tmp_path / "new", "--epochs", "5", "--finished", str(path), "--dry-run")
 
 
+def test_a_run_that_is_planned_late_is_restored_too(archived, tmp_path, monkeypatch):
+    seeds = ("--seeds", "0", "1", "--methods", "fp")
+    run(tmp_path / "first", *seeds)
+    report.main([str(tmp_path / "first"), "--archive", str(tmp_path / "data")])
+    trained, train = [], queue.train
+    monkeypatch.setattr(
+        queue, "train", lambda run, *others: trained.append(run.name) or train(run, *others)
+    )
+    # With another alpha, which learns nothing, the second seed is planned after the first.
+    data = str(tmp_path / "data" / "suboptimal_lr.jsonl")
+    run(tmp_path / "second", *seeds, "--fp", "0.03", "1000", "--finished", data)
+    assert trained == ["mlp_digits-fp-1000-seed0"]
+
+
 def test_runs_of_an_archive_with_other_settings_are_refused(archived, tmp_path):
     with pytest.raises(SystemExit, match=r"`--finished`: .* has other settings \(.*epochs is 4"):
         run(tmp_path, "--epochs", "5", "--finished", str(archived[1]))

@@ -99,7 +99,9 @@ def test_workers_of_one_training_leave_no_run_to_others(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "train_one", train)
     settings = noisy_cifar100.PRESETS["demo"]
     with pytest.raises(errors.LockedError):
-        queue.train_all(noisy_cifar100.RECIPE, settings, tmp_path, Devices(workers=2), False)
+        queue.train_all(
+            noisy_cifar100.RECIPE, settings, tmp_path, Devices(workers=2), is_shown=False
+        )
 
 
 def test_a_search_has_other_ways_to_share_its_runs(tmp_path, capsys):
