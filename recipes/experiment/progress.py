@@ -43,14 +43,12 @@ class Progress:
         self._all.update(epochs)
 
     def skip(self, epochs: int) -> None:
-        """Skips epochs that were trained before or by another process."""
-        for bar in (self._own, self._all):
-            if not bar.disable:
-                bar.initial += epochs
-                bar.update(epochs)
+        """Skips the epochs of a run that was trained before or by another process."""
+        _skip(self._all, epochs)
 
     def resume(self, run: str, epoch: int) -> None:
-        self.skip(epoch)
+        for bar in (self._own, self._all):
+            _skip(bar, epoch)
         self._all.write(f"{run}: resumes from its checkpoint after epoch {epoch}")
 
     def show(self, logs: Mapping[str, Any]) -> None:
@@ -62,6 +60,13 @@ class Progress:
         if run.name != self._awaited:  # only once, to avoid a log line per second
             self._all.set_description(f"waits for {run.name}, which another process is training")
         self._awaited = run.name
+
+
+def _skip(bar: tqdm, epochs: int) -> None:
+    """Moves a bar without counting the epochs in its speed."""
+    if not bar.disable:
+        bar.initial += epochs
+        bar.update(epochs)
 
 
 class EpochBar(keras.callbacks.Callback):

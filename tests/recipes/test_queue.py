@@ -9,10 +9,11 @@ import pytest
 import search
 from experiment import command, errors, queue
 from experiment.devices import Devices
+from experiment.progress import Progress
 from experiment.results import finished_runs
 
 from tests.processes import killed, printed, start
-from tests.recipes.tiny import OPTIONS
+from tests.recipes.tiny import OPTIONS, tiny
 
 ARGUMENTS = [*OPTIONS, "--epochs", "8", "--methods", "fp"]
 # The recipe with a checkpoint after every epoch, in its own processes too, which begin with it.
@@ -120,3 +121,13 @@ def test_the_settings_of_runs_do_not_tell_how_many_ran_at_a_time(tmp_path):
     run(tmp_path, "--seeds", "0", "--methods", "baseline", "--epochs", "1")
     (written,) = tmp_path.rglob("settings.json")
     assert "jobs" not in json.loads(written.read_text())["run"]
+
+
+def test_a_run_of_another_process_moves_only_the_bar_of_all_runs():
+    run = tiny()
+    with Progress([run, run]) as progress:
+        progress.begin(run)
+        progress.skip(run.epochs)
+        assert (progress._own.n, progress._all.n) == (0, run.epochs)
+        progress.resume(run.name, 2)
+        assert (progress._own.n, progress._all.n) == (2, run.epochs + 2)
