@@ -59,6 +59,7 @@ def test_a_dry_run_counts_only_the_runs_that_are_to_be_trained(archived, tmp_pat
         run(tmp_path / "new", "--epochs", "5", "--finished", str(path), "--dry-run")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_planned_late_is_restored_too(archived, tmp_path, monkeypatch):
     seeds = ("--seeds", "0", "1", "--methods", "fp")
     run(tmp_path / "first", *seeds)
