@@ -10,7 +10,7 @@ PAGE = results_page.PAGE.read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.stem)
 def test_a_section_is_what_its_archive_gives(archive):
-    recipe = results_page.load_recipe(archive)
+    recipe = results_page.load_recipe(archive.stem)
     section = results_page.write_section(recipe, results_page.read([archive]))
     assert results_page.find_section(PAGE, recipe.name) == section.strip()
     assert (results_page.FOLDER / f"{recipe.name}.png").exists()

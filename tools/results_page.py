@@ -21,12 +21,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 from experiment.files import write_text
+from experiment.folders import NAMES
 from experiment.plan.cost import COLUMNS, sum_costs, write_cells
 from experiment.plan.recipe import Recipe
 from experiment.results.finished_runs import ARCHIVE, Result, make_frame, read
 from experiment.results.tables import write_markdown
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 FOLDER = Path(__file__).parents[1] / "docs" / "results"
 PAGE = FOLDER.with_suffix(".md")
 COSTS = "costs"
@@ -36,7 +36,7 @@ def main() -> None:
     """Writes the page and its pictures."""
     page = PAGE.read_text(encoding="utf-8")
     for path in list_archives():
-        recipe, runs = load_recipe(path), read([path])
+        recipe, runs = load_recipe(path.stem), read([path])
         recipe.figure(make_frame(runs), FOLDER / f"{recipe.name}.png")
         page = replace_section(page, recipe.name, write_section(recipe, runs))
     page = replace_section(page, COSTS, write_costs())
@@ -48,9 +48,9 @@ def list_archives() -> list[Path]:
     return sorted((FOLDER / "data").glob(f"*{ARCHIVE}"))
 
 
-def load_recipe(path: Path) -> Recipe:
-    """The recipe of a script or an archive."""
-    return importlib.import_module(path.stem).RECIPE
+def load_recipe(name: str) -> Recipe:
+    """The recipe of a script, and of the archive of the same name."""
+    return importlib.import_module(name).RECIPE
 
 
 def write_section(recipe: Recipe, runs: Sequence[Result]) -> str:
@@ -67,11 +67,11 @@ def write_section(recipe: Recipe, runs: Sequence[Result]) -> str:
 def write_costs() -> str:
     """The cost of the paper preset of every script."""
     rows = []
-    for path in sorted(RECIPES.glob("*.py")):
-        recipe = load_recipe(path)
+    for name in NAMES:
+        recipe = load_recipe(name)
         for cost in sum_costs(recipe.plan_all_runs(recipe.presets["paper"])):
             *cells, _, _ = write_cells(cost)
-            rows.append([f"`{path.name}`", *cells, f"{cost.plain_steps / 1e6:.2f}"])
+            rows.append([f"`{name}.py`", *cells, f"{cost.plain_steps / 1e6:.2f}"])
     return write_markdown(["script", *COLUMNS[:-2], "million plain steps"], rows)
 
 
