@@ -142,8 +142,8 @@ for name, history in histories.items():
   ratio stays far below 0.1.
 
 With a limit below 1 and `update_freq=1`, the sum of both gradients points downhill on the loss of the
-mini-batch. This makes an alpha
-that is far too large harmless in this example, but the accuracy still depends on alpha:
+mini-batch. This makes an alpha that is far too large harmless in this example, but the accuracy still
+depends on alpha:
 [Results](../results.md#ways-to-choose-alpha).
 
 `model.alpha` can be read and set at any time, also by a callback, and acts on the next step. It may also

@@ -94,9 +94,9 @@ print(*messages, sep="\n")
 """
 ## A closed form
 
-A closed form is a function that you register, called a *rule*. It gets the layer, its input and, for every example, the gradient of that example's loss with
-respect to the layer's output. It returns the gradient of every example with respect to each weight, a
-tensor of shape `(batch, *weight.shape)`. Where that gradient is a product of two vectors, as for a
+A closed form is a function that you register, called a *rule*. It gets the layer, its input and, for
+every example, the gradient of that example's loss with respect to the layer's output. It returns the
+gradient of every example with respect to each weight, a tensor of shape `(batch, *weight.shape)`. Where that gradient is a product of two vectors, as for a
 matrix, `rules.Outer(a, b)` keeps the factors: their norm needs no large tensor.
 """
 

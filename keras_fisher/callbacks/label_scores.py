@@ -31,7 +31,8 @@ class LabelScores(MeasuringCallback):
 
     At the end of each measured epoch it logs `suspect_fraction`, the fraction of labels that are
     probably wrong. It measures in inference mode; a measurement takes one forward pass over the
-    data, a third of an epoch or less. A measurement with NaN is reported once and skipped.
+    data, a third of an epoch or less. The first one also reads the labels of a dataset once more,
+    to check their order. A measurement with NaN is reported once and skipped.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 

@@ -175,7 +175,7 @@ class BalanceMeter(Meter):
         self._balance = backend.compile_function(self._batch_balance)
 
     def _prepare(self, batch: Batch) -> tuple[Any, Any]:
-        """Returns the inputs, and the labels together with those of the compiled loss."""
+        """Returns the inputs, and the labels of the penalty with the data of the loss."""
         x, labels = super()._prepare(batch)
         y, weight = (
             () if part is None else keras.tree.map_structure(ops.convert_to_tensor, part)
