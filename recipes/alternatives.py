@@ -446,14 +446,15 @@ DIGITS_VALUES: dict[str, Any] = {
 SMALL_C10_TASK: dict[str, Any] = (
     SMALL_C10 | THIRTY_SECOND | {"validation_size": 2000, "test_size": 5000, "seeds": (0, 1, 2)}
 )
+# SAM was shifted once: with human labels, 0.1 is best and 0.3 and 1 do not train.
 C10_VALUES: dict[str, Any] = {
     "smoothing": (0.2, 0.5, 0.8),
     "mixup": (1.6, 6.4, 25.6),
     "gce": (0.5, 0.7, 0.9),
     "elr": (1.0, 3.0, 7.0),
-    "sam": (0.1, 0.3, 1.0),
+    "sam": (0.03, 0.1, 0.3),
     "asam": (0.5, 2.0, 8.0),
-    "gnp": (0.1, 0.3, 1.0),
+    "gnp": (0.03, 0.1, 0.3),
     "fp": (0.03, 0.1, 0.3),
     "gp_r": (0.01, 0.03, 0.1),
 }
