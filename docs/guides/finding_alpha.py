@@ -155,6 +155,6 @@ be a Keras learning-rate schedule.
 your own function may add more. keras-tuner ranks trials by the validation accuracy of their best epoch, so
 with noisy labels it prefers alphas that are too small, and so does a short training, because a penalised
 network learns more slowly. For alpha alone, use `find_alpha`.
-[Choosing alpha](../choosing_alpha.md#a-search-of-other-hyperparameters) has an example. `RandomSearch`,
-`BayesianOptimization` and `Hyperband` of keras-tuner take the same hypermodel.
+[Choosing alpha](../choosing_alpha.md#a-search-of-other-hyperparameters) has an example. `RandomSearch`
+and `BayesianOptimization` of keras-tuner take the same hypermodel.
 """

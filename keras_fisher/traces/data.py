@@ -33,11 +33,11 @@ def check_data(data: Any, num_examples: int | None, batch_size: int, needs_label
         _check_dataset(data, num_examples, needs_labels)
 
 
-def check_rereadable(data: Any) -> None:
-    """Raises if `data` can be read only once, like a generator."""
+def check_rereadable(data: Any, name: str = "data") -> None:
+    """Raises if the argument called `name` can be read only once, like a generator."""
     if isinstance(data, Iterator):
         raise TypeError(
-            "`data` must be `(x, y)` or a dataset that can be read again and again. "
+            f"`{name}` must be `(x, y)` or a dataset that can be read again and again. "
             f"Received: a {type(data).__name__}"
         )
 

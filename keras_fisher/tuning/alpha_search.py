@@ -117,7 +117,10 @@ def find_alpha(
         objective: The metric to compare, a name in the logs of `fit` or a `keras_tuner.Objective`.
         directory: The folder of the search; use a new one for each model and data set.
         overwrite: Whether to delete an existing search and start again.
-        callbacks: Callbacks for `fit`; each candidate gets copies.
+        callbacks: Callbacks for `fit`. Each candidate gets copies, and new copies for its second
+            half: a callback that adapts over epochs, such as `ReduceLROnPlateau`, begins anew.
+            `TensorBoard` writes into a subfolder for each alpha; files of other callbacks are
+            overwritten by the next candidate.
         verbose: Whether to show a progress bar.
         **fit: Further arguments of `fit`, such as `batch_size`.
 
@@ -129,8 +132,10 @@ def find_alpha(
         ValueError: if a number is out of range, `directory` has a search with another model, other
             arrays or arguments of `fit` (the contents of datasets, callbacks, the code of functions
             and initial weights are not compared), `objective` is not in the logs of the first
-            epoch, or NaN for every alpha, a callback stops training early, or `overwrite` is set on
-            a worker. Errors of `fit` end the search. Fix them and call it again to resume.
+            epoch, or NaN for every alpha, a callback stops training early or is
+            `BackupAndRestore`, `steps_per_epoch` is not the length of a `PyDataset`, or `overwrite`
+            is set on a worker. Errors of `fit` end the search. Fix them and call it again to
+            resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:
@@ -199,7 +204,7 @@ def _collect(tuner: AlphaTuner) -> FoundAlpha:
             "with overwrite=True"
         )
     if best == trials[0].alpha:
-        _warn_of_edge(best, "smallest", "smaller one, or none,")
+        _warn_of_edge(best, "smallest", "smaller one, or no penalty,")
     elif best == trials[-1].alpha:
         _warn_of_edge(best, "largest", "larger one")
     return FoundAlpha(best, tuner.load_checkpoint(best, longest[best][1].trial_id), tuple(trials))

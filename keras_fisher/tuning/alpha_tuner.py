@@ -17,8 +17,9 @@ from keras_tuner.engine import trial as trials
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.data import ENDLESS, check_rereadable, count_batches
 from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
-from keras_fisher.tuning.fingerprint import check_fingerprint, make_fingerprint
+from keras_fisher.tuning.fingerprint import make_fingerprint
 from keras_fisher.tuning.oracle import GridOracle
+from keras_fisher.tuning.resumable import ResumableTuner
 
 # As in keras-tuner's Hyperband: the epochs of a trial, and the trial that it continues.
 _FIRST_EPOCH, _EPOCHS, _PARENT = "tuner/initial_epoch", "tuner/epochs", "tuner/trial_id"
@@ -86,7 +87,7 @@ def _get_key(values: Mapping[str, Any]) -> Trial:
     return values["alpha"], values[_EPOCHS]
 
 
-class AlphaTuner(keras_tuner.Tuner):
+class AlphaTuner(ResumableTuner):
     """Trains the trials of an `AlphaOracle`; each continues from its parent's checkpoint.
 
     Args:
@@ -113,10 +114,11 @@ class AlphaTuner(keras_tuner.Tuner):
 
     def search(self, x: Any, **kwargs: Any) -> None:
         """Trains all candidates; as a chief, waits until the workers have trained them."""
-        _check_resumable(x)
+        _check_resumable(x, kwargs.get("steps_per_epoch"))
+        check_rereadable(kwargs.get("validation_data"), "validation_data")
         model = self.build_model(_ANY_ALPHA)
         fingerprint = make_fingerprint(model, self.oracle.objective, (), {"x": x, **kwargs})
-        check_fingerprint(Path(self.project_dir), fingerprint)
+        self.check_search(fingerprint, kwargs.get("callbacks"))
         try:
             super().search(x=x, **kwargs)
         except keras_tuner.errors.FatalError as error:
@@ -148,7 +150,7 @@ class AlphaTuner(keras_tuner.Tuner):
             x,
             initial_epoch=first_epoch,
             epochs=values[_EPOCHS],
-            callbacks=[*self._deepcopy_callbacks(callbacks), self.progress.watch(alpha)],
+            callbacks=[*self._copy_callbacks(callbacks, alpha), self.progress.watch(alpha)],
             **fit,
         )
         if result.epoch[-1] + 1 < values[_EPOCHS]:
@@ -161,6 +163,16 @@ class AlphaTuner(keras_tuner.Tuner):
         found = score(result.history[objective.name], values[_EPOCHS])
         worst = -math.inf if objective.direction == "max" else math.inf
         return {objective.name: worst if math.isnan(found) else found}
+
+    def _copy_callbacks(
+        self, callbacks: list[keras.callbacks.Callback], alpha: float
+    ) -> list[keras.callbacks.Callback]:
+        """Returns copies, whose TensorBoard writes into a subfolder of this alpha."""
+        copies = self._deepcopy_callbacks(callbacks)
+        for callback in copies:
+            if isinstance(callback, keras.callbacks.TensorBoard):
+                callback.log_dir = str(Path(callback.log_dir, f"alpha-{alpha:g}"))
+        return copies
 
     def _save_checkpoint(self, trial_id: str, model: keras.Model) -> None:
         """Saves weights, optimizer and penalty, and how to build the model."""
@@ -182,20 +194,34 @@ class AlphaTuner(keras_tuner.Tuner):
         return Path(self.get_trial_dir(trial_id)) / "last.weights.h5"
 
 
-def _check_resumable(data: Any) -> None:
+def _check_resumable(data: Any, steps_per_epoch: int | None) -> None:
     """Raises unless a second `fit` can continue where the first one stopped reading."""
     check_rereadable(data)
-    if count_batches(data) == ENDLESS and not hasattr(data, "skip"):
+    count = count_batches(data)
+    if hasattr(data, "skip"):
+        return
+    if count == ENDLESS:
         raise TypeError(
             "`data` must be finite, or have a method `skip` as `tf.data.Dataset` has. "
             f"Received: an endless {type(data).__name__}"
         )
+    if steps_per_epoch and count > 0 and count != steps_per_epoch:
+        raise ValueError(
+            f"`steps_per_epoch` must be {count}, the number of batches of the "
+            f"{type(data).__name__}, or None. Received: {steps_per_epoch}"
+        )
 
 
 def _skip_epochs(data: Any, epochs: int, steps_per_epoch: int | None) -> Any:
-    """Returns the rest of an endless dataset, which each `fit` reads from its beginning."""
-    is_endless = count_batches(data) == ENDLESS
-    return data.skip(epochs * steps_per_epoch) if is_endless and steps_per_epoch else data
+    """Returns the dataset from where these epochs end: each `fit` reads from the beginning."""
+    count = count_batches(data)
+    if not (steps_per_epoch and hasattr(data, "skip")) or count == steps_per_epoch:
+        return data
+    read = epochs * steps_per_epoch
+    if count == ENDLESS:
+        return data.skip(read)
+    read = read % count if count > 0 else read
+    return data.skip(read).concatenate(data.take(read))
 
 
 class _Progress:

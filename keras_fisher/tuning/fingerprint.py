@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.meter import get_backbone
 from keras_fisher.utils.files import write_json
 
@@ -57,14 +58,19 @@ def read_fingerprint(folder: Path) -> Fingerprint:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def check_fingerprint(folder: Path, fingerprint: Fingerprint) -> None:
+def check_fingerprint(folder: Path, fingerprint: Fingerprint, *, is_begun: bool = True) -> None:
     """Raises if the search in `folder` has another fingerprint; writes it if there is none.
+
+    Args:
+        folder: The folder of the search.
+        fingerprint: The fingerprint of the search that is about to start.
+        is_begun: Whether the folder may have results; if not, its fingerprint is replaced.
 
     Raises:
         ValueError: if the model, the data or an argument of `fit` has changed.
     """
     kept = read_fingerprint(folder)
-    if not kept:
+    if not (kept and is_begun):
         write_json(folder / _FILE, fingerprint)
         return
     changed = sorted(
@@ -85,9 +91,15 @@ def _describe_model(model: keras.Model) -> str:
         "architecture": [_serialize(layer) for layer in list_all_layers(backbone)],
         "weights": [[list(weight.shape), weight.dtype] for weight in backbone.weights],
         "penalty": {name: _serialize(getattr(model, name, None)) for name in _PENALTY},
+        "schedule": _serialize(_get_schedule(model)),
         "compiled": model.get_compile_config(),
     }
     return _hash(json.dumps(_number_names(described, {}), default=_describe).encode())
+
+
+def _get_schedule(model: keras.Model) -> Any:
+    """Returns the schedule of alpha, which its value in the first step does not describe."""
+    return model._state.schedule if isinstance(model, FisherPenaltyModel) else None
 
 
 def _serialize(value: Any) -> Any:

@@ -90,6 +90,8 @@ class FisherPenaltyHyperModel(keras_tuner.HyperModel):
             self._build_backbone(hp), alpha=alpha, seed=seed, **self._penalty
         )
         model.compile(self._optimizer(learning_rate), self._loss, metrics=list(self._metrics))
+        if model.built:  # so that a tuner which loads weights restores the optimizer, too
+            model.optimizer.build(model.trainable_variables)
         return model
 
 

@@ -36,6 +36,7 @@ class GridOracle(keras_tuner.Oracle):
 
     _retry_queue: list[str]  # untyped in keras-tuner
     _run_times: dict[str, int]
+    end_order: list[str]
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> trials.Trial:
@@ -45,7 +46,16 @@ class GridOracle(keras_tuner.Oracle):
             for trial_id in self._retry_queue
             if self.trials[trial_id].hyperparameters.values in planned
         ]
-        return super().create_trial(tuner_id)
+        trial = super().create_trial(tuner_id)
+        if trial.trial_id in self.trials:  # a repeated one: keras-tuner would keep its old score
+            trial.metrics = type(trial.metrics)()
+        return trial
+
+    def get_best_trials(self, num_trials: int = 1) -> list[trials.Trial]:
+        """Returns the best trials whose values are still in the grid."""
+        planned = list(self._plan())
+        best = super().get_best_trials(len(self.trials))
+        return [trial for trial in best if trial.hyperparameters.values in planned][:num_trials]
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         tried = [trial.hyperparameters.values for trial in self.trials.values()]
@@ -91,6 +101,7 @@ class GridOracle(keras_tuner.Oracle):
         for trial_id in waiting:
             self.trials[trial_id].status = _STATUS.INVALID  # failures are counted anew
             self._run_times[trial_id] = 0
+        self.end_order = [trial_id for trial_id in self.end_order if trial_id not in waiting]
 
 
 def is_worker() -> bool:

@@ -9,20 +9,17 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_fisher.tuning.fingerprint import (
-    check_fingerprint,
-    make_fingerprint,
-    read_fingerprint,
-)
+from keras_fisher.tuning.fingerprint import make_fingerprint, read_fingerprint
 from keras_fisher.tuning.hypermodel import FisherPenaltyHyperModel
-from keras_fisher.tuning.oracle import GridOracle, check_overwrite
+from keras_fisher.tuning.oracle import GridOracle, check_overwrite, is_worker
+from keras_fisher.tuning.resumable import ResumableTuner
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
 
 _VALUES = "hyperparameters"
 
 
-class GridSearch(keras_tuner.Tuner):
+class GridSearch(ResumableTuner):
     """Trains every combination of hyperparameters once; the same command resumes after a kill.
 
     It repeats trials that failed, and warns if any did.
@@ -119,18 +116,19 @@ class GridSearch(keras_tuner.Tuner):
 
         Raises:
             ValueError: if the folder has a search with another model, other arrays or arguments of
-                `fit`. The contents of datasets, callbacks, the code of functions and initial
-                weights are not compared.
+                `fit`, or `callbacks` contain `BackupAndRestore`. The contents of datasets,
+                callbacks, the code of functions and initial weights are not compared, and of the
+                models only that of the first combination.
         """
-        folder, hp = Path(self.project_dir), keras_tuner.HyperParameters()
+        hp = keras_tuner.HyperParameters()
         # The grid may change, so the model is built with the values of the first fingerprint.
-        hp.values = read_fingerprint(folder).get(_VALUES, {})
+        hp.values = read_fingerprint(Path(self.project_dir)).get(_VALUES, {})
         model = self.hypermodel.build(hp)
         fingerprint = make_fingerprint(model, self.oracle.objective, args, kwargs)
         fingerprint |= {"executions_per_trial": self.executions_per_trial, _VALUES: hp.values}
-        check_fingerprint(folder, fingerprint)
+        self.check_search(fingerprint, kwargs.get("callbacks"))
         super().search(*args, **kwargs)
-        if self._is_worker():  # only the chief knows all trials
+        if is_worker():  # only the chief knows all trials
             return
         finished = self.oracle.trials.values()
         failed = [t.hyperparameters.values for t in finished if t.status == TrialStatus.FAILED]
@@ -143,7 +141,7 @@ class GridSearch(keras_tuner.Tuner):
     def reload(self) -> None:
         """Reads the search from its folder, but takes the hyperparameters from the hypermodel."""
         super().reload()
-        if self._is_worker():
+        if is_worker():
             return
         declared = self.oracle.get_space()
         self.oracle.hyperparameters = keras_tuner.HyperParameters()

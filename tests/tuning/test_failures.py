@@ -76,6 +76,42 @@ class Broken(keras_tuner.HyperModel):
         return {"val_accuracy": hp.get("alpha")}
 
 
+class Undefined(Broken):
+    """Its accuracy is NaN for some alphas."""
+
+    def fit(self, hp, model, **_):
+        self.trained.append(hp.get("alpha"))
+        return {"val_accuracy": float("nan") if hp.get("alpha") in self.failing else 0.5}
+
+
+def test_a_repeated_trial_has_its_new_score(tmp_path):
+    for failing, trained in (((0.2,), [0.1, 0.2, 0.3, 0.4]), ((), [0.2])):
+        hypermodel = Undefined(failing)
+        tuner = GridSearch(hypermodel, directory=tmp_path)
+        tuner.search(verbose=0)
+        assert hypermodel.trained == trained
+    assert [t.score for t in tuner.oracle.get_best_trials(9)] == [0.5] * 4
+
+
+def test_a_retry_has_its_new_score(tmp_path):
+    class OnlyOnce(Undefined):
+        def fit(self, hp, model, **_):
+            result = super().fit(hp, model)
+            self.failing = ()
+            return result
+
+    tuner = GridSearch(OnlyOnce((0.1,)), directory=tmp_path, max_retries_per_trial=1)
+    tuner.search(verbose=0)
+    assert [t.score for t in tuner.oracle.get_best_trials(9)] == [0.5] * 4
+
+
+def test_failures_of_an_earlier_search_do_not_count(tmp_path):
+    for failing in ((0.1, 0.2), (0.1, 0.2), ()):
+        hypermodel = Broken(failing)
+        GridSearch(hypermodel, directory=tmp_path).search(verbose=0)
+    assert hypermodel.trained == [0.1, 0.2]
+
+
 def test_failed_combinations_are_named_and_repeated(tmp_path, caplog):
     def search(*failing):
         caplog.clear()

@@ -10,6 +10,7 @@ import pytest
 
 import keras_fisher as kf
 from keras_fisher.tuning.alpha_plan import AlphaPlan, count_epochs, score
+from keras_fisher.tuning.alpha_tuner import _skip_epochs
 from tests.processes import free_addresses, printed, start
 
 ALPHAS = [0.003, 0.03, 0.3, 3.0]
@@ -284,6 +285,48 @@ def test_a_candidate_continues_with_other_random_numbers(tmp_path, monkeypatch):
     find(tmp_path, [0.03, 0.3], epochs=2)
     assert len(set(seen[0])) == 1
     assert len({*seen[0], *seen[1]}) == 3
+
+
+def test_the_rest_of_a_dataset_begins_where_the_epochs_ended():
+    data = pytest.importorskip("tensorflow").data.Dataset
+    finite, unknown = data.range(12), data.range(12).filter(lambda _: True)
+    endless = unknown.repeat()
+    for dataset in (finite, unknown, endless):
+        rest = [int(number) for number in _skip_epochs(dataset, 2, 3).take(12)]
+        assert rest == [*range(6, 12), *range(6)]
+    assert _skip_epochs(finite, 5, 12) is finite
+
+
+def test_tensorboard_has_a_folder_for_each_alpha(tmp_path):
+    board = keras.callbacks.TensorBoard(tmp_path / "logs", write_graph=False)
+    find(tmp_path / "search", [0.03, 0.3], epochs=2, callbacks=[board])
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        "alpha-0.03",
+        "alpha-0.3",
+    ]
+
+
+def test_a_callback_that_would_restore_one_alpha_in_another_is_refused(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(ValueError, match="`callbacks` must not contain BackupAndRestore"):
+        find(tmp_path, callbacks=[backup])
+
+
+class Batches(keras.utils.PyDataset):
+    num_batches = 4
+
+    def __getitem__(self, index):
+        return DATA
+
+
+def test_a_part_of_a_dataset_that_cannot_be_skipped_is_no_epoch(tmp_path):
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be 4, .*Batches, or None"):
+        find(tmp_path, data=Batches(), steps_per_epoch=2)
+
+
+def test_validation_data_must_be_the_same_for_all(tmp_path):
+    with pytest.raises(TypeError, match=r"`validation_data` must be .* again and again"):
+        find(tmp_path, validation_data=iter([VALIDATION]))
 
 
 def test_data_that_cannot_be_continued_is_refused(tmp_path):

@@ -96,6 +96,16 @@ def test_penalty_and_compilation_count_for_every_backbone(changed):
         assert make(build(), **arguments) != make(build(), **arguments | changed)
 
 
+def test_a_schedule_of_alpha_is_more_than_its_first_value():
+    decays = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    prints = []
+    for alpha in (0.1, decays):
+        model = kf.FisherPenaltyModel(functional(), alpha, seed=0)
+        model.compile("sgd", "mse")
+        prints.append(make_fingerprint(model, keras_tuner.Objective("loss", "min"), (), {}))
+    assert prints[0] != prints[1]
+
+
 class Trains(keras_tuner.HyperModel):
     """Trains nothing; its accuracy is its alpha."""
 

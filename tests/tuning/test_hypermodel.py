@@ -46,6 +46,16 @@ def test_the_seed_sets_the_weights():
     assert np.abs(weights(0) - weights(1)).max() > 0
 
 
+def test_loaded_weights_include_those_of_the_optimizer(tmp_path):
+    first, second = (
+        hypermodel().build(chosen(seed=0, learning_rate=0.1, alpha=0.1)) for _ in range(2)
+    )
+    first.fit(*DATA, batch_size=2, epochs=2, verbose=0)
+    first.save_weights(tmp_path / "model.weights.h5")
+    second.load_weights(tmp_path / "model.weights.h5")
+    assert int(second.optimizer.iterations) == 6
+
+
 def test_an_optimizer_of_one_s_own():
     made = hypermodel(optimizer=keras.optimizers.Adam)
     model = made.build(chosen(seed=0, learning_rate=0.1, alpha=0.0))

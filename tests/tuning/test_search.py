@@ -52,6 +52,26 @@ def test_a_trial_that_was_killed_is_left_if_the_grid_no_longer_has_it(tmp_path):
     assert trained(tmp_path, 0.01, 0.1, 1.0) == [(0.1, 0.0), (0.1, 0.9)]
 
 
+def test_a_value_that_the_grid_no_longer_has_is_not_the_best(tmp_path):
+    trained(tmp_path, 0.01, 0.1)
+    _, tuner = search(tmp_path, [0.001, 0.01])
+    assert tuner.get_best_hyperparameters()[0].get("alpha") == 0.01
+
+
+def test_a_search_begun_alone_continues_as_that_of_the_chief(tmp_path, monkeypatch):
+    trained(tmp_path, 0.01)
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    assert trained(tmp_path, 0.01, 0.1) == [(0.1, 0.0), (0.1, 0.9)]
+    monkeypatch.delenv("KERASTUNER_TUNER_ID")
+    assert trained(tmp_path, 0.01, 0.1) == []
+
+
+def test_a_callback_that_would_restore_one_trial_in_another_is_refused(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(ValueError, match="`callbacks` must not contain BackupAndRestore"):
+        GridSearch(Scores([0.1]), directory=tmp_path).search(callbacks=[backup], verbose=0)
+
+
 class Untrained(FisherPenaltyHyperModel):
     """A hypermodel whose accuracy is its learning rate."""
 
