@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection
 from typing import Any, Self
 
+import numpy as np
 from keras.callbacks import Callback, TensorBoard
 
 from keras_fisher.backend.private_api.keras import find_callback_list, record_epoch_summaries
@@ -24,6 +25,10 @@ class CopyableCallback(Callback):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A tf.data.Dataset has no deep copy, and arrays need none.
         return copy.copy(self)
+
+
+def _is_nan(best: Any) -> bool:
+    return isinstance(best, float | np.floating) and math.isnan(best)
 
 
 class LogWriter(CopyableCallback, abc.ABC):
@@ -58,6 +63,11 @@ class LogWriter(CopyableCallback, abc.ABC):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for board in self._boards:
             record_epoch_summaries(board)
+        for peer in self._peers:
+            is_ours = getattr(peer, "monitor", None) in self._list_keys()
+            if is_ours and _is_nan(getattr(peer, "best", None)):
+                # Keras takes the first value as the best, and no later one is better than NaN.
+                peer.best = None
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._peers = []

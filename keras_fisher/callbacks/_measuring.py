@@ -73,7 +73,7 @@ class MeasuringCallback(LogWriter):
 
     def get_state(self) -> dict[str, Any]:
         """Returns the state of the callback, in JSON-compatible values."""
-        return {"settings": self._describe_settings()}
+        return {"settings": self._describe_settings(), "excess": self._excess}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores the state from `get_state`; the next fit resumes from it.
@@ -88,6 +88,7 @@ class MeasuringCallback(LogWriter):
                 f"`state` must be that of a callback with the settings {own}. "
                 f"Received: a state with {differing}"
             )
+        self._excess = state.get("excess", 0)
         self._is_restored = True
 
     def _describe_settings(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class MeasuringCallback(LogWriter):
 
     @abc.abstractmethod
     def _forget_after(self, step: int) -> None:
-        """Discards what was measured later: a restored state may be newer than the model."""
+        """Discards what was measured later: this state may be newer than a restored model."""
 
     def _list_keys(self) -> Collection[str]:
         return self._values().keys()
@@ -137,7 +138,7 @@ class MeasuringCallback(LogWriter):
             self._counter = StepCounter(self.model, self.freq, steps, self._excess)
             if not (self._counter.taken or self._is_restored):
                 self._start_anew()
-            if self._counter.taken and self._is_restored:
+            if self._counter.taken:
                 self._forget_after(self._counter.taken)
             if self._random_state is not None:
                 self._meter.random_state = self._random_state
@@ -157,6 +158,7 @@ class MeasuringCallback(LogWriter):
         logs = {} if logs is None else logs
         self._epochs = epoch + 1
         is_due = self._counter.end_epoch()
+        self._excess = count_steps_taken(self.model) - self._counter.taken
         self._end_epoch()
         if is_due:
             with preserve_host_generators():

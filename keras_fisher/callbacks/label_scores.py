@@ -170,7 +170,8 @@ class LabelScores(MeasuringCallback):
         self._total = self._labels = None
 
     def _forget_after(self, step: int) -> None:
-        if self.measured_epochs and self.measured_epochs[-1] >= self._epochs:
+        is_newer = self.measured_epochs and self.measured_epochs[-1] >= self._epochs
+        if self._is_restored and is_newer:
             raise ValueError(
                 "`state` must not be newer than the model, because measurements are averaged. "
                 f"Received: a state measured after epoch {self.measured_epochs[-1]}, and training "

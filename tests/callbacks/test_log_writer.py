@@ -27,6 +27,19 @@ def writers(x, y):
     ]
 
 
+def test_a_first_value_of_nan_is_not_the_best_of_all(tmp_path):
+    x, y = nets.inputs("dense", batch=N), nets.labels(batch=N)
+    model = nets.compiled("dense", keras.optimizers.SGD(0.1), compile_args={"run_eagerly": True})
+    trace = kf.callbacks.FisherTrace((x, y), freq=3, labels="given")  # epochs of two steps
+    readers = [
+        keras.callbacks.EarlyStopping("fisher_trace", mode="min", patience=1),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "fisher_trace", mode="min"),
+    ]
+    log = model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=[*readers, trace]).history
+    assert np.isnan(log["fisher_trace"]).tolist() == [True, False]
+    assert readers[0].best == log["fisher_trace"][1]
+
+
 class ReaderOfAKind(keras.callbacks.Callback):
     """Notes which keys it finds, as a callback of the user's may."""
 
