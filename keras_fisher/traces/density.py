@@ -58,8 +58,8 @@ class SpectralDensity:
         Its integral is 1.
 
         Args:
-            points: Where to evaluate the density, an array. It can be
-                `np.linspace(density.nodes.min(), density.nodes.max(), 1000)`.
+            points: Where to evaluate the density, an array. To cover the peaks at both ends, let
+                it exceed the nodes by a few `width`.
             width: sigma, the standard deviation; `None` for 1 % of the range of the nodes. Points
                 further apart than that miss peaks.
 
@@ -96,8 +96,8 @@ class SpectralDensity:
 
         Raises:
             TypeError: if `order` is not an integer.
-            ValueError: if `order` is below 1, or at least 2 `num_steps` while H has more distinct
-                eigenvalues than nodes.
+            ValueError: if `order` is below 1, or at least 2 `num_steps` unless there are as many
+                nodes as weights, or nodes of weight 0.
         """
         order = arguments.check_integer("order", order, low=1)
         num_steps = self.nodes.shape[1]
@@ -133,7 +133,7 @@ def spectral_density(
         phi(t) is estimated by (1/M) sum over probes and j of (e_1^T y_j)^2 delta(t - theta_j),
 
     the Gauss quadrature of the sum above, which is exact for polynomials of degree below 2 m. All
-    Lanczos vectors are reorthogonalised, so that rounding makes no copies of large eigenvalues.
+    Lanczos vectors are reorthogonalised, because rounding would make copies of large eigenvalues.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -164,9 +164,10 @@ def spectral_density(
         seed: The seed of the probes; `None` for a random one.
 
     Returns:
-        A `SpectralDensity`. If there are fewer than `num_steps` weights or distinct eigenvalues,
-        the surplus nodes have weight 0 and repeat the last value. Nodes and weights are NaN if a
-        product with H is not finite, as with NaN weights.
+        A `SpectralDensity`. If there are fewer than `num_steps` weights, or in float64 fewer
+        distinct eigenvalues, the surplus nodes have weight 0 and repeat the last value. In float32,
+        rounding may make copies of eigenvalues, and nodes whose weight is about 1e-13. Nodes and
+        weights are NaN if a product with H is not finite, as with NaN weights.
 
     Scaling and padding are those of `hessian_trace`. The density integrates to 1, so its first
     moment is Tr(H) / n.

@@ -96,8 +96,10 @@ def hessian_trace(
 
     Returns:
         An `Estimate` over probes, with the standard error of the estimator for this data, and the
-        number of probes used as `count`. With "xtrace", `count` is `num_probes / 2`. The standard
-        error treats these estimates as independent, so it is often too small if there are few.
+        number of probes used as `count`. With "xtrace", `count` is `num_probes / 2`. Its standard
+        error treats these estimates as independent. It holds if `count` is well above the number
+        of large eigenvalues; otherwise, or if eigenvalues fall off slowly, it is too small, often
+        by half and at worst several times. The estimate itself is unbiased.
 
     References: Hutchinson, "A stochastic estimator of the trace of the influence matrix for
     Laplacian smoothing splines", 1989. Epperly, Tropp & Webber, "XTrace: Making the most of every
@@ -105,7 +107,8 @@ def hessian_trace(
 
     Scaling: the loss is the mean over examples (and over the positions of an example), without
     regularisers. Padding (masked by Keras, of weight 0 or with a label that the loss ignores) is
-    excluded.
+    excluded. If its lengths differ, Keras's loss is another one: the mean over all positions gives
+    longer examples more weight.
 
     Raises:
         TypeError: if an argument has the wrong type.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import collections
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend, likelihoods
-from keras_fisher.backend.private_api.keras import get_mask, preserve_losses
+from keras_fisher.backend.private_api.keras import get_mask, list_all_layers, preserve_losses
 from keras_fisher.backend.types import Tensor, Values
 from keras_fisher.likelihoods import Likelihood, probability_checks
 from keras_fisher.likelihoods.likelihood import check_likelihood
@@ -61,7 +60,10 @@ class Meter(abc.ABC):
         self._likelihood = _likelihood(model, likelihood)
         self._loss = None if likelihood is not None else getattr(model, "loss", None)
         self._known_outputs = find_outputs(model)
-        self._unverified = probability_checks.find_unverified(self._likelihood, get_backbone(model))
+        backbone = get_backbone(model)
+        self._unverified = probability_checks.find_unverified(self._likelihood, backbone)
+        if likelihood is not None:
+            probability_checks.warn_of_activation(likelihood, backbone)
         self._compiled_for: list[int] = []
         self._is_masked: bool | None = None
         self._any_data = backend.compile_function(self._batch_any_data)
@@ -133,16 +135,20 @@ class Meter(abc.ABC):
 
         Layers of different models may have the same path; these are numbered.
         """
-        seen: collections.Counter[str] = collections.Counter()
-        keys = []
-        for path in (weight.path for weight in self._model.trainable_weights):
-            keys.append((path.rpartition("/")[0], seen[path]))
-            seen[path] += 1
-        names = {key: key[0] for key in keys if not key[1]}
-        for layer, number in keys:
-            if (layer, number) not in names:
-                numbered = (f"{layer}_{n}" for n in itertools.count(number))
-                names[layer, number] = next(n for n in numbered if n not in names.values())
+        owners: dict[
+            int, int
+        ] = {}  # layers come before those inside them, so the innermost is kept
+        for layer in list_all_layers(self._model):
+            owners |= {id(weight): id(layer) for weight in layer.trainable_weights}
+        weights = self._model.trainable_weights
+        keys = [(weight.path.rpartition("/")[0], owners[id(weight)]) for weight in weights]
+        names: dict[tuple[str, int], str] = {}
+        taken = {path for path, _ in keys}
+        for path, owner in dict.fromkeys(keys):
+            is_first = path not in names.values()
+            numbered = (f"{path}_{n}" for n in itertools.count(1))
+            names[path, owner] = path if is_first else next(n for n in numbered if n not in taken)
+            taken.add(names[path, owner])
         return [names[key] for key in keys]
 
     @property

@@ -18,7 +18,7 @@ from keras_fisher.traces import (
     PerExampleGradientNormsMeter,
     SpectralDensityMeter,
 )
-from tests import nets
+from tests import nets, reference
 from tests.traces import oracles
 from tests.traces.measures import MEASURES, SPECTRA
 
@@ -150,6 +150,7 @@ def test_measuring_moves_nothing():
         np.testing.assert_array_equal(state(backbone), before[1])
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_been_measured():
     weights = []
     for measures in ([], [*MEASURES, *SPECTRA]):
@@ -405,20 +406,32 @@ def test_one_output_has_no_classes():
         kf.fisher_trace(model, (X, np.zeros(6, "int32")))
 
 
-def make_encoder(name):
+def make_encoder(name, use_bias):
     """A model whose layers have the names that another program gives them."""
     keras.utils.clear_session()
     inputs = keras.Input(X.shape[1:])
-    outputs = layers.Dense(4, name="dense_1")(layers.Dense(5, name="dense")(inputs))
+    outputs = layers.Dense(4, name="dense_1")(
+        layers.Dense(5, use_bias=use_bias, name="dense")(inputs)
+    )
     return keras.Model(inputs, outputs, name=name)
 
 
 def test_layers_of_two_encoders_with_the_same_names_stay_apart():
-    encoders, inputs = [make_encoder(name) for name in ("image", "text")], keras.Input(X.shape[1:])
+    encoders = [make_encoder(*each) for each in (("image", False), ("text", True))]
+    inputs = keras.Input(X.shape[1:])
     merged = layers.Concatenate()([encoder(inputs) for encoder in encoders])
     net = keras.Model(inputs, layers.Dense(nets.CLASSES, name="head")(merged))
     model = compiled(net)
     exact = oracles.squares(model, X, Y).mean(0)
     fisher = kf.fisher_trace(model, (X, Y), labels="given", by_layer=True)
-    expected = exact.reshape(5, 2).sum(axis=1)  # kernel and bias
-    assert list(fisher.layers.values()) == pytest.approx(list(expected), rel=1e-4)
+    expected = [part.sum() for part in np.split(exact, [1, 3, 5, 7])]  # kernel and bias
+    assert list(fisher.layers.values()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.skipif(reference.IS_TENSORFLOW, reason="the likelihood reads the logits there")
+def test_a_likelihood_of_logits_on_a_softmax_is_reported(caplog):
+    net = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    for likelihood in (Categorical(from_logits=False), Categorical()):
+        assert not caplog.text
+        kf.fisher_trace(net, (np.ones((2, 4)), np.array([0, 1])), likelihood=likelihood)
+    assert "Pass likelihood=Categorical(from_logits=False)" in caplog.text
