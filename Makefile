@@ -49,7 +49,7 @@ test-torch:  ## Run the tests with the PyTorch backend, in an environment withou
 	$(MAKE) pytest $(TORCH)
 
 test-slow: $(STAMP)  ## Run the tests that take minutes: kill and resume, long trainings, every network and paper preset
-	XLA_FLAGS="$(BACKEND_FLAGS)" $(BIN)/python -m pytest -m slow tests
+	XLA_FLAGS="$(BACKEND_FLAGS)" $(BIN)/python -m pytest -m slow
 
 # In environments of their own. Linters are left out: they change their minds between versions.
 test-lowest:  ## Run the tests with the lowest versions that pyproject.toml declares

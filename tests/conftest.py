@@ -14,11 +14,16 @@ import pytest
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
+LONG_EXAMPLES = ("find_alpha", "GridSearch")  # searches, of several trainings each
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items):
-    """Marks all cases but the first of a test with the mark `matrix` as slow."""
+    """Marks all cases but the first of a test with the mark `matrix` as slow, and long examples."""
     seen = set()
     for item in items:
+        if item.name.startswith("keras_fisher.tuning.") and item.name.endswith(LONG_EXAMPLES):
+            item.add_marker("slow")
         if item.get_closest_marker("matrix"):
             test = (item.path, item.originalname)
             if test in seen:

@@ -221,16 +221,19 @@ def test_penalty_is_recomputed_every_update_freq_steps(run_eagerly):
     assert changes(penalties(model, 25)) == [10, 20]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_labels_are_drawn_afresh_at_every_recomputation():
     values = penalties(frozen_in_place(update_freq=1), 6)
     assert len(set(values)) == 6
     assert len(set(penalties(frozen_in_place(update_freq=1, penalty="gp"), 6))) == 1
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_same_seed_draws_the_same_labels():
     assert penalties(frozen_in_place(), 3) == penalties(frozen_in_place(), 3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_steps_in_between_use_the_kept_gradient():
     model = nets.compiled("dense", keras.optimizers.SGD(0.1), penalty="gp", alpha=0.5)
     net, x, y = model.backbone, nets.inputs("dense"), nets.labels()
@@ -347,6 +350,7 @@ def test_loss_in_the_logs_is_the_plain_models(arguments, weighting):
         {"sample_weight": np.linspace(0.1, 2, nets.BATCH)},
     ],
 )
+@pytest.mark.usefixtures("eagerly")
 def test_class_and_sample_weights_leave_the_penalty_alone(weighting):
     plain, weighted = (nets.compiled("dense", penalty="gp", alpha=1.0) for _ in range(2))
     plain_logs, weighted_logs = step(plain), step(weighted, **weighting)
@@ -354,6 +358,7 @@ def test_class_and_sample_weights_leave_the_penalty_alone(weighting):
     assert weighted_logs["loss"] != plain_logs["loss"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_regularisers_and_label_smoothing_leave_the_penalty_alone():
     def regularised(strength, smoothing):
         keras.utils.set_random_seed(0)
@@ -376,6 +381,7 @@ def test_regularisers_and_label_smoothing_leave_the_penalty_alone():
     assert given["loss"] > without["loss"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_frozen_layers_neither_move_nor_count():
     net = nets.build("dense")
     net.layers[0].trainable = False
@@ -434,6 +440,7 @@ def _penalties_by_epoch():
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["batch_norm_cnn", "dropout", "subclassed"])
+@pytest.mark.usefixtures("eagerly")
 def test_evaluate_and_predict_are_the_plain_models(name):
     model, plain = nets.compiled(name), nets.plain(name)
     x, y = nets.inputs(name), nets.labels()
@@ -513,12 +520,14 @@ def test_weights_that_the_loss_does_not_reach_stay():
 @pytest.mark.parametrize(
     "backbone", [nets.Subclassed, lambda: keras.Sequential([layers.Dense(nets.CLASSES)])]
 )
+@pytest.mark.usefixtures("eagerly")
 def test_an_unbuilt_backbone_is_built_by_training(backbone, train):
     model = FisherPenaltyModel(backbone())
     model.compile("sgd", nets.loss())
     assert np.all(np.asarray(train(model)["penalty"]) > 0)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_accumulated_gradients_include_the_penalty():
     batches = [(nets.inputs("dense", seed=i), nets.labels(seed=i)) for i in range(2)]
     arguments = {"alpha": 0.5, "penalty": "gp", "update_freq": 1}

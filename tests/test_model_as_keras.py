@@ -76,6 +76,7 @@ def test_a_model_without_an_input_resumes_from_a_file_exactly(backbone, tmp_path
     np.testing.assert_array_equal(nets.flat(loaded.weights), nets.flat(model.weights))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_call_builds_by_the_dtypes_that_it_is_given():
     model = compiled(OfTokens)
     tokens = [nets.inputs("attention"), nets.inputs("attention", seed=2)]
@@ -113,6 +114,7 @@ BY_NAME = [
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("arguments", BY_NAME)
+@pytest.mark.usefixtures("eagerly")
 def test_losses_and_metrics_are_taken_by_the_name_of_the_output(arguments):
     plain, model = functional(), FisherPenaltyModel(functional(), alpha=0.0)
     for m in (plain, model):
@@ -158,6 +160,7 @@ def test_a_larger_model_holds_it_as_any_layer():
     np.testing.assert_allclose(nets.array(outer(x)), nets.array(expected), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_number_of_weights_is_that_of_the_backbone_whatever_is_looked_at(tmp_path):
     model = FisherPenaltyModel(functional())
     [getattr(model, name) for name in SYMBOLIC]

@@ -161,6 +161,7 @@ def test_a_compile_that_is_refused_leaves_nothing_to_train_with():
         model.fit(*DATA, verbose=0)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_no_mean_is_refused_unless_the_likelihood_is_given():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
     for given in (loss, [loss], {"output": loss}):
@@ -232,6 +233,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("expected", LOSSES)
+@pytest.mark.usefixtures("eagerly")
 def test_labels_in_the_layout_of_the_other_cross_entropy_are_refused(expected):
     model = FisherPenaltyModel(nets.build("dense"), alpha=0.1)
     model.compile("sgd", LOSSES[expected])
@@ -321,6 +323,7 @@ RAW = {
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("kind", RAW)
+@pytest.mark.usefixtures("eagerly")
 def test_strings_for_a_task_with_a_preprocessor_are_refused(kind):
     model = FisherPenaltyModel(Task(tokenized))
     model.compile("sgd", nets.loss())
@@ -352,6 +355,7 @@ def test_a_model_that_takes_strings_trains_on_them():
     assert np.isfinite(model.fit(data, verbose=0).history["loss"][0])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_labels_in_a_column_or_a_frame_of_pandas_are_checked():
     pandas = pytest.importorskip("pandas")
     x, y = DATA[0], np.arange(nets.BATCH) % nets.CLASSES
@@ -388,6 +392,7 @@ def test_xla_has_no_assertions_but_never_gives_a_finite_loss_for_a_label_outside
     assert np.isnan(model.fit(data, verbose=0).history["loss"][0])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_likelihood_may_accept_labels_outside_the_classes():
     class Partial(Categorical):
         def class_bound(self, labels, outputs):

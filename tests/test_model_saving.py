@@ -97,6 +97,7 @@ def test_backup_and_restore_resumes_as_if_uninterrupted(tmp_path):
 
 
 @pytest.mark.filterwarnings("error:.*compile.*:UserWarning")
+@pytest.mark.usefixtures("eagerly")
 def test_load_model_returns_a_compiled_fisher_penalty_model(tmp_path):
     model = new_model(penalty="gp", update_freq=7, gradient="finite_difference")
     train(model, 0, 3)
@@ -134,6 +135,7 @@ def test_an_alpha_set_during_training_is_saved(tmp_path):
     assert through_keras_file(model, "adam", tmp_path).alpha == 0.0625
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_backbone_is_saved_as_a_plain_model(tmp_path):
     model = new_model()
     train(model, 0, 2)
@@ -146,6 +148,7 @@ def test_backbone_is_saved_as_a_plain_model(tmp_path):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.usefixtures("eagerly")
 def test_a_file_of_the_plain_backbone_is_refused_with_where_to_load_it(sharded, tmp_path):
     model = new_model()
     path = tmp_path / ("plain.weights.json" if sharded else "plain.weights.h5")
@@ -204,6 +207,7 @@ def test_random_states_of_another_number_of_layers_are_left_with_a_warning(tmp_p
     assert "saved random states are ignored: they are of 2 generators" in caplog.text
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_state_is_a_tree_in_which_every_variable_has_a_name_of_its_own():
     model = nets.compiled("dense")
     model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
@@ -213,6 +217,7 @@ def test_the_state_is_a_tree_in_which_every_variable_has_a_name_of_its_own():
     np.testing.assert_array_equal(nets.flat(model.weights), weights)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_schedule_goes_on_after_loading(tmp_path):
     schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 8, 0.0)
     model = new_model(alpha=schedule)
@@ -334,6 +339,7 @@ def test_a_model_saved_by_version_0_1_0_loads_and_resumes(name):
     assert float(model.get_metrics_result()["penalty"]) == pytest.approx(after["penalty"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_alpha_that_is_loaded_into_a_model_without_penalty_penalises(tmp_path):
     saved = nets.compiled("dense", alpha=0.5, penalty="gp")
     saved.save_weights(tmp_path / "saved.weights.h5")

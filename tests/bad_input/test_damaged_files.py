@@ -190,6 +190,7 @@ def test_a_file_that_cannot_be_written_leaves_no_part(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_a_recipe_does_not_know_is_named(finished):
     recipe = dataclasses.replace(noisy_cifar100.RECIPE, table=lambda runs: runs["nothing"])
     with pytest.raises(SettingsError, match=r"must hold runs of noisy_cifar100.*KeyError"):

@@ -50,6 +50,7 @@ def test_takes_the_place_of_a_schedule_of_the_model():
     assert fit(lambda epoch, alpha: alpha, model) == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_acts_on_the_steps_of_the_epoch():
     weights = []
     for alpha, schedule in ((0.2, None), (0.0, lambda epoch: 0.2)):

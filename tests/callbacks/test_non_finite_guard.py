@@ -253,6 +253,7 @@ def test_skip_trains_as_if_the_batch_were_not_there(caplog, alpha, arguments):
 
 
 @pytest.mark.filterwarnings("ignore:.*Lambda")
+@pytest.mark.usefixtures("eagerly")
 def test_skip_takes_no_step_along_a_gradient_that_is_not_finite():
     for alpha in (0.0, 0.1):
         model = model_of(keras.layers.Dense(4), keras.layers.Lambda(infinite_slope), alpha=alpha)

@@ -5,6 +5,7 @@ from keras_fisher.callbacks import AlphaScheduler, PenaltyRatio
 from tests.callbacks.test_non_finite_guard import examples, fit, model_of
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_ratio_of_the_model_is_logged_before_others_read_it(tmp_path):
     model, path = model_of(alpha=0.1), tmp_path / "log.csv"
     history = fit(model, examples(), keras.callbacks.CSVLogger(path), PenaltyRatio(), epochs=2)
@@ -12,6 +13,7 @@ def test_the_ratio_of_the_model_is_logged_before_others_read_it(tmp_path):
     assert "penalty_ratio" in path.read_text().splitlines()[0]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_epoch_without_a_penalty_has_the_ratio_0():
     late = AlphaScheduler(lambda epoch: 0.1 * epoch)
     history = fit(model_of(alpha=0.0), examples(), late, PenaltyRatio(), epochs=2).history

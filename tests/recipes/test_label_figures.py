@@ -38,6 +38,7 @@ def test_every_example_is_held_out_once():
         assert sorted(np.concatenate(found)) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_scores_of_a_training_are_judged_from_the_first_measurement_on(tmp_path):
     run = tiny(**TASK, measures={"label_scores": {}}, epochs=4)
     history = trained(run, tmp_path)["history"]

@@ -1,6 +1,5 @@
 """Processes that share the runs of a folder."""
 
-import json
 import time
 
 import early_to_final_curvature
@@ -115,12 +114,6 @@ def test_at_least_one_run_at_a_time(jobs, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(noisy_cifar100.RECIPE, ["--jobs", jobs])
     assert "--jobs" in f"{capsys.readouterr().err}{caught.value}"
-
-
-def test_the_settings_of_runs_do_not_tell_how_many_ran_at_a_time(tmp_path):
-    run(tmp_path, "--seeds", "0", "--methods", "baseline", "--epochs", "1")
-    (written,) = tmp_path.rglob("settings.json")
-    assert "jobs" not in json.loads(written.read_text())["run"]
 
 
 def test_a_run_of_another_process_moves_only_the_bar_of_all_runs():

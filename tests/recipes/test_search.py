@@ -59,6 +59,7 @@ def test_a_run_and_a_trial_for_each_combination(finished):
     assert scores == {run["alpha"]: run["best"]["validation_accuracy"] for run in runs}
 
 
+@pytest.mark.slow
 def test_the_best_combination_is_marked(finished):
     out, runs = finished
     best = max(runs, key=lambda run: run["best"]["validation_accuracy"])
@@ -67,12 +68,14 @@ def test_the_best_combination_is_marked(finished):
     assert f"| {best['alpha']:.4g} |" in marked[0]
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_search_is_no_entry_of_tensorboards_list(finished):
     out, runs = finished
     assert not list(out.glob("events.*"))
     assert all(list((out / run["name"] / "tensorboard").glob("events.*")) for run in runs)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
     out, runs = finished
     monkeypatch.setattr(queue, "train", None)
@@ -117,6 +120,7 @@ def test_another_search_in_the_folder_trains_what_is_new(
     assert found == {*names, *(result["name"] for result in finished[1])}
 
 
+@pytest.mark.slow
 def test_other_settings_than_those_of_the_folder_are_refused_before_any_training(
     finished, tmp_path, monkeypatch
 ):
@@ -385,6 +389,7 @@ def test_two_learning_rates_for_one_are_refused(tmp_path):
         taken(noisy_cifar100.RECIPE, "--tuned", *folders)
 
 
+@pytest.mark.slow
 def test_a_search_keeps_what_it_has_found(finished):
     out, runs = finished
     best = max((r for r in runs if r["alpha"]), key=lambda run: run["best"]["validation_accuracy"])

@@ -50,6 +50,7 @@ def test_steps_are_written_at_every_tenth(finished, tmp_path, at_a_time):
     assert [step for step, _ in curve(folder, "batch_loss")] == [10, 20]
 
 
+@pytest.mark.slow
 def test_curves_over_steps_are_those_that_were_measured(finished):
     figures, folder = finished
     history = figures["curves"]["fisher_trace"]["history"]
@@ -57,11 +58,13 @@ def test_curves_over_steps_are_those_that_were_measured(finished):
     assert [(step, value) for step, value, *_ in history] == curve(folder, "fisher_trace")
 
 
+@pytest.mark.slow
 def test_a_run_is_one_entry_of_the_list(finished):
     _, folder = finished
     assert all(path.is_file() for path in (folder / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_the_table_names_what_tells_runs_apart_and_the_final_figures(finished):
     figures, folder = finished
     found = EventAccumulator(str(folder / "tensorboard")).Reload()

@@ -89,6 +89,7 @@ def test_the_seed_decides_the_figures_and_nothing_else_does(finished, tmp_path):
     assert trained(other, tmp_path / "other")["history"]["loss"] != figures["history"]["loss"]
 
 
+@pytest.mark.slow
 def test_clean_and_wrong_labels_are_followed(finished):
     history = finished("mixup")[0]["history"]
     ratio = np.divide(history["clean_gradient_norm"], history["noisy_gradient_norm"])

@@ -97,6 +97,7 @@ def test_a_penalty_without_a_gradient_has_no_limit():
     assert np.isfinite(take_steps(model))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_scale_changes_neither_ratio_nor_limit():
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=64.0)
     plain, other = line(1e3, max_penalty_ratio=0.5), line(1e3, scaled, max_penalty_ratio=0.5)
@@ -113,12 +114,14 @@ def line_ratio(scaled):
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("name", ["recurrent", "subclassed"])
+@pytest.mark.usefixtures("eagerly")
 def test_any_kind_of_gradient_has_a_norm(name):
     model = nets.compiled(name, seed=0)
     model.train_on_batch(nets.inputs(name), nets.labels())
     assert 0.0 < model.penalty_ratio < np.inf
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_resumed_training_goes_on_with_its_ratio_and_its_limit(tmp_path):
     model, other = (line(1e3, max_penalty_ratio=0.5) for _ in range(2))
     take_steps(model)

@@ -11,13 +11,20 @@ from keras_fisher import FisherPenaltyModel, hessian_trace
 from tests import nets, reference
 
 PENALTIES = ("fp", "gp", "gp_x", "gp_r")
-# The penalties on weights differ in their labels alone, so a quick run takes one for most nets.
+# The penalties on weights differ in their labels alone, and that on inputs in what it is taken with
+# respect to, so a quick run takes one for most nets.
 QUICK = ("dense", "two_inputs")
+QUICK_ON_INPUTS = (*QUICK, "batch_norm_cnn")
+
+
+def _is_quick(name, penalty):
+    if penalty == "fp":
+        return name != "synchronized_cnn"
+    return name in (QUICK_ON_INPUTS if penalty == "gp_x" else QUICK)
+
+
 CASES = [
-    pytest.param(
-        *(name, penalty),
-        marks=[pytest.mark.slow] if penalty == "gp" and name not in QUICK else [],
-    )
+    pytest.param(*(name, penalty), marks=[] if _is_quick(name, penalty) else [pytest.mark.slow])
     for name in nets.NETS
     for penalty in PENALTIES
     if (name, penalty) != ("attention", "gp_x")  # its inputs are integers

@@ -184,6 +184,7 @@ def test_a_difference_in_parts_holds_its_labels():
     assert nets.relative_error(by_difference, gradient()) < 1e-2
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_inputs_may_be_of_another_dtype_than_weights():
     x = {key: value.astype("float64") for key, value in nets.inputs("two_inputs").items()}
     model = nets.compiled("two_inputs", penalty="gp_x", micro_batch_size=2)

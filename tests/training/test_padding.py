@@ -135,6 +135,7 @@ def test_fractional_weights_leave_the_penalty_alone():
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.usefixtures("eagerly")
 def test_padded_examples_train_what_the_others_alone_do(form):
     """A full batch before them; then examples of no data beside others, or those others alone."""
 

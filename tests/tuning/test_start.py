@@ -114,6 +114,7 @@ def busy():
 @pytest.mark.parametrize(
     "weight", [np.arange(32) % 4 == 0, 5.0, None], ids=["padding", "5", "none"]
 )
+@pytest.mark.usefixtures("eagerly")
 def test_the_balance_is_the_one_of_a_training_step(weight):
     keras.utils.set_random_seed(0)
     model = kf.FisherPenaltyModel(busy(), alpha=1.0, penalty="gp", update_freq=1)
@@ -140,6 +141,7 @@ def test_a_model_that_is_not_compiled_has_the_loss_of_its_likelihood():
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_measurement_during_training_reports_no_ignored_penalty(caplog):
     model = kf.FisherPenaltyModel(busy(), alpha=0.01, update_freq=1)
     model.compile(keras.optimizers.SGD(0.01), nets.loss())

@@ -72,6 +72,7 @@ def test_without_a_seed_the_global_one_decides():
     assert not np.array_equal(weights[0], weights[2])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", SMALL)
 def test_no_two_layers_start_from_the_same_numbers(name):
     random = [w for w in SMALL[name](seed=0).get_weights() if w.ndim > 1 and w.std() > 0]
@@ -161,6 +162,7 @@ def test_depths_of_densenets_are_3n_plus_4(depth):
         zoo.densenet(depth=depth)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("build", [zoo.wide_resnet, zoo.resnet, zoo.densenet])
 @pytest.mark.parametrize("depth", [14, 20])
 def test_as_many_layers_have_kernels_as_the_depth_says(build, depth):
