@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_fisher.data.augmentation import AUGMENTATIONS
 from keras_fisher.data.labels import check_labels
 from keras_fisher.utils.arguments import (
     check_array,
@@ -21,8 +22,6 @@ from keras_fisher.utils.arguments import (
 
 if TYPE_CHECKING:
     from keras_fisher.data.containers import Batches
-
-AUGMENTATIONS = ("flip", "flip_and_crop")
 
 
 class Pipelines(NamedTuple):
@@ -50,7 +49,7 @@ def check_training(
     check_given_seed(seed)
     check_integer("first_epoch", first_epoch, low=0, high=sys.maxsize - 1)
     if augment is not None:
-        check_choice("augment", augment, AUGMENTATIONS)
+        check_choice("augment", augment, tuple(AUGMENTATIONS))
         check_channels_last()
     if mixup_beta is not None:
         check_positive("mixup_beta", mixup_beta)

@@ -57,7 +57,7 @@ class AlphaPlan(NamedTuple):
         return len(self.alphas) * self.half + kept * (self.epochs - self.half)
 
 
-def count_epochs(trials: Sequence[Trial]) -> int:
+def count_trained_epochs(trials: Sequence[Trial]) -> int:
     """Returns the number of epochs that trials take, each of which continues an earlier one."""
     longest: dict[float, int] = {}
     for alpha, epochs in trials:

@@ -16,7 +16,7 @@ from keras_tuner.engine import trial as trials
 
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.data import ENDLESS, check_rereadable, count_batches
-from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_trained_epochs, score
 from keras_fisher.tuning.fingerprint import make_fingerprint
 from keras_fisher.tuning.oracle import GridOracle
 from keras_fisher.tuning.resumable import ResumableTuner
@@ -239,7 +239,9 @@ class _Progress:
     def watch(self, alpha: float) -> keras.callbacks.Callback:
         """Returns a callback that shows the epochs of a candidate."""
         finished = self._oracle.list_finished()
-        done = count_epochs([trial for trial in self._oracle.list_planned() if trial in finished])
+        done = count_trained_epochs(
+            [trial for trial in self._oracle.list_planned() if trial in finished]
+        )
         epochs = itertools.count(done + 1)
 
         def show(epoch: int, logs: dict[str, float]) -> None:

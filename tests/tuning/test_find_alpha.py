@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_fisher as kf
-from keras_fisher.tuning.alpha_plan import AlphaPlan, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, count_trained_epochs, score
 from keras_fisher.tuning.alpha_tuner import _skip_epochs
 from tests.processes import free_addresses, printed, start
 
@@ -104,7 +104,7 @@ def test_the_best_two_at_half_are_trained_to_the_end(epochs):
     trials = run(plan, lambda alpha, epochs: -abs(np.log(alpha / 0.2)))
     half = -(-epochs // 2)
     assert trials == [*((alpha, half) for alpha in ALPHAS), (0.3, epochs), (0.03, epochs)]
-    assert count_epochs(trials) == plan.count_epochs()
+    assert count_trained_epochs(trials) == plan.count_epochs()
 
 
 def test_three_alphas_cost_two_and_a_half_trainings():

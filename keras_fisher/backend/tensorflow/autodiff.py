@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fisher.backend.tensorflow import tapes as tapes
+from keras_fisher.backend.tensorflow import tapes
 from keras_fisher.backend.tensorflow.ops import replace_convolutions
 from keras_fisher.backend.tensorflow.registry import free_with_graphs
 from keras_fisher.backend.types import InnerGraphError, Tap, Tensor

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from experiment.results import hyperband
-from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_epochs, score
+from keras_fisher.tuning.alpha_plan import AlphaPlan, Trial, count_trained_epochs, score
 from keras_fisher.tuning.alpha_search import ALPHAS
 
 DEFAULT = 0.01  # alpha of FisherPenaltyModel
@@ -98,7 +98,7 @@ class Case:
         while new := [trial for trial in plan.list_trials(scores) if trial not in scores]:
             scores |= {trial: self._score(*trial) for trial in new}
         ends = {alpha: score for (alpha, epochs), score in scores.items() if epochs == plan.epochs}
-        return max(ends, key=ends.__getitem__), count_epochs([*scores])
+        return max(ends, key=ends.__getitem__), count_trained_epochs([*scores])
 
     def _score(self, alpha: float, epochs: int) -> float:
         return score(get_curve(self.penalised[alpha], self.key)[:epochs], epochs)
@@ -154,7 +154,7 @@ def plan_halving(alphas: Callable[[Case], Sequence[float]], rungs: Callable[[int
         tried = alphas(case)
         start = 0 if len(tried) == len(case.penalised) else case.start
         trials = case.halve(tried, rungs(case.epochs))
-        return case.choose(trials[-1][0], (count_epochs(trials) + start) / case.epochs)
+        return case.choose(trials[-1][0], (count_trained_epochs(trials) + start) / case.epochs)
 
     return choose
 
