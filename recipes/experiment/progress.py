@@ -19,11 +19,11 @@ class Progress:
     """Two progress bars over epochs with the remaining time: all runs, and the current one."""
 
     def __init__(self, planned: Sequence[Run], is_shown: bool = True) -> None:
-        self.finished, self._planned, self._awaited = 0, len(planned), ""
-        epochs = sum(run.epochs for run in planned)
+        self.finished, self._awaited = 0, ""
         bar = functools.partial(tqdm, unit="epoch", dynamic_ncols=True, disable=not is_shown)
-        self._all = bar(total=epochs)
+        self._all = bar()
         self._own = bar(leave=False)
+        self.plan(planned)
 
     def __enter__(self) -> Progress:
         return self
@@ -31,6 +31,11 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         self._own.close()
         self._all.close()
+
+    def plan(self, planned: Sequence[Run]) -> None:
+        """Sets how much there is to train, which changes as values are chosen."""
+        self._planned = len(planned)
+        self._all.total = sum(run.epochs for run in planned)
 
     def begin(self, run: Run) -> None:
         self._all.set_description(f"run {self.finished + 1} of {self._planned}")

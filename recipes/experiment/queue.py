@@ -51,6 +51,7 @@ def train_all(
     with Progress(recipe.plan_all_runs(settings), is_shown and devices.is_chief) as progress:
         while runs := list_ready(recipe, settings, finished):
             progress.finished = len(finished)
+            progress.plan(recipe.plan_all_runs(settings, finished))
             if devices.is_chief:
                 restore(runs, archived, out)
             for run in runs:

@@ -124,3 +124,13 @@ def test_a_run_of_another_process_moves_only_the_bar_of_all_runs():
         assert (progress._own.n, progress._all.n) == (0, run.epochs)
         progress.resume(run.name, 2)
         assert (progress._own.n, progress._all.n) == (2, run.epochs + 2)
+
+
+def test_the_bar_counts_runs_that_are_planned_after_a_choice():
+    run = tiny()
+    with Progress([run]) as progress:
+        progress.plan([run, run, run])
+        progress.finished = 1
+        progress.begin(run)
+        assert progress._all.desc == "run 2 of 3: "
+        assert progress._all.total == 3 * run.epochs
