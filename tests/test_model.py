@@ -229,6 +229,22 @@ def test_labels_are_drawn_afresh_at_every_recomputation():
 
 
 @pytest.mark.usefixtures("eagerly")
+def test_labels_are_independent_of_a_noise_layer_with_the_same_seed():
+    x = np.random.default_rng(0).normal(size=(64, 8))
+
+    def mean_penalty(seed):
+        keras.utils.set_random_seed(0)
+        noise = layers.GaussianNoise(1.0, seed=0)
+        net = keras.Sequential([keras.Input((8,)), noise, layers.Dense(8)])
+        model = FisherPenaltyModel(net, 1e-9, update_freq=1, seed=seed)
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        steps = [model.train_on_batch(x, x, return_dict=True)["penalty"] for _ in range(20)]
+        return float(np.mean(steps))
+
+    assert mean_penalty(0) == pytest.approx(mean_penalty(1), rel=0.2)
+
+
+@pytest.mark.usefixtures("eagerly")
 def test_the_same_seed_draws_the_same_labels():
     assert penalties(frozen_in_place(), 3) == penalties(frozen_in_place(), 3)
 

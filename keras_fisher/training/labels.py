@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import keras
@@ -69,6 +70,10 @@ class BatchLabels:
 
 class LabelSeedGenerator(keras.random.SeedGenerator):
     """Generates seeds of drawn labels, different on each replica."""
+
+    def __init__(self, seed: int) -> None:
+        # With the seed of a noise or dropout layer, labels would be drawn from its random numbers.
+        super().__init__(zlib.crc32(f"labels {seed}".encode()))
 
     def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)
