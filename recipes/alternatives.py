@@ -254,6 +254,8 @@ def write_methods(runs: pd.DataFrame) -> str:
             lambda own: f"{own['cost'].iloc[0]:.2f}",
             tables.PercentCell("equal_cost"),
             tables.DifferenceCell("equal_cost", fisher),
+            tables.PercentCell("test_accuracy"),
+            tables.DifferenceCell("test_accuracy", fisher),
         )
         rows += [
             [part, tables.write_noise(*noise), title, write_value(own), *(c(own) for c in cells)]
@@ -264,12 +266,14 @@ def write_methods(runs: pd.DataFrame) -> str:
         *("setting", "noise", "method", "chosen", "test accuracy at the end, %"),
         *("minus FP, points", "wrong labels memorised, %", "plain steps"),
         *("test accuracy at equal cost, %", "minus FP there, points"),
+        *("test accuracy at best validation, %", "minus FP there, points"),
     ]
     note = (
         f"{tables.write_seeds(runs)} {tables.DIFFERENCES_NOTE} Values are chosen by clean "
         "validation labels. Plain steps: the cost of an average step, by counting forward and "
         "backward passes. At equal cost, each method stops after as many plain steps as "
-        "cross-entropy takes in all its epochs; the rate must be constant.\n"
+        "cross-entropy takes in all its epochs; the rate must be constant. Best validation is that "
+        "of clean labels; values are chosen for the end of training.\n"
     )
     titles = [WAYS[method].title for method in runs["method"]]
     named = runs.assign(method=titles, validation_accuracy=runs["clean"])

@@ -26,6 +26,14 @@ def test_seeds_that_only_one_side_has_are_left_out():
     assert cell(both) == "-5.0"
 
 
+def test_parts_may_have_different_numbers_of_seeds():
+    few = frame(*({"seed": s} for s in (0, 1)))
+    assert tables.write_seeds(few) == "2 seeds: mean ± standard deviation."
+    assert tables.write_seeds(few[:1]) == "1 seed."
+    many = frame(*({"seed": s, "part": "images"} for s in (0, 1, 2)))
+    assert tables.write_seeds(pd.concat([few, many])).startswith("2 to 3 seeds: mean")
+
+
 def test_a_seed_that_is_nan_is_not_left_out():
     ours = frame({"seed": 0, "accuracy": 0.5}, {"seed": 1, "accuracy": np.nan})
     theirs = frame({"seed": 0, "accuracy": 0.4}, {"seed": 1, "accuracy": 0.4})

@@ -152,9 +152,10 @@ def write_noise(noise: float, source: str) -> str:
 
 
 def write_seeds(runs: pd.DataFrame) -> str:
-    """Describes the number of seeds of a table."""
-    seeds = runs["seed"].nunique()
-    return f"{seeds} seed{'s: mean ± standard deviation' if seeds > 1 else ''}."
+    """Describes the number of seeds of a table, whose parts may have different ones."""
+    counts = runs.groupby("part")["seed"].nunique()
+    seeds = " to ".join(str(count) for count in sorted({counts.min(), counts.max()}))
+    return f"{seeds} seed{'s: mean ± standard deviation' if counts.max() > 1 else ''}."
 
 
 def write_edges(runs: pd.DataFrame) -> str:
