@@ -244,6 +244,13 @@ def test_labels_are_independent_of_a_noise_layer_with_the_same_seed():
     assert mean_penalty(0) == pytest.approx(mean_penalty(1), rel=0.2)
 
 
+def test_models_without_a_seed_draw_different_labels():
+    net = nets.build("dense")
+    models = [FisherPenaltyModel(net) for _ in range(2)]
+    first, second = (int(model._label_seed.state[0]) for model in models)
+    assert first != second
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_the_same_seed_draws_the_same_labels():
     assert penalties(frozen_in_place(), 3) == penalties(frozen_in_place(), 3)

@@ -71,9 +71,9 @@ class BatchLabels:
 class LabelSeedGenerator(keras.random.SeedGenerator):
     """Generates seeds of drawn labels, different on each replica."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | None) -> None:
         # With the seed of a noise or dropout layer, labels would be drawn from its random numbers.
-        super().__init__(zlib.crc32(f"labels {seed}".encode()))
+        super().__init__(None if seed is None else zlib.crc32(f"labels {seed}".encode()))
 
     def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)
