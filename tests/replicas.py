@@ -46,6 +46,7 @@ class InParts(keras.Model):
 
 
 FIRST = 2
+ONLY_EAGERLY = "synchronized batch norm by difference"
 EAGERLY = ", eagerly"  # after a case: not compiled, which takes less time
 DIFFERENCE = {"gradient": "finite_difference"}
 CASES = {
@@ -136,6 +137,7 @@ def refusals(strategy):
         "jit_compile": {"optimizer": sgd(), "jit_compile": True},
         "gradient_accumulation_steps": {"optimizer": sgd(gradient_accumulation_steps=2)},
         "global_clipnorm": {"optimizer": sgd(global_clipnorm=1.0)},
+        "ema_overwrite_frequency": {"optimizer": sgd(use_ema=True, ema_overwrite_frequency=2)},
         "loss": {"loss": keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
     }
     messages = {}
@@ -143,9 +145,11 @@ def refusals(strategy):
         with strategy.scope():
             model = FisherPenaltyModel(nets.build("dense"))
         messages[name] = refusal(strategy, model, **arguments)
-    with strategy.scope():
-        model = FisherPenaltyModel(nets.build("synchronized_cnn"), micro_batch_size=2)
-    return messages | {"micro_batch_size": refusal(strategy, model)}
+    for name, value in (("micro_batch_size", 2), ("gradient", "finite_difference")):
+        with strategy.scope():
+            model = FisherPenaltyModel(nets.build("synchronized_cnn"), **{name: value})
+        messages[name] = refusal(strategy, model)
+    return messages
 
 
 def refusal(strategy, model, **arguments):
@@ -206,21 +210,31 @@ def trouble(strategy):
     return [steps, *messages]
 
 
-def scalar_loss(strategy):
-    """What is said to a loss that returns one number."""
-    with strategy.scope():
-        model = FisherPenaltyModel(nets.build("dense"), likelihood=Categorical())
-        model.compile("sgd", lambda y, outputs: ops.mean(outputs), run_eagerly=True)
-    try:
-        model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
-    except ValueError as error:
-        return str(error)
+class MeanOutput(keras.losses.Loss):
+    """A loss that returns one number."""
+
+    def call(self, y_true, y_pred):
+        return ops.mean(y_pred)
+
+
+def scalar_losses(strategy):
+    """What is said to losses that return one number."""
+    said = []
+    for loss in (lambda y, outputs: ops.mean(outputs), MeanOutput(), [MeanOutput()]):
+        with strategy.scope():
+            model = FisherPenaltyModel(nets.build("dense"), likelihood=Categorical())
+            model.compile("sgd", loss, run_eagerly=True)
+        try:
+            model.fit(nets.inputs("dense"), nets.labels(), verbose=0)
+        except ValueError as error:
+            said.append(str(error))
+    return said
 
 
 # What else is looked at, beside cases.
 LOOKS = {
     "labels": labels_of_each_replica,
-    "refusals": lambda strategy: {**refusals(strategy), "scalar loss": scalar_loss(strategy)},
+    "refusals": lambda strategy: {**refusals(strategy), "scalar losses": scalar_losses(strategy)},
     "trouble": trouble,
     "skips an overflow": skips_an_overflow,
 }
@@ -232,7 +246,8 @@ def main(replicas, names):
     tf.config.set_logical_device_configuration(cpu, devices)
     keras.config.set_floatx("float64")
     many = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    names = names or [*CASES, *LOOKS]
+    cases = [case + EAGERLY * (case == ONLY_EAGERLY) for case in CASES]
+    names = names or [*cases, *LOOKS]
     found = {name: LOOKS[name](many) if name in LOOKS else difference(many, name) for name in names}
     print(json.dumps(found))
 

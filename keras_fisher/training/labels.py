@@ -73,7 +73,9 @@ class LabelSeedGenerator(keras.random.SeedGenerator):
 
     def __init__(self, seed: int | None) -> None:
         # With the seed of a noise or dropout layer, labels would be drawn from its random numbers.
-        super().__init__(None if seed is None else zlib.crc32(f"labels {seed}".encode()))
+        if seed is not None:
+            seed = zlib.crc32(f"labels {seed}".encode()) & 0x7FFFFFFF  # PyTorch's are int32
+        super().__init__(seed)
 
     def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)

@@ -93,7 +93,11 @@ def test_what_keras_cannot_do_on_replicas_is_refused(number):
     assert "`global_clipnorm` must be None " in messages["global_clipnorm"]
     assert "`loss` must be a mean over the batch " in messages["loss"]
     assert "`micro_batch_size` must be None " in messages["micro_batch_size"]
-    assert "`loss` must return a value for each example " in messages["scalar loss"]
+    assert "`ema_overwrite_frequency` must be None " in messages["ema_overwrite_frequency"]
+    assert "`gradient` must be 'exact' " in messages["gradient"]
+    said = messages["scalar losses"]
+    assert len(said) == 3
+    assert all("`loss` must return a value for each example " in message for message in said)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher.backend.private_api.keras import find_unseeded_generator
+from keras_fisher.backend.private_api.keras import find_unseeded_generator, list_all_layers
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
 from keras_fisher.backend.trainer import BaseTrainer
@@ -19,7 +19,10 @@ from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
 
-_OF_OPTIMIZERS = ("gradient_accumulation_steps", "clipnorm", "clipvalue", "global_clipnorm")
+_OF_OPTIMIZERS = (
+    *("gradient_accumulation_steps", "ema_overwrite_frequency"),
+    *("clipnorm", "clipvalue", "global_clipnorm"),
+)
 _MEANS = ("sum_over_batch_size", "mean")
 
 
@@ -100,12 +103,8 @@ class Trainer(BaseTrainer):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not self._is_distributed:
             return loss
-        is_function = callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
-        if is_function and not ops.shape(self.loss(y, y_pred)):
-            raise ValueError(
-                "`loss` must return a value for each example under tf.distribute, or be a "
-                f"keras.losses.Loss. Received: {self.loss}, which returns a scalar"
-            )
+        for given in keras.tree.flatten(self.loss):
+            _check_per_example(given, keras.tree.flatten(y)[0], keras.tree.flatten(y_pred)[0])
         return ops.sum(loss)
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -181,6 +180,19 @@ class Trainer(BaseTrainer):
             self._symbolic_build(data_batch=data_batch)
 
 
+def _check_per_example(given: Any, y: Any, y_pred: Any) -> None:
+    """Raises if a loss is a scalar, which Keras does not divide by the number of replicas."""
+    loss = keras.losses.get(given)
+    if isinstance(loss, keras.losses.Loss):
+        y, y_pred = (ops.convert_to_tensor(part, dtype=loss.dtype) for part in (y, y_pred))
+    compute = getattr(loss, "call", loss)
+    if callable(compute) and not ops.shape(compute(y, y_pred)):
+        raise ValueError(
+            "`loss` must return a value for each example under tf.distribute. "
+            f"Received: {given}, which returns a scalar"
+        )
+
+
 def _check_arguments(model: keras.Model) -> None:
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # under loss scaling
     refused = {
@@ -194,4 +206,14 @@ def _check_arguments(model: keras.Model) -> None:
                 f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
                 f"behaves differently than on one device. Received: {name}={given}"
             )
+    layers = list_all_layers(model)
+    if (
+        model.gradient == "finite_difference"
+        and any(getattr(layer, "synchronized", False) for layer in layers)
+        and not model.run_eagerly
+    ):
+        raise ValueError(
+            "`gradient` must be 'exact' under tf.distribute for a model with synchronised batch "
+            "normalisation, unless run_eagerly=True. Received: gradient='finite_difference'"
+        )
     check_mean(model.loss, _MEANS, "as replicas may have parts of unequal size")
