@@ -146,6 +146,7 @@ def test_infinity_and_nan_survive_json():
         "history": [[3, "inf", "nan", 2]],
         "random_state": [3, 1],
         "first_epoch_end": 2,
+        "excess": 1,
     }
     callback.set_state(json.loads(json.dumps(state, allow_nan=False)))
     assert callback.peak == float("inf")
