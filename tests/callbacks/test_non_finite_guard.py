@@ -129,18 +129,18 @@ def test_a_difference_is_finite_where_a_second_derivative_is_nan(caplog, gradien
 
 def test_an_alpha_far_too_large_is_told_where_it_leaves_a_constant_predictor(caplog):
     layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
-    model = with_weights_of_numpy(model_of(*layers, alpha=1e4, penalty="fp", seed=3))
+    model = with_weights_of_numpy(model_of(*layers, alpha=1e3, penalty="fp", seed=3))
     history = fit(model, examples(), epochs=20).history
     assert np.isfinite(history["loss"]).all()
     (message,) = warnings_of(caplog)
     assert WHAT["outputs"] in message
-    assert "alpha 10000" in message
+    assert "alpha 1000" in message
 
 
 @pytest.mark.slow
 def test_a_nan_after_constant_outputs_is_told_and_stopped_at(caplog):
     layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
-    model = with_weights_of_numpy(model_of(*layers, alpha=1e4, penalty="fp", seed=3))
+    model = with_weights_of_numpy(model_of(*layers, alpha=1e3, penalty="fp", seed=3))
     fit(model, examples(), NonFiniteGuard(), poison_at(19), epochs=21)
     first, second = warnings_of(caplog)
     assert WHAT["outputs"] in first
