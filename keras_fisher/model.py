@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -417,8 +418,13 @@ class FisherPenaltyModel(PenalisedModel):
     # ---- Private ---------------------------------------------------------------------------
 
     def _check_parts(self) -> None:
-        if self._is_distributed and self.micro_batch_size is not None:
-            model_checks.check_no_synchronized_layer(self.backbone)
+        if not self._is_distributed:
+            return
+        check = functools.partial(model_checks.check_no_synchronized_layer, self.backbone)
+        if self.micro_batch_size is not None:
+            check("`micro_batch_size` must be None")
+        if self.gradient == "finite_difference" and not self.run_eagerly:
+            check("`gradient` must be 'exact', or run_eagerly True,")
 
     @contextlib.contextmanager
     def _hide_penalty_metric(self) -> Iterator[None]:

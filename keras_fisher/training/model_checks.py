@@ -109,14 +109,13 @@ def check_preprocessed(backbone: keras.Model, x: Any) -> None:
         )
 
 
-def check_no_synchronized_layer(backbone: keras.Model) -> None:
-    """Raises for layers that wait for other replicas, which may have fewer micro-batches."""
+def check_no_synchronized_layer(backbone: keras.Model, requirement: str) -> None:
+    """Raises if a layer synchronises replicas, which the option in `requirement` cannot do."""
     for layer in list_all_layers(backbone):
         if getattr(layer, "synchronized", False):
             raise ValueError(
-                "`micro_batch_size` must be None under tf.distribute with synchronized batch "
-                "normalisation, which waits for replicas that may have fewer parts. "
-                f"Received: the layer {layer.name!r}"
+                f"{requirement} under tf.distribute with synchronized batch normalisation, which "
+                f"waits for all replicas. Received: the layer {layer.name!r}"
             )
 
 

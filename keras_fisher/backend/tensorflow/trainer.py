@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_fisher.backend.private_api.keras import find_unseeded_generator, list_all_layers
+from keras_fisher.backend.private_api.keras import find_unseeded_generator
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
 from keras_fisher.backend.trainer import BaseTrainer
@@ -206,14 +206,4 @@ def _check_arguments(model: keras.Model) -> None:
                 f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
                 f"behaves differently than on one device. Received: {name}={given}"
             )
-    layers = list_all_layers(model)
-    if (
-        model.gradient == "finite_difference"
-        and any(getattr(layer, "synchronized", False) for layer in layers)
-        and not model.run_eagerly
-    ):
-        raise ValueError(
-            "`gradient` must be 'exact' under tf.distribute for a model with synchronised batch "
-            "normalisation, unless run_eagerly=True. Received: gradient='finite_difference'"
-        )
     check_mean(model.loss, _MEANS, "as replicas may have parts of unequal size")
