@@ -269,6 +269,7 @@ class FisherPenaltyModel(PenalisedModel):
             if self._likelihood_given:
                 probability_checks.warn_of_activation(self.likelihood, self.backbone)
             self._state.restart()  # the loss may be another one
+            self._trained_weights = None
         except Exception:
             self.compiled = False  # the likelihood is still that of the previous loss
             raise
@@ -313,6 +314,7 @@ class FisherPenaltyModel(PenalisedModel):
     def make_train_function(self, force: bool = False) -> Any:
         """Allocates the kept-gradient variables before tracing."""
         self._check_parts()
+        self._check_trained_weights()
         is_made = self.train_function is not None and not force
         if self.backbone.built and not is_made:
             model_checks.check_trainable(self.backbone)

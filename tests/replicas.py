@@ -129,6 +129,13 @@ def difference(many, case):
     return float(np.abs(trained(many, **arguments) - expected).max())
 
 
+class OwnStep(FisherPenaltyModel):
+    """A model with a step of its own."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
 def refusals(strategy):
     """What `compile` says to what Keras cannot do on replicas."""
     sgd = keras.optimizers.SGD
@@ -149,6 +156,8 @@ def refusals(strategy):
         with strategy.scope():
             model = FisherPenaltyModel(nets.build("synchronized_cnn"), **{name: value})
         messages[name] = refusal(strategy, model)
+    with strategy.scope():
+        messages["train_step"] = refusal(strategy, OwnStep(nets.build("dense")))
     return messages
 
 

@@ -432,7 +432,7 @@ CHANGES = {
 }
 
 
-@reference.jax_only  # with TensorFlow, as in Keras, the weights of the last `compile` are trained
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("train", ["fit", "train_on_batch"])
 def test_changing_what_is_trained_asks_for_another_compile(change, train):
@@ -447,6 +447,19 @@ def test_changing_what_is_trained_asks_for_another_compile(change, train):
             getattr(model, train)(*DATA)
     model.compile("adam", nets.loss())
     getattr(model, train)(*DATA)
+
+
+@reference.tensorflow_only
+def test_freezing_before_the_penalised_step_is_traced_asks_for_another_compile():
+    model = nets.compiled("dense", alpha=0.0)
+
+    class FreezeAndPenalise(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            frozen_first(model)
+            model.alpha = 0.1
+
+    with pytest.raises(ValueError, match=r"Call `compile` again.*Received: \d trainable"):
+        model.fit(*DATA, batch_size=2, callbacks=[FreezeAndPenalise()], verbose=0)
 
 
 @reference.jax_only

@@ -36,6 +36,8 @@ class PenalisedModel(BackboneWrapper):
     _health: StepHealth
     _label_seed: LabelSeedGenerator
     _evaluating = False  # whether `evaluate` or a validation runs
+    # The ids of the weights that have been trained since `compile`.
+    _trained_weights: tuple[int, ...] | None = None
 
     def _take_step(
         self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
@@ -45,6 +47,8 @@ class PenalisedModel(BackboneWrapper):
             self(keras.utils.unpack_x_y_sample_weight(data)[0], training=False)
         # A branch of the traced step cannot create variables.
         model_checks.check_trainable(self.backbone)
+        self._check_trained_weights()
+        self._trained_weights = tuple(map(id, self.trainable_weights))
         self._state.allocate(self.trainable_weights)
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_weights)
@@ -53,6 +57,16 @@ class PenalisedModel(BackboneWrapper):
             self._step.take(data, kind, replica)
         finally:
             self._is_taking_step = False
+
+    def _check_trained_weights(self) -> None:
+        """Raises if other weights are trainable than at the steps since `compile`."""
+        weights = tuple(map(id, self.trainable_weights))
+        if self._trained_weights not in (None, weights):
+            raise ValueError(
+                "Call `compile` again after changing which weights are trainable (by freezing, "
+                f"unfreezing, quantizing or adapting layers). Received: {len(weights)} trainable "
+                f"weights that differ from the {len(self._trained_weights)} trained so far"
+            )
 
     @property
     def _is_penalty_off(self) -> bool:

@@ -93,7 +93,8 @@ def alpha_range(
         model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`. The
             loss of an uncompiled model is the mean negative log-likelihood.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
-            `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`.
+            `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`. The first are
+            taken, in order: shuffle data that are sorted, for example by class.
         penalty: The penalty, as in `FisherPenaltyModel`; `None` for that of `model`, or "fp" if it
             has none.
         num: The number of alphas to propose.

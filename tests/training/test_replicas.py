@@ -95,6 +95,7 @@ def test_what_keras_cannot_do_on_replicas_is_refused(number):
     assert "`micro_batch_size` must be None " in messages["micro_batch_size"]
     assert "`ema_overwrite_frequency` must be None " in messages["ema_overwrite_frequency"]
     assert "`gradient` must be 'exact' " in messages["gradient"]
+    assert "`train_step` must be that of FisherPenaltyModel " in messages["train_step"]
     said = messages["scalar losses"]
     assert len(said) == 3
     assert all("`loss` must return a value for each example " in message for message in said)

@@ -36,8 +36,7 @@ class Trainer(BaseTrainer):
     def _own_variables(self) -> list[keras.Variable]:
         """The variables that a step changes and Keras does not track."""
 
-    # The ids of the weights when training was last prepared.
-    _trained_weights: tuple[int, ...] | None = None
+    # The ids of the untrained variables when training was last prepared.
     _other_variables: tuple[int, ...] | None = None
 
     @property
@@ -62,11 +61,6 @@ class Trainer(BaseTrainer):
         and the gradient is taken through the assignment.
         """
         return []
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training."""
-        super().compile(*args, **kwargs)
-        self._trained_weights = None
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the outputs for batches of any size; each process those for its own `x`."""
@@ -126,24 +120,10 @@ class Trainer(BaseTrainer):
             )
 
     def _has_other_variables(self) -> bool:
-        """Returns whether the untrained variables have changed since the last call.
-
-        Raises:
-            ValueError: if the trained ones differ from those that the optimizer was built for.
-        """
-        trained, others = (
-            tuple(id(variable) for variable in group)
-            for group in (self.trainable_variables, self.non_trainable_variables)
-        )
-        if self._trained_weights not in (None, trained):
-            raise ValueError(
-                "Call `compile` again after changing which weights are trainable (by freezing, "
-                "unfreezing, quantizing or adapting layers). Received: "
-                f"{len(trained)} trainable weights that differ from the "
-                f"{len(self._trained_weights)} that the optimizer was built for"
-            )
+        """Returns whether the untrained variables have changed since the last call."""
+        others = tuple(id(variable) for variable in self.non_trainable_variables)
         has_changed = self._other_variables not in (None, others)
-        self._trained_weights, self._other_variables = trained, others
+        self._other_variables = others
         return has_changed
 
     def _choose_on_host(self) -> TrainFunction:

@@ -194,6 +194,11 @@ def _check_per_example(given: Any, y: Any, y_pred: Any) -> None:
 
 
 def _check_arguments(model: keras.Model) -> None:
+    if type(model).train_step is not Trainer.train_step:
+        raise ValueError(
+            "`train_step` must be that of FisherPenaltyModel under tf.distribute, where replicas "
+            f"take its steps together. Received: {type(model).__name__}, which overrides it"
+        )
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # under loss scaling
     refused = {
         "steps_per_execution": (model.steps_per_execution, 1),
