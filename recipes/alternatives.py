@@ -24,9 +24,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -48,6 +45,7 @@ from experiment.plan.setting import (
     get_run,
 )
 from experiment.plan.small import DIGITS, QUARTER, SMALL_C10, SPLIT_DIGITS, THIRTY_SECOND
+from experiment.results import picture, tables
 from experiment.results.choice import get_curve
 from matplotlib.axes import Axes
 

@@ -16,9 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -26,6 +23,7 @@ from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amounts, Choices, Count, PenaltySetting, Run, Sweep
 from experiment.plan.small import SMALL_C10, WIDE_DIGITS
+from experiment.results import picture, tables
 from matplotlib.axes import Axes
 
 from keras_fisher import tuning

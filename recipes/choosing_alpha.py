@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -24,6 +21,7 @@ from experiment.plan.paper import SECTION_4, SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Fraction, PenaltySetting, Positive, Positives, Run
 from experiment.plan.small import QUARTER, SMALL_C10, SPLIT_DIGITS, THIRTY_SECOND
+from experiment.results import picture, tables
 from experiment.results.choice import FIND_ALPHA, WAYS, Case, Way, get_curve
 from matplotlib.axes import Axes
 

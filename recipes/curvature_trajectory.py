@@ -15,9 +15,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -25,6 +22,7 @@ from experiment.plan.paper import SECTION_5
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amounts, Count, Range, Run, VariedSetting
 from experiment.plan.small import DIGITS, SMALL_WATCHED
+from experiment.results import picture, tables
 from experiment.results.curvature import HESSIAN, add_traces_at_loss, get_measured
 from matplotlib.axes import Axes
 

@@ -15,9 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 import suboptimal_lr
 from experiment.command import main
@@ -25,6 +22,7 @@ from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, find_best
 from experiment.plan.setting import Choices, Positive, Range, Run
 from experiment.plan.small import WIDE_DIGITS
+from experiment.results import picture, tables
 from suboptimal_lr import RateSetting
 
 Method = Literal["eta_star", "baseline", "fp"]

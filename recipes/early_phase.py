@@ -12,9 +12,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -22,6 +19,7 @@ from experiment.plan.paper import SECTION_3
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Run, Sweep
 from experiment.plan.small import DIGITS, SMALL_WATCHED
+from experiment.results import picture, tables
 from matplotlib.axes import Axes
 
 

@@ -19,9 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -29,6 +26,7 @@ from experiment.plan.paper import SECTION_5
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Count, Listing, Range, Run, VariedSetting
 from experiment.plan.small import DIGITS, SMALL_WATCHED
+from experiment.results import picture, tables
 from experiment.results.curvature import HESSIAN, add_traces_at_loss
 from matplotlib.axes import Axes
 

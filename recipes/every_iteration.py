@@ -15,9 +15,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -25,6 +22,7 @@ from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Run, Sweep
 from experiment.plan.small import DIGITS, SMALL_C10
+from experiment.results import picture, tables
 
 SMOOTHING = 1 / 50  # the window, as a share of a run's iterations
 MEASURES: dict[str, dict[str, Any]] = {"fisher_trace": {"freq": 1}, "batch_accuracy": {}}

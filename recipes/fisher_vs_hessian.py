@@ -17,9 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -27,6 +24,7 @@ from experiment.plan.paper import SECTION_3, SECTION_4
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Count, Run, Setting
 from experiment.plan.small import SMALL_C10, WIDE_DIGITS
+from experiment.results import picture, tables
 from experiment.results.curvature import HESSIAN
 
 COLOURS = {

@@ -17,9 +17,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4
@@ -34,6 +31,7 @@ from experiment.plan.setting import (
     Run,
 )
 from experiment.plan.small import DIGITS, SMALL_C10
+from experiment.results import picture, tables
 
 from keras_fisher import tuning
 

@@ -26,9 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -48,6 +45,7 @@ from experiment.plan.setting import (
     Run,
 )
 from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WHOLE_DIGITS
+from experiment.results import picture, tables
 
 from keras_fisher import tuning
 

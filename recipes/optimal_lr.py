@@ -12,15 +12,13 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Recipe
 from experiment.plan.setting import Augmentation, Choices, Range
 from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WIDE_DIGITS
+from experiment.results import picture, tables
 from suboptimal_lr import RateSetting, plan
 
 Method = Literal["eta_star", "fp"]

@@ -15,15 +15,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Run, Setting
 from experiment.plan.small import SMALL_C10, WHOLE_DIGITS
+from experiment.results import picture, tables
 
 from keras_fisher import tuning
 

@@ -22,15 +22,13 @@ import itertools
 from pathlib import Path
 from typing import Any, Literal
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4, SECTION_4_1, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Amounts, Choices, Fraction, Penalty, PenaltySetting, Run
 from experiment.plan.small import SMALL_C10, WHOLE_DIGITS
+from experiment.results import picture, tables
 from experiment.results.findings import BOTH, NOISY, choose_combination
 from experiment.search import search
 from matplotlib.axes import Axes

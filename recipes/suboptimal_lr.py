@@ -17,15 +17,13 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import pandas as pd
 from experiment.command import main
 from experiment.plan.paper import SECTION_4, TINY_IMAGENET_GRID
 from experiment.plan.recipe import Finished, Recipe, tune
 from experiment.plan.setting import Amount, Amounts, Choices, PenaltySetting, Range, Run
 from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WIDE_DIGITS
+from experiment.results import picture, tables
 
 from keras_fisher import tuning
 

@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiment.results import picture, tables  # first: handles Ctrl-C during imports
-
-# isort: split
 import numpy as np
 import pandas as pd
 from experiment.command import main
@@ -26,6 +23,7 @@ from experiment.plan.paper import SECTION_4_1
 from experiment.plan.recipe import Finished, Recipe
 from experiment.plan.setting import Amount, Fraction, NoiseSource, PenaltySetting, Range, Run
 from experiment.plan.small import SMALL_C10, THIRTY_SECOND, WHOLE_DIGITS
+from experiment.results import picture, tables
 from experiment.run.label_figures import FIGURES
 
 FOLD = "fold_"  # begins the names of the methods that are the parts of the cross-validation

@@ -49,28 +49,7 @@
 | `report.py` | a recipe's table and figure |
 """
 
-import multiprocessing
 import os
-import sys
-from types import TracebackType
-
-INTERRUPTED = "\nInterrupted. The same command resumes the recipe."
-
-_show = sys.excepthook
-
-
-def _show_interrupt(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    """Prints a short message instead of a traceback if Ctrl-C interrupts the imports."""
-    if not issubclass(kind, KeyboardInterrupt):
-        _show(kind, error, traceback)
-    elif multiprocessing.parent_process() is None:
-        print(INTERRUPTED, file=sys.stderr)
-
-
-# Importing Keras takes seconds; `command.main` handles Ctrl-C only after that.
-sys.excepthook = _show_interrupt
 
 # Processes share the memory of a GPU. JAX reads this when Keras is imported.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from experiment import INTERRUPTED
 from experiment.devices import (
     CONNECTION_ERRORS,
     Devices,
@@ -42,6 +41,7 @@ the command to resume an interrupted one. Start it several times, also on machin
 folder, to share the runs. `python tools/report.py` merges the folders of several machines. A
 command chooses learning rates and alphas by its first seed: to spread seeds over folders, give one
 value of each."""
+INTERRUPTED = "\nInterrupted. The same command resumes the recipe."
 Train = Callable[[Recipe, Mapping[str, Setting], Path, Devices, Sequence[Path]], None]
 
 

@@ -7,9 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -110,35 +107,6 @@ def test_a_finished_run_in_a_read_only_folder_shows_its_table(read_only, capsys)
 def test_a_run_that_is_not_finished_needs_a_folder_that_can_be_written(read_only):
     with pytest.raises(SystemExit, match=r"error: .*Permission denied"):
         run(read_only, "--methods", "gp_r")
-
-
-def take_interrupts():
-    """A shell makes what it starts in the background ignore them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-# A module that is imported while the backend is.
-OF_BACKEND = {"tensorflow": "google.protobuf"}.get(BACKEND, f"{BACKEND}.version")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["experiment", OF_BACKEND])
-def test_ctrl_c_while_packages_are_imported_is_met_with_a_sentence(module):
-    recipe = Path(noisy_cifar100.__file__)
-    command = [sys.executable, "-X", "importtime", str(recipe), "--dry-run"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
-    ) as process:
-        said = []
-        for line in process.stderr:
-            if line.startswith("import time:"):
-                if line.endswith(f" {module}\n"):
-                    process.send_signal(signal.SIGINT)
-            else:
-                said.append(line)
-    assert process.returncode
-    assert said[-2:] == ["\n", "Interrupted. The same command resumes the recipe.\n"]
-    assert not any("Traceback" in line for line in said)
 
 
 def test_parts_of_a_grid_are_put_together(finished, tmp_path, monkeypatch, capsys):
