@@ -277,7 +277,7 @@ def finished(run: Run):
     """A result that a run might have had."""
     generator = np.random.default_rng(sum(map(ord, run.name)))
     keys = ["accuracy", "val_accuracy", "loss", "fisher_trace", "fisher_trace_peak"]
-    keys += ["minibatch_fisher_trace"]
+    keys += ["minibatch_fisher_trace", "test_accuracy", "noisy_val_accuracy"]
     keys += ["hessian_trace", "gradient_norm", "early_fisher_trace", "gradient_norm_ratio"]
     for group in ("clean", "noisy"):
         keys += [f"{group}_accuracy", f"{group}_gradient_norm"]
