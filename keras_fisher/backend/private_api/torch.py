@@ -1,11 +1,13 @@
-"""Private APIs of Keras's PyTorch backend."""
+"""Private APIs of PyTorch, and of Keras's PyTorch backend."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import torch
 from keras.src.backend.torch.core import CustomGradientFunction
+from torch.nn.utils.stateless import _reparametrize_module
 
 from keras_fisher.backend.types import Tensor
 
@@ -17,6 +19,17 @@ def use_differentiable_custom_gradients() -> contextlib.AbstractContextManager[A
     constant to a second differentiation. Here it is computed again, and recorded.
     """
     return mock.patch.object(CustomGradientFunction, "backward", staticmethod(_differentiate))
+
+
+def replace_tensors(
+    module: torch.nn.Module, tensors: Mapping[str, Tensor]
+) -> contextlib.AbstractContextManager[Any]:
+    """Gives a module other parameters and buffers in the context.
+
+    `torch.func.functional_call` does the same for one call of the module itself. A layer may also
+    call its parts, or read its weights.
+    """
+    return _reparametrize_module(module, dict(tensors), tie_weights=True)
 
 
 def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
-from typing import Any
-from unittest import mock
 
 import keras
-import torch
 
 from keras_fisher.backend.private_api.keras import list_all_layers, read_own_value
+from keras_fisher.backend.private_api.torch import replace_tensors
+from keras_fisher.backend.types import Tensor
 
 
 @contextlib.contextmanager
@@ -21,24 +19,23 @@ def make_stateless(model: keras.Model) -> Iterator[None]:
     A module knows nothing of the scope: it would use its own parameters, and update its statistics
     once more.
     """
+    layers = [
+        layer
+        for layer in list_all_layers(model)
+        if isinstance(layer, keras.layers.TorchModuleWrapper)
+    ]
+    values = [_read_values(layer) for layer in layers]  # before any module has other ones
     with contextlib.ExitStack() as stack:
-        for layer in list_all_layers(model):
-            if isinstance(layer, keras.layers.TorchModuleWrapper):
-                call = functools.partial(_call_at_scope, layer)
-                stack.enter_context(mock.patch.dict(vars(layer), call=call))
+        for layer, tensors in zip(layers, values, strict=True):
+            stack.enter_context(replace_tensors(layer.module, tensors))
         yield
 
 
-def _call_at_scope(
-    layer: keras.layers.TorchModuleWrapper,
-    *arguments: Any,
-    training: bool | None = None,
-    **options: Any,
-) -> Any:
-    """Does what the `call` of the layer does, at the scope's values."""
-    layer.train(training is not False)
-    module = layer.module
+def _read_values(layer: keras.layers.TorchModuleWrapper) -> dict[str, Tensor]:
+    """Returns the scope's values of a module's parameters, and copies of its buffers."""
     variables = {id(read_own_value(variable)): variable for variable in layer.variables}
-    parameters = {name: variables[id(p)].value for name, p in module.named_parameters()}
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    return torch.func.functional_call(module, {**parameters, **buffers}, arguments, options)
+    parameters = layer.module.named_parameters()
+    return {
+        **{name: variables[id(parameter)].value for name, parameter in parameters},
+        **{name: buffer.clone() for name, buffer in layer.module.named_buffers()},
+    }

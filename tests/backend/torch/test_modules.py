@@ -67,6 +67,26 @@ def test_further_passes_move_the_parameters_and_leave_the_statistics(penalty, ar
     assert_same(*({name: some[name] for name in statistics} for some in (found, expected)))
 
 
+class Scaled(keras.layers.TorchModuleWrapper):
+    """A layer with a call of its own, which reads a weight of its module."""
+
+    def call(self, x, training=None):
+        return super().call(x, training=training) * self.module.weight.square().sum()
+
+
+def test_a_layer_with_its_own_call_is_penalised_as_it_is_called():
+    def updated(**arguments):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, nets.CLASSES)
+        net = keras.Sequential([keras.Input((4,)), Scaled(module)])
+        model = kf.FisherPenaltyModel(net, 1.0, penalty="gp", update_freq=1, **arguments)
+        model.compile(keras.optimizers.SGD(0.1), nets.loss())
+        return trained(model, module, steps=1)
+
+    expected = updated()  # the only pass is the one of the loss
+    assert_same(updated(penalty_batch_size=nets.BATCH), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_micro_batches_are_those_of_a_share_each():
     whole = {"penalty": "gp", "update_freq": 1, "penalty_batch_size": 2}
     expected = trained(*model_of(**whole), steps=1)
