@@ -76,9 +76,9 @@ class FisherPenaltyModel(PenalisedModel):
         penalty: "fp", "gp", "gp_x", "gp_r" (section 4) or a `keras_fisher.penalties.Penalty`.
         update_freq: The number of steps between two computations of the penalty's gradient. `None`
             means 10, as in the paper, or 1 if `penalty_batch_size` is a share of the batch.
-        penalty_batch_size: The number of examples to penalise, from the first of the batch, or
-            their share of the batch, at most 1.0; `None` or 1.0 for the whole batch. Fewer examples
-            cost proportionally less. They use a separate forward pass, which draws the same dropout
+        penalty_batch_size: An integer n penalises the first n examples of the batch; a float up to
+            1.0 this share of them, rounded, and at least one; `None` all. Fewer examples cost
+            proportionally less. They use a separate forward pass, which draws the same dropout
             masks, normalises with their own statistics and updates no moving statistics.
         micro_batch_size: The number of examples to differentiate the penalty on at a time, which
             limits its memory; `None` for all at once. Each micro-batch uses a separate forward
@@ -110,9 +110,9 @@ class FisherPenaltyModel(PenalisedModel):
     With one label per example and sampled labels, the mean of the penalty over draws is Tr(F)/B
     for a batch of B examples. If `penalty_batch_size` is an integer n, the mean is Tr(F)/n:
     multiply alpha by n/B for the same effect. If it is a share of the batch, the model itself
-    multiplies the penalty by n/B, also in the logs, and alpha keeps its meaning. Under "gp" and
-    "gp_r" it does not: the gradients of the examples do not have mean zero, so the same alpha on
-    fewer examples is a weaker penalty. Under "gp_x" the penalty is 1/B times the mean over examples
+    multiplies the penalty by n/B, also in the logs, and the mean stays the same. Under "gp" and
+    "gp_r" the gradients of the examples do not have mean zero, so the same alpha on a share is a
+    weaker penalty. Under "gp_x" the penalty is 1/B times the mean over examples
     of the squared norm, on fewer examples too if alpha is multiplied as for "fp".
 
     Smaller batches: In a batch of b < B examples the squared norm is multiplied by b/B, so that its
@@ -216,7 +216,7 @@ class FisherPenaltyModel(PenalisedModel):
     def penalty_ratio(self) -> float:
         """Alpha ||d/dw P|| / ||d/dw l||, over about the last ten computations of the penalty P.
 
-        0 before the first one, and where alpha is 0.
+        0 before the first one, and where alpha is 0; at most `max_penalty_ratio`.
         """
         backend.synchronise(self)
         return float(ops.convert_to_numpy(self._state.balance.ratio(self._state.read_alpha())))

@@ -16,8 +16,10 @@ class AlphaScheduler(LogWriter):
     """Sets `alpha`, the weight of the penalty, at the beginning of each epoch.
 
     It works like `keras.callbacks.LearningRateScheduler`, for example to turn the penalty on late
-    in training, or off early (section 4.2). It logs `alpha` before any other callback reads `logs`,
-    in whatever order they are listed.
+    in training, or off early (section 4.2). A penalty that starts at its full alpha after the
+    training labels are fitted may destroy the network: `max_penalty_ratio` prevents that.
+
+    It logs `alpha` before any other callback reads `logs`, in whatever order they are listed.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf

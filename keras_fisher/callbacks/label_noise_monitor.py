@@ -25,8 +25,9 @@ class LabelNoiseMonitor(LogWriter):
     For each group it logs the accuracy on the training labels (`clean_accuracy`, `noisy_accuracy`),
     the norm of the mini-batch gradient (`clean_gradient_norm`, `noisy_gradient_norm`), and the
     ratio of these norms, clean to noisy (`gradient_norm_ratio`). `noisy_accuracy` is the fraction
-    of noisy labels memorised. If `is_noisy` includes labels that are correct by chance, it is about
-    1/classes without memorisation. It measures in inference mode. Losses that need a target for
+    of noisy labels memorised. Without memorisation it is about 1/classes if `is_noisy` also marks
+    labels that are correct by chance, as that of `uniform_label_noise` does. The callback measures
+    in inference mode. Losses that need a target for
     each output, such as the squared error, receive one-hot labels.
 
     As with `FisherTrace`, the order of callbacks does not matter.

@@ -17,11 +17,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
     """Stops training at the step whose loss or penalty is NaN or infinite, or skips such steps.
 
     Without this callback a `FisherPenaltyModel` continues to train, like any Keras model, and warns
-    at the end of the epoch. In both cases the message contains the step, the loss, alpha and the
-    penalty. A similar warning reports outputs that are the same for all examples of several
-    mini-batches: a penalty that is far too large can move the weights to a point where no unit is
-    active, and the model then predicts a constant, with a finite loss. This callback does not stop
-    or skip such steps.
+    at the end of the epoch. Every message contains the step, the loss, alpha and the penalty. A
+    similar warning reports outputs that are the same for all examples of a mini-batch, in ten
+    mini-batches in a row: a penalty that is far too large can move the weights to a point where no
+    unit is active, and the model then predicts a constant, with a finite loss. This callback does
+    not stop or skip such steps.
 
     A skipped step leaves weights, optimizer, batch-normalisation statistics and metrics unchanged.
     It still counts as a step and draws random numbers, and the next step recomputes the penalty.

@@ -15,8 +15,9 @@ class PenaltyRatio(LogWriter):
         alpha ||d/dw P|| / ||d/dw l||,
 
     where P is the squared norm of eq. 3 and l the loss. Both norms are means over about the last
-    ten steps that computed the penalty. At a ratio far below 0.1 the penalty changes little; far
-    above 1 it keeps the model from learning.
+    ten steps that computed the penalty. At a ratio far below 0.1 the penalty changes little; above
+    2, before the model has learnt, the penalty keeps it from learning. With `max_penalty_ratio`, it
+    is the ratio after the limit.
 
     It logs `penalty_ratio` at the end of each epoch, before any other callback reads `logs`, in
     whatever order they are listed.

@@ -3,9 +3,7 @@
 try:
     import keras_tuner as _keras_tuner  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        "keras_fisher.tuning needs keras-tuner: pip install keras-fisher[tuning]"
-    ) from error
+    raise ImportError("keras_fisher.tuning needs keras-tuner: pip install keras-tuner") from error
 
 from keras_fisher.tuning.alpha_search import AlphaTrial, FoundAlpha, find_alpha
 from keras_fisher.tuning.grids import alphas, learning_rates, mixup_betas, noisy_label_alphas

@@ -71,8 +71,9 @@ def alpha_range(
     Measure on the plain model, once its training loss has fallen by about a tenth. At the initial
     weights the penalty's gradient may be ten times smaller, and near the maximum of Tr(F) it is
     much larger. The range gives the scale of alpha for an unusual loss or penalty. It does not
-    account for generalisation: in `docs/results.md` the best alphas are about ten times its middle
-    with SGD, and hundreds of times with Adam. Use `find_alpha` to find them.
+    account for generalisation. In `docs/results.md` the best alphas for the default `update_freq`
+    are near its middle. For a penalty at every step they are about ten times the middle with SGD,
+    and hundreds of times with Adam. Use `find_alpha` to find them.
 
     A `FisherPenaltyModel` with an integer `penalty_batch_size` n has a penalty about B / n times as
     large as on the whole batch of B examples. For such a model the alphas are multiplied by n / B.
@@ -93,8 +94,9 @@ def alpha_range(
         model: A Keras model with one output; it may be uncompiled, or a `FisherPenaltyModel`. The
             loss of an uncompiled model is the mean negative log-likelihood.
         data: Arrays `(x, y)`, or a dataset of such batches (`tf.data.Dataset`,
-            `keras.utils.PyDataset` or torch `DataLoader`); at least `num_batches`. The first are
-            taken, in order: shuffle data that are sorted, for example by class.
+            `keras.utils.PyDataset` or torch `DataLoader`), with at least `num_batches`
+            mini-batches. The first ones are taken, so shuffle data that are sorted, for example by
+            class.
         penalty: The penalty, as in `FisherPenaltyModel`; `None` for that of `model`, or "fp" if it
             has none.
         num: The number of alphas to propose.
