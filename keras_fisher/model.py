@@ -104,7 +104,7 @@ class FisherPenaltyModel(PenalisedModel):
             the loss is unknown, or the loss is not a mean and `likelihood` is `None`. In training:
             if "gp_x" finds no floating-point input, or "gp_r" no finite label set.
         NotImplementedError: in training, if an operation has no second derivative and `gradient`
-            is "exact".
+            is "exact". In `compile`: if a layer renormalises batches, and `gradient` is "exact".
 
     Scaling: Losses and likelihoods are means over the batch, and over the positions of an example.
     With one label per example and sampled labels, the mean of the penalty over draws is Tr(F)/B
@@ -420,6 +420,8 @@ class FisherPenaltyModel(PenalisedModel):
     # ---- Private ---------------------------------------------------------------------------
 
     def _check_parts(self) -> None:
+        if self.gradient == "exact":
+            model_checks.check_no_renormalisation(self.backbone)
         if not self._is_distributed:
             return
         check = functools.partial(model_checks.check_no_synchronized_layer, self.backbone)

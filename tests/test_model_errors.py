@@ -416,6 +416,16 @@ def test_inputs_that_the_output_does_not_depend_on_have_no_gradient_norm():
         model.fit(np.ones((6, 3), "float32"), nets.labels(), verbose=0)
 
 
+def test_renormalised_batches_need_a_finite_difference():
+    net = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(renorm=True)])
+    net.add(layers.Dense(nets.CLASSES))
+    with pytest.raises(NotImplementedError, match=r"renorm=True.*'batch_normalization"):
+        FisherPenaltyModel(net).compile("sgd", nets.loss())
+    model = FisherPenaltyModel(net, gradient="finite_difference")
+    model.compile("sgd", nets.loss(), run_eagerly=True)
+    model.train_on_batch(*DATA)
+
+
 def frozen_first(model):
     model.backbone.layers[0].trainable = False
 

@@ -44,6 +44,14 @@ class BaseTrainer(keras.Model, abc.ABC):
         """
         return self.trainable_weights
 
+    def _pass_differentiated_twice(self) -> contextlib.AbstractContextManager[Any]:
+        """A context for the model's forward pass of a step, if it is differentiated twice."""
+        return contextlib.nullcontext()
+
+    def _further_pass(self) -> contextlib.AbstractContextManager[Any]:
+        """A context for another forward pass of a step, at other weights than the variables."""
+        return contextlib.nullcontext()
+
     def _variables_scope(self) -> contextlib.AbstractContextManager[Any]:
         """The scope in which to create variables."""
         return contextlib.nullcontext()

@@ -109,6 +109,21 @@ def check_preprocessed(backbone: keras.Model, x: Any) -> None:
         )
 
 
+def check_no_renormalisation(backbone: keras.Model) -> None:
+    """Raises for layers that differentiate a function of the weights as a constant.
+
+    The gradient of the loss then depends on the weights through the constant, which the exact
+    gradient of its norm would not see.
+    """
+    for layer in list_all_layers(backbone):
+        if isinstance(layer, keras.layers.BatchNormalization) and getattr(layer, "renorm", False):
+            raise NotImplementedError(
+                "`gradient` must be 'finite_difference' with BatchNormalization(renorm=True), "
+                "whose second derivative Keras stops. Received: gradient='exact' and the layer "
+                f"{layer.name!r}"
+            )
+
+
 def check_no_synchronized_layer(backbone: keras.Model, requirement: str) -> None:
     """Raises if a layer synchronises replicas, which the option in `requirement` cannot do."""
     for layer in list_all_layers(backbone):

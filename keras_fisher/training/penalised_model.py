@@ -123,7 +123,8 @@ class PenalisedModel(BackboneWrapper):
     def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
         """Returns the training-mode outputs at other variable values; changes no variable."""
         values = [*zip(self.trainable_weights, weights, strict=True), *others]
-        with Stateless(values, fixed=self._assigned_before_replay):
+        scope = Stateless(values, fixed=self._assigned_before_replay)
+        with self._further_pass(), scope:
             return self(x, training=True)
 
     @property

@@ -6,6 +6,7 @@ times the gradient of the penalty, which is kept between steps and recomputed wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -73,6 +74,9 @@ class Trainee(Protocol):
 
     def _call_at(self, weights: Sequence[Tensor], others: Values, x: Any) -> Tensor:
         """Returns the outputs at other variable values; changes no variable."""
+
+    def _pass_differentiated_twice(self) -> contextlib.AbstractContextManager[Any]:
+        """A context for the forward pass of the loss, if it is differentiated twice."""
 
     def _apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Applies one optimizer step."""
@@ -221,12 +225,19 @@ class PenalisedStep:
 
     def _renew_penalty_with_loss(self, batch: Batch) -> list[Tensor | None]:
         """Returns the gradient of the plain loss, and keeps the gradient of the penalty."""
+        is_exact = self._settings.gradient == "exact"
+
+        def evaluate(_: Sequence[Tensor], x: Any) -> tuple[Tensor, Tensor]:
+            twice = self._model._pass_differentiated_twice
+            with twice() if is_exact else contextlib.nullcontext():
+                return self._model._compute_training_loss(x, *batch[1:])
+
         replayed = self._copy_replayed()
         found = self._penalise_at_once(
             batch.x,
             self._make_labels(batch.y, self._find_data(batch), self._label_seed),
             replayed,
-            lambda _, x: self._model._compute_training_loss(x, *batch[1:]),
+            evaluate,
             self._model.trainable_weights,
             batch.replica,
         )

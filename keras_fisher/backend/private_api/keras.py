@@ -28,6 +28,7 @@ __all__ = [
     "get_layout",
     "get_mask",
     "get_step_variable",
+    "is_rematerialised",
     "is_stateless",
     "list_all_layers",
     "list_inner_layers",
@@ -122,6 +123,11 @@ def preserve_losses(layer: keras.Layer) -> Iterator[None]:
     finally:
         for inner, losses in kept:
             inner._losses[:] = losses
+
+
+def is_rematerialised(layers: Sequence[keras.Layer]) -> bool:
+    """Whether a layer was created in a `keras.RematScope`."""
+    return any(layer._remat_mode is not None for layer in layers)
 
 
 @contextlib.contextmanager

@@ -5,19 +5,26 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
-from keras_fisher.backend.private_api.keras import find_unseeded_generator
+from keras_fisher.backend.private_api.keras import (
+    disable_rematerialisation,
+    find_unseeded_generator,
+    is_rematerialised,
+    list_all_layers,
+)
 from keras_fisher.backend.tensorflow import replicas
 from keras_fisher.backend.tensorflow.registry import KERNELS, free_with_graphs
 from keras_fisher.backend.trainer import BaseTrainer
 from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
+from keras_fisher.utils.messages import warn_once
 
 _OF_OPTIMIZERS = (
     *("gradient_accumulation_steps", "ema_overwrite_frequency"),
@@ -80,6 +87,35 @@ class Trainer(BaseTrainer):
     def _take_step_on_replica(self, kind: StepKind, data: Any) -> None:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         self._take_step(data, kind, replicas.SyncReplica(count_examples(x)))
+
+    def _pass_differentiated_twice(self) -> contextlib.AbstractContextManager[Any]:
+        """Ignores `keras.RematScope`, as TensorFlow computes again in the first derivative only."""
+        layers = list_all_layers(self)
+        if is_rematerialised(layers):
+            warn_once(
+                "keras.RematScope is ignored where a FisherPenaltyModel differentiates twice: "
+                "TensorFlow cannot compute activations again there. To save memory, use "
+                "micro_batch_size, or gradient='finite_difference'."
+            )
+        return disable_rematerialisation(layers)
+
+    @contextlib.contextmanager
+    def _further_pass(self) -> Iterator[None]:
+        """Refuses layers that would have the variables' values rather than those of the pass.
+
+        A layer that computes again in the backward pass would do so, too, outside of the scope.
+        """
+        with disable_rematerialisation(list_all_layers(self)), tf.GradientTape() as tape:
+            yield
+        found = {id(variable) for variable in tape.watched_variables()}
+        for weight in self.trainable_weights:
+            if found & {id(v) for v in (weight.value, *getattr(weight.value, "values", ()))}:
+                raise NotImplementedError(
+                    f"The weight {weight.path!r} of the model is used by a tf.function that was "
+                    "traced before training, such as a layer's own `call`, so the penalty cannot "
+                    "take it at other values. Remove the tf.function, or use gradient='exact' "
+                    "without penalty_batch_size and micro_batch_size."
+                )
 
     def _apply_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Applies one optimizer step."""
