@@ -196,8 +196,15 @@ def read_at_cost(run: pd.Series, cost: float) -> float:
 
 
 def choose(runs: pd.DataFrame, labels: str) -> pd.DataFrame:
-    """Returns the runs of a setting with the values that were chosen by a kind of labels."""
-    return tables.choose_values(runs.assign(validation_accuracy=runs[labels]))
+    """Returns the runs of a setting with the values that were chosen by a kind of labels.
+
+    Only the first seed chooses: the others may have the choices by both kinds of labels.
+    """
+    values = runs.groupby(["method", "seed"])["value"].transform("nunique")
+    is_full = values == values.groupby(runs["method"]).transform("max")
+    first = runs["seed"].where(is_full).groupby(runs["method"]).transform("min")
+    scores = runs[labels].where(runs["seed"] == first)
+    return tables.choose_values(runs.assign(validation_accuracy=scores))
 
 
 def stop_early(runs: pd.DataFrame, labels: str) -> pd.DataFrame:

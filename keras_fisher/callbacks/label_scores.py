@@ -31,8 +31,8 @@ class LabelScores(MeasuringCallback):
 
     At the end of each measured epoch it logs `suspect_fraction`, the fraction of labels that are
     probably wrong. It measures in inference mode; a measurement takes one forward pass over the
-    data, a third of an epoch or less. The first one also reads the labels of a dataset once more,
-    to check their order. A measurement with NaN is reported once and skipped.
+    data, a third of an epoch or less. After the first epoch it also reads the labels of a dataset,
+    to check that their order stays the same. A measurement with NaN is reported once and skipped.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 
@@ -135,14 +135,14 @@ class LabelScores(MeasuringCallback):
         return PredictionMeter(model, self.likelihood)
 
     def _look(self, logs: dict[str, Any] | None) -> None:
+        if self._labels is None and not isinstance(self._data, tuple | list):
+            self._labels = self._meter.read_labels(self._data)
         if self._epochs not in self._schedule:
             return
         predicted, labels = self._meter.predict(self._data, self.batch_size)
         if not np.isfinite(predicted).all():
             self._warn_of_nan(math.nan, f"after {self._epochs} epochs, and skips this measurement")
             return
-        if self._labels is None and not isinstance(self._data, tuple | list):
-            self._labels = self._meter.read_labels(self._data, predicted.shape[1])
         self._check_order(labels)
         self._labels = labels
         self._total = predicted.astype("float64") + (0.0 if self._total is None else self._total)
@@ -162,7 +162,7 @@ class LabelScores(MeasuringCallback):
         )
 
     def _values(self) -> dict[str, float]:
-        is_measured = self._labels is not None
+        is_measured = self._total is not None
         return {self.key: float(np.mean(self.result().is_suspect)) if is_measured else math.nan}
 
     def _forget(self) -> None:

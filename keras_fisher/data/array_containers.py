@@ -137,7 +137,12 @@ def check_batches(dataset: Any) -> None:
         raise TypeError(
             f"`dataset` must be a keras.utils.PyDataset. Received: {type(dataset).__name__}"
         )
-    x, _ = dataset[0]
+    batch = dataset[0]
+    is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if not is_pair or not all(hasattr(part, "dtype") for part in batch):
+        kinds = keras.tree.map_structure(lambda part: type(part).__name__, batch)
+        raise ValueError(f"`dataset` must yield pairs (x, y) of arrays. Received: {kinds}")
+    x, _ = batch
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         raise TypeError(f"`dataset` must yield floating-point x. Received: x of dtype {x.dtype}")
 

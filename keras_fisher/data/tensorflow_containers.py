@@ -76,7 +76,8 @@ def check_batches(dataset: Any) -> None:
     if not isinstance(dataset, tf.data.Dataset):
         raise TypeError(f"`dataset` must be a tf.data.Dataset. Received: {type(dataset).__name__}")
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
+    is_pair = isinstance(spec, tuple) and len(spec) == 2
+    if not is_pair or not all(isinstance(part, tf.TensorSpec) for part in spec):
         raise ValueError(f"`dataset` must yield pairs (x, y). Received: elements {spec}")
     if not spec[0].dtype.is_floating:
         raise TypeError(

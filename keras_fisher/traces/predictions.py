@@ -39,10 +39,14 @@ class PredictionMeter(Meter):
         predicted = self._measurements(data, None, batch_size, by_layer=False, verbose=False)
         return predicted, np.concatenate(self._y)
 
-    def read_labels(self, data: Any, classes: int) -> np.ndarray:
-        """Returns the integer labels of a dataset for outputs of this number of classes."""
-        found = []
+    def read_labels(self, data: Any) -> np.ndarray:
+        """Returns the integer labels of a dataset."""
+        found: list[np.ndarray] = []
+        classes = 0
         for batch in batches(data, None, 1):
+            if not found:
+                first = keras.tree.map_structure(lambda part: part[:1], batch[:2])
+                classes = self.predict(first, 1)[0].shape[1]
             y = ops.convert_to_numpy(get_labels(batch[1]))
             found.append(_to_classes(y, np.empty((len(y), classes))))
         return np.concatenate(found)

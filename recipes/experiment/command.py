@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import keras
 import tyro
 
 from experiment.devices import (
@@ -73,6 +74,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None, train: Train = 
         planned = recipe.plan_all_runs(settings)
         check_steps(planned, command.distribute)
         check_noise_sources(planned)
+        check_methods(planned, command.distribute)
         out = command.out or Path("runs") / recipe.name / command.preset
         if command.dry_run:
             print(estimate_cost(recipe, settings, preview(recipe, settings, command.finished, out)))
@@ -223,6 +225,19 @@ def check_steps(runs: Sequence[Run], distribute: Distribution = "one") -> None:
                 f"`--steps-per-execution` must {accepted} in {run.name}. "
                 f"Received: {run.steps_per_execution}"
             )
+
+
+def check_methods(runs: Sequence[Run], distribute: Distribution) -> None:
+    """Raises if replicas would each take a step of their own."""
+    if distribute == "one" or keras.backend.backend() != "tensorflow":
+        return
+    refused = sorted({run.method for run in runs if run.elr or run.radius})
+    if refused:
+        raise SettingsError(
+            "`--distribute` must be one for ELR, SAM, ASAM and GNP with TensorFlow, whose replicas "
+            f"would each take a step on their own part. Received: {distribute}, and the methods "
+            f"{', '.join(refused)}. `--methods` chooses others."
+        )
 
 
 def check_noise_sources(runs: Sequence[Run]) -> None:

@@ -104,6 +104,29 @@ class Reversed(keras.utils.PyDataset):
         return self.parts[index]
 
 
+class Shuffled(keras.utils.PyDataset):
+    """Another order in each epoch."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    num_batches = 1
+
+    def __getitem__(self, index):
+        return self.x, self.y
+
+    def on_epoch_end(self):
+        self.x, self.y = self.x[::-1], self.y[::-1]
+
+
+def test_another_order_in_each_epoch_is_refused_at_the_only_measurement(task):
+    data = Shuffled(*task)
+    scores, model = kf.callbacks.LabelScores(data, num_measurements=1), compiled()
+    with pytest.raises(ValueError, match=r"`data` must give .* same order"):
+        model.fit(data, epochs=2, callbacks=[scores], verbose=0)
+
+
 @pytest.mark.parametrize("size", [16, N])
 def test_batches_in_another_order_are_refused(task, size):
     x, y = (part[:size] for part in task)

@@ -136,11 +136,19 @@ def test_errors_name_the_argument_and_what_was_given(changed, error, message):
     [
         (lambda data: data.map(lambda x, y: x), "pairs"),
         (lambda data: data.unbatch(), r"batches.*\(\)"),
+        (lambda data: data.map(lambda x, y: ({"image": x}, y)), "pairs"),
     ],
 )
 def test_a_dataset_of_something_else_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         mixup(change(batches()), 0.8, 0, NUM_CLASSES)
+
+
+@pytest.mark.skipif(reference.IS_TENSORFLOW, reason="with TensorFlow it is a tf.data.Dataset")
+@pytest.mark.parametrize("change", [lambda x, y: ({"image": x}, y), lambda x, y: (x, y, y)])
+def test_batches_of_something_else_are_refused(change):
+    with pytest.raises(ValueError, match=r"`dataset` must yield pairs \(x, y\) of arrays"):
+        mixup(changed_by(change, batches()), 0.8, 0, NUM_CLASSES)
 
 
 X, CLASSES = np.ones((8, 2), "float32"), np.arange(8) % 3

@@ -74,19 +74,17 @@ def test_a_method_changes_what_it_is_named_after():
     }
 
 
-def test_a_value_is_chosen_by_each_kind_of_labels():
-    few = {"methods": ("fp",), "fp": (0.1, 0.3, 1.0), "seeds": (0, 1)}
+@pytest.mark.parametrize("alphas", [(0.1, 0.3, 1.0), (0.1, 0.3)])
+def test_a_value_is_chosen_by_each_kind_of_labels(alphas):
+    few = {"methods": ("fp",), "fp": alphas, "seeds": (0, 1)}
     first = plan({}, **few)
     curves = {0.1: (0.5, 0.6), 0.3: (0.9, 0.4), 1.0: (0.7, 0.3)}
     found = [result(run, *map(flat, curves[run.alpha]), flat(0.5)) for run in first]
     finished = {one["name"]: alternatives.score(one) for one in found}
-    rest = plan(finished, **few)[3:]
+    rest = plan(finished, **few)[len(alphas) :]
     assert [(run.alpha, run.seed) for run in rest] == [(0.3, 1), (0.1, 1)]
     # The table takes the same values, though the second seed contradicts.
-    found += [
-        result(run, flat(0.1), flat(0.9 if run.alpha == 0.3 else 0.1), flat(run.alpha))
-        for run in rest
-    ]
+    found += [result(run, flat(0.1 / run.alpha), flat(run.alpha), flat(run.alpha)) for run in rest]
     comparison.check_comparable(found)
     frame = alternatives.add_figures(make_frame(found))
     for labels, alpha in (("clean", 0.3), ("noisy", 0.1)):
@@ -149,6 +147,15 @@ def test_at_equal_cost_a_method_of_twice_the_cost_has_half_the_epochs():
     assert frame["equal_cost"].to_dict() == {"baseline": 0.4, "sam": 0.2, "fp": 0.3}
     dropping = make_frame([one | {"drops": (2,)} for one in found])
     assert alternatives.add_figures(dropping)["equal_cost"].isna().all()
+
+
+def test_a_number_of_examples_does_not_become_a_share_beside_one():
+    few = {"methods": ("fp", "fp_often"), "seeds": (0,), "fp": (0.1,), "penalty_batch_size": 8}
+    curves = [flat(0.5)] * 3
+    frame = make_frame([result(run, *curves) for run in plan({}, **few)])
+    cost = alternatives.add_figures(frame).set_index("method")["cost"]
+    # 3 plain passes on 8 of 32 examples, at every tenth step and at every step.
+    assert cost.to_dict() == pytest.approx({"fp": 1.075, "fp_often": 1.75})
 
 
 # ---- Human labels --------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_hyperband_finds_the_best_alpha_at_the_price_of_several_trainings():
     assert trainings == epochs / EPOCHS
 
 
-@pytest.mark.parametrize("epochs", [1, 5, 12, 20, 40, 50, 100])
+@pytest.mark.parametrize("epochs", [1, 5, 12, 20, 40, 50, 100, 243])
 def test_brackets_are_those_of_keras_tuner(epochs):
     oracle = kt.oracles.HyperbandOracle(kt.Objective("accuracy", "max"), max_epochs=epochs)
     expected = [

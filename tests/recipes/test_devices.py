@@ -2,6 +2,8 @@
 
 import json
 
+import alternatives
+import keras
 import noisy_cifar100
 import numpy as np
 import pytest
@@ -116,6 +118,14 @@ def test_workers_take_parts_that_make_up_the_batch(monkeypatch):
     ]
     with pytest.raises(SettingsError, match=r"devices divides, 4\. .* 10 examples"):
         devices.take_part_of_arrays(arrays, 10)
+
+
+@pytest.mark.parametrize("method", ["elr", "sam"])
+def test_replicas_of_tensorflow_take_no_step_of_their_own(method, monkeypatch, tmp_path):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    options = ["--distribute", "mirrored", "--methods", method, "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=f"`--distribute` must be one for ELR, SAM.*{method}"):
+        command.main(alternatives.RECIPE, options)
 
 
 def test_steps_of_replicas_are_taken_one_by_one(tmp_path):

@@ -243,3 +243,9 @@ def test_wrong_labels_are_those_that_the_noise_changed():
     changed = noisy.training[1] != clean.training[1]
     np.testing.assert_array_equal(noisy.is_wrong, changed)
     assert 0.3 < changed.mean() < 0.6
+
+
+def test_a_network_that_went_to_nan_has_no_accuracy(tmp_path):
+    figures = trained(tiny(learning_rate=1e30), tmp_path)
+    assert figures["best"]["validation_accuracy"] == 0.0
+    assert set(figures["history"]["val_accuracy"]) == {0.0}

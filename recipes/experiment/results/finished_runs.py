@@ -83,6 +83,8 @@ def make_frame(runs: Sequence[Result]) -> pd.DataFrame:
     frame = pd.DataFrame(runs)
     best, final = pd.DataFrame(list(frame["best"])), pd.DataFrame(list(frame["final"]))
     return frame.assign(
+        # A count must not become a share, as in a column that has both.
+        penalty_batch_size=pd.Series([run["penalty_batch_size"] for run in runs], dtype=object),
         validation_accuracy=best["validation_accuracy"],
         test_accuracy=best["test_accuracy"],  # at the best validation point, as in table 3
         final_test_accuracy=final["test_accuracy"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ def list_brackets(epochs: int) -> list[list[Round]]:
 
     A bracket starts with new trials and continues the best ones in its further rounds.
     """
-    number = math.floor(math.log(epochs, FACTOR)) + 1
+    number = next(n for n in itertools.count() if FACTOR**n > epochs)
     last_size = math.ceil(1 + math.log(epochs, FACTOR))
     return [
         [

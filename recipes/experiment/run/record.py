@@ -96,7 +96,10 @@ class Record(keras.callbacks.Callback):
         return self.folder / name
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for key, value in (logs or {}).items():
+        logs = dict(logs or {})
+        if not math.isfinite(logs.get("val_loss", 0.0)):
+            logs["val_accuracy"] = 0.0  # Keras takes NaN for the first class.
+        for key, value in logs.items():
             self.state["history"].setdefault(key, []).append(replace_nan(value))
         accuracy = self.state["history"]["val_accuracy"][-1]
         if accuracy > self.state["best"]["validation_accuracy"]:
