@@ -294,6 +294,8 @@ class FisherPenaltyModel(PenalisedModel):
         finally:
             self.skip_non_finite(False)
             self._forget_batch_size()
+            if self._averages_weights:
+                self._state.forget()  # Keras has replaced the weights by their averages.
 
     def _forget_batch_size(self) -> None:
         """Prepares for steps that may have another batch size."""
@@ -429,6 +431,11 @@ class FisherPenaltyModel(PenalisedModel):
             check("`micro_batch_size` must be None")
         if self.gradient == "finite_difference" and not self.run_eagerly:
             check("`gradient` must be 'exact', or run_eagerly True,")
+
+    @property
+    def _averages_weights(self) -> bool:
+        optimizer = getattr(self, "optimizer", None)
+        return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
 
     @contextlib.contextmanager
     def _hide_penalty_metric(self) -> Iterator[None]:

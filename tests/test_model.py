@@ -10,6 +10,9 @@ from keras import layers
 from keras_fisher import FisherPenaltyModel
 from tests import nets, reference
 
+if reference.IS_TENSORFLOW:
+    import tensorflow as tf
+
 MODES = [
     {"gradient": "exact"},
     {"gradient": "finite_difference"},
@@ -662,3 +665,29 @@ def test_steps_after_a_fit_have_a_batch_size_of_their_own():
     model.fit(x, y, batch_size=12, verbose=0)
     after = model.train_on_batch(x[:4], y[:4], return_dict=True)["penalty"]
     assert float(after) == pytest.approx(float(before), rel=1e-5)
+
+
+@reference.tensorflow_only  # With JAX, a second fit with averages fails in Keras too.
+@pytest.mark.usefixtures("eagerly")
+def test_the_penalty_is_computed_again_once_weights_are_replaced_by_their_averages():
+    averaging = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    model = nets.compiled("dense", averaging, alpha=0.1, penalty="gp")
+    fit(model, steps=3)
+    other = nets.compiled("dense", alpha=0.1, penalty="gp")
+    other.set_weights(model.get_weights())
+    assert fit(model, steps=1)["penalty"] == pytest.approx(fit(other, steps=1)["penalty"])
+
+
+@reference.tensorflow_only
+@pytest.mark.parametrize("penalty", ["fp", "gp"])
+def test_labels_of_unknown_shape_may_be_a_number_for_each_class(penalty):
+    x, y = nets.inputs("dense"), np.eye(nets.CLASSES, dtype="float32")[nets.labels()] * 0.8 + 0.1
+    spec = tf.TensorSpec((None, 4)), tf.TensorSpec((None, None))
+    unknown = tf.data.Dataset.from_generator(lambda: iter([(x, y)]), output_signature=spec)
+
+    def trained(data):
+        model = FisherPenaltyModel(nets.build("dense"), 0.1, penalty=penalty, seed=0)
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+        return model.fit(data, verbose=0).history["penalty"]
+
+    assert trained(unknown) == pytest.approx(trained(tf.data.Dataset.from_tensors((x, y))))

@@ -44,7 +44,7 @@ class Categorical(Likelihood):
 
     def observation_nll(self, labels: Tensor, outputs: Tensor) -> Tensor:
         """Returns -log p of each position's class, shape `(batch, ...)`."""
-        is_dense = _is_dense(labels, outputs)
+        is_dense = self._is_dense(labels, outputs)
         if is_dense and self.ignore_class is not None:
             raise ValueError(
                 "`y` must hold integer classes for a likelihood with `ignore_class`. "
@@ -84,7 +84,7 @@ class Categorical(Likelihood):
 
     def class_bound(self, labels: Tensor, outputs: Tensor) -> int | None:
         """Returns the number of classes if `labels` are integer classes."""
-        return None if _is_dense(labels, outputs) else outputs.shape[-1]
+        return None if self._is_dense(labels, outputs) else outputs.shape[-1]
 
     def counted(self, labels: Tensor) -> Tensor | None:
         """Returns a mask of `labels` other than `ignore_class`; `None` if that is `None`."""
@@ -98,6 +98,13 @@ class Categorical(Likelihood):
         if self.ignore_class is not None:
             config["ignore_class"] = self.ignore_class
         return config
+
+    def _is_dense(self, labels: Tensor, outputs: Tensor) -> bool:
+        """Whether `labels` hold a number per class (one-hot or soft) rather than a class."""
+        if len(labels.shape) != len(outputs.shape):
+            return False
+        size = labels.shape[-1]  # unknown in a dataset without shapes
+        return size == outputs.shape[-1] or (size is None and bool(self.takes_one_hot))
 
     def _log_probabilities(self, outputs: Tensor, is_one_hot: bool) -> Tensor:
         if outputs.shape[-1] == 1:
@@ -116,11 +123,6 @@ class Categorical(Likelihood):
 
 def _normalise(p: Tensor) -> Tensor:
     return p / ops.sum(p, axis=-1, keepdims=True)
-
-
-def _is_dense(labels: Tensor, outputs: Tensor) -> bool:
-    """Whether `labels` hold a number per class (one-hot or soft) rather than a class."""
-    return len(labels.shape) == len(outputs.shape) and labels.shape[-1] == outputs.shape[-1]
 
 
 def _get_classes(labels: Tensor, outputs: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ further arguments of `draw` for each pass; the squared norms of all passes are a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -108,8 +107,9 @@ class Expected(Given):
     def draw(self, outputs: Tensor, labels: Labels, *arguments: Tensor) -> Any:
         observation, outcome = arguments
         y, p = self._likelihood.outcome(outcome, outputs)
-        p = ops.reshape(p, (-1, math.prod(p.shape[1:])))
-        factors = ops.sqrt(p) * ops.one_hot(observation, p.shape[-1], dtype=p.dtype)
+        p = ops.reshape(p, (ops.shape(p)[0], -1))  # which has no static size if an axis has none
+        is_observed = ops.equal(ops.arange(ops.shape(p)[-1]), observation)
+        factors = ops.sqrt(p) * ops.cast(is_observed, p.dtype)
         return labels._replace(y=ops.stop_gradient(y)), ops.stop_gradient(factors)
 
     def values(self, labels: Any, outputs: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from keras_fisher.likelihoods import Likelihood, probability_checks
 from keras_fisher.likelihoods.likelihood import check_likelihood
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.estimate import Estimate, estimate
+from keras_fisher.traces.half_precision import warn_of_rounding
 from keras_fisher.traces.labels import LabelledBatch, Labels
 from keras_fisher.traces.per_example import call_unchanged
 from keras_fisher.traces.progress import show_progress
@@ -184,6 +185,7 @@ class Meter(abc.ABC):
                 f"`model` must have one output, a tensor. Received: {self._model.name!r}, "
                 f"which returned a {type(outputs).__name__} of {len(outputs)}. {_ONE_OUTPUT}"
             )
+        warn_of_rounding(self._model, outputs)
         return outputs
 
     def _prepare(self, batch: Batch) -> LabelledBatch:

@@ -140,3 +140,27 @@ def test_expected_labels_need_a_likelihood_that_lists_its_outcomes():
         kf.fisher_trace(net, (x, None), labels="expected", likelihood=Laplace())
     y = np.zeros((len(x), nets.CLASSES))
     assert kf.fisher_trace(net, (x, y), labels="given", likelihood=Laplace()).value > 0
+
+
+class InPositions(keras.Model):
+    """A network whose outputs have a number of positions that Keras does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(keras.ops.reshape(x, (keras.ops.shape(x)[0], -1, 2)))
+
+
+def test_expected_labels_of_an_unknown_number_of_positions():
+    keras.utils.set_random_seed(0)
+    model, x = InPositions(), np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    model(x)
+    known = keras.Sequential([keras.Input((4,)), layers.Reshape((2, 2)), layers.Dense(3)])
+    known.set_weights(model.get_weights())
+    found, expected = (
+        kf.fisher_trace(net, (x, None), labels="expected", likelihood=kf.likelihoods.Categorical())
+        for net in (model, known)
+    )
+    assert found.value == pytest.approx(expected.value, rel=1e-5)

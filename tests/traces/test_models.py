@@ -21,6 +21,7 @@ from keras_fisher.traces import (
 from tests import nets, reference
 from tests.traces import oracles
 from tests.traces.measures import MEASURES, SPECTRA
+from tests.traces.per_example import loop
 
 X, Y = nets.inputs("dense"), nets.labels()
 METERS = [FisherTraceMeter, MinibatchFisherTraceMeter, HessianTraceMeter, GradientNormMeter]
@@ -435,3 +436,22 @@ def test_a_likelihood_of_logits_on_a_softmax_is_reported(caplog):
         assert not caplog.text
         kf.fisher_trace(net, (np.ones((2, 4)), np.array([0, 1])), likelihood=likelihood)
     assert "Pass likelihood=Categorical(from_logits=False)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("policy", "positions", "told"),
+    [
+        ("mixed_float16", 2**14, 0),
+        ("mixed_float16", 2**14 + 1, 1),
+        ("mixed_bfloat16", 2**14 + 1, 1),
+        ("float32", 2**14 + 1, 0),
+    ],
+)
+def test_many_positions_in_half_precision_are_reported(policy, positions, told):
+    net = keras.Sequential([keras.Input((positions, 1)), layers.Dense(2, dtype=policy)])
+    net.compile("sgd", nets.loss())
+    x, y = np.ones((2, positions, 1), "float32"), np.zeros((2, positions), int)
+    with loop.logged() as messages:
+        for _ in range(2):
+            kf.minibatch_fisher_trace(net, (x, y), labels="given", batch_size=2)
+    assert sum(f"have {positions} positions" in message for message in messages) == told
