@@ -259,21 +259,6 @@ def test_a_kept_gradient_of_other_weights_is_recomputed(tmp_path):
     assert kept != train(model, 3, 4)
 
 
-@pytest.mark.slow
-@reference.tensorflow_only  # with JAX, Keras refuses that
-def test_a_second_fit_after_freezing_without_compiling_keeps_the_gradient(tmp_path):
-    model = new_model("momentum")
-    x, y = nets.inputs("dense"), nets.labels()
-    first = model.fit(x, y, verbose=0).history["penalty"]
-    model.backbone.layers[0].trainable = False
-    assert model.fit(x, y, verbose=0).history["penalty"] == first  # step 1 does not recompute
-    model.backbone.layers[0].trainable = True
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert train(loaded, 2, 13) == train(model, 2, 13)
-    np.testing.assert_array_equal(nets.flat(loaded.get_weights()), nets.flat(model.get_weights()))
-
-
 def with_head(outputs, is_head_trained):
     keras.utils.set_random_seed(0)
     net = keras.Sequential([keras.Input((4,)), layers.Dense(5, activation="tanh")])

@@ -14,8 +14,9 @@ NAN = "test_accuracy"  # ... but not this one
 def diverged(figures):
     """The same with nothing measured; JSON has null for NaN."""
     if isinstance(figures, dict):
+        is_nan = {key: key == NAN and isinstance(value, float) for key, value in figures.items()}
         return {
-            key: math.nan if key == NAN else value if key.endswith(NUMBERS) else diverged(value)
+            key: math.nan if is_nan[key] else value if key.endswith(NUMBERS) else diverged(value)
             for key, value in figures.items()
         }
     if isinstance(figures, list):
