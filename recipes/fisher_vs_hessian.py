@@ -113,9 +113,10 @@ def figure(runs: pd.DataFrame, path: Path) -> None:
         for key in FISHER:
             pairs = (picture.get_histories(group, name).T for name in (HESSIAN, key))
             scatter.plot(*pairs, "o", ms=3, color=COLOURS[key], label=picture.LABELS[key])
-        curves.set_yscale("symlog")  # Tr(H) may be negative
         is_positive = picture.get_histories(group, HESSIAN).min() > 0
-        scatter.set_xscale("log" if is_positive else "symlog")
+        scale = "log" if is_positive else "symlog"
+        curves.set_yscale(scale)
+        scatter.set_xscale(scale)
         scatter.xaxis.set_minor_formatter("")  # minor labels would overlap
         scatter.set_yscale("log")
         limits = scatter.get_xlim()
