@@ -156,7 +156,7 @@ ABILITIES = {
 
 @pytest.mark.parametrize("line", ABILITIES)
 def test_the_table_says_what_the_running_backend_lacks(line):
-    text = (DOCS / "torch.md").read_text(encoding="utf-8")
+    text = (DOCS / "backends.md").read_text(encoding="utf-8")
     columns = ("tensorflow", "jax", "torch")
     (cells,) = re.findall(
         rf"^\| {re.escape(line)} \| (\w+) \| (\w+) \| (\w+) \|$", text, re.MULTILINE

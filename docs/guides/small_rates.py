@@ -33,7 +33,7 @@ import keras_fisher as kf
 ## Data and model
 
 `load_arrays` downloads CIFAR-10 unless it finds it in `TFDS_DATA_DIR` (`pip install '.[datasets]'`). On JAX
-and PyTorch, save the images as arrays first: [JAX](../jax.md#what-differs-from-tensorflow). All three
+and PyTorch, save the images as arrays first: [Backends](../backends.md#what-differs-on-jax-and-pytorch). All three
 networks start from the same weights.
 """
 
