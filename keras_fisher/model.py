@@ -250,6 +250,8 @@ class FisherPenaltyModel(PenalisedModel):
                 "`action` must be 'stop' under a tf.distribute strategy that mirrors variables. "
                 "Received: action='skip'"
             )
+        if value:
+            model_checks.check_no_buffers(self.backbone)
         if value != self._health.skips:
             self._health.skips = value
             if self.train_function is not None:

@@ -21,6 +21,7 @@
 - `compile_per_example(function)`: compiles a function of one example, for each of a batch.
 - `assert_below`, `nan_unless_below`: checks inside a compiled step; each backend has one of them.
 - `get_replica_index()`: the index of the current replica.
+- `keep_modules(model)`: a context in which modules of `torch.nn` keep buffers and inputs.
 - `synchronise(model)`: writes the current training state into the model's variables.
 - `Trainer`: the base class of models, with the steps that the backend's `fit` calls.
 - `random`: random numbers for training data, which depend only on a seed.
@@ -28,6 +29,8 @@
 - `count_probes_at_once()`: the maximum number of probes per call; `None` for no limit.
 - `SPARSE_LOSS_CLIPS_FIRST`: the order of clipping and normalising in sparse cross-entropy.
 - `LOSSES_READ_LOGITS`: whether losses use the logits stored by a softmax or sigmoid activation.
+- `ADDS_UP_SEEDS`: whether Keras's draws depend only on the sum of a generator's seed and position.
+- `TENSORS_CHANGE`: whether a tensor may be assigned in place.
 """
 
 # ruff: noqa: F401, F403

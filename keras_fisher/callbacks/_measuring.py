@@ -55,6 +55,12 @@ class MeasuringCallback(LogWriter):
         check_data(data, num_examples, batch_size, needs_labels)
         check_rereadable(data)
         self.freq = check_freq(freq)
+        if self.freq != "epoch" and getattr(data, "persistent_workers", False):
+            raise ValueError(
+                "`data` must be read without persistent workers if `freq` is a number of steps: "
+                "such a DataLoader has one iterator, which a measurement would take from training. "
+                f"Received: freq={freq} and persistent_workers=True"
+            )
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.likelihood = check_likelihood(likelihood)
@@ -147,7 +153,7 @@ class MeasuringCallback(LogWriter):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._counter.begin_batch(batch):
-            with preserve_host_generators():
+            with preserve_host_generators(self._data):
                 self._look(None)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -161,7 +167,7 @@ class MeasuringCallback(LogWriter):
         self._excess = count_steps_taken(self.model) - self._counter.taken
         self._end_epoch()
         if is_due:
-            with preserve_host_generators():
+            with preserve_host_generators(self._data):
                 self._look(logs)
         logs.update(self._values())
 

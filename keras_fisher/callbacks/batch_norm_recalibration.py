@@ -147,7 +147,8 @@ class _TrainingPass:
         self.calls.clear()
         # A compiled function treats the first axis of every argument as the batch axis.
         state = [ops.reshape(s, v.shape) for s, v in zip(state, self._variables, strict=True)]
-        with Stateless(zip(self._variables, state, strict=True)) as scope:
+        scope = Stateless(zip(self._variables, state, strict=True))
+        with scope, backend.keep_modules(self._model):
             self._model(x, training=True)
         return [scope.get_current_value(v) for v in self._variables]
 

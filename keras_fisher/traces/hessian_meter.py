@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_fisher import backend
 from keras_fisher.backend.types import Tensor, Values
 from keras_fisher.traces.data import batches, length
 from keras_fisher.traces.hessian_products import HessianProducts
@@ -24,6 +26,8 @@ class KeptBatches:
     def __iter__(self) -> Iterator[LabelledBatch]:
         yield from self._kept
         for batch in self._unread:
+            if backend.TENSORS_CHANGE:  # A dataset may fill the same ones for each batch.
+                batch = keras.tree.map_structure(lambda t: t if t is None else ops.copy(t), batch)
             self._kept.append(batch)
             yield batch
 

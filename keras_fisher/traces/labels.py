@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 from keras import ops
 
+from keras_fisher import backend
 from keras_fisher.backend.types import Tensor
 from keras_fisher.likelihoods import Likelihood
 from keras_fisher.utils import arguments
+from keras_fisher.utils.seeds import spread_seed
 
 Passes = list[tuple[int, ...]]
 
@@ -67,6 +69,8 @@ class Sampled(Given):
 
     def __init__(self, likelihood: Likelihood, seed: int | None) -> None:
         super().__init__(likelihood, seed)
+        if backend.ADDS_UP_SEEDS:  # Neighbouring seeds would share their draws.
+            seed = spread_seed(seed, "traces")
         self.generator = keras.random.SeedGenerator(seed)
         self._sample = likelihood.sample
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import keras
@@ -18,6 +17,7 @@ from keras_fisher.utils.labels import (
     fill_ignored_labels,
     get_labels,
 )
+from keras_fisher.utils.seeds import spread_seed
 
 _SEED_OFFSET = 1_000_003
 
@@ -73,9 +73,7 @@ class LabelSeedGenerator(keras.random.SeedGenerator):
 
     def __init__(self, seed: int | None) -> None:
         # With the seed of a noise or dropout layer, labels would be drawn from its random numbers.
-        if seed is not None:
-            seed = zlib.crc32(f"labels {seed}".encode()) & 0x7FFFFFFF  # PyTorch's are int32
-        super().__init__(seed)
+        super().__init__(spread_seed(seed, "labels"))
 
     def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)

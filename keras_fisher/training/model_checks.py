@@ -10,6 +10,7 @@ from keras_fisher.backend.private_api.keras import (
     find_calling_layer,
     is_stateless,
     list_all_layers,
+    read_own_value,
 )
 from keras_fisher.backend.types import Tensor
 from keras_fisher.utils import arguments
@@ -83,6 +84,13 @@ def check_trainable(backbone: keras.Model) -> None:
             f"`backbone` must have trainable weights. Received: {backbone.name!r}, which has none"
         )
     arguments.check_gradients("backbone", backbone)
+    for weight in backbone.trainable_weights:
+        if not getattr(read_own_value(weight), "requires_grad", True):
+            raise ValueError(
+                "`backbone` must have no trainable weight whose PyTorch parameter is frozen. "
+                f"Received: {weight.path!r} with requires_grad=False. Set `trainable = False` on "
+                "its layer, or freeze the parameter before you wrap the module"
+            )
 
 
 def check_output(outputs: Any, backbone: keras.Model) -> Tensor:
@@ -107,6 +115,18 @@ def check_preprocessed(backbone: keras.Model, x: Any) -> None:
             f"FisherPenaltyModel does not apply. Received: strings for {backbone.name!r}. Map the "
             "data with backbone.preprocessor first."
         )
+
+
+def check_no_buffers(backbone: keras.Model) -> None:
+    """Raises if a module of PyTorch has buffers, which a skipped step could not restore."""
+    for layer in list_all_layers(backbone):
+        is_wrapper = isinstance(layer, keras.layers.TorchModuleWrapper)
+        if is_wrapper and any(True for _ in layer.module.buffers()):
+            raise ValueError(
+                "`action` must be 'stop' for a torch module with buffers, such as running "
+                "statistics, which a skipped step does not restore. Received: action='skip' and "
+                f"the layer {layer.name!r}"
+            )
 
 
 def check_no_renormalisation(backbone: keras.Model) -> None:

@@ -87,8 +87,11 @@ def check_fingerprint(folder: Path, fingerprint: Fingerprint, *, is_begun: bool 
 def _describe_model(model: keras.Model) -> str:
     """Returns a hash of the architecture, the penalty and the arguments of `compile`."""
     backbone = get_backbone(model)
+    layers = list_all_layers(backbone)
+    wrappers = [layer for layer in layers if isinstance(layer, keras.layers.TorchModuleWrapper)]
     described = {
-        "architecture": [_serialize(layer) for layer in list_all_layers(backbone)],
+        "architecture": [_drop_modules(_serialize(layer)) for layer in layers],
+        "modules": [repr(layer.module) for layer in wrappers],
         "weights": [[list(weight.shape), weight.dtype] for weight in backbone.weights],
         "penalty": {name: _serialize(getattr(model, name, None)) for name in _PENALTY},
         "schedule": _serialize(_get_schedule(model)),
@@ -108,6 +111,20 @@ def _serialize(value: Any) -> Any:
         return keras.saving.serialize_keras_object(value)
     except NotImplementedError:
         return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _drop_modules(config: Any) -> Any:
+    """Returns the configuration without pickled modules of PyTorch, which have initial weights."""
+    if isinstance(config, list | tuple):
+        return [_drop_modules(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    is_wrapper = {"module", "output_shape"} <= config.keys()
+    return {
+        key: _drop_modules(value)
+        for key, value in config.items()
+        if not (is_wrapper and key == "module")
+    }
 
 
 def _number_names(config: Any, numbers: dict[str, int], is_reference: bool = False) -> Any:

@@ -18,7 +18,7 @@ from keras_fisher.penalties import Penalty
 from keras_fisher.traces.data import Batch, check_data, length, minibatches
 from keras_fisher.traces.labels import Labels
 from keras_fisher.traces.meter import Meter, get_backbone
-from keras_fisher.traces.per_example import call_unchanged
+from keras_fisher.traces.per_example.forward import leave_unchanged
 from keras_fisher.training.batch import FloatingInputs, MeanNll, take_smaller
 from keras_fisher.training.labels import BatchLabels
 from keras_fisher.tuning import grids
@@ -207,8 +207,12 @@ class BalanceMeter(Meter):
 
         def objective(_: Sequence[Tensor], floating: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             given = inputs.replace(floating)
-            outputs = call_unchanged(get_backbone(self._model), given, training=True)
-            loss = self._training_loss(given, y, outputs, weight, labels)
+            backbone = get_backbone(self._model)
+            # In a scope, Keras takes the weights of regularisers from its values.
+            values = [(w, ops.convert_to_tensor(w)) for w in self._model.trainable_weights]
+            with leave_unchanged(backbone, values, collect_losses=True):
+                outputs = backbone(given, training=True)
+                loss = self._training_loss(given, y, outputs, weight, labels)
             return loss, mean(*held.nll(outputs))
 
         weights = self._model.trainable_weights

@@ -150,3 +150,16 @@ def test_a_measurement_during_training_reports_no_ignored_penalty(caplog):
     )
     model.fit(*DATA, 32, 2, 0, [measure])
     assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["kernel_regularizer", "activity_regularizer"])
+def test_the_loss_includes_what_layers_add_to_it(kind):
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(5, "tanh", **{kind: keras.regularizers.L2(5.0)})
+    net = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(nets.CLASSES)])
+    model = kf.FisherPenaltyModel(net, alpha=1.0, penalty="gp", update_freq=1)
+    model.compile(keras.optimizers.SGD(0.0), nets.loss())
+    x, y = nets.inputs("dense"), nets.labels()
+    found = kf.tuning.alpha_range(model, (x, y), num_batches=1, batch_size=nets.BATCH)
+    model.train_on_batch(x, y)
+    assert found.balance == pytest.approx(1 / model.penalty_ratio, rel=1e-3)

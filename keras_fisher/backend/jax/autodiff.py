@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ Line: Any = None
 
 SPARSE_LOSS_CLIPS_FIRST = False
 LOSSES_READ_LOGITS = False
+ADDS_UP_SEEDS = False
+TENSORS_CHANGE = False
 
 
 def differentiate(
@@ -227,6 +230,11 @@ def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
 def promote(tensor: Tensor) -> Tensor:
     """Casts a tensor to float32 unless it is wider."""
     return tensor.astype(keras.backend.result_type(tensor.dtype, "float32"))
+
+
+def keep_modules(model: keras.Layer) -> contextlib.AbstractContextManager[None]:
+    """Does nothing: there are no modules of `torch.nn`."""
+    return contextlib.nullcontext()
 
 
 def synchronise(model: keras.Model) -> None:

@@ -32,6 +32,24 @@ def replace_tensors(
     return _reparametrize_module(module, dict(tensors), tie_weights=True)
 
 
+class WrittenWeightNorm(torch.overrides.TorchFunctionMode):
+    """Computes `torch.nn.utils.weight_norm` in the context by plain operations.
+
+    The second derivative of its own operation takes the norms for constants.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is not torch._weight_norm:
+            return function(*args, **(kwargs or {}))
+        return _normalise_weight(*args, **(kwargs or {}))
+
+
+def _normalise_weight(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
 def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     with torch.enable_grad():
         _, find_gradients = ctx.forward_fn(*ctx.saved_tensors)

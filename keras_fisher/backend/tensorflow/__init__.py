@@ -2,9 +2,11 @@
 
 # ruff: noqa: F401
 from keras_fisher.backend.tensorflow.autodiff import (
+    ADDS_UP_SEEDS,
     COUNTER_DTYPE,
     LOSSES_READ_LOGITS,
     SPARSE_LOSS_CLIPS_FIRST,
+    TENSORS_CHANGE,
     Line,
     assert_below,
     compile_function,
@@ -16,6 +18,7 @@ from keras_fisher.backend.tensorflow.autodiff import (
     count_probes_at_once,
     differentiate,
     differentiate_by_taps,
+    keep_modules,
     map_examples,
     map_probes,
     nan_unless_below,

@@ -31,6 +31,8 @@ compute_summed_forms: Any = None
 
 # Whether Keras's losses use the logits that a softmax or sigmoid activation stores on its output.
 LOSSES_READ_LOGITS = True
+ADDS_UP_SEEDS = False
+TENSORS_CHANGE = False
 
 
 def differentiate(
@@ -315,6 +317,11 @@ def nan_unless_below(result: Tensor, values: Tensor, bound: int) -> Tensor:
     if not values.dtype.is_floating:
         return result
     return tf.where(tf.reduce_all(tf.equal(values, tf.round(values))), result, np.nan)
+
+
+def keep_modules(model: keras.Layer) -> contextlib.AbstractContextManager[None]:
+    """Does nothing: there are no modules of `torch.nn`."""
+    return contextlib.nullcontext()
 
 
 def synchronise(model: keras.Model) -> None:

@@ -2,9 +2,11 @@
 
 # ruff: noqa: F401
 from keras_fisher.backend.torch.autodiff import (
+    ADDS_UP_SEEDS,
     COUNTER_DTYPE,
     LOSSES_READ_LOGITS,
     SPARSE_LOSS_CLIPS_FIRST,
+    TENSORS_CHANGE,
     Line,
     assert_below,
     compile_function,
@@ -24,6 +26,7 @@ from keras_fisher.backend.torch.autodiff import (
     synchronise,
 )
 from keras_fisher.backend.torch.gradients import squared_norm
+from keras_fisher.backend.torch.modules import keep_modules
 from keras_fisher.backend.torch.penalty import (
     differentiate_penalty,
     differentiate_penalty_by_difference,

@@ -32,6 +32,8 @@ Line: Any = None
 
 SPARSE_LOSS_CLIPS_FIRST = False
 LOSSES_READ_LOGITS = False
+ADDS_UP_SEEDS = True
+TENSORS_CHANGE = True
 
 
 @torch.enable_grad()

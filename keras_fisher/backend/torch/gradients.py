@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,10 @@ import torch
 from keras import ops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from keras_fisher.backend.private_api.torch import use_differentiable_custom_gradients
+from keras_fisher.backend.private_api.torch import (
+    WrittenWeightNorm,
+    use_differentiable_custom_gradients,
+)
 from keras_fisher.backend.types import Tensor, make_unconnected_error
 
 # How PyTorch words that an operation, or a compiled graph, cannot be differentiated twice.
@@ -26,16 +29,27 @@ def squared_norm(tensors: Sequence[Tensor | None]) -> Tensor:
     return torch.stack(squares).sum()
 
 
-def use_twice_differentiable_kernels() -> contextlib.AbstractContextManager[None]:
-    """Computes attention in the context by operations that have second derivatives.
+@contextlib.contextmanager
+def use_twice_differentiable_kernels() -> Iterator[None]:
+    """Computes in the context by operations that have right second derivatives.
 
-    PyTorch's fused kernels of attention have none.
+    PyTorch's fused kernels of attention have none, and that of weight normalisation a wrong one.
     """
-    return sdpa_kernel(SDPBackend.MATH)
+    with sdpa_kernel(SDPBackend.MATH), WrittenWeightNorm():
+        yield
 
 
 def find_gradient(value: Tensor, sources: Sequence[Tensor], **options: Any) -> list[Tensor | None]:
-    """Returns d value / d sources; `None` for unconnected sources."""
+    """Returns d value / d sources; `None` for unconnected sources.
+
+    Raises:
+        RuntimeError: in `torch.inference_mode`, where all sources look unconnected.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Gradients cannot be taken in torch.inference_mode(), which records none. Leave it, or "
+            "use torch.no_grad() instead."
+        )
     if not value.requires_grad:
         return [None for _ in sources]
     is_differentiated = options.get("create_graph", False)

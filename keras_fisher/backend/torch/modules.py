@@ -1,11 +1,13 @@
-"""Modules of `torch.nn` as layers, at other values of their parameters."""
+"""Modules of `torch.nn` as layers, in passes that change nothing."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+import torch
 
 from keras_fisher.backend.private_api.keras import list_all_layers, read_own_value
 from keras_fisher.backend.private_api.torch import replace_tensors
@@ -13,17 +15,44 @@ from keras_fisher.backend.types import Tensor
 
 
 @contextlib.contextmanager
-def make_stateless(model: keras.Model) -> Iterator[None]:
+def keep_modules(model: keras.Layer) -> Iterator[None]:
+    """Leaves the buffers and the inputs of modules unchanged, and makes them read the scope."""
+    with copy_inputs(model), make_stateless(model):
+        yield
+
+
+@contextlib.contextmanager
+def copy_inputs(model: keras.Layer) -> Iterator[None]:
+    """Gives modules copies of their inputs, on which they may work in place.
+
+    Several passes of a step have the same inputs.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in _list_wrappers(model):
+            hook = layer.module.register_forward_pre_hook(_copy, with_kwargs=True)
+            stack.callback(hook.remove)
+        yield
+
+
+def _copy(module: torch.nn.Module, *given: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, given
+    )
+
+
+def _list_wrappers(model: keras.Layer) -> list[keras.layers.TorchModuleWrapper]:
+    layers = list_all_layers(model)
+    return [layer for layer in layers if isinstance(layer, keras.layers.TorchModuleWrapper)]
+
+
+@contextlib.contextmanager
+def make_stateless(model: keras.Layer) -> Iterator[None]:
     """Makes modules read their parameters from Keras's stateless scope, and keep their buffers.
 
     A module knows nothing of the scope: it would use its own parameters, and update its statistics
     once more.
     """
-    layers = [
-        layer
-        for layer in list_all_layers(model)
-        if isinstance(layer, keras.layers.TorchModuleWrapper)
-    ]
+    layers = _list_wrappers(model)
     values = [_read_values(layer) for layer in layers]  # before any module has other ones
     with contextlib.ExitStack() as stack:
         for layer, tensors in zip(layers, values, strict=True):

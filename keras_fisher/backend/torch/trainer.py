@@ -17,7 +17,7 @@ from keras_fisher.backend.private_api.keras import (
     is_stateless,
     list_all_layers,
 )
-from keras_fisher.backend.torch.modules import make_stateless
+from keras_fisher.backend.torch.modules import copy_inputs, make_stateless
 from keras_fisher.backend.torch.seeds import mix_seeds
 from keras_fisher.backend.trainer import BaseTrainer
 from keras_fisher.backend.types import StepKind, Tensor
@@ -74,6 +74,7 @@ class Trainer(BaseTrainer):
         is_further = is_stateless()  # a pass for the penalty only
         with (
             _seed_draws(self._draw_seeds),
+            copy_inputs(self),
             make_stateless(self) if is_further else contextlib.nullcontext(),
             # Layers that compute again in the backward pass would have this step's weights.
             disable_rematerialisation(list_all_layers(self) if is_further else ()),

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_fisher import backend
 from keras_fisher.backend.private_api.keras import disable_rematerialisation, list_all_layers
 from keras_fisher.backend.types import Values
 from keras_fisher.utils.stateless import Stateless
@@ -30,10 +31,21 @@ def call_unchanged(
         values: Pairs of a variable and its value during the call.
         **options: The keyword arguments of the call.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(Stateless(values))
-        stack.enter_context(disable_rematerialisation(list_all_layers(model)))
+    with leave_unchanged(model, values):
         return model(*arguments, **options)
+
+
+@contextlib.contextmanager
+def leave_unchanged(
+    model: keras.layers.Layer, values: Values = (), collect_losses: bool = False
+) -> Iterator[None]:
+    """Is the context of `call_unchanged`; it may collect the losses that layers add."""
+    with (
+        Stateless(values, collect_losses),
+        disable_rematerialisation(list_all_layers(model)),
+        backend.keep_modules(model),
+    ):
+        yield
 
 
 @contextlib.contextmanager
