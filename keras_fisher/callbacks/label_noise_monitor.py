@@ -27,8 +27,8 @@ class LabelNoiseMonitor(LogWriter):
     ratio of these norms, clean to noisy (`gradient_norm_ratio`). `noisy_accuracy` is the fraction
     of noisy labels memorised. Without memorisation it is about 1/classes if `is_noisy` also marks
     labels that are correct by chance, as that of `uniform_label_noise` does. The callback measures
-    in inference mode. Losses that need a target for
-    each output, such as the squared error, receive one-hot labels.
+    in inference mode. Losses that need a target for each output, such as the squared error, receive
+    one-hot labels.
 
     As with `FisherTrace`, the order of callbacks does not matter.
 

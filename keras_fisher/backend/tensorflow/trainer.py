@@ -101,9 +101,9 @@ class Trainer(BaseTrainer):
 
     @contextlib.contextmanager
     def _further_pass(self) -> Iterator[None]:
-        """Refuses layers that would have the variables' values rather than those of the pass.
+        """Raises if a layer reads a trained variable, and so ignores the weights of the pass.
 
-        A layer that computes again in the backward pass would do so, too, outside of the scope.
+        It disables `keras.RematScope`: such layers would read the variables in the backward pass.
         """
         with disable_rematerialisation(list_all_layers(self)), tf.GradientTape() as tape:
             yield
