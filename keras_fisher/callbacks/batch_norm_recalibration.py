@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_fisher import backend
-from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.private_api.keras import list_all_layers, list_torch_modules
 from keras_fisher.backend.types import Tensor
 from keras_fisher.callbacks._log_writer import CopyableCallback
 from keras_fisher.traces import check_data
@@ -37,7 +37,7 @@ class BatchNormRecalibration(CopyableCallback):
     It acts at the beginning of each evaluation: validation within `fit`, and
     `model.evaluate(..., callbacks=[...])`. All other variables, including the states of random
     generators, stay unchanged, and so do frozen layers. If the model has no layer to recalibrate,
-    the callback warns once.
+    or keeps the running statistics of a PyTorch module, the callback warns once.
 
     Examples:
         >>> import keras, numpy as np, keras_fisher as kf
@@ -85,15 +85,12 @@ class BatchNormRecalibration(CopyableCallback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         layers = _batch_norms(self.model)
+        if not self._has_warned:
+            for message in _list_limits(self.model, layers):
+                self._has_warned = True
+                warnings.warn(message, stacklevel=2)
         if layers:
             self._recalibrate(layers)
-        elif not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                "BatchNormRecalibration has no effect: "
-                f"{self.model.name!r} has no trainable BatchNormalization layer",
-                stacklevel=2,
-            )
 
     def _recalibrate(self, layers: Sequence[keras.layers.BatchNormalization]) -> None:
         if self._pass is None:
@@ -114,6 +111,23 @@ def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
         for layer in list_all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.built and layer.trainable
     ]
+
+
+def _list_limits(
+    model: keras.Model, layers: Sequence[keras.layers.BatchNormalization]
+) -> Iterator[str]:
+    """Yields a message for each thing that the callback leaves as it is."""
+    if not layers:
+        yield (
+            "BatchNormRecalibration has no effect: "
+            f"{model.name!r} has no trainable BatchNormalization layer"
+        )
+    for wrapper in list_torch_modules(model):
+        if any(name.endswith("running_mean") for name, _ in wrapper.module.named_buffers()):
+            yield (
+                "BatchNormRecalibration keeps the running statistics of torch modules: it "
+                f"recalibrates layers of Keras only. Received: the layer {wrapper.name!r}"
+            )
 
 
 def _draw_examples(arrays: Sequence[Any], number: int) -> tuple[Any]:

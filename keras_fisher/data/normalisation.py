@@ -6,7 +6,10 @@ import numpy as np
 
 
 class Normalisation(NamedTuple):
-    """The mean and the standard deviation of each channel, float32 of shape `(channels,)`."""
+    """The mean and the standard deviation of each channel, float32 of shape `(channels,)`.
+
+    The standard deviation of a constant channel is 1, as its images differ from the mean by 0.
+    """
 
     mean: np.ndarray
     std: np.ndarray
@@ -33,4 +36,5 @@ def measure(images: np.ndarray, rows: np.ndarray) -> Normalisation:
     values = np.arange(256)
     mean = shares @ values
     variance = [share @ (values - centre) ** 2 for share, centre in zip(shares, mean, strict=True)]
-    return Normalisation(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
+    std = np.where(np.equal(variance, 0), 1, np.sqrt(variance))
+    return Normalisation(mean.astype(np.float32), std.astype(np.float32))

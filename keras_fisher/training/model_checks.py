@@ -10,6 +10,7 @@ from keras_fisher.backend.private_api.keras import (
     find_calling_layer,
     is_stateless,
     list_all_layers,
+    list_torch_modules,
     read_own_value,
 )
 from keras_fisher.backend.types import Tensor
@@ -119,9 +120,8 @@ def check_preprocessed(backbone: keras.Model, x: Any) -> None:
 
 def check_no_buffers(backbone: keras.Model) -> None:
     """Raises if a module of PyTorch has buffers, which a skipped step could not restore."""
-    for layer in list_all_layers(backbone):
-        is_wrapper = isinstance(layer, keras.layers.TorchModuleWrapper)
-        if is_wrapper and any(True for _ in layer.module.buffers()):
+    for layer in list_torch_modules(backbone):
+        if any(True for _ in layer.module.buffers()):
             raise ValueError(
                 "`action` must be 'stop' for a torch module with buffers, such as running "
                 "statistics, which a skipped step does not restore. Received: action='skip' and "

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_fisher.backend.private_api.keras import list_all_layers
+from keras_fisher.backend.private_api.keras import list_all_layers, list_torch_modules
 from keras_fisher.model import FisherPenaltyModel
 from keras_fisher.traces.meter import get_backbone
 from keras_fisher.utils.files import write_json
@@ -88,10 +88,9 @@ def _describe_model(model: keras.Model) -> str:
     """Returns a hash of the architecture, the penalty and the arguments of `compile`."""
     backbone = get_backbone(model)
     layers = list_all_layers(backbone)
-    wrappers = [layer for layer in layers if isinstance(layer, keras.layers.TorchModuleWrapper)]
     described = {
         "architecture": [_drop_modules(_serialize(layer)) for layer in layers],
-        "modules": [repr(layer.module) for layer in wrappers],
+        "modules": [repr(layer.module) for layer in list_torch_modules(backbone)],
         "weights": [[list(weight.shape), weight.dtype] for weight in backbone.weights],
         "penalty": {name: _serialize(getattr(model, name, None)) for name in _PENALTY},
         "schedule": _serialize(_get_schedule(model)),

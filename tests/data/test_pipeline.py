@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_fisher.data import Normalisation, training_batches
+from keras_fisher.data import Normalisation, normalisation, training_batches
 from tests import reference
 from tests.data import fakes
 
@@ -144,3 +144,11 @@ def test_dtypes_and_static_shapes_are_those_of_the_arrays():
 def test_errors_name_the_argument_and_what_was_given(changed, error, message):
     with pytest.raises(error, match=message):
         make(**changed)
+
+
+def test_a_constant_channel_is_normalised_to_zero():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 2), "uint8")
+    pixels[..., 1] = 7
+    found = normalisation.measure(pixels, np.arange(6)).array(pixels)
+    np.testing.assert_allclose(found[..., 0].std(), 1, rtol=1e-5)
+    np.testing.assert_array_equal(found[..., 1], 0)

@@ -109,6 +109,12 @@ def list_all_layers(layer: keras.Layer) -> list[keras.Layer]:
     return list(layer._flatten_layers())
 
 
+def list_torch_modules(layer: keras.Layer) -> list[keras.layers.TorchModuleWrapper]:
+    """Returns a layer and all layers inside it that wrap a module of PyTorch."""
+    wrapper = keras.layers.TorchModuleWrapper
+    return [inner for inner in list_all_layers(layer) if isinstance(inner, wrapper)]
+
+
 def list_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the layers directly inside a layer; only models list them publicly."""
     return list(layer._flatten_layers(include_self=False, recursive=False))

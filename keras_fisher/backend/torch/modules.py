@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import torch
 
-from keras_fisher.backend.private_api.keras import list_all_layers, read_own_value
+from keras_fisher.backend.private_api.keras import list_torch_modules, read_own_value
 from keras_fisher.backend.private_api.torch import replace_tensors
 from keras_fisher.backend.types import Tensor
 
@@ -28,7 +28,7 @@ def copy_inputs(model: keras.Layer) -> Iterator[None]:
     Several passes of a step have the same inputs.
     """
     with contextlib.ExitStack() as stack:
-        for layer in _list_wrappers(model):
+        for layer in list_torch_modules(model):
             hook = layer.module.register_forward_pre_hook(_copy, with_kwargs=True)
             stack.callback(hook.remove)
         yield
@@ -40,11 +40,6 @@ def _copy(module: torch.nn.Module, *given: Any) -> Any:
     )
 
 
-def _list_wrappers(model: keras.Layer) -> list[keras.layers.TorchModuleWrapper]:
-    layers = list_all_layers(model)
-    return [layer for layer in layers if isinstance(layer, keras.layers.TorchModuleWrapper)]
-
-
 @contextlib.contextmanager
 def make_stateless(model: keras.Layer) -> Iterator[None]:
     """Makes modules read their parameters from Keras's stateless scope, and keep their buffers.
@@ -52,7 +47,7 @@ def make_stateless(model: keras.Layer) -> Iterator[None]:
     A module knows nothing of the scope: it would use its own parameters, and update its statistics
     once more.
     """
-    layers = _list_wrappers(model)
+    layers = list_torch_modules(model)
     values = [_read_values(layer) for layer in layers]  # before any module has other ones
     with contextlib.ExitStack() as stack:
         for layer, tensors in zip(layers, values, strict=True):
@@ -63,8 +58,14 @@ def make_stateless(model: keras.Layer) -> Iterator[None]:
 def _read_values(layer: keras.layers.TorchModuleWrapper) -> dict[str, Tensor]:
     """Returns the scope's values of a module's parameters, and copies of its buffers."""
     variables = {id(read_own_value(variable)): variable for variable in layer.variables}
-    parameters = layer.module.named_parameters()
+    parameters = dict(layer.module.named_parameters())
+    for name, parameter in parameters.items():
+        if id(parameter) not in variables:
+            raise ValueError(
+                "The parameters of a torch module must be there when its layer is built, and stay "
+                f"the same. Received: the layer {layer.name!r}, whose parameter {name!r} is new"
+            )
     return {
-        **{name: variables[id(parameter)].value for name, parameter in parameters},
+        **{name: variables[id(parameter)].value for name, parameter in parameters.items()},
         **{name: buffer.clone() for name, buffer in layer.module.named_buffers()},
     }

@@ -314,3 +314,19 @@ def test_measuring_leaves_a_loaders_generator_and_its_only_iterator():
     kept = torch.utils.data.DataLoader(dataset, 2, num_workers=1, persistent_workers=True)
     with pytest.raises(ValueError, match=r"without persistent workers if `freq`.*freq=2"):
         kf.callbacks.FisherTrace(kept, freq=2)
+
+
+def test_recalibration_reports_the_statistics_that_it_keeps():
+    model, module = model_of()
+    kept = nets.array(module[2].running_mean)
+    fresh = kf.callbacks.BatchNormRecalibration((X,), batch_size=nets.BATCH)
+    with pytest.warns(UserWarning, match="keeps the running statistics of torch modules"):
+        model.evaluate(X, Y, callbacks=[fresh], verbose=0)
+    np.testing.assert_array_equal(nets.array(module[2].running_mean), kept)
+
+
+def test_a_module_must_not_add_parameters_after_its_layer_is_built():
+    model, module = model_of(gradient="finite_difference")
+    module.append(torch.nn.Linear(nets.CLASSES, nets.CLASSES))
+    with pytest.raises(ValueError, match=r"whose parameter '5\.weight' is new"):
+        model.train_on_batch(X, Y)
