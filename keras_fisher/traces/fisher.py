@@ -92,7 +92,8 @@ def fisher_trace(
         TypeError: if an argument has the wrong type.
         ValueError: if `data` is empty, holds fewer than `num_examples` or lacks required labels,
             the model has no known likelihood, or `labels` is unknown, or is "expected" for a
-            likelihood that does not enumerate its outcomes.
+            likelihood that does not enumerate its outcomes; or if an example's outputs depend on
+            the rest of the batch, or on random numbers that the model draws in evaluation.
     """
     meter = FisherTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
     return meter(

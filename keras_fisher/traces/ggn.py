@@ -93,7 +93,8 @@ def ggn_trace(
         TypeError: if an argument has the wrong type.
         ValueError: if the likelihood is not one of this package (of others, the outputs need not be
             natural parameters, and G is another matrix than F), `data` is empty or holds fewer than
-            `num_examples`, or `labels` is unknown.
+            `num_examples`, `labels` is unknown, or an example's outputs depend on the rest of the
+            batch.
     """
     meter = GGNTraceMeter(model, labels=labels, likelihood=likelihood, seed=seed)
     return meter(

@@ -77,7 +77,7 @@ def per_example_gradient_norms(
         ValueError: if `data` is empty, holds only padding, holds fewer than `num_examples` or lacks
             required labels, the model has no known likelihood, or `labels` is unknown, is "uniform"
             for a likelihood without a finite label set, or is "expected" for one that does not
-            enumerate its outcomes.
+            enumerate its outcomes; or if an example's outputs depend on the rest of the batch.
     """
     meter = PerExampleGradientNormsMeter(model, labels=labels, likelihood=likelihood, seed=seed)
     return meter(

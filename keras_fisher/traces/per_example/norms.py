@@ -31,6 +31,7 @@ from keras_fisher.utils.messages import warn_once
 # fit into a processor's cache are faster.
 _MOST_KEPT = 2**28
 _MOST_TEMPORARY = 2**23
+_MOST_COMPARED = 16  # examples whose losses are compared
 
 DrawLabels = Callable[..., Any]
 LossValues = Callable[[Any, Tensor], Tensor]
@@ -45,6 +46,9 @@ class SquaredGradientNorms:
             of shape `(batch, ...)` that are not differentiated.
         values: `values(labels, outputs)` returns the loss of each example, shape `(batch,)`.
         generator: The generator of `labels`, if any. A repeated measurement draws the same labels.
+
+    Raises:
+        ValueError: when called, if an example has another loss alone than within the batch.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class SquaredGradientNorms:
         self._measure: Callable[..., tuple[Tensor, Any]] | None = None
         self._draw = backend.compile_function(self._draw_labels)
         self._plain = backend.compile_per_example(self._differentiate_example, self._dtype)
+        self._together = backend.compile_function(self._evaluate)
+        self._alone = backend.compile_per_example(self._evaluate, self._dtype)
         self._batch_limit = 0
         self._uses_rules = True
         self._calls_made = 0
@@ -77,18 +83,24 @@ class SquaredGradientNorms:
         starts at 0, and later inputs may be of another kind.
         """
         self._calls_made += 1
-        if not self._uses_rules or self._calls_made & (self._calls_made - 1):
-            return self._run_parts(x, y, arguments)[0]
-        drawn_before = _state(self._generator)
-        try:
-            if self._measure is None:
-                self._split_by_rules(x)
-            found, labels = self._run_parts(x, y, arguments)
-            self._compare(found, x, labels)
-        except (_WholeError, backend.InnerGraphError) as error:
-            _set_state(self._generator, drawn_before)
-            self._take_as_one(error)
-            return self._run_parts(x, y, arguments)[0]
+        if self._uses_rules and self._compares_now:
+            drawn_before = _state(self._generator)
+            try:
+                return self._measure_and_compare(x, y, arguments)
+            except (_WholeError, backend.InnerGraphError) as error:
+                _set_state(self._generator, drawn_before)
+                self._take_as_one(error)
+        return self._run_parts(x, y, arguments)[0]
+
+    @property
+    def _compares_now(self) -> bool:
+        return not self._calls_made & (self._calls_made - 1)
+
+    def _measure_and_compare(self, x: Any, y: Any, arguments: Sequence[Any]) -> np.ndarray:
+        if self._measure is None:
+            self._split_by_rules(x)
+        found, labels = self._run_parts(x, y, arguments)
+        self._compare(found, x, labels)
         for kind in self._slow:
             warn_once(
                 f"Layers of class {kind} are differentiated one example at a time, which is "
@@ -215,9 +227,8 @@ class SquaredGradientNorms:
         if not is_finite.any():
             return  # inconclusive
         found, expected = found[rows][is_finite], expected[is_finite]
-        half = any(unit.layer.compute_dtype in ("float16", "bfloat16") for unit in self._units)
         total = expected.sum(axis=1, keepdims=True)
-        if half:
+        if self._is_in_half_precision():
             tolerance = 0.2 * expected + 0.02 * total.max()
         else:
             # Rounding dominates the small gradient of a nearly certain prediction.
@@ -225,11 +236,36 @@ class SquaredGradientNorms:
             tolerance = np.maximum(small, 1e-6 * total.max())
         wrong = ~(np.abs(found - expected) <= tolerance).all(axis=0)  # also where found is NaN
         if wrong.any():
+            self._check_independent(x, labels)
             weights = [w.path for w, is_wrong in zip(self._weights, wrong, strict=True) if is_wrong]
             raise _WholeError(
                 f"the gradient with respect to {', '.join(weights[:3])} does not come from "
                 "recorded calls of layers only, or a rule is wrong"
             )
+
+    def _check_independent(self, x: Any, labels: Any) -> None:
+        """Raises if examples have another loss alone than within the batch.
+
+        Labels are drawn within the batch, so gradients of examples alone would not fit them.
+        """
+        together = ops.convert_to_numpy(self._together(x, labels))
+        rows = sorted({*np.linspace(0, len(together) - 1, _MOST_COMPARED).astype(int).tolist()})
+        alone = ops.convert_to_numpy(self._alone(*_rows((x, labels), rows))).reshape(-1)
+        together = together[rows]
+        is_finite = np.isfinite(together) & np.isfinite(alone)
+        size = np.abs(together[is_finite])
+        tolerance = (0.3 if self._is_in_half_precision() else 0.1) * (size + size.max(initial=0))
+        if (np.abs(together - alone)[is_finite] > tolerance).any():
+            raise ValueError(
+                "`model` must give an example the same outputs alone and within a batch, or it has "
+                f"no gradient of an example. Received: {self._model.name!r}, whose outputs depend "
+                "on the rest of the batch (such as batch statistics in evaluation) or on random "
+                "numbers that it draws in evaluation. Give the random numbers to the model as an "
+                "input, or measure minibatch_fisher_trace"
+            )
+
+    def _is_in_half_precision(self) -> bool:
+        return any(unit.layer.compute_dtype in ("float16", "bfloat16") for unit in self._units)
 
     def _measure_by_rules(self, x: Any, y: Any, *arguments: Any) -> tuple[Tensor, Any]:
         def objective(tap: backend.Tap) -> tuple[Tensor, tuple[list[Call], Any]]:
@@ -249,10 +285,17 @@ class SquaredGradientNorms:
 
     def _measure_by_examples(self, x: Any, y: Any, *arguments: Any) -> tuple[Tensor, Any]:
         labels = self._draw(x, y, *arguments)
+        if self._compares_now:
+            self._check_independent(x, labels)
         return self._plain(x, labels), labels
 
     def _draw_labels(self, x: Any, y: Any, *arguments: Any) -> Any:
         return self._labels(call_unchanged(self._model, x, training=False), y, *arguments)
+
+    def _evaluate(self, x: Any, labels: Any) -> Tensor:
+        """Returns the loss of each example."""
+        values = self._values(labels, call_unchanged(self._model, x, training=False))
+        return ops.cast(values, self._dtype)
 
     def _differentiate_example(self, x: Any, labels: Any) -> Tensor:
         """Returns the squared norms for a batch of one example, shape `(trainable weights,)`."""
