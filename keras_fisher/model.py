@@ -25,6 +25,7 @@ from keras_fisher.training.state import PenaltyState
 from keras_fisher.training.step import PenalisedStep, PenaltySettings
 from keras_fisher.utils import arguments
 from keras_fisher.utils.labels import check_labels_of_fit, get_symbolic_output
+from keras_fisher.utils.optimizers import averages_weights
 
 _FIT = inspect.signature(keras.Model.fit)
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
@@ -436,8 +437,7 @@ class FisherPenaltyModel(PenalisedModel):
 
     @property
     def _averages_weights(self) -> bool:
-        optimizer = getattr(self, "optimizer", None)
-        return getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+        return averages_weights(getattr(self, "optimizer", None))
 
     @contextlib.contextmanager
     def _hide_penalty_metric(self) -> Iterator[None]:

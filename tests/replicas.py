@@ -144,6 +144,11 @@ def refusals(strategy):
         "jit_compile": {"optimizer": sgd(), "jit_compile": True},
         "gradient_accumulation_steps": {"optimizer": sgd(gradient_accumulation_steps=2)},
         "global_clipnorm": {"optimizer": sgd(global_clipnorm=1.0)},
+        "clipnorm": {
+            "optimizer": keras.optimizers.MultiOptimizer(
+                keras.optimizers.OptimizerMap(sgd(clipnorm=1.0))
+            )
+        },
         "ema_overwrite_frequency": {"optimizer": sgd(use_ema=True, ema_overwrite_frequency=2)},
         "loss": {"loss": keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
     }

@@ -669,8 +669,12 @@ def test_steps_after_a_fit_have_a_batch_size_of_their_own():
 
 @reference.tensorflow_only  # With JAX, a second fit with averages fails in Keras too.
 @pytest.mark.usefixtures("eagerly")
-def test_the_penalty_is_computed_again_once_weights_are_replaced_by_their_averages():
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_the_penalty_is_computed_again_once_weights_are_replaced_by_their_averages(is_inside):
     averaging = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    if is_inside:
+        of_variables = keras.optimizers.OptimizerMap(averaging)
+        averaging = keras.optimizers.MultiOptimizer(of_variables)
     model = nets.compiled("dense", averaging, alpha=0.1, penalty="gp")
     fit(model, steps=3)
     other = nets.compiled("dense", alpha=0.1, penalty="gp")

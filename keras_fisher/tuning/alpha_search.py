@@ -16,6 +16,7 @@ from keras_fisher.tuning.alpha_tuner import AlphaTuner
 from keras_fisher.tuning.oracle import check_overwrite, is_worker
 from keras_fisher.utils import arguments
 from keras_fisher.utils.messages import warn
+from keras_fisher.utils.optimizers import averages_weights
 
 Build = Callable[[float], FisherPenaltyModel]
 ALPHAS = (0.03, 0.1, 0.3)
@@ -133,8 +134,8 @@ def find_alpha(
             arrays or arguments of `fit` (the contents of datasets, callbacks, the code of functions
             and initial weights are not compared), `objective` is not in the logs of the first
             epoch, or NaN for every alpha, a callback stops training early or is
-            `BackupAndRestore`, `steps_per_epoch` is not the length of a `PyDataset`, or `overwrite`
-            is set on a worker. Errors of `fit` end the search. Fix them and call it again to
+            `BackupAndRestore`, the optimizer has `use_ema`, `steps_per_epoch` is not the length of
+            a `PyDataset`, or `overwrite` is set on a worker. Errors of `fit` end the search. Fix them and call it again to
             resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
@@ -176,6 +177,11 @@ def _build(build_model: Build, alpha: float) -> FisherPenaltyModel:
         raise ValueError(
             "`build_model` must return a compiled model with the alpha that it receives. "
             f"Received: alpha={model.alpha:g} for {alpha:g}, compiled={model.compiled}"
+        )
+    if averages_weights(model.optimizer):
+        raise ValueError(
+            "`build_model` must compile with an optimizer that has use_ema=False: a candidate "
+            "would begin its second half from the averages. Received: use_ema=True"
         )
     return model
 

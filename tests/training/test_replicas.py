@@ -91,6 +91,7 @@ def test_what_keras_cannot_do_on_replicas_is_refused(number):
     assert "`jit_compile` must be False " in messages["jit_compile"]
     assert "`gradient_accumulation_steps` must be None " in messages["gradient_accumulation_steps"]
     assert "`global_clipnorm` must be None " in messages["global_clipnorm"]
+    assert "`clipnorm` must be None " in messages["clipnorm"]
     assert "`loss` must be a mean over the batch " in messages["loss"]
     assert "`micro_batch_size` must be None " in messages["micro_batch_size"]
     assert "`ema_overwrite_frequency` must be None " in messages["ema_overwrite_frequency"]

@@ -199,6 +199,12 @@ def ignores_alpha(alpha):
     return build_model(0.5)
 
 
+def averaging(alpha):
+    model = build_model(alpha)
+    model.compile(keras.optimizers.SGD(use_ema=True), model.loss)
+    return model
+
+
 def uncompiled(alpha):
     model = build_model(alpha)
     return kf.FisherPenaltyModel(model.backbone, alpha)
@@ -215,6 +221,7 @@ def uncompiled(alpha):
         ({"alphas": [0.1, -1]}, ValueError, "`alphas` must be positive"),
         ({"build": ignores_alpha}, ValueError, "compiled model with the alpha .* alpha=0.5"),
         ({"build": uncompiled}, ValueError, "compiled=False"),
+        ({"build": averaging}, ValueError, "optimizer that has use_ema=False"),
         ({"build": lambda alpha: keras.Sequential()}, TypeError, "must return a FisherPenalty"),
     ],
 )

@@ -25,6 +25,7 @@ from keras_fisher.backend.types import StepKind, Tensor
 from keras_fisher.utils.arguments import check_mean
 from keras_fisher.utils.batches import count_examples
 from keras_fisher.utils.messages import warn_once
+from keras_fisher.utils.optimizers import list_optimizers
 
 _OF_OPTIMIZERS = (
     *("gradient_accumulation_steps", "ema_overwrite_frequency"),
@@ -235,13 +236,16 @@ def _check_arguments(model: keras.Model) -> None:
             "`train_step` must be that of FisherPenaltyModel under tf.distribute, where replicas "
             f"take its steps together. Received: {type(model).__name__}, which overrides it"
         )
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # under loss scaling
-    refused = {
-        "steps_per_execution": (model.steps_per_execution, 1),
-        "jit_compile": (bool(model.jit_compile), False),
-        **{name: (getattr(optimizer, name, None), None) for name in _OF_OPTIMIZERS},
-    }
-    for name, (given, accepted) in refused.items():
+    refused = [
+        ("steps_per_execution", model.steps_per_execution, 1),
+        ("jit_compile", bool(model.jit_compile), False),
+        *(
+            (name, getattr(optimizer, name, None), None)
+            for optimizer in list_optimizers(model.optimizer)
+            for name in _OF_OPTIMIZERS
+        ),
+    ]
+    for name, given, accepted in refused:
         if given != accepted:
             raise ValueError(
                 f"`{name}` must be {accepted} under tf.distribute, where Keras fails with it or "
