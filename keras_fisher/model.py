@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -388,6 +389,7 @@ class FisherPenaltyModel(PenalisedModel):
     def save_own_variables(self, store: Any) -> None:
         """Saves the state, beyond weights and optimizer, that exact resuming needs."""
         self._state.save(store, self.weights)
+        store["penalty_kind"] = self._penalty_kind
         save_random_states(store, self._random_states())
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
@@ -420,6 +422,10 @@ class FisherPenaltyModel(PenalisedModel):
             )
         with self._variables_scope():
             self._state.load(store, self.trainable_weights, self.weights)
+            # Older files lack it.
+            is_known = "penalty_kind" in store.keys()  # noqa: SIM118
+            if is_known and not np.array_equal(store["penalty_kind"][()], self._penalty_kind):
+                self._state.forget()
         load_random_states(store, self._random_states())
 
     # ---- Private ---------------------------------------------------------------------------
@@ -434,6 +440,12 @@ class FisherPenaltyModel(PenalisedModel):
             check("`micro_batch_size` must be None")
         if self.gradient == "finite_difference" and not self.run_eagerly:
             check("`gradient` must be 'exact', or run_eagerly True,")
+
+    @property
+    def _penalty_kind(self) -> np.ndarray:
+        """The labels and the variable of the penalty, as Keras's files store no text."""
+        text = f"{self.penalty.labels} {self.penalty.wrt}"
+        return np.frombuffer(text.encode(), "uint8")
 
     @property
     def _averages_weights(self) -> bool:

@@ -333,3 +333,18 @@ def test_an_alpha_that_is_loaded_into_a_model_without_penalty_penalises(tmp_path
     for model in (saved, loaded):
         model.fit(nets.inputs("dense"), nets.labels(), shuffle=False, verbose=0)
     np.testing.assert_array_equal(nets.flat(loaded.weights), nets.flat(saved.weights))
+
+
+def test_a_kept_gradient_of_another_penalty_is_recomputed(tmp_path):
+    saved = new_model(penalty="gp", update_freq=10)
+    train(saved, 0, 12)
+    saved.save_weights(tmp_path / "model.weights.h5")
+
+    def penalty_of(forgets):
+        model = new_model(penalty="gp_x", update_freq=10)
+        model.load_weights(tmp_path / "model.weights.h5")
+        if forgets:
+            model._state.forget()
+        return train(model, 12, 13)
+
+    assert penalty_of(False) == penalty_of(True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -38,6 +40,8 @@ class PenalisedModel(BackboneWrapper):
     _evaluating = False  # whether `evaluate` or a validation runs
     # The ids of the weights that have been trained since `compile`.
     _trained_weights: tuple[int, ...] | None = None
+    # The state of Python's generator before the pass of the loss.
+    _python_state: tuple[Any, ...] | None = None
 
     def _take_step(
         self, data: Any, kind: StepKind | None = None, replica: Replica | None = None
@@ -82,6 +86,7 @@ class PenalisedModel(BackboneWrapper):
 
         On several replicas the losses add up to the mean over all examples.
         """
+        self._python_state = random.getstate()
         y_pred = self(x, training=True)
         loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
         loss = replica.restore_mean(loss)
@@ -124,8 +129,18 @@ class PenalisedModel(BackboneWrapper):
         """Returns the training-mode outputs at other variable values; changes no variable."""
         values = [*zip(self.trainable_weights, weights, strict=True), *others]
         scope = Stateless(values, fixed=self._assigned_before_replay)
-        with self._further_pass(), scope:
+        with self._further_pass(), scope, self._replay_python_draws():
             return self(x, training=True)
+
+    @contextlib.contextmanager
+    def _replay_python_draws(self) -> Iterator[None]:
+        """Repeats what layers such as `AugMix` draw with Python's `random`."""
+        state = random.getstate()
+        random.setstate(self._python_state or state)
+        try:
+            yield
+        finally:
+            random.setstate(state)
 
     @property
     def _precision(self) -> str:

@@ -135,8 +135,8 @@ def find_alpha(
             and initial weights are not compared), `objective` is not in the logs of the first
             epoch, or NaN for every alpha, a callback stops training early or is
             `BackupAndRestore`, the optimizer has `use_ema`, `steps_per_epoch` is not the length of
-            a `PyDataset`, or `overwrite` is set on a worker. Errors of `fit` end the search. Fix them and call it again to
-            resume.
+            a `PyDataset`, or `overwrite` is set on a worker. Errors of `fit` end the search. Fix
+            them and call it again to resume.
     """
     epochs = arguments.check_integer("epochs", epochs, low=2)
     if validation_data is None:

@@ -412,3 +412,26 @@ def test_operations_that_carry_no_gradient_are_not_refused(monkeypatch):
 
     monkeypatch.setitem(nets.NETS, "switched", switched)
     assert max(errors("switched", "fp")) < 1e-5
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_further_passes_repeat_what_layers_draw_with_the_random_numbers_of_python(eager):
+    x = np.random.default_rng(0).uniform(size=(12, 8, 8, 3)).astype("float32")
+    y = np.arange(12) % nets.CLASSES
+
+    def norm(**arguments):
+        keras.utils.set_random_seed(1)
+        augment = keras.layers.AugMix(value_range=(0, 1), seed=2)
+        hidden = keras.layers.Dense(8, "tanh", bias_initializer="ones")
+        head = keras.layers.Dense(nets.CLASSES)
+        kinds = [keras.Input((8, 8, 3)), augment, keras.layers.Flatten(), hidden, head]
+        net = keras.Sequential(kinds)
+        model = FisherPenaltyModel(net, 0.1, penalty="gp", update_freq=1, **arguments)
+        model.compile(keras.optimizers.SGD(0.0), nets.loss(), run_eagerly=eager)
+        model.train_on_batch(x, y)
+        return float(model._state.penalty_gradient_norm)
+
+    exact = norm()
+    assert norm(micro_batch_size=12) == pytest.approx(exact, rel=1e-5)
+    assert norm(penalty_batch_size=12) == pytest.approx(exact, rel=1e-5)
+    assert norm(gradient="finite_difference") == pytest.approx(exact, rel=0.02)
